@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The compiler's middle: the DSL front end, ops, types, graph, autodiff, quantiser grids, budgets and
+//! the reference interpreter. It knows no device and no file of data.
+
+pub mod autodiff;
+pub mod dsl;
+pub mod graph;
+pub mod interp;
+pub mod model;
+pub mod op;
+mod ops;
+pub mod quant;
+pub mod slot;
+pub mod ty;

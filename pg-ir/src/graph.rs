@@ -1,0 +1,427 @@
+//! The graph: a flat arena of op nodes in topological order, each with its source location and scope.
+//!
+//! There are no blocks and no control flow. Passes never edit a graph: they rebuild it through a
+//! [`Builder`], which infers types and hash-conses, so equal computations are one node.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::op::{Binary, Bits, DotDims, Op, Operands, Reduction, RuleError, Unary};
+use crate::slot::{Slot, Space};
+use crate::ty::{Axes, Axis, DType, Role, Type};
+
+/// A position in a model file or in the standard library, 1-based.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct Loc {
+    /// File name as the user gave it, or `std/NAME`.
+    pub file: Arc<str>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub col: u32,
+}
+
+impl Loc {
+    /// A location; `line` and `col` count from 1.
+    pub fn new(file: impl Into<Arc<str>>, line: u32, col: u32) -> Self {
+        Loc { file: file.into(), line, col }
+    }
+
+    /// The location of what a pass made up, named after the pass.
+    pub fn pass(name: &str) -> Self {
+        Loc::new(format!("<{name}>"), 0, 0)
+    }
+}
+
+impl fmt::Display for Loc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.col)
+    }
+}
+
+/// A value of a graph: one result of one node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct ValueId(pub(crate) u32);
+
+impl ValueId {
+    /// Position in the arena of values.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for ValueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "%{}", self.0)
+    }
+}
+
+/// An op node of a graph.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct NodeId(pub(crate) u32);
+
+impl NodeId {
+    /// Position in the arena of nodes.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Where a node comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// The expression in the model or library text.
+    pub loc: Loc,
+    /// Parameter scope in force, as in `blocks.3.mlp`; empty at the top.
+    pub scope: Arc<str>,
+    /// Whether the node belongs to a derivative of that expression.
+    pub backward: bool,
+}
+
+impl Origin {
+    /// The origin of what a pass made up.
+    pub fn pass(name: &str) -> Self {
+        Origin { loc: Loc::pass(name), scope: "".into(), backward: false }
+    }
+}
+
+/// One op with its operands.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Node {
+    /// The op.
+    pub op: Op,
+    /// Operand values; all are results of earlier nodes.
+    pub operands: Operands,
+    /// First result; the others follow it.
+    pub first: ValueId,
+    /// Number of results.
+    pub results: u32,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// A value that leaves the program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Output {
+    /// Where it goes. State slots are overwritten when the program has run.
+    pub slot: Slot,
+    /// What goes there.
+    pub value: ValueId,
+}
+
+/// A computation: nodes in topological order and what leaves it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Graph {
+    nodes: Vec<Node>,
+    values: Vec<(Type, NodeId)>,
+    /// What leaves the computation.
+    pub outputs: Vec<Output>,
+}
+
+impl Graph {
+    /// Nodes in topological order.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = (NodeId, &Node)> + DoubleEndedIterator {
+        self.nodes.iter().enumerate().map(|(i, n)| (NodeId(i as u32), n))
+    }
+
+    /// A node by id.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.index()]
+    }
+
+    /// Number of values.
+    pub fn value_count(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Type of a value.
+    pub fn ty(&self, value: ValueId) -> &Type {
+        &self.values[value.index()].0
+    }
+
+    /// The node that computes a value.
+    pub fn producer(&self, value: ValueId) -> &Node {
+        &self.nodes[self.values[value.index()].1.index()]
+    }
+
+    /// The id of the node that computes a value.
+    pub fn producer_id(&self, value: ValueId) -> NodeId {
+        self.values[value.index()].1
+    }
+
+    /// Results of a node.
+    pub fn results(&self, node: &Node) -> impl Iterator<Item = ValueId> + use<> {
+        (node.first.0..node.first.0 + node.results).map(ValueId)
+    }
+
+    /// Types of a node's operands.
+    pub fn operand_types(&self, node: &Node) -> SmallVec<[&Type; 4]> {
+        node.operands.iter().map(|&v| self.ty(v)).collect()
+    }
+
+    /// Types of a node's results.
+    pub fn result_types(&self, node: &Node) -> SmallVec<[&Type; 4]> {
+        self.results(node).map(|v| self.ty(v)).collect()
+    }
+
+    /// The inputs of the program with the values that hold them, in order of first use.
+    pub fn inputs(&self) -> impl Iterator<Item = (&Slot, ValueId)> {
+        self.nodes.iter().filter_map(|n| match &n.op {
+            Op::Input(slot, _) => Some((slot, n.first)),
+            _ => None,
+        })
+    }
+
+    /// The value written to a slot, if the program writes it.
+    pub fn output(&self, slot: &Slot) -> Option<ValueId> {
+        self.outputs.iter().find(|o| o.slot == *slot).map(|o| o.value)
+    }
+}
+
+/// Builds a graph node by node: infers types, reuses equal nodes, carries the current origin.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    graph: Graph,
+    interned: HashMap<(Op, Operands), NodeId>,
+    origin: Origin,
+}
+
+/// Results of a node just added. Most ops have one.
+pub type Results = SmallVec<[ValueId; 3]>;
+
+impl Default for Builder {
+    fn default() -> Self {
+        Builder::extending(Graph::default())
+    }
+}
+
+impl Builder {
+    /// Starts from an existing graph, to append to it. Its values keep their ids.
+    pub fn extending(graph: Graph) -> Self {
+        let interned =
+            graph.nodes().map(|(id, n)| ((n.op.clone(), n.operands.clone()), id)).collect();
+        Builder { graph, interned, origin: Origin::pass("build") }
+    }
+
+    /// The graph so far.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Ends building.
+    pub fn finish(self) -> Graph {
+        self.graph
+    }
+
+    /// Sets the origin of the nodes added from here on and returns the one before.
+    pub fn set_origin(&mut self, origin: Origin) -> Origin {
+        std::mem::replace(&mut self.origin, origin)
+    }
+
+    /// The origin that new nodes get.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Type of a value.
+    pub fn ty(&self, value: ValueId) -> &Type {
+        self.graph.ty(value)
+    }
+
+    /// Adds a node, or finds the equal one. The error says what the op expected of its operands.
+    pub fn push(&mut self, op: Op, operands: &[ValueId]) -> Result<Results, RuleError> {
+        let operands = Operands::from_slice(operands);
+        let key = (op, operands);
+        if let Some(&id) = self.interned.get(&key) {
+            let node = self.graph.node(id);
+            return Ok(self.graph.results(node).collect());
+        }
+        let (op, operands) = key;
+        let types: SmallVec<[&Type; 4]> = operands.iter().map(|&v| self.graph.ty(v)).collect();
+        let result_types = (op.record().infer)(&op, &types)?;
+        let id = NodeId(self.graph.nodes.len() as u32);
+        let first = ValueId(self.graph.values.len() as u32);
+        let results = result_types.len() as u32;
+        self.graph.values.extend(result_types.into_iter().map(|t| (t, id)));
+        self.interned.insert((op.clone(), operands.clone()), id);
+        self.graph.nodes.push(Node { op, operands, first, results, origin: self.origin.clone() });
+        Ok((first.0..first.0 + results).map(ValueId).collect())
+    }
+
+    /// [`Self::push`] for ops with one result.
+    pub fn try_op(&mut self, op: Op, operands: &[ValueId]) -> Result<ValueId, RuleError> {
+        Ok(self.push(op, operands)?[0])
+    }
+
+    /// [`Self::try_op`] where a pass knows that the operands fit.
+    ///
+    /// # Panics
+    /// If they do not: a bug in the pass, not in a model.
+    pub fn op(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
+        match self.try_op(op.clone(), operands) {
+            Ok(value) => value,
+            Err(e) => panic!("internal error: {} in {:?}: {e}", op, self.origin),
+        }
+    }
+
+    /// Declares that `value` leaves the program through `slot`.
+    pub fn output(&mut self, slot: Slot, value: ValueId) {
+        self.graph.outputs.push(Output { slot, value });
+    }
+
+    /// The input of a slot.
+    pub fn input(&mut self, slot: Slot, ty: Type) -> ValueId {
+        self.op(Op::Input(slot, ty), &[])
+    }
+
+    /// A run-time scalar.
+    pub fn scalar(&mut self, name: &str) -> ValueId {
+        self.input(Slot::new(Space::Scalar, name), Type::scalar(DType::F32))
+    }
+
+    /// A float constant of rank 0.
+    pub fn constant(&mut self, value: f64) -> ValueId {
+        self.op(Op::Const(Bits::new(value), DType::F32), &[])
+    }
+
+    /// `value` as a constant of the element type and shape of `like`.
+    pub fn constant_like(&mut self, value: f64, like: ValueId) -> ValueId {
+        let ty = self.ty(like).clone();
+        let c = self.op(Op::Const(Bits::new(value), ty.dtype), &[]);
+        self.broadcast(c, ty.axes)
+    }
+
+    /// Element-wise function of one operand.
+    pub fn unary(&mut self, f: Unary, x: ValueId) -> ValueId {
+        self.op(Op::Unary(f), &[x])
+    }
+
+    /// Element-wise function of two operands, which are broadcast to their common shape first.
+    pub fn try_binary(&mut self, f: Binary, a: ValueId, b: ValueId) -> Result<ValueId, RuleError> {
+        let (a, b) = self.try_align(a, b)?;
+        self.try_op(Op::Binary(f), &[a, b])
+    }
+
+    /// [`Self::try_binary`] where a pass knows that the operands fit.
+    pub fn binary(&mut self, f: Binary, a: ValueId, b: ValueId) -> ValueId {
+        self.try_binary(f, a, b).unwrap_or_else(|e| panic!("internal error: {f:?}: {e}"))
+    }
+
+    /// a + b, broadcasting.
+    pub fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(Binary::Add, a, b)
+    }
+
+    /// a − b, broadcasting.
+    pub fn sub(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(Binary::Sub, a, b)
+    }
+
+    /// a · b, broadcasting.
+    pub fn mul(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(Binary::Mul, a, b)
+    }
+
+    /// a / b, broadcasting.
+    pub fn div(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        self.binary(Binary::Div, a, b)
+    }
+
+    /// k · x.
+    pub fn scale(&mut self, k: f64, x: ValueId) -> ValueId {
+        let k = self.constant_like(k, x);
+        self.mul(x, k)
+    }
+
+    /// cond ? a : b, broadcasting all three.
+    pub fn try_select(&mut self, cond: ValueId, a: ValueId, b: ValueId) -> Result<ValueId, RuleError> {
+        let (a, b) = self.try_align(a, b)?;
+        let (cond, a) = self.try_align(cond, a)?;
+        let axes = self.ty(a).axes.clone();
+        let b = self.try_broadcast(b, axes)?;
+        self.try_op(Op::Select, &[cond, a, b])
+    }
+
+    /// Repeats `x` to `axes`; the same value if it already has them.
+    pub fn try_broadcast(&mut self, x: ValueId, axes: Axes) -> Result<ValueId, RuleError> {
+        if self.ty(x).axes == axes { Ok(x) } else { self.try_op(Op::Broadcast(axes), &[x]) }
+    }
+
+    /// [`Self::try_broadcast`] where a pass knows that the shape fits.
+    pub fn broadcast(&mut self, x: ValueId, axes: Axes) -> ValueId {
+        self.try_broadcast(x, axes).unwrap_or_else(|e| panic!("internal error: broadcast: {e}"))
+    }
+
+    /// The same elements under other axes; the same value if it already has them.
+    pub fn try_reshape(&mut self, x: ValueId, axes: Axes) -> Result<ValueId, RuleError> {
+        if self.ty(x).axes == axes { Ok(x) } else { self.try_op(Op::Reshape(axes), &[x]) }
+    }
+
+    /// [`Self::try_reshape`] where a pass knows that the shape fits.
+    pub fn reshape(&mut self, x: ValueId, axes: Axes) -> ValueId {
+        self.try_reshape(x, axes).unwrap_or_else(|e| panic!("internal error: reshape: {e}"))
+    }
+
+    /// Reduces over `axes`, which stay with size 1. Axes of size 1 cost nothing.
+    pub fn reduce(&mut self, kind: Reduction, x: ValueId, axes: &[usize]) -> ValueId {
+        let ty = self.ty(x);
+        let real: SmallVec<[usize; 4]> = axes.iter().copied().filter(|&a| ty.axes[a].size > 1).collect();
+        if real.is_empty() { x } else { self.op(Op::Reduce(kind, real), &[x]) }
+    }
+
+    /// Sums `x` down to `axes`: the transpose of a broadcast from `axes`.
+    pub fn sum_to(&mut self, x: ValueId, axes: &Axes) -> ValueId {
+        let from = self.ty(x).axes.clone();
+        let lead = from.len() - axes.len();
+        let over: Vec<usize> = (0..from.len())
+            .filter(|&i| i < lead || (axes[i - lead].size == 1 && from[i].size > 1))
+            .collect();
+        let x = self.reduce(Reduction::Sum, x, &over);
+        self.reshape(x, axes.clone())
+    }
+
+    /// The sum of all elements, as a scalar.
+    pub fn sum_all(&mut self, x: ValueId) -> ValueId {
+        self.sum_to(x, &Axes::new())
+    }
+
+    /// Contraction; see [`Op::Dot`].
+    pub fn dot(&mut self, dims: DotDims, a: ValueId, b: ValueId) -> ValueId {
+        self.op(Op::Dot(dims), &[a, b])
+    }
+
+    /// Broadcasts two values to their common shape, aligned at the last axis.
+    pub fn try_align(&mut self, a: ValueId, b: ValueId) -> Result<(ValueId, ValueId), RuleError> {
+        let axes = common_axes(self.ty(a), self.ty(b))?;
+        Ok((self.try_broadcast(a, axes.clone())?, self.try_broadcast(b, axes)?))
+    }
+}
+
+/// The axes two values broadcast to: aligned at the last axis, size 1 stretches, and an axis that one
+/// side calls a channel takes the other side's role.
+pub fn common_axes(a: &Type, b: &Type) -> Result<Axes, RuleError> {
+    let rank = a.rank().max(b.rank());
+    let at = |t: &Type, i: usize| (i + t.rank()).checked_sub(rank).map(|j| t.axes[j]);
+    (0..rank)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (Some(x), None) | (None, Some(x)) => Ok(x),
+            (Some(x), Some(y)) if x.size == y.size || x.size == 1 || y.size == 1 => {
+                let size = x.size.max(y.size);
+                let role = match (x.role, y.role) {
+                    (p, q) if p == q => p,
+                    (Role::Channel, q) => q,
+                    (p, Role::Channel) => p,
+                    (_, q) if x.size == 1 => q,
+                    (p, _) if y.size == 1 => p,
+                    _ => return Err(format!("axis {x} does not meet axis {y} of {a} and {b}")),
+                };
+                Ok(Axis::new(size, role))
+            }
+            (Some(x), Some(y)) => Err(format!("{a} and {b} do not broadcast: {} against {}", x.size, y.size)),
+            (None, None) => unreachable!("i < rank, so one side has the axis"),
+        })
+        .collect()
+}
