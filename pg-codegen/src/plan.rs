@@ -1,0 +1,155 @@
+//! A plan: everything an executor needs to run one program. Buffers with their places, kernels, and a
+//! flat list of launches in order. Executors match on kernel families and region instructions only.
+
+use std::sync::Arc;
+
+use pg_ir::slot::Slot;
+use pg_ir::ty::DType;
+
+use crate::region::Region;
+
+/// A buffer of a plan, by position.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// A kernel of a plan, by position. Equal kernels are one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KernelId(pub u32);
+
+/// Where a buffer lives.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Place {
+    /// Outside the program: an input, an output, or state that it updates.
+    External(Slot),
+    /// The arena, at this byte offset (a multiple of 64).
+    Temp {
+        /// Bytes from the start of the arena.
+        offset: usize,
+    },
+    /// Data known at compile time, as the bits of float32 or int32 elements.
+    Constant(Arc<[u32]>),
+}
+
+/// A contiguous buffer.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Buffer {
+    /// Element type.
+    pub dtype: DType,
+    /// Number of elements.
+    pub len: usize,
+    /// Where it lives.
+    pub place: Place,
+    /// What it holds, in the model's terms.
+    pub label: String,
+}
+
+/// A matrix operand: strides in elements.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MatrixView {
+    /// Element offset of the first matrix.
+    pub offset: usize,
+    /// Between matrices of a batch.
+    pub batch: usize,
+    /// Between rows.
+    pub row: usize,
+    /// Between columns.
+    pub col: usize,
+}
+
+/// c[m, n] = Σ_k a[m, k] · b[k, n] for each matrix of a batch, plus c's old value if `accumulate`.
+/// Arguments: a, b, c.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Matmul {
+    /// Matrices.
+    pub batch: usize,
+    /// Rows of a and c.
+    pub m: usize,
+    /// Columns of b and c.
+    pub n: usize,
+    /// Columns of a, rows of b.
+    pub k: usize,
+    /// Left operand.
+    pub a: MatrixView,
+    /// Right operand.
+    pub b: MatrixView,
+    /// Result.
+    pub c: MatrixView,
+    /// Add to the result's old value.
+    pub accumulate: bool,
+}
+
+/// Shapes of causal attention: q, o [batch, time, heads, dim], k [batch, time, kv_heads, dim],
+/// v [batch, time, kv_heads, dim], lse [batch, time, heads], all row-major and contiguous.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct AttentionShape {
+    /// Sequences.
+    pub batch: usize,
+    /// Positions.
+    pub time: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads; query head h reads head h / (heads / kv_heads).
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub dim: usize,
+    /// Factor on q · k before the softmax.
+    pub scale: f32,
+}
+
+/// A kernel family with its parameters.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Kernel {
+    /// A fused region; its arguments are the region's.
+    Region(Region),
+    /// A contraction. Arguments: a, b, c.
+    Matmul(Matmul),
+    /// Arguments: q, k, v, o (written), lse (written).
+    Attention(AttentionShape),
+    /// Arguments: q, k, v, o, lse, do, then dq, dk, dv (written).
+    AttentionGrad(AttentionShape),
+    /// out[id] = Σ rows with that id, in order of position; rows without any are zero.
+    /// Arguments: ids [count], values [count, width], out [rows, width] (written).
+    ScatterAdd {
+        /// Rows of the result.
+        rows: usize,
+        /// Elements of a row.
+        width: usize,
+        /// Ids.
+        count: usize,
+    },
+    /// Copies `len` elements. Arguments: from, to (written).
+    Copy {
+        /// Elements.
+        len: usize,
+    },
+}
+
+/// One kernel run on some buffers.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Launch {
+    /// What runs.
+    pub kernel: KernelId,
+    /// Its arguments.
+    pub args: Vec<BufferId>,
+    /// Scopes and source lines it came from, for people.
+    pub note: String,
+    /// Floating point operations.
+    pub flops: f64,
+    /// Bytes read and written.
+    pub bytes: f64,
+}
+
+/// One program, ready to run.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Plan {
+    /// Name of the program.
+    pub program: String,
+    /// Buffers.
+    pub buffers: Vec<Buffer>,
+    /// Kernels, each once.
+    pub kernels: Vec<Kernel>,
+    /// Launches in order.
+    pub launches: Vec<Launch>,
+    /// Bytes of the arena that temporaries share.
+    pub arena_bytes: usize,
+}
