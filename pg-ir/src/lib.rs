@@ -1,1 +1,4 @@
 //! Placeholder.
+
+pub mod budget;
+pub mod quant;
