@@ -12,13 +12,13 @@
 //! value = code * scale
 //! ```
 //!
-//! Stored scales are float16. Three exporters exist, each by name:
+//! Stored scales are float16. How codes and scales are found at export is a [`Method`], each with a name:
 //!
-//! | function | scale | codes computed with | for |
-//! |---|---|---|---|
-//! | [`Grid::quantize_row_f16`] | the training grid's | the float32 scale | tensors trained under QAT |
-//! | [`gptq_lite`] | best of five clip quantiles | the stored float16 scale | tensors without QAT (SPEC 5.2) |
-//! | [`quantile_row_f16`] | one fixed clip quantile | the float32 scale | embedding tables (SPEC 5.3) |
+//! | method | function | scale | codes computed with | for |
+//! |---|---|---|---|---|
+//! | `grid` | [`Grid::quantize_row_f16`] | the training grid's | the float32 scale | tensors trained under QAT |
+//! | `gptq_lite`, `gptq_lite_matrix` | [`gptq_lite`] | best of five clip quantiles | the stored scale | tensors without QAT (SPEC 5.2) |
+//! | `table` | [`quantile_row_f16`] | one fixed clip quantile | the float32 scale | embedding tables (SPEC 5.3) |
 
 use std::fmt;
 use std::str::FromStr;
@@ -86,6 +86,8 @@ pub enum GridError {
     Clip(u32),
     /// No scale rule has this name.
     UnknownRule(String),
+    /// No export method has this name.
+    UnknownMethod(String),
     /// The text is not of the form `int(clip=7, rule=amax)`.
     Syntax(String),
 }
@@ -95,6 +97,11 @@ impl fmt::Display for GridError {
         match self {
             GridError::Clip(c) => write!(f, "clip {c} is out of range: a grid's clip is 1 to {MAX_CLIP}"),
             GridError::UnknownRule(r) => write!(f, "unknown scale rule `{r}`: expected `amax` or `floored`"),
+            GridError::UnknownMethod(m) => {
+                write!(f, "unknown export method `{m}`: expected ")?;
+                let names: Vec<_> = Method::ALL.iter().map(|m| format!("`{m}`")).collect();
+                f.write_str(&names.join(", "))
+            }
             GridError::Syntax(s) => write!(f, "`{s}` is not a grid: expected `int(clip=7, rule=amax)`"),
         }
     }
@@ -229,6 +236,69 @@ pub enum Granularity {
     Matrix,
 }
 
+/// How an export finds the codes and scales of a matrix on a grid.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Method {
+    /// The grid as training used it. The only choice that keeps what QAT has learnt.
+    Grid,
+    /// The clip search of [`gptq_lite`].
+    GptqLite(Granularity),
+    /// The clip point at [`TABLE_QUANTILE`] of each row.
+    Table,
+}
+
+impl Method {
+    /// Every method, for error messages and documentation.
+    pub const ALL: [Method; 4] = [
+        Method::Grid,
+        Method::GptqLite(Granularity::Row),
+        Method::GptqLite(Granularity::Matrix),
+        Method::Table,
+    ];
+
+    /// The method's name in the DSL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Grid => "grid",
+            Method::GptqLite(Granularity::Row) => "gptq_lite",
+            Method::GptqLite(Granularity::Matrix) => "gptq_lite_matrix",
+            Method::Table => "table",
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = GridError;
+
+    fn from_str(s: &str) -> Result<Self, GridError> {
+        Method::ALL.into_iter().find(|m| m.name() == s).ok_or_else(|| GridError::UnknownMethod(s.to_owned()))
+    }
+}
+
+/// Quantises a `[rows, cols]` matrix, row major: codes `[rows, cols]` and float16 scales `[rows]`.
+///
+/// # Panics
+/// If `w` is not `rows * cols` long, or the clip exceeds [`MAX_CLIP`].
+pub fn quantize(w: &[f32], rows: usize, cols: usize, grid: Grid, method: Method) -> (Vec<i8>, Vec<f16>) {
+    assert_eq!(w.len(), rows * cols, "a matrix holds rows * cols values");
+    let each_row = |f: &dyn Fn(&[f32], &mut [i8]) -> f16| {
+        let mut codes = vec![0; w.len()];
+        let scales = (0..rows).map(|r| f(&w[r * cols..][..cols], &mut codes[r * cols..][..cols])).collect();
+        (codes, scales)
+    };
+    match method {
+        Method::Grid => each_row(&|row, codes| grid.quantize_row_f16(row, codes)),
+        Method::Table => each_row(&|row, codes| quantile_row_f16(row, grid, TABLE_QUANTILE, codes)),
+        Method::GptqLite(granularity) => gptq_lite(w, rows, cols, grid, granularity),
+    }
+}
+
 /// GPTQ-lite's clip search (SPEC 5.2; `gptq_lite` in the oracle): tries each of [`CLIP_QUANTILES`] of `|row|`
 /// as the clip point and keeps the smallest mean squared error, the first of equals.
 ///
@@ -355,6 +425,9 @@ mod tests {
             assert_eq!(grid.to_string().parse(), Ok(grid));
         }
         assert_eq!(INT4.to_string(), "int(clip=7, rule=amax)");
+        for method in Method::ALL {
+            assert_eq!(method.name().parse(), Ok(method));
+        }
         assert_eq!("int(clip=7)".parse::<Grid>(), Err(GridError::Syntax("int(clip=7)".into())));
         assert_eq!("int(clip=0, rule=amax)".parse::<Grid>(), Err(GridError::Clip(0)));
         assert_eq!(Grid::new(128, ScaleRule::Amax), Err(GridError::Clip(128)));
