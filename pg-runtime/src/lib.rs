@@ -1,1 +1,4 @@
 //! Placeholder.
+
+pub mod artifact;
+pub mod data;
