@@ -201,8 +201,7 @@ impl Default for Builder {
 impl Builder {
     /// Starts from an existing graph, to append to it. Its values keep their ids.
     pub fn extending(graph: Graph) -> Self {
-        let interned =
-            graph.nodes().map(|(id, n)| ((n.op.clone(), n.operands.clone()), id)).collect();
+        let interned = graph.nodes().map(|(id, n)| ((n.op.clone(), n.operands.clone()), id)).collect();
         Builder { graph, interned, origin: Origin::pass("build") }
     }
 
@@ -242,6 +241,7 @@ impl Builder {
         let (op, operands) = key;
         let types: SmallVec<[&Type; 4]> = operands.iter().map(|&v| self.graph.ty(v)).collect();
         let result_types = (op.record().infer)(&op, &types)?;
+        drop(types);
         let id = NodeId(self.graph.nodes.len() as u32);
         let first = ValueId(self.graph.values.len() as u32);
         let results = result_types.len() as u32;
@@ -376,9 +376,8 @@ impl Builder {
     pub fn sum_to(&mut self, x: ValueId, axes: &Axes) -> ValueId {
         let from = self.ty(x).axes.clone();
         let lead = from.len() - axes.len();
-        let over: Vec<usize> = (0..from.len())
-            .filter(|&i| i < lead || (axes[i - lead].size == 1 && from[i].size > 1))
-            .collect();
+        let over: Vec<usize> =
+            (0..from.len()).filter(|&i| i < lead || (axes[i - lead].size == 1 && from[i].size > 1)).collect();
         let x = self.reduce(Reduction::Sum, x, &over);
         self.reshape(x, axes.clone())
     }

@@ -7,7 +7,7 @@ pub mod graph;
 pub mod interp;
 pub mod model;
 pub mod op;
-mod ops;
+pub mod ops;
 pub mod quant;
 pub mod slot;
 pub mod ty;

@@ -138,10 +138,13 @@ pub enum Op {
     /// Repeats the operand to the given axes, aligned at the last axis; size-1 axes stretch.
     Broadcast(Axes),
     /// Elements `start .. start + len` of an axis.
+    #[allow(missing_docs, reason = "the sentence above names the fields")]
     Slice { axis: usize, start: usize, len: usize },
     /// Zeros before and after an axis.
+    #[allow(missing_docs, reason = "the sentence above names the fields")]
     Pad { axis: usize, before: usize, after: usize },
     /// result[i] = operand[i − by] along an axis, zero where that is outside.
+    #[allow(missing_docs, reason = "the sentence above names the fields")]
     Shift { axis: usize, by: i64 },
     /// Static permutation (or selection) of the last axis: result[.., j] = operand[.., perm[j]].
     Lanes(Arc<[u32]>),
@@ -150,10 +153,13 @@ pub enum Op {
     /// Rows of a table by id.
     Gather,
     /// The transpose of [`Op::Gather`]: sums rows with equal id, in order of position.
+    #[allow(missing_docs, reason = "the signature names the field")]
     ScatterAdd { rows: usize },
     /// Causal softmax attention with grouped key/value heads; also gives each row's log-sum-exp.
+    #[allow(missing_docs, reason = "the record's formula names the field")]
     Attention { scale: Bits },
     /// Gradient of [`Op::Attention`] with respect to q, k and v, recomputing the probabilities.
+    #[allow(missing_docs, reason = "the record's formula names the field")]
     AttentionGrad { scale: Bits },
 }
 
@@ -213,7 +219,12 @@ impl Op {
     pub fn is_view(&self) -> bool {
         matches!(
             self,
-            Op::Reshape(_) | Op::Transpose(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Pad { .. } | Op::Shift { .. }
+            Op::Reshape(_)
+                | Op::Transpose(_)
+                | Op::Broadcast(_)
+                | Op::Slice { .. }
+                | Op::Pad { .. }
+                | Op::Shift { .. }
         )
     }
 }

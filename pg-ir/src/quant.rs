@@ -40,3 +40,19 @@ pub struct Grid {
     /// Scale rule.
     pub rule: ScaleRule,
 }
+
+impl Grid {
+    /// Placeholder.
+    pub fn fake_quantize_row(&self, src: &[f32], dst: &mut [f32]) {
+        let amax = src.iter().fold(0f32, |m, w| m.max(w.abs()));
+        let clip = f32::from(self.clip);
+        let s = match self.rule {
+            ScaleRule::Amax if amax == 0.0 => 1.0,
+            ScaleRule::Amax => amax / clip,
+            ScaleRule::Floored => (amax / clip).max(1.0 / clip),
+        };
+        for (d, w) in dst.iter_mut().zip(src) {
+            *d = (w / s).round_ties_even().clamp(-clip, clip) * s;
+        }
+    }
+}

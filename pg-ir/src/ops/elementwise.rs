@@ -1,0 +1,292 @@
+//! Element-wise ops. Operands have exactly the same axes: broadcasting is an op of its own.
+
+use super::{arity, check_float, no_flops, one_per_element, pointwise};
+use crate::autodiff::Adjoint;
+use crate::op::{Binary, Op, Record, RuleError, Unary};
+use crate::ty::{DType, Type};
+
+fn infer_unary(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
+    let [x] = arity(operands)?;
+    check_float(x)?;
+    Ok(vec![x.with_dtype(DType::F32)])
+}
+
+fn same_axes(a: &Type, b: &Type) -> Result<(), RuleError> {
+    if a.axes == b.axes { Ok(()) } else { Err(format!("operands have different axes: {a} and {b}")) }
+}
+
+fn infer_float(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
+    let [a, b] = arity(operands)?;
+    same_axes(a, b)?;
+    match (a.dtype, b.dtype) {
+        (DType::I32, DType::I32) => Ok(vec![a.clone()]),
+        (p, q) if p.is_float() && q.is_float() => Ok(vec![a.with_dtype(DType::F32)]),
+        _ => Err(format!("operands are of different kinds: {a} and {b}; convert one with `cast`")),
+    }
+}
+
+fn infer_division(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
+    let [a, _] = arity::<2>(operands)?;
+    check_float(a).map_err(|e| format!("{e}; `%` is the integer operation"))?;
+    infer_float(op, operands)
+}
+
+fn infer_integer(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
+    let [a, b] = arity(operands)?;
+    same_axes(a, b)?;
+    if a.dtype == DType::I32 && b.dtype == DType::I32 {
+        Ok(vec![a.clone()])
+    } else {
+        Err(format!("operands must be int32, found {a} and {b}"))
+    }
+}
+
+fn infer_comparison(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
+    Ok(vec![infer_float(op, operands)?[0].with_dtype(DType::Bool)])
+}
+
+/// `$eval` is the function in float64, `$grad` its derivative from (adjoint, x, y).
+macro_rules! unary {
+    ($record:ident, $name:literal, $maths:literal, $eval:expr, $grad:expr) => {
+        pub(super) static $record: Record = Record {
+            name: $name,
+            signature: "x -> y",
+            maths: $maths,
+            infer: infer_unary,
+            time: pointwise,
+            vjp: |cx| {
+                let Some(g) = cx.cotangents[0] else { return vec![None] };
+                let (x, y) = (cx.node.operands[0], cx.node.first);
+                let rule: fn(&mut Adjoint<'_>, _, _, _) -> _ = $grad;
+                vec![Some(rule(cx, g, x, y))]
+            },
+            flops: one_per_element,
+            eval: |_, x, _, _| {
+                let f: fn(f64) -> f64 = $eval;
+                vec![x[0].iter().map(|&v| f(v)).collect()]
+            },
+        };
+    };
+}
+
+unary!(EXP, "exp", "y = eˣ.", f64::exp, |cx, g, _, y| cx.b.mul(g, y));
+unary!(LOG, "log", "y = ln x.", f64::ln, |cx, g, x, _| cx.b.div(g, x));
+unary!(TANH, "tanh", "y = tanh x.", f64::tanh, |cx, g, _, y| {
+    let one = cx.b.constant_like(1.0, y);
+    let y2 = cx.b.mul(y, y);
+    let d = cx.b.sub(one, y2);
+    cx.b.mul(g, d)
+});
+unary!(SIGMOID, "sigmoid", "y = 1 / (1 + e⁻ˣ).", |x| 1.0 / (1.0 + (-x).exp()), |cx, g, _, y| {
+    let one = cx.b.constant_like(1.0, y);
+    let rest = cx.b.sub(one, y);
+    let d = cx.b.mul(y, rest);
+    cx.b.mul(g, d)
+});
+unary!(SQRT, "sqrt", "y = √x.", f64::sqrt, |cx, g, _, y| {
+    let half = cx.b.scale(0.5, g);
+    cx.b.div(half, y)
+});
+unary!(RSQRT, "rsqrt", "y = 1 / √x.", |x| 1.0 / x.sqrt(), |cx, g, _, y| {
+    let y2 = cx.b.mul(y, y);
+    let y3 = cx.b.mul(y2, y);
+    let d = cx.b.scale(-0.5, y3);
+    cx.b.mul(g, d)
+});
+unary!(SIN, "sin", "y = sin x.", f64::sin, |cx, g, x, _| {
+    let d = cx.b.unary(Unary::Cos, x);
+    cx.b.mul(g, d)
+});
+unary!(COS, "cos", "y = cos x.", f64::cos, |cx, g, x, _| {
+    let s = cx.b.unary(Unary::Sin, x);
+    let d = cx.b.scale(-1.0, s);
+    cx.b.mul(g, d)
+});
+
+/// `$eval` is the function in float64, `$grad` the vjp.
+macro_rules! binary {
+    ($record:ident, $name:literal, $maths:literal, $infer:expr, $eval:expr, $grad:expr) => {
+        pub(super) static $record: Record = Record {
+            name: $name,
+            signature: "a, b -> y",
+            maths: $maths,
+            infer: $infer,
+            time: pointwise,
+            vjp: |cx| {
+                let Some(g) = cx.cotangents[0] else { return vec![None, None] };
+                let (a, b) = (cx.node.operands[0], cx.node.operands[1]);
+                let rule: fn(&mut Adjoint<'_>, _, _, _) -> [Option<_>; 2] = $grad;
+                rule(cx, g, a, b).to_vec()
+            },
+            flops: one_per_element,
+            eval: |_, x, types, _| {
+                let f: fn(f64, f64) -> f64 = $eval;
+                let values = x[0].iter().zip(x[1]).map(|(&a, &b)| f(a, b));
+                vec![if types[0].dtype == DType::I32 {
+                    values.map(wrap_i32).collect()
+                } else {
+                    values.collect()
+                }]
+            },
+        };
+    };
+}
+
+/// int32 arithmetic wraps, as on every device.
+fn wrap_i32(v: f64) -> f64 {
+    v as i64 as i32 as f64
+}
+
+binary!(ADD, "add", "y = a + b.", infer_float, |a, b| a + b, |_, g, _, _| [Some(g), Some(g)]);
+binary!(SUB, "sub", "y = a − b.", infer_float, |a, b| a - b, |cx, g, _, _| {
+    let minus = cx.b.scale(-1.0, g);
+    [Some(g), Some(minus)]
+});
+binary!(MUL, "mul", "y = a · b.", infer_float, |a, b| a * b, |cx, g, a, b| {
+    [Some(cx.b.mul(g, b)), Some(cx.b.mul(g, a))]
+});
+binary!(DIV, "div", "y = a / b.", infer_division, |a, b| a / b, |cx, g, _, b| {
+    let y = cx.node.first;
+    let da = cx.b.div(g, b);
+    let gy = cx.b.mul(da, y);
+    let db = cx.b.scale(-1.0, gy);
+    [Some(da), Some(db)]
+});
+binary!(
+    MAX,
+    "max",
+    "y = max(a, b); the gradient goes to a where they are equal.",
+    infer_float,
+    f64::max,
+    |cx, g, a, b| {
+        let from_b = cx.b.binary(Binary::Gt, b, a);
+        let zero = cx.b.constant_like(0.0, g);
+        let da = cx.b.op(Op::Select, &[from_b, zero, g]);
+        let db = cx.b.op(Op::Select, &[from_b, g, zero]);
+        [Some(da), Some(db)]
+    }
+);
+binary!(
+    REM,
+    "rem",
+    "y = a − b·trunc(a/b), on integers; the sign is a's.",
+    infer_integer,
+    |a, b| a % b,
+    |_, _, _, _| [None, None]
+);
+binary!(
+    XOR,
+    "xor",
+    "y = a xor b, bitwise, on integers.",
+    infer_integer,
+    |a, b| ((a as i64) ^ (b as i64)) as f64,
+    |_, _, _, _| [None, None]
+);
+binary!(GT, "gt", "y = a > b.", infer_comparison, |a, b| f64::from(a > b), |_, _, _, _| [None, None]);
+binary!(EQ, "eq", "y = (a = b).", infer_comparison, |a, b| f64::from(a == b), |_, _, _, _| [None, None]);
+
+pub(super) static SELECT: Record = Record {
+    name: "select",
+    signature: "c bool, a, b -> y",
+    maths: "y = a where c, else b.",
+    infer: |_, operands| {
+        let [c, a, b] = arity(operands)?;
+        if c.dtype != DType::Bool {
+            return Err(format!("the condition must be bool, found {c}"));
+        }
+        same_axes(c, a)?;
+        same_axes(a, b)?;
+        if a.dtype == b.dtype { Ok(vec![a.clone()]) } else { Err(format!("branches differ: {a} and {b}")) }
+    },
+    time: pointwise,
+    vjp: |cx| {
+        let Some(g) = cx.cotangents[0] else { return vec![None; 3] };
+        let c = cx.node.operands[0];
+        let zero = cx.b.constant_like(0.0, g);
+        let da = cx.b.op(Op::Select, &[c, g, zero]);
+        let db = cx.b.op(Op::Select, &[c, zero, g]);
+        vec![None, Some(da), Some(db)]
+    },
+    flops: one_per_element,
+    eval: |_, x, _, _| {
+        let pick = |i: usize| if x[0][i] != 0.0 { x[1][i] } else { x[2][i] };
+        vec![(0..x[0].len()).map(pick).collect()]
+    },
+};
+
+pub(super) static CAST: Record = Record {
+    name: "cast",
+    signature: "x -> y",
+    maths: "y = x as another element type: to bf16 rounding to nearest even, to int32 truncating.",
+    infer: |op, operands| {
+        let [x] = arity(operands)?;
+        let Op::Cast(dtype) = op else { unreachable!("record of another op") };
+        Ok(vec![x.with_dtype(*dtype)])
+    },
+    time: pointwise,
+    vjp: |cx| {
+        let Some(g) = cx.cotangents[0] else { return vec![None] };
+        let from = cx.b.ty(cx.node.operands[0]).dtype;
+        if !from.is_float() {
+            return vec![None];
+        }
+        // Cotangents are float32 whatever the value's storage.
+        vec![Some(g)]
+    },
+    flops: no_flops,
+    eval: |op, x, _, _| {
+        let Op::Cast(dtype) = op else { unreachable!("record of another op") };
+        let convert: fn(f64) -> f64 = match dtype {
+            DType::F32 => |v| v,
+            DType::BF16 => round_bf16,
+            DType::I32 => |v| f64::from(v as i32),
+            DType::Bool => |v| f64::from(v != 0.0),
+        };
+        vec![x[0].iter().map(|&v| convert(v)).collect()]
+    },
+};
+
+/// Rounds to bfloat16, to nearest even, going through float32 as hardware does.
+fn round_bf16(v: f64) -> f64 {
+    let bits = (v as f32).to_bits();
+    if v.is_nan() {
+        return v;
+    }
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
+    f64::from(f32::from_bits(rounded))
+}
+
+pub(super) static STOP_GRADIENT: Record = Record {
+    name: "stop_gradient",
+    signature: "x -> y",
+    maths: "y = x, with gradient zero.",
+    infer: |_, operands| {
+        let [x] = arity(operands)?;
+        Ok(vec![x.clone()])
+    },
+    time: pointwise,
+    vjp: |_| vec![None],
+    flops: no_flops,
+    eval: |_, x, _, _| vec![x[0].clone()],
+};
+
+pub(super) static FAKE_QUANT: Record = Record {
+    name: "fake_quant",
+    signature: "w [.., C] -> y [.., C]",
+    maths: "y = s·clamp(round(w/s), −clip, clip) with a scale s per row; dy/dw = 1 (straight through).",
+    infer: infer_unary,
+    time: pointwise,
+    vjp: |cx| vec![cx.cotangents[0]],
+    flops: |_, _, results| 4.0 * results[0].len() as f64,
+    eval: |op, x, _, results| {
+        let Op::FakeQuant(grid) = op else { unreachable!("record of another op") };
+        let cols = results[0].axes.last().map_or(1, |a| a.size);
+        // One float32 order of operations on every device: codes must not depend on who computes them.
+        let row32: Vec<f32> = x[0].iter().map(|&v| v as f32).collect();
+        let mut out = vec![0f32; row32.len()];
+        for (src, dst) in row32.chunks(cols).zip(out.chunks_mut(cols)) {
+            grid.fake_quantize_row(src, dst);
+        }
+        vec![out.into_iter().map(f64::from).collect()]
+    },
+};

@@ -1,0 +1,145 @@
+//! Op records, by family. [`Op::record`] finds the record of an op, [`all`] lists them for the op
+//! reference, and [`attributes`] is their text form.
+
+mod attention;
+mod attributes;
+mod dot;
+mod elementwise;
+mod gather;
+mod reduce;
+mod source;
+mod view;
+
+use crate::op::{Binary, Op, Record, RuleError, Time, Unary};
+use crate::ty::{Role, Type};
+
+impl Op {
+    /// What the compiler knows about this op.
+    pub fn record(&self) -> &'static Record {
+        match self {
+            Op::Input(..) => &source::INPUT,
+            Op::Const(..) => &source::CONST,
+            Op::Iota(_) => &source::IOTA,
+            Op::Unary(f) => match f {
+                Unary::Exp => &elementwise::EXP,
+                Unary::Log => &elementwise::LOG,
+                Unary::Tanh => &elementwise::TANH,
+                Unary::Sigmoid => &elementwise::SIGMOID,
+                Unary::Sqrt => &elementwise::SQRT,
+                Unary::Rsqrt => &elementwise::RSQRT,
+                Unary::Sin => &elementwise::SIN,
+                Unary::Cos => &elementwise::COS,
+            },
+            Op::Binary(f) => match f {
+                Binary::Add => &elementwise::ADD,
+                Binary::Sub => &elementwise::SUB,
+                Binary::Mul => &elementwise::MUL,
+                Binary::Div => &elementwise::DIV,
+                Binary::Max => &elementwise::MAX,
+                Binary::Rem => &elementwise::REM,
+                Binary::Xor => &elementwise::XOR,
+                Binary::Gt => &elementwise::GT,
+                Binary::Eq => &elementwise::EQ,
+            },
+            Op::Select => &elementwise::SELECT,
+            Op::Cast(_) => &elementwise::CAST,
+            Op::StopGradient => &elementwise::STOP_GRADIENT,
+            Op::FakeQuant(_) => &elementwise::FAKE_QUANT,
+            Op::Reduce(crate::op::Reduction::Sum, _) => &reduce::SUM,
+            Op::Reduce(crate::op::Reduction::Max, _) => &reduce::MAX,
+            Op::Reshape(_) => &view::RESHAPE,
+            Op::Transpose(_) => &view::TRANSPOSE,
+            Op::Broadcast(_) => &view::BROADCAST,
+            Op::Slice { .. } => &view::SLICE,
+            Op::Pad { .. } => &view::PAD,
+            Op::Shift { .. } => &view::SHIFT,
+            Op::Lanes(_) => &view::LANES,
+            Op::Dot(_) => &dot::DOT,
+            Op::Gather => &gather::GATHER,
+            Op::ScatterAdd { .. } => &gather::SCATTER_ADD,
+            Op::Attention { .. } => &attention::ATTENTION,
+            Op::AttentionGrad { .. } => &attention::ATTENTION_GRAD,
+        }
+    }
+}
+
+/// Every record, in the order of the op reference.
+pub fn all() -> &'static [&'static Record] {
+    &ALL
+}
+
+static ALL: [&Record; 38] = [
+    &source::INPUT,
+    &source::CONST,
+    &source::IOTA,
+    &elementwise::EXP,
+    &elementwise::LOG,
+    &elementwise::TANH,
+    &elementwise::SIGMOID,
+    &elementwise::SQRT,
+    &elementwise::RSQRT,
+    &elementwise::SIN,
+    &elementwise::COS,
+    &elementwise::ADD,
+    &elementwise::SUB,
+    &elementwise::MUL,
+    &elementwise::DIV,
+    &elementwise::MAX,
+    &elementwise::REM,
+    &elementwise::XOR,
+    &elementwise::GT,
+    &elementwise::EQ,
+    &elementwise::SELECT,
+    &elementwise::CAST,
+    &elementwise::STOP_GRADIENT,
+    &elementwise::FAKE_QUANT,
+    &reduce::SUM,
+    &reduce::MAX,
+    &view::RESHAPE,
+    &view::TRANSPOSE,
+    &view::BROADCAST,
+    &view::SLICE,
+    &view::PAD,
+    &view::SHIFT,
+    &view::LANES,
+    &dot::DOT,
+    &gather::GATHER,
+    &gather::SCATTER_ADD,
+    &attention::ATTENTION,
+    &attention::ATTENTION_GRAD,
+];
+
+/// Checks the number of operands.
+fn arity<'a, const N: usize>(operands: &[&'a Type]) -> Result<[&'a Type; N], RuleError> {
+    operands.try_into().map_err(|_| format!("takes {N} operands, {} were given", operands.len()))
+}
+
+/// Checks that an axis exists.
+fn check_axis(axis: usize, ty: &Type) -> Result<(), RuleError> {
+    if axis < ty.rank() { Ok(()) } else { Err(format!("axis {axis} does not exist in {ty}")) }
+}
+
+/// Checks that a type is float.
+fn check_float(ty: &Type) -> Result<(), RuleError> {
+    if ty.dtype.is_float() { Ok(()) } else { Err(format!("expected a float tensor, found {ty}")) }
+}
+
+/// Time rule of ops that keep positions apart.
+fn pointwise(_: &Op, _: &[&Type]) -> Time {
+    Time::Point
+}
+
+/// Time rule of ops that mix the elements of one axis.
+fn mixes(axis: usize, operand: &Type) -> Time {
+    if operand.axes[axis].role == Role::Time { Time::All } else { Time::Point }
+}
+
+/// FLOPs of ops that only move elements.
+fn no_flops(_: &Op, _: &[&Type], _: &[&Type]) -> f64 {
+    0.0
+}
+
+/// FLOPs of ops that do one operation an element of the result.
+fn one_per_element(_: &Op, _: &[&Type], results: &[&Type]) -> f64 {
+    results[0].len() as f64
+}
