@@ -1,4 +1,9 @@
-//! Placeholder.
+//! Executors, data, training, export and evaluation. How an op is lowered is not known here: programs
+//! arrive as plans.
 
 pub mod artifact;
+pub mod cpu;
 pub mod data;
+pub mod report;
+pub mod run;
+pub mod state;
