@@ -2,8 +2,6 @@
 //! arrive as plans.
 
 pub mod artifact;
-pub mod cpu;
 pub mod data;
 pub mod report;
 pub mod run;
-pub mod state;
