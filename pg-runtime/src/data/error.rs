@@ -35,6 +35,12 @@ pub enum DataError {
         /// The pattern.
         pattern: String,
     },
+    /// A folder where a shard was expected.
+    #[error("{}: is a folder: give a pattern for the shards in it, such as `{}`", path.display(), path.join("*_train_*.bin").display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Shorter than a shard's header.
     #[error("{}: {found} bytes are less than a token shard's header of {HEADER_BYTES}: the file is truncated, copy it again", path.display())]
     NoHeader {

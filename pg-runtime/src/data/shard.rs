@@ -32,12 +32,16 @@ impl Shard {
     /// Maps a shard and checks magic, version and length.
     ///
     /// # Errors
-    /// [`DataError::Io`], `NoHeader`, `Magic`, `Version` or `Length`.
+    /// [`DataError::Io`], `Folder`, `NoHeader`, `Magic`, `Version` or `Length`.
     pub fn open(path: &Path) -> Result<Shard, DataError> {
         let io = |error| DataError::Io { path: path.to_owned(), error };
         let file = File::open(path).map_err(io)?;
-        let found = file.metadata().map_err(io)?.len();
-        // Mapping an empty file or a folder is an error of its own on some systems.
+        let metadata = file.metadata().map_err(io)?;
+        if metadata.is_dir() {
+            return Err(DataError::Folder { path: path.to_owned() });
+        }
+        let found = metadata.len();
+        // Mapping an empty file is an error of its own on some systems.
         if found < HEADER_BYTES as u64 {
             return Err(DataError::NoHeader { path: path.to_owned(), found });
         }
@@ -175,6 +179,7 @@ mod tests {
         assert!(matches!(truncated, DataError::Length { expected: 1030, found: 1029, .. }));
         assert!(truncated.to_string().contains("truncated"));
         assert!(matches!(Shard::open(Path::new("/none")), Err(DataError::Io { .. })));
+        assert!(matches!(Shard::open(&std::env::temp_dir()), Err(DataError::Folder { .. })));
     }
 
     #[test]
