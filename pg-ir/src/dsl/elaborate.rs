@@ -60,7 +60,7 @@ struct Evaluated<'r> {
     value: Value,
 }
 
-impl Elaborator<'_> {
+impl<'m> Elaborator<'m> {
     fn error(&mut self, d: Diagnostic) {
         if !self.errors.iter().any(|e| e.span == d.span) {
             self.errors.push(d);
@@ -312,7 +312,7 @@ impl Elaborator<'_> {
     // ------------------------------------------------------------ rules
 
     /// The rules of the blocks of one name whose guard holds, in order.
-    fn rules(&mut self, block: &str, consts: &IndexMap<Arc<str>, ConstValue>) -> Vec<Evaluated<'_>> {
+    fn rules(&mut self, block: &str, consts: &IndexMap<Arc<str>, ConstValue>) -> Vec<Evaluated<'m>> {
         let model = self.model;
         let mut cx = Interp::new(&model.functions, Library::std(), consts.clone());
         let mut out = Vec::new();
@@ -418,13 +418,11 @@ impl Elaborator<'_> {
         }
         let mut updated = vec![false; params.len()];
         for block in ["quant", "optim", "export", "weight_std"] {
-            let rules: Vec<(Rule, Glob, Value)> =
-                self.rules(block, &last.consts).into_iter().map(|e| (e.rule.clone(), e.glob, e.value)).collect();
-            for (rule, glob, value) in rules {
+            for Evaluated { rule, glob, value } in self.rules(block, &last.consts) {
                 let hits: Vec<usize> = (0..params.len()).filter(|&i| glob.matches(&params[i].name)).collect();
                 for &i in &hits {
                     updated[i] |= block == "optim";
-                    if let Err(d) = apply(block, &rule, &value, &mut params[i], settings.rule) {
+                    if let Err(d) = apply(block, rule, &value, &mut params[i], settings.rule) {
                         self.error(d);
                         break;
                     }

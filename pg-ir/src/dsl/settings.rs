@@ -11,7 +11,7 @@ use super::interp::{Fault, Interp, Outcome};
 use super::span::Span;
 use super::value::Value;
 use crate::model::{Eval, ExportSettings, Train, Ttt};
-use crate::quant::ScaleRule;
+use crate::quant::{GridError, ScaleRule};
 
 /// A setting as written: its value and where.
 #[derive(Clone, Debug)]
@@ -165,7 +165,7 @@ impl<'a, 'b> Reader<'a, 'b> {
     pub(crate) fn export(&mut self) -> (ExportSettings, usize) {
         let cap_bytes = self.count("export.cap_bytes").unwrap_or(16_000_000);
         let rule = self
-            .read("export.rule", |v| text(v, "export.rule")?.parse().map_err(Fault::from))
+            .read("export.rule", |v| text(v, "export.rule")?.parse().map_err(|e: GridError| e.to_string().into()))
             .unwrap_or(ScaleRule::Amax);
         let f16_up_to = self.count("export.f16_up_to").unwrap_or(65_536) as usize;
         (ExportSettings { cap_bytes, rule }, f16_up_to)

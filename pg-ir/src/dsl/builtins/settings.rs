@@ -7,7 +7,7 @@ use crate::dsl::interp::{Fault, Interp, Outcome};
 use crate::dsl::span::Span;
 use crate::dsl::value::{ExportRule, Value};
 use crate::model::{AdamW, Init, Muon, Optimiser, Trigger};
-use crate::quant::{Grid, ScaleRule};
+use crate::quant::{Grid, GridError, ScaleRule};
 use crate::ty::{Axis, Role};
 
 pub(super) const ROWS: &[Row] = &[
@@ -84,7 +84,7 @@ fn opt_float(args: &Args, i: usize, default: f64, what: &str) -> Outcome<f64> {
 
 fn rule(args: &Args, i: usize) -> Outcome<Option<ScaleRule>> {
     let Some(value) = &args[i] else { return Ok(None) };
-    Ok(Some(text(value, "the scale rule")?.parse()?))
+    text(value, "the scale rule")?.parse().map(Some).map_err(|e: GridError| e.to_string().into())
 }
 
 /// `clip = 31` or `bits = 6`; `None` if neither is given.
