@@ -2,6 +2,7 @@
 //! the reference interpreter. It knows no device and no file of data.
 
 pub mod autodiff;
+pub mod budget;
 pub mod causality;
 pub mod dsl;
 pub mod graph;

@@ -1,6 +1,8 @@
-//! The runtime of pg: executors, data, training, export and evaluation. The `pg` binary is a thin
-//! command line over this library. It does not know how any op is lowered.
+//! Executors, data, training, export and evaluation. How an op is lowered is not known here: programs
+//! arrive as plans. The `pg` binary is a command line over this library.
 
+pub mod artifact;
+pub mod data;
 pub mod init;
 pub mod report;
 pub mod run;
