@@ -65,3 +65,16 @@ pub fn prove_causal(graph: &Graph, logits: ValueId) -> Result<(), String> {
     let place = culprit.map_or(String::new(), |(_, n)| format!(": `{}` at {}", n.op, n.origin.loc));
     Err(format!("the logits of a position depend on later tokens{place}"))
 }
+
+/// Proves that `nll` at position t depends on tokens and targets up to t only.
+///
+/// Together with [`prove_causal`] of the logits it is computed from: a target reaches its own loss alone.
+pub fn prove_pointwise(graph: &Graph, nll: ValueId) -> Result<(), String> {
+    for name in ["tokens", "targets"] {
+        let slot = Slot::new(Space::Data, name);
+        if reach(graph, &slot)[nll.index()] > Reach::Until(0) {
+            return Err(format!("the loss of a position depends on later {name}"));
+        }
+    }
+    Ok(())
+}

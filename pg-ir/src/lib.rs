@@ -5,6 +5,7 @@ pub mod autodiff;
 pub mod budget;
 pub mod causality;
 pub mod dsl;
+pub mod footprint;
 pub mod graph;
 pub mod interp;
 pub mod layout;

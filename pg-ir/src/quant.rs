@@ -20,19 +20,19 @@
 //! | `gptq_lite`, `gptq_lite_matrix` | [`gptq_lite`] | best of five clip quantiles | the stored scale | tensors without QAT (SPEC 5.2) |
 //! | `table` | [`quantile_row_f16`] | one fixed clip quantile | the float32 scale | embedding tables (SPEC 5.3) |
 
+mod export;
+
 use std::fmt;
 use std::str::FromStr;
 
 use half::f16;
 
+pub use self::export::{
+    CLIP_QUANTILES, Granularity, Method, TABLE_QUANTILE, dequantize, gptq_lite, quantile_row_f16, quantize,
+};
+
 /// Largest clip whose codes `-clip..=clip` fit the `i8` of an artifact.
 pub const MAX_CLIP: u16 = 127;
-
-/// The clip points that [`gptq_lite`] tries, in order (SPEC 5.2).
-pub const CLIP_QUANTILES: [f32; 5] = [0.9990, 0.9995, 0.9999, 0.99999, 1.0];
-
-/// The clip point of the original's int8 tables (SPEC 5.3).
-pub const TABLE_QUANTILE: f32 = 0.999_998_4;
 
 /// How the scale of a row follows from its largest magnitude.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -200,8 +200,11 @@ pub fn amax(row: &[f32]) -> f32 {
 /// The code of `w` at scale `s`: `clamp(round_half_even(w / s), -clip, clip)`. NaN becomes 0.
 #[inline]
 pub fn code(w: f32, s: f32, clip: u16) -> i32 {
+    // Clamping first gives the same, as the bounds are integers, and leaves at most 16 bits: adding and
+    // subtracting 1.5 * 2^23 then rounds half to even, in two instructions that every target vectorises.
+    const ROUND: f32 = 12_582_912.0;
     let c = f32::from(clip);
-    (w / s).round_ties_even().clamp(-c, c) as i32
+    (((w / s).clamp(-c, c) + ROUND) - ROUND) as i32
 }
 
 /// `scale` in float16: 0 becomes 1 (the row is a row of zeros), infinity the largest finite value.
@@ -227,191 +230,6 @@ fn encode_row(row: &[f32], scale: f32, clip: u16, codes: &mut [i8]) -> f16 {
     stored
 }
 
-/// Over what [`gptq_lite`] picks one clip quantile.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Granularity {
-    /// Each row keeps the quantile that is best for itself.
-    Row,
-    /// One quantile for the whole matrix, as the original (SPEC 0.1, trap 4).
-    Matrix,
-}
-
-/// How an export finds the codes and scales of a matrix on a grid.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Method {
-    /// The grid as training used it. The only choice that keeps what QAT has learnt.
-    Grid,
-    /// The clip search of [`gptq_lite`].
-    GptqLite(Granularity),
-    /// The clip point at [`TABLE_QUANTILE`] of each row.
-    Table,
-}
-
-impl Method {
-    /// Every method, for error messages and documentation.
-    pub const ALL: [Method; 4] = [
-        Method::Grid,
-        Method::GptqLite(Granularity::Row),
-        Method::GptqLite(Granularity::Matrix),
-        Method::Table,
-    ];
-
-    /// The method's name in the DSL.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Grid => "grid",
-            Method::GptqLite(Granularity::Row) => "gptq_lite",
-            Method::GptqLite(Granularity::Matrix) => "gptq_lite_matrix",
-            Method::Table => "table",
-        }
-    }
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Method {
-    type Err = GridError;
-
-    fn from_str(s: &str) -> Result<Self, GridError> {
-        Method::ALL.into_iter().find(|m| m.name() == s).ok_or_else(|| GridError::UnknownMethod(s.to_owned()))
-    }
-}
-
-/// Quantises a `[rows, cols]` matrix, row major: codes `[rows, cols]` and float16 scales `[rows]`.
-///
-/// # Panics
-/// If `w` is not `rows * cols` long, or the clip exceeds [`MAX_CLIP`].
-pub fn quantize(w: &[f32], rows: usize, cols: usize, grid: Grid, method: Method) -> (Vec<i8>, Vec<f16>) {
-    assert_eq!(w.len(), rows * cols, "a matrix holds rows * cols values");
-    let each_row = |f: &dyn Fn(&[f32], &mut [i8]) -> f16| {
-        let mut codes = vec![0; w.len()];
-        let scales = (0..rows).map(|r| f(&w[r * cols..][..cols], &mut codes[r * cols..][..cols])).collect();
-        (codes, scales)
-    };
-    match method {
-        Method::Grid => each_row(&|row, codes| grid.quantize_row_f16(row, codes)),
-        Method::Table => each_row(&|row, codes| quantile_row_f16(row, grid, TABLE_QUANTILE, codes)),
-        Method::GptqLite(granularity) => gptq_lite(w, rows, cols, grid, granularity),
-    }
-}
-
-/// GPTQ-lite's clip search (SPEC 5.2; `gptq_lite` in the oracle): tries each of [`CLIP_QUANTILES`] of `|row|`
-/// as the clip point and keeps the smallest mean squared error, the first of equals.
-///
-/// `w` is `[rows, cols]`, row major. Returns the codes `[rows, cols]` and the float16 scales `[rows]`; unlike
-/// on the training grid, codes are computed with the rounded scale.
-///
-/// # Panics
-/// If `w` is not `rows * cols` long, or the clip exceeds [`MAX_CLIP`].
-pub fn gptq_lite(
-    w: &[f32],
-    rows: usize,
-    cols: usize,
-    grid: Grid,
-    granularity: Granularity,
-) -> (Vec<i8>, Vec<f16>) {
-    assert_eq!(w.len(), rows * cols, "a matrix holds rows * cols values");
-    assert!(grid.clip <= MAX_CLIP, "codes of clip {} do not fit an i8", grid.clip);
-    const TRIES: usize = CLIP_QUANTILES.len();
-
-    // Scale and error of every candidate first; the codes are computed once, for the winners.
-    let mut scales = Vec::with_capacity(rows);
-    let mut errors = Vec::with_capacity(rows);
-    let mut sorted = Vec::with_capacity(cols);
-    for r in 0..rows {
-        let row = &w[r * cols..][..cols];
-        sort_magnitudes(row, &mut sorted);
-        let tried: [f16; TRIES] =
-            CLIP_QUANTILES.map(|q| store_scale(grid.scale_of(quantile_of_sorted(&sorted, q))));
-        errors.push(tried.map(|s| row_error(row, s.to_f32(), grid.clip)));
-        scales.push(tried);
-    }
-    let overall: [f64; TRIES] = std::array::from_fn(|q| errors.iter().map(|e| e[q]).sum());
-
-    let mut codes = vec![0; rows * cols];
-    let mut stored = Vec::with_capacity(rows);
-    for r in 0..rows {
-        let best = match granularity {
-            Granularity::Row => first_smallest(&errors[r]),
-            Granularity::Matrix => first_smallest(&overall),
-        };
-        let s = scales[r][best];
-        for (k, &x) in codes[r * cols..][..cols].iter_mut().zip(&w[r * cols..][..cols]) {
-            *k = code(x, s.to_f32(), grid.clip) as i8;
-        }
-        stored.push(s);
-    }
-    (codes, stored)
-}
-
-/// Quantises a row with its clip point at `quantile` of `|row|` (SPEC 5.3: int8 tables at
-/// [`TABLE_QUANTILE`], which for rows below 640,000 values interpolates just under the maximum).
-///
-/// The clamp to the clip point needs no operation of its own: a value beyond it has a code beyond `clip`.
-///
-/// # Panics
-/// If the lengths differ, or the clip exceeds [`MAX_CLIP`].
-pub fn quantile_row_f16(row: &[f32], grid: Grid, quantile: f32, codes: &mut [i8]) -> f16 {
-    let mut sorted = Vec::with_capacity(row.len());
-    sort_magnitudes(row, &mut sorted);
-    encode_row(row, grid.scale_of(quantile_of_sorted(&sorted, quantile)), grid.clip, codes)
-}
-
-/// `codes * scale` in float32, row by row: how an artifact's codes become weights again (SPEC 5.5).
-///
-/// `codes` is `[scales.len(), cols]`. `cols` of 0 gives nothing.
-pub fn dequantize(codes: &[i8], scales: &[f16], cols: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(codes.len());
-    for (row, s) in codes.chunks(cols.max(1)).zip(scales) {
-        let s = s.to_f32();
-        out.extend(row.iter().map(|&k| f32::from(k) * s));
-    }
-    out
-}
-
-fn sort_magnitudes(row: &[f32], sorted: &mut Vec<f32>) {
-    sorted.clear();
-    sorted.extend(row.iter().map(|w| w.abs()));
-    sorted.sort_unstable_by(f32::total_cmp);
-}
-
-/// The `q`-quantile of ascending values, linear between order statistics, in torch's float32 arithmetic
-/// (`rank = q * (n - 1)`, then `lerp`, which works from the nearer end). 0 for no values.
-fn quantile_of_sorted(sorted: &[f32], q: f32) -> f32 {
-    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
-    let rank = q * last as f32;
-    let below = (rank.floor() as usize).min(last);
-    let (a, b) = (sorted[below], sorted[(below + 1).min(last)]);
-    let t = rank - rank.floor();
-    if t < 0.5 { a + t * (b - a) } else { b - (b - a) * (1.0 - t) }
-}
-
-/// Mean squared error of a row at one scale: float32 differences, summed in float64.
-fn row_error(row: &[f32], s: f32, clip: u16) -> f64 {
-    let sum: f64 = row
-        .iter()
-        .map(|&w| {
-            let d = w - code(w, s, clip) as f32 * s;
-            f64::from(d * d)
-        })
-        .sum();
-    sum / row.len().max(1) as f64
-}
-
-fn first_smallest(errors: &[f64]) -> usize {
-    let mut best = 0;
-    for (i, e) in errors.iter().enumerate() {
-        if *e < errors[best] {
-            best = i;
-        }
-    }
-    best
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,6 +246,7 @@ mod tests {
         for method in Method::ALL {
             assert_eq!(method.name().parse(), Ok(method));
         }
+        assert!("gptq".parse::<Method>().unwrap_err().to_string().contains("`gptq_lite_matrix`"));
         assert_eq!("int(clip=7)".parse::<Grid>(), Err(GridError::Syntax("int(clip=7)".into())));
         assert_eq!("int(clip=0, rule=amax)".parse::<Grid>(), Err(GridError::Clip(0)));
         assert_eq!(Grid::new(128, ScaleRule::Amax), Err(GridError::Clip(128)));
@@ -456,6 +275,16 @@ mod tests {
     fn ties_round_to_even_and_codes_clamp() {
         let codes: Vec<i32> = [0.5, 1.5, 2.5, -0.5, -1.5, 9.0, -9.0].map(|w| code(w, 1.0, 7)).to_vec();
         assert_eq!(codes, [0, 2, 2, 0, -2, 7, -7]);
+        for clip in [7, 31, 127, u16::MAX] {
+            let bound = f32::from(clip);
+            for i in -4000..4000 {
+                for w in [i as f32 / 8.0, i as f32 * 0.013, i as f32 * 1e30, f32::NAN] {
+                    let want = (w / 0.37).round_ties_even().clamp(-bound, bound) as i32;
+                    assert_eq!(code(w, 0.37, clip), want, "{w} {clip}");
+                    assert_eq!(code(w, 1.0, clip), w.round_ties_even().clamp(-bound, bound) as i32);
+                }
+            }
+        }
     }
 
     #[test]
@@ -481,16 +310,5 @@ mod tests {
         assert_eq!(codes, [0, 0]);
         assert_eq!(INT4.quantize_row_f16(&[1e9, 1.0], &mut codes), f16::MAX);
         assert_eq!(codes, [7, 0]);
-    }
-
-    #[test]
-    fn tables_clip_just_under_their_maximum() {
-        let grid = Grid { clip: 127, rule: ScaleRule::Amax };
-        let row: Vec<f32> = (0..=1000).map(|i| i as f32 / 1000.0).collect();
-        let mut codes = vec![0; row.len()];
-        let scale = quantile_row_f16(&row, grid, TABLE_QUANTILE, &mut codes);
-        assert_eq!(codes[1000], 127);
-        assert!(scale.to_f32() <= 1.0 / 127.0 && scale.to_f32() > 0.999 / 127.0);
-        assert_eq!(dequantize(&codes, &[scale], row.len())[1000], 127.0 * scale.to_f32());
     }
 }

@@ -3,7 +3,7 @@
 use super::{Program, result};
 use crate::autodiff::gradients;
 use crate::dsl::{Diagnostics, Head, Trace};
-use crate::graph::{Builder, ValueId};
+use crate::graph::ValueId;
 use crate::model::Model;
 use crate::slot::{Slot, Space};
 use crate::ty::{DType, Type};
@@ -48,28 +48,32 @@ pub fn grad(
 }
 
 /// Negative log-likelihood in nats of each target, [batch, time].
-pub fn score(model: &Model, phase: usize, (batch, seq): (usize, usize)) -> Result<Program, Diagnostics> {
-    forward(model, phase, (batch, seq), Head::Nll, "score", "nll")
+pub fn score(model: &Model, phase: usize, shape: (usize, usize), qat: bool) -> Result<Program, Diagnostics> {
+    forward(model, phase, shape, qat, Head::Nll)
 }
 
 /// Logits [batch, time, vocabulary].
-pub fn logits(model: &Model, phase: usize, (batch, seq): (usize, usize)) -> Result<Program, Diagnostics> {
-    forward(model, phase, (batch, seq), Head::Logits, "logits", "logits")
+pub fn logits(model: &Model, phase: usize, shape: (usize, usize), qat: bool) -> Result<Program, Diagnostics> {
+    forward(model, phase, shape, qat, Head::Logits)
 }
 
 fn forward(
     model: &Model,
     phase: usize,
     (batch, seq): (usize, usize),
+    qat: bool,
     head: Head,
-    name: &str,
-    output: &str,
 ) -> Result<Program, Diagnostics> {
-    let traced = model.trace(&Trace { phase, batch, seq, qat: false, head })?;
-    let mut b: Builder = traced.builder;
+    // The logits are there in both programs, so that causality can be proven of both.
+    let traced = model.trace(&Trace { phase, batch, seq, qat, head })?;
+    let mut b = traced.builder;
     debug_assert_eq!(b.ty(traced.value).dtype, DType::F32);
+    let (name, output) = match head {
+        Head::Nll => ("score", "nll"),
+        Head::Logits | Head::Loss => ("logits", "logits"),
+    };
     result(&mut b, output, traced.value);
-    Ok(Program::new(suffixed(name, phase, false), b))
+    Ok(Program::new(suffixed(name, phase, qat), b))
 }
 
 fn suffixed(name: &str, phase: usize, qat: bool) -> String {

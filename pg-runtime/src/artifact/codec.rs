@@ -86,7 +86,7 @@ impl Layout {
 }
 
 /// Codecs are tried on this much of a longer stream, in [`SAMPLES`] pieces.
-const SAMPLE: usize = 128 << 10;
+const SAMPLE: usize = 64 << 10;
 const SAMPLES: usize = 4;
 
 /// Codes `symbols` with the smallest codec. Long streams try all codecs on a sample and the best ones, to

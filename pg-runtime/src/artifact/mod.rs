@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use half::f16;
-use pg_ir::quant::{self, Grid, MAX_CLIP};
+use pg_ir::quant::{self, Grid, MAX_CLIP, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -73,6 +73,40 @@ pub enum TensorData {
 }
 
 impl Tensor {
+    /// Quantises float32 weights, row major.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Tensor`] where `weights` does not have the shape's length or is not finite.
+    pub fn quantized(
+        name: &str,
+        shape: &[usize],
+        weights: &[f32],
+        grid: Grid,
+        method: Method,
+    ) -> Result<Tensor, ArtifactError> {
+        check_weights(name, shape, weights)?;
+        let data = TensorData::Codes { grid, codes: Vec::new(), scales: Vec::new() };
+        let mut tensor = Tensor { name: name.to_owned(), shape: shape.to_vec(), data };
+        if !(1..=MAX_CLIP).contains(&grid.clip) {
+            return Err(tensor.unfit(grid));
+        }
+        let (codes, scales) = quant::quantize(weights, tensor.rows(), tensor.cols(), grid, method);
+        tensor.data = TensorData::Codes { grid, codes, scales };
+        Ok(tensor)
+    }
+
+    /// Rounds float32 weights to float16.
+    ///
+    /// # Errors
+    /// [`ArtifactError::Tensor`] where `weights` does not have the shape's length, or is not finite in float16.
+    pub fn half(name: &str, shape: &[usize], weights: &[f32]) -> Result<Tensor, ArtifactError> {
+        check_weights(name, shape, weights)?;
+        let data = TensorData::F16(weights.iter().map(|w| f16::from_f32(*w)).collect());
+        let tensor = Tensor { name: name.to_owned(), shape: shape.to_vec(), data };
+        tensor.check()?;
+        Ok(tensor)
+    }
+
     /// Values in a row: the last axis, 1 for a scalar.
     pub fn cols(&self) -> usize {
         self.shape.last().copied().unwrap_or(1)
@@ -113,7 +147,7 @@ impl Tensor {
         match &self.data {
             TensorData::Codes { grid, codes, scales } => {
                 if !(1..=MAX_CLIP).contains(&grid.clip) {
-                    return fail(format!("its grid {grid} does not fit 8-bit codes"));
+                    return Err(self.unfit(*grid));
                 }
                 if codes.len() != values || scales.len() != self.rows() {
                     return fail(format!(
@@ -145,6 +179,23 @@ impl Tensor {
             }
         }
         Ok(())
+    }
+
+    fn unfit(&self, grid: Grid) -> ArtifactError {
+        let what = format!("its grid {grid} does not fit 8-bit codes");
+        ArtifactError::Tensor { name: self.name.clone(), what }
+    }
+}
+
+/// Checks length and finiteness: a quantiser would turn NaN into 0 without a word.
+fn check_weights(name: &str, shape: &[usize], weights: &[f32]) -> Result<(), ArtifactError> {
+    let fail = |what| Err(ArtifactError::Tensor { name: name.to_owned(), what });
+    if count(shape) != Some(weights.len()) {
+        return fail(format!("shape {shape:?} does not hold {} values", weights.len()));
+    }
+    match weights.iter().find(|w| !w.is_finite()) {
+        Some(w) => fail(format!("a weight is {w}")),
+        None => Ok(()),
     }
 }
 
