@@ -1,7 +1,9 @@
 //! Executors, data, training, export and evaluation. How an op is lowered is not known here: programs
-//! arrive as plans.
+//! arrive as plans. The `pg` binary is a command line over this library.
 
 pub mod artifact;
 pub mod data;
+pub mod init;
 pub mod report;
 pub mod run;
+pub mod weights;

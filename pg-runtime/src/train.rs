@@ -204,8 +204,8 @@ fn accumulate_gradients(
     let share = 1.0 / plan.accumulation as f32;
     let mut loss = 0.0;
     for micro in 0..plan.accumulation {
-        let (tokens, targets) = loader.next(plan.micro_sequences, plan.train.seq_len)?;
-        let data: [(&str, &[i32]); 2] = [("tokens", &tokens), ("targets", &targets)];
+        let batch = loader.next(plan.micro_sequences, plan.train.seq_len)?;
+        let data: [(&str, &[i32]); 2] = [("tokens", &batch.inputs), ("targets", &batch.targets)];
         let key = plan.key(phase, qat, micro > 0);
         let result = session.run(key, state, &data, &[("inv_accum", share)])?;
         loss += f64::from(result.result("loss")[0]);
