@@ -23,7 +23,7 @@ pg_macros::model! {
         // With the floored rule the size depends on how large the weights become. The published artifact
         // of 15.9 MB implies about 4.6 bits a weight, so this deviation.
         weight_std {
-            "blocks.*.{attn,mlp}.*.weight" => 0.18,
+            "{tok_emb,*.embed,blocks.*}.weight" => 0.18,
         }
     }
 }

@@ -12,7 +12,7 @@ pg_macros::model! {
 
         // What the original's artifact size implies.
         weight_std {
-            "blocks.*.{attn,mlp}.*.weight" => 0.2,
+            "{tok_emb,*.embed,blocks.*}.weight" => 0.2,
         }
     }
 }

@@ -65,3 +65,21 @@ fn every_model_elaborates() {
         }
     }
 }
+
+#[test]
+fn artifacts_are_estimated_and_fit() {
+    for file in ["int4mlp_12l.rs", "pr910.rs", "leaky_11l.rs", "naive_9l.rs", "tiny.rs"] {
+        let model = good(build(file, &[], None));
+        let size = model.predict_size(pg_ir::footprint::Moment::Trained).unwrap();
+        println!("{file}: raw {} estimate {} text {}", size.raw_bytes, size.estimate_bytes, model.code_bytes());
+        assert!(!model.check_size().has_errors(), "{}", model.check_size());
+    }
+}
+
+#[test]
+fn an_artifact_over_the_cap_is_an_error_at_the_export_block() {
+    let model = good(build("int4mlp_12l.rs", &[("MLP_CLIP", "31")], None));
+    let findings = model.check_size();
+    assert!(findings.has_errors());
+    assert!(findings.to_string().contains("over the cap of 16000000"), "{findings}");
+}
