@@ -127,7 +127,9 @@ pub(super) fn run(region: &Region, args: &mut [Vec<f64>]) {
                 }
                 Instr::Accumulate { arg, value, kind, at } => {
                     let narrow = at.strides[rank] == 0;
-                    for (l, &x) in regs[*value as usize].iter().enumerate().take(if narrow { 1 } else { lanes }) {
+                    for (l, &x) in
+                        regs[*value as usize].iter().enumerate().take(if narrow { 1 } else { lanes })
+                    {
                         index[rank] = l;
                         let to = eval(at, &index) as usize;
                         let out = &mut args[*arg as usize][to];

@@ -140,7 +140,14 @@ impl Gen {
                 self.floats.extend([reg, y]);
             }
             4..=6 => {
-                let f = self.random.pick(&[Binary::Add, Binary::Sub, Binary::Mul, Binary::Max, Binary::Gt, Binary::Eq]);
+                let f = self.random.pick(&[
+                    Binary::Add,
+                    Binary::Sub,
+                    Binary::Mul,
+                    Binary::Max,
+                    Binary::Gt,
+                    Binary::Eq,
+                ]);
                 let compares = matches!(f, Binary::Gt | Binary::Eq);
                 let (a, b) = if compares {
                     let n = self.exact.len();
@@ -298,9 +305,22 @@ fn random_regions_agree_with_naive_loops() {
             assert!(close.is_ok(), "seed {seed}, argument {i}: {:?}", g.region);
         }
     }
-    for name in ["Load", "Gather", "Const", "ConstInt", "Index", "Unary", "Binary", "Select", "Cast", "RowReduce",
-        "Lanes", "FakeQuant", "Store", "Accumulate"]
-    {
+    for name in [
+        "Load",
+        "Gather",
+        "Const",
+        "ConstInt",
+        "Index",
+        "Unary",
+        "Binary",
+        "Select",
+        "Cast",
+        "RowReduce",
+        "Lanes",
+        "FakeQuant",
+        "Store",
+        "Accumulate",
+    ] {
         assert!(coverage.get(name).is_some_and(|&n| n > 50), "{name}: {coverage:?}");
     }
 }
