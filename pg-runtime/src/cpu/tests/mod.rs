@@ -6,6 +6,7 @@ mod naive;
 mod random;
 mod regions;
 mod simple;
+mod throughput;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
