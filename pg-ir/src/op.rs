@@ -188,6 +188,9 @@ pub struct Cost {
 /// An error of a rule: what was expected and what was found, without a place.
 pub type RuleError = String;
 
+/// Results from an op, its operands, their types and the result types.
+pub type Eval = fn(&Op, &[&Tensor], &[&Type], &[Type]) -> Vec<Tensor>;
+
 /// What the compiler knows about an op.
 pub struct Record {
     /// Name in the text form.
@@ -205,7 +208,7 @@ pub struct Record {
     /// Floating point operations of one execution.
     pub flops: fn(&Op, &[&Type], &[&Type]) -> f64,
     /// The definition, in float64.
-    pub eval: fn(&Op, &[&Tensor], &[&Type], &[Type]) -> Vec<Tensor>,
+    pub eval: Eval,
 }
 
 impl Op {

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Executors, data, training, export and evaluation. How an op is lowered is not known here: programs
+//! arrive as plans. The `pg` binary is a command line over this library.
+
+pub mod artifact;
+pub mod cpu;
+pub mod data;
+pub mod eval;
+pub mod export;
+pub mod init;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod session;
+pub mod state;
+pub mod train;
+pub mod weights;

@@ -97,7 +97,10 @@ impl Op {
             "const" => Op::Const(Bits::new(number(get("value")?)?), get("dtype")?.parse()?),
             "iota" => Op::Iota(get("axis")?.parse()?),
             "cast" => Op::Cast(get("to")?.parse()?),
-            "fake_quant" => Op::FakeQuant(Grid { clip: number(get("clip")?)?, rule: get("rule")?.parse()? }),
+            "fake_quant" => Op::FakeQuant(Grid {
+                clip: number(get("clip")?)?,
+                rule: get("rule")?.parse().map_err(|e: crate::quant::GridError| e.to_string())?,
+            }),
             "sum" => Op::Reduce(Reduction::Sum, axes("axes")?),
             "reduce_max" => Op::Reduce(Reduction::Max, axes("axes")?),
             "reshape" => Op::Reshape(parse_list(get("to")?)?.into_iter().collect()),

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{arity, check_float};
+use crate::autodiff::Adjoint;
 use crate::graph::ValueId;
 use crate::interp::{flat, for_each_index, strides};
 use crate::op::{DotDims, Op, Record, RuleError, Time};
@@ -48,36 +49,36 @@ fn time(op: &Op, operands: &[&Type]) -> Time {
     if contracted || crosses { Time::All } else { Time::Point }
 }
 
-/// Gradient of one side: the cotangent contracted with the other side over that side's free axes, put
-/// back into the operand's axis order.
-fn side(
-    cx: &mut crate::autodiff::Adjoint<'_>,
-    g: ValueId,
+/// One operand of a contraction as its gradient sees it. Pairs are (own axis, other axis).
+struct Side<'a> {
+    ty: Type,
+    batch: &'a [(usize, usize)],
+    contract: &'a [(usize, usize)],
+    free: &'a [usize],
     other: ValueId,
-    // (own axis, other axis) pairs
-    batch: &[(usize, usize)],
-    contract: &[(usize, usize)],
-    own_free: &[usize],
-    other_free: &[usize],
-    (own_start, other_start): (usize, usize),
-    target: &Type,
-) -> ValueId {
-    let mut d = DotDims::default();
-    d.batch.extend(batch.iter().enumerate().map(|(i, &(_, o))| (i, o)));
-    d.contract.extend(other_free.iter().enumerate().map(|(j, &o)| (other_start + j, o)));
-    debug_assert!(own_start >= batch.len());
-    let product = cx.b.dot(d, g, other);
-    // Axes of the product: batch, own free axes, then the other side's contracted axes in its order.
-    let mut order: Vec<usize> = batch.iter().map(|&(own, _)| own).collect();
-    order.extend(own_free);
-    let mut contracted: Vec<(usize, usize)> = contract.iter().map(|&(own, o)| (o, own)).collect();
-    contracted.sort_unstable();
-    order.extend(contracted.iter().map(|&(_, own)| own));
-    let mut perm: SmallVec<[usize; 4]> = SmallVec::from_elem(0, order.len());
-    order.iter().enumerate().for_each(|(at, &own)| perm[own] = at);
-    let identity = perm.iter().enumerate().all(|(i, &p)| i == p);
-    let moved = if identity { product } else { cx.b.op(Op::Transpose(perm), &[product]) };
-    cx.b.reshape(moved, target.axes.clone())
+    other_free: &'a [usize],
+    /// First of the other side's free axes in the result.
+    other_start: usize,
+}
+
+impl Side<'_> {
+    /// The cotangent contracted with the other operand over its free axes, in this operand's axis order.
+    fn gradient(&self, cx: &mut Adjoint<'_>, g: ValueId) -> ValueId {
+        let mut d = DotDims::default();
+        d.batch.extend(self.batch.iter().enumerate().map(|(i, &(_, o))| (i, o)));
+        d.contract.extend(self.other_free.iter().enumerate().map(|(j, &o)| (self.other_start + j, o)));
+        let product = cx.b.dot(d, g, self.other);
+        // Axes of the product: batch, own free axes, then the contracted axes in the other's order.
+        let mut contracted: Vec<(usize, usize)> = self.contract.iter().map(|&(own, o)| (o, own)).collect();
+        contracted.sort_unstable();
+        let order = self.batch.iter().map(|p| p.0).chain(self.free.iter().copied());
+        let order = order.chain(contracted.iter().map(|p| p.1));
+        let mut perm: SmallVec<[usize; 4]> = SmallVec::from_elem(0, self.ty.rank());
+        order.enumerate().for_each(|(at, own)| perm[own] = at);
+        let identity = perm.iter().enumerate().all(|(i, &p)| i == p);
+        let moved = if identity { product } else { cx.b.op(Op::Transpose(perm), &[product]) };
+        cx.b.reshape(moved, self.ty.axes.clone())
+    }
 }
 
 fn swap(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
@@ -96,10 +97,26 @@ pub(super) static DOT: Record = Record {
         let (a, b) = (cx.node.operands[0], cx.node.operands[1]);
         let (ta, tb) = (cx.b.ty(a).clone(), cx.b.ty(b).clone());
         let (free_a, free_b) = (d.lhs_free(ta.rank()), d.rhs_free(tb.rank()));
-        let (at_a, at_b) = (d.batch.len(), d.batch.len() + free_a.len());
-        let da = side(cx, g, b, &d.batch, &d.contract, &free_a, &free_b, (at_a, at_b), &ta);
-        let (batch, contract) = (swap(&d.batch), swap(&d.contract));
-        let db = side(cx, g, a, &batch, &contract, &free_b, &free_a, (at_b, at_a), &tb);
+        let (swapped_batch, swapped_contract) = (swap(&d.batch), swap(&d.contract));
+        let lhs = Side {
+            ty: ta,
+            batch: &d.batch,
+            contract: &d.contract,
+            free: &free_a,
+            other: b,
+            other_free: &free_b,
+            other_start: d.batch.len() + free_a.len(),
+        };
+        let rhs = Side {
+            ty: tb,
+            batch: &swapped_batch,
+            contract: &swapped_contract,
+            free: &free_b,
+            other: a,
+            other_free: &free_a,
+            other_start: d.batch.len(),
+        };
+        let (da, db) = (lhs.gradient(cx, g), rhs.gradient(cx, g));
         vec![Some(da), Some(db)]
     },
     flops: |op, operands, results| {

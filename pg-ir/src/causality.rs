@@ -1,0 +1,80 @@
+//! The static proof that no score depends on the future: from axis roles and each op's time rule.
+//!
+//! For every value, how far into the future of position t its element at t can look, for each data
+//! input. It must never be optimistic: an op that says nothing precise mixes everything.
+
+use crate::graph::{Graph, ValueId};
+use crate::op::{Op, Time};
+use crate::slot::{Slot, Space};
+
+/// How the element at position t depends on an input along time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Reach {
+    /// Not at all.
+    Never,
+    /// On positions up to t + k, and possibly every one before.
+    Until(i64),
+    /// On any position.
+    Everything,
+}
+
+/// Dependence of one value on one data input: at which latest position, and whether on that alone.
+pub fn reach(graph: &Graph, input: &Slot) -> Vec<Reach> {
+    let mut reach = vec![Reach::Never; graph.value_count()];
+    for (_, node) in graph.nodes() {
+        let from = match &node.op {
+            Op::Input(slot, _) if slot == input => Reach::Until(0),
+            op => {
+                let operands = node.operands.iter().map(|v| reach[v.index()]).max();
+                let time = (op.record().time)(op, &graph.operand_types(node));
+                through(operands.unwrap_or(Reach::Never), time)
+            }
+        };
+        graph.results(node).for_each(|r| reach[r.index()] = from);
+    }
+    reach
+}
+
+fn through(operand: Reach, time: Time) -> Reach {
+    match (operand, time) {
+        (Reach::Never, _) => Reach::Never,
+        (Reach::Everything, _) | (_, Time::All) => Reach::Everything,
+        (Reach::Until(k), Time::Point | Time::Prefix) => Reach::Until(k),
+        // y[t] = x[t − by] looks at t − by + k.
+        (Reach::Until(k), Time::Shift(by)) => Reach::Until(k - by),
+    }
+}
+
+/// Proves that `logits` at position t depend on tokens up to t only and on no target.
+///
+/// The error says what was found instead and where the dependence entered.
+pub fn prove_causal(graph: &Graph, logits: ValueId) -> Result<(), String> {
+    let tokens = Slot::new(Space::Data, "tokens");
+    let targets = Slot::new(Space::Data, "targets");
+    if reach(graph, &targets)[logits.index()] != Reach::Never {
+        return Err(format!("the logits depend on {targets}"));
+    }
+    let reach = reach(graph, &tokens);
+    if reach[logits.index()] <= Reach::Until(0) {
+        return Ok(());
+    }
+    let culprit = graph.nodes().find(|(_, node)| {
+        let own = graph.results(node).any(|r| reach[r.index()] > Reach::Until(0));
+        own && node.operands.iter().all(|v| reach[v.index()] <= Reach::Until(0))
+    });
+    let place = culprit.map_or(String::new(), |(_, n)| format!(": `{}` at {}", n.op, n.origin.loc));
+    Err(format!("the logits of a position depend on later tokens{place}"))
+}
+
+/// Proves that `nll` at position t depends on tokens and targets up to t only.
+///
+/// Together with [`prove_causal`] of the logits it is computed from: a target reaches its own loss alone.
+pub fn prove_pointwise(graph: &Graph, nll: ValueId) -> Result<(), String> {
+    for name in ["tokens", "targets"] {
+        let slot = Slot::new(Space::Data, name);
+        if reach(graph, &slot)[nll.index()] > Reach::Until(0) {
+            return Err(format!("the loss of a position depends on later {name}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! Programs that run the model: gradients of one micro-batch, scores, logits.
+
+use super::{Program, result};
+use crate::autodiff::gradients;
+use crate::dsl::{Diagnostics, Head, Trace};
+use crate::graph::ValueId;
+use crate::model::Model;
+use crate::slot::{Slot, Space};
+use crate::ty::{DType, Type};
+
+/// Forward and backward of one micro-batch of `batch` sequences. The gradients are scaled by `inv_accum`;
+/// with `accumulate` they are added to what is there.
+pub fn grad(
+    model: &Model,
+    phase: usize,
+    (batch, seq): (usize, usize),
+    qat: bool,
+    accumulate: bool,
+) -> Result<Program, Diagnostics> {
+    let traced = model.trace(&Trace { phase, batch, seq, qat, head: Head::Loss })?;
+    let (mut b, loss) = (traced.builder, traced.value);
+    result(&mut b, "loss", loss);
+    let seed = b.scalar("inv_accum");
+    let used: Vec<ValueId> = traced.params.values().copied().collect();
+    let grads = gradients(&mut b, loss, seed, &used);
+    for param in model.params.values() {
+        let slot = Slot::new(Space::Grad, &param.name);
+        let ty = Type::channels(&param.shape);
+        let found = traced.params.get_index_of(&param.name).and_then(|i| grads[i]);
+        match (found, accumulate) {
+            (Some(grad), true) => {
+                let old = b.input(slot.clone(), ty);
+                let sum = b.add(old, grad);
+                b.output(slot, sum);
+            }
+            (Some(grad), false) => b.output(slot, grad),
+            // A parameter that this phase does not use keeps a zero gradient.
+            (None, true) => {}
+            (None, false) => {
+                let zero = b.constant(0.0);
+                let zeros = b.broadcast(zero, ty.axes);
+                b.output(slot, zeros);
+            }
+        }
+    }
+    let name = if accumulate { "grad.next" } else { "grad.first" };
+    Ok(Program::new(suffixed(name, phase, qat), b))
+}
+
+/// Negative log-likelihood in nats of each target, [batch, time].
+pub fn score(model: &Model, phase: usize, shape: (usize, usize), qat: bool) -> Result<Program, Diagnostics> {
+    forward(model, phase, shape, qat, Head::Nll)
+}
+
+/// Logits [batch, time, vocabulary].
+pub fn logits(model: &Model, phase: usize, shape: (usize, usize), qat: bool) -> Result<Program, Diagnostics> {
+    forward(model, phase, shape, qat, Head::Logits)
+}
+
+fn forward(
+    model: &Model,
+    phase: usize,
+    (batch, seq): (usize, usize),
+    qat: bool,
+    head: Head,
+) -> Result<Program, Diagnostics> {
+    // The logits are there in both programs, so that causality can be proven of both.
+    let traced = model.trace(&Trace { phase, batch, seq, qat, head })?;
+    let mut b = traced.builder;
+    debug_assert_eq!(b.ty(traced.value).dtype, DType::F32);
+    let (name, output) = match head {
+        Head::Nll => ("score", "nll"),
+        Head::Logits | Head::Loss => ("logits", "logits"),
+    };
+    result(&mut b, output, traced.value);
+    Ok(Program::new(suffixed(name, phase, qat), b))
+}
+
+fn suffixed(name: &str, phase: usize, qat: bool) -> String {
+    let qat = if qat { ".qat" } else { "" };
+    let phase = if phase > 0 { format!(".phase{phase}") } else { String::new() };
+    format!("{name}{qat}{phase}")
+}

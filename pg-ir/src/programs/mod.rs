@@ -1,0 +1,49 @@
+//! The programs of a model: a short, finite list, none with a run-time flag inside.
+//!
+//! | program | reads | writes |
+//! |---|---|---|
+//! | `grad.first` | parameters, tokens, targets | gradients, `loss` |
+//! | `grad.next` | the same and the gradients | gradients plus this micro-batch's, `loss` |
+//! | `update` | gradients and optimiser state | parameters, optimiser state, average, `grad_norm` |
+//! | `score` | parameters, tokens, targets | `nll` of every target |
+//! | `logits` | parameters, tokens | `logits` |
+//! | `adapt` | gradients | parameters, velocity: one step of test-time training |
+//!
+//! Run-time scalars: `inv_accum` (1 / micro-batches of a step), `lr_scale`, `momentum`, `ema_decay` and
+//! `ema_rest` (1 − decay), `bias.BETA` (1 − βᵗ), `ttt_lr`.
+
+mod adapt;
+mod clip;
+mod grad;
+mod update;
+
+pub use adapt::adapt;
+pub use grad::{grad, logits, score};
+pub use update::update;
+
+use crate::graph::{Builder, Graph, ValueId};
+use crate::slot::{Slot, Space};
+
+/// A named graph.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Program {
+    /// `grad.first`, `update`, …
+    pub name: String,
+    /// What it computes.
+    pub graph: Graph,
+}
+
+impl Program {
+    fn new(name: impl Into<String>, b: Builder) -> Program {
+        Program { name: name.into(), graph: b.finish() }
+    }
+}
+
+/// Name of the scalar 1 − βᵗ, t counting steps from 1.
+pub fn bias_scalar(beta: f64) -> String {
+    format!("bias.{beta}")
+}
+
+fn result(b: &mut Builder, name: &str, value: ValueId) {
+    b.output(Slot::new(Space::Result, name), value);
+}

@@ -1,0 +1,223 @@
+//! Shards as one stream, and its walk in batches (SPEC 1.2, 1.3).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::error::DataError;
+use super::shard::Shard;
+
+/// The shards of a pattern in lexicographic order, as one stream of tokens.
+#[derive(Debug)]
+pub struct Dataset {
+    name: String,
+    shards: Vec<Shard>,
+    /// Index in the stream of each shard's first token.
+    starts: Vec<usize>,
+    len: usize,
+}
+
+impl Dataset {
+    /// Opens every shard that matches `pattern`, and checks each and all of their tokens against `vocab`, so
+    /// that bad data is found before training and not in the middle of it.
+    ///
+    /// # Errors
+    /// [`DataError`]: no match, a defect of a shard, a token outside the vocabulary, no tokens at all.
+    pub fn open(pattern: &str, vocab: usize) -> Result<Dataset, DataError> {
+        let bad = |what: String| DataError::Pattern { pattern: pattern.to_owned(), what };
+        let mut paths = Vec::<PathBuf>::new();
+        for path in glob::glob(pattern).map_err(|e| bad(e.to_string()))? {
+            paths.push(path.map_err(|e| DataError::Io { path: e.path().to_owned(), error: e.into() })?);
+        }
+        if paths.is_empty() {
+            return Err(DataError::NoFiles { pattern: pattern.to_owned() });
+        }
+        paths.sort();
+        let shards = paths.iter().map(|p| Shard::open(p)).collect::<Result<_, _>>()?;
+        Dataset::new(pattern, shards, vocab)
+    }
+
+    /// A dataset of opened shards in the given order; `name` is for messages.
+    ///
+    /// # Errors
+    /// [`DataError::TokenOutOfRange`], or [`DataError::TooFew`] where there are no tokens.
+    pub fn new(name: &str, shards: Vec<Shard>, vocab: usize) -> Result<Dataset, DataError> {
+        shards.iter().try_for_each(|s| s.check_vocabulary(vocab))?;
+        let mut len = 0;
+        let starts = shards
+            .iter()
+            .map(|s| {
+                len += s.len();
+                len - s.len()
+            })
+            .collect();
+        let dataset = Dataset { name: name.to_owned(), shards, starts, len };
+        dataset.need(1)?;
+        Ok(dataset)
+    }
+
+    /// The pattern or name it was opened with.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The shards, in order.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Tokens in all shards; at least 1.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never true: a dataset without tokens is not made.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All tokens from stream index `start` to the end.
+    pub fn tokens_from(&self, start: usize) -> impl Iterator<Item = u16> {
+        // The last shard that begins at or before `start`; empty shards begin where the next one does.
+        let first = self.starts.partition_point(|s| *s <= start).saturating_sub(1);
+        let offset = start - self.starts.get(first).copied().unwrap_or(0);
+        let shards = self.shards.iter().skip(first).enumerate();
+        shards.flat_map(move |(i, s)| s.tokens_from(if i == 0 { offset } else { 0 }))
+    }
+
+    /// The first `targets + 1` tokens: what `targets` scored positions need.
+    ///
+    /// # Errors
+    /// [`DataError::TooFew`] where there are not as many.
+    pub fn head(&self, targets: usize) -> Result<Vec<i32>, DataError> {
+        let tokens = targets.saturating_add(1);
+        self.need(tokens)?;
+        Ok(self.tokens_from(0).take(tokens).map(i32::from).collect())
+    }
+
+    fn need(&self, needed: usize) -> Result<(), DataError> {
+        if self.len < needed {
+            return Err(DataError::TooFew { pattern: self.name.clone(), found: self.len, needed });
+        }
+        Ok(())
+    }
+}
+
+/// Targets that `tokens` tokens have in whole sequences of `seq`, `floor((tokens - 1) / seq) * seq`: how the
+/// original trims its validation set (SPEC 1.3). 0 where `seq` is 0.
+pub fn whole_sequences(tokens: usize, seq: usize) -> usize {
+    tokens.saturating_sub(1).checked_div(seq).map_or(0, |n| n * seq)
+}
+
+/// One micro-batch, row major.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Batch {
+    /// `[batch, seq]`.
+    pub inputs: Vec<i32>,
+    /// `[batch, seq]`: the token after each input.
+    pub targets: Vec<i32>,
+}
+
+/// An endless walk over a dataset in the original's order: no shuffling, no document masking, the first token
+/// again after the last.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    dataset: Arc<Dataset>,
+    cursor: usize,
+}
+
+impl Loader {
+    /// A walk from the first token.
+    pub fn new(dataset: Arc<Dataset>) -> Loader {
+        Loader { dataset, cursor: 0 }
+    }
+
+    /// The next micro-batch of `batch * seq` targets. It consumes one token more than it has inputs: the last
+    /// one is only a target, as each slice of the original's stream. Successive calls are thus the
+    /// accumulation steps of one process, and equally the ranks of a run on several (SPEC 1.2).
+    ///
+    /// # Errors
+    /// [`DataError::Batch`] where `batch * seq` is 0 or overflows.
+    pub fn next(&mut self, batch: usize, seq: usize) -> Result<Batch, DataError> {
+        // Ids are 4 bytes; an eighth of the address space is more than any machine has.
+        let inputs = batch.checked_mul(seq).filter(|n| (1..usize::MAX / 32).contains(n));
+        let inputs = inputs.ok_or(DataError::Batch { batch, seq })?;
+        let mut tokens = Vec::with_capacity(inputs + 1);
+        while tokens.len() <= inputs {
+            let wanted = inputs + 1 - tokens.len();
+            tokens.extend(self.dataset.tokens_from(self.cursor).take(wanted).map(i32::from));
+            self.cursor = (self.cursor + wanted.min(self.dataset.len() - self.cursor)) % self.dataset.len();
+        }
+        let targets = tokens[1..].to_vec();
+        tokens.truncate(inputs);
+        Ok(Batch { inputs: tokens, targets })
+    }
+
+    /// Index in the stream of the next token: what a checkpoint stores.
+    pub fn position(&self) -> usize {
+        self.cursor
+    }
+
+    /// Continues from a stored position, which may be that of a longer dataset.
+    pub fn seek(&mut self, position: usize) {
+        self.cursor = position % self.dataset.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::shard::shard_bytes;
+    use super::*;
+
+    fn dataset(shards: &[&[u16]]) -> Dataset {
+        let folder = tempfile::tempdir().unwrap();
+        for (i, tokens) in shards.iter().enumerate() {
+            std::fs::write(folder.path().join(format!("t_{i:06}.bin")), shard_bytes(tokens)).unwrap();
+        }
+        Dataset::open(&format!("{}/t_*.bin", folder.path().display()), 100).unwrap()
+    }
+
+    #[test]
+    fn walks_across_shards_and_wraps() {
+        let data = Arc::new(dataset(&[&[0, 1, 2], &[], &[3], &[4, 5, 6]]));
+        assert_eq!(data.len(), 7);
+        for start in 0..=7 {
+            let want: Vec<u16> = (start as u16..7).collect();
+            assert_eq!(data.tokens_from(start).collect::<Vec<_>>(), want);
+        }
+        let mut loader = Loader::new(data);
+        let mut expected = (0..).map(|i| i % 7);
+        // Sizes below, at and beyond the stream's length.
+        for (batch, seq) in [(1, 2), (2, 2), (1, 6), (2, 3), (1, 7), (3, 8), (1, 1)] {
+            let want: Vec<i32> = expected.by_ref().take(batch * seq + 1).collect();
+            let got = loader.next(batch, seq).unwrap();
+            assert_eq!((&got.inputs[..], &got.targets[..]), (&want[..batch * seq], &want[1..]));
+        }
+        let at = loader.position();
+        let next = loader.next(1, 3).unwrap();
+        loader.seek(at);
+        assert_eq!(loader.next(1, 3).unwrap(), next);
+    }
+
+    #[test]
+    fn impossible_requests_are_errors() {
+        let data = dataset(&[&[1, 2]]);
+        assert_eq!(data.head(1).unwrap(), [1, 2]);
+        assert!(matches!(data.head(2), Err(DataError::TooFew { found: 2, needed: 3, .. })));
+        assert!(matches!(data.head(usize::MAX), Err(DataError::TooFew { .. })));
+        let mut loader = Loader::new(Arc::new(data));
+        for (batch, seq) in [(0, 1), (1, 0), (usize::MAX, 2), (1, usize::MAX)] {
+            assert!(matches!(loader.next(batch, seq), Err(DataError::Batch { .. })));
+        }
+        assert!(matches!(Dataset::open("/none/*.bin", 9), Err(DataError::NoFiles { .. })));
+        assert!(matches!(Dataset::open("a***", 9), Err(DataError::Pattern { .. })));
+        assert!(matches!(Dataset::new("x", vec![], 9), Err(DataError::TooFew { needed: 1, .. })));
+    }
+
+    #[test]
+    fn trims_to_whole_sequences() {
+        assert_eq!(whole_sequences(62_021_846, 2048), 62_021_632);
+        assert_eq!(whole_sequences(2049, 2048), 2048);
+        assert_eq!(whole_sequences(2048, 2048), 0);
+        assert_eq!((whole_sequences(0, 2048), whole_sequences(5, 0)), (0, 0));
+    }
+}

@@ -1,0 +1,172 @@
+//! Export: weights become an artifact, and an artifact becomes weights again.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pg_ir::budget::Storage;
+use pg_ir::dsl::{Diagnostics, Options, Source, elaborate};
+use pg_ir::model::{Model, Param};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::artifact::{self, Artifact, ArtifactError, FileError, Manifest, Tensor};
+use crate::weights::Weights;
+
+/// Why an export or its reading back failed.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A tensor does not fit its storage.
+    #[error(transparent)]
+    Tensor(#[from] ArtifactError),
+    /// The weights lack a parameter.
+    #[error("there are no weights for parameter `{0}`")]
+    Missing(String),
+    /// The artifact is of another model than its own text says.
+    #[error("the artifact does not fit the model it carries: {0}")]
+    Mismatch(String),
+    /// The artifact's model text does not elaborate with this version's library.
+    #[error("the model inside the artifact does not check:\n{0}")]
+    Model(Diagnostics),
+    /// The artifact is over the cap.
+    #[error(
+        "the artifact ({artifact} bytes) and its code ({code} bytes) are {over} bytes over the cap of {cap}: use \
+         fewer parameters, a smaller clip, or raise `cap_bytes` in the model's `export` block"
+    )]
+    OverCap {
+        /// Bytes of the artifact.
+        artifact: u64,
+        /// Bytes of model and library text.
+        code: u64,
+        /// Bytes over the cap.
+        over: u64,
+        /// The cap.
+        cap: u64,
+    },
+}
+
+/// What the manifest says of the run, enough to elaborate the same model again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Settings {
+    profile: Option<String>,
+    overrides: Vec<(String, String)>,
+    /// Model texts that the model derives from, by the name it gives them, and its own under its file name.
+    sources: BTreeMap<String, String>,
+    /// File name of the model's own text.
+    file: String,
+    seed: u64,
+}
+
+/// The weights of a model as the artifact stores them.
+pub fn quantise(model: &Model, weights: &Weights) -> Result<Vec<Tensor>, ExportError> {
+    use rayon::prelude::*;
+    let params: Vec<&Param> = model.params.values().collect();
+    let tensor = |param: &&Param| {
+        let values = weights.get(&param.name).ok_or_else(|| ExportError::Missing(param.name.clone()))?;
+        Ok(match param.storage() {
+            Storage::Int { grid, method } => Tensor::quantized(&param.name, &param.shape, values, grid, method)?,
+            Storage::F16 => Tensor::half(&param.name, &param.shape, values)?,
+        })
+    };
+    params.par_iter().map(tensor).collect()
+}
+
+/// The weights that stored tensors stand for.
+pub fn dequantise(tensors: &[Tensor]) -> Weights {
+    tensors.iter().map(|t| (t.name.clone(), t.dequantize())).collect()
+}
+
+/// How a model was elaborated: its file with profile and overrides, and the run's seed.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The model file and what it derives from.
+    pub source: Source,
+    /// Profile and overrides.
+    pub options: Options,
+    /// Seed of the run.
+    pub seed: u64,
+}
+
+impl Provenance {
+    fn manifest(&self, model: &Model) -> Manifest {
+        let texts = self.source.texts();
+        let settings = Settings {
+            profile: self.options.profile.clone(),
+            overrides: self.options.overrides.clone(),
+            sources: texts.iter().skip(1).map(|t| (t.file.to_string(), t.text.to_string())).collect(),
+            file: texts[0].file.to_string(),
+            seed: self.seed,
+        };
+        let library = model.sources.iter().filter(|s| s.file.starts_with("std/"));
+        let mut hasher = blake3::Hasher::new();
+        library.for_each(|s| {
+            hasher.update(s.text.as_bytes());
+        });
+        Manifest {
+            model: model.name.clone(),
+            text: texts[0].text.to_string(),
+            settings: serde_json::to_value(settings).expect("strings and numbers always serialise"),
+            hashes: BTreeMap::from([("library".into(), hasher.finalize().to_hex().to_string())]),
+        }
+    }
+}
+
+/// Writes the artifact of a model. Nothing is written if it is over the cap.
+pub fn write(
+    path: &Path,
+    model: &Model,
+    weights: &Weights,
+    provenance: &Provenance,
+) -> Result<artifact::Sizes, ExportError> {
+    let tensors = quantise(model, weights)?;
+    let (bytes, sizes) = artifact::encode(&provenance.manifest(model), &tensors)?;
+    let (code, cap) = (model.code_bytes(), model.export.cap_bytes);
+    let total = sizes.total_bytes + code;
+    if total > cap {
+        return Err(ExportError::OverCap { artifact: sizes.total_bytes, code, over: total - cap, cap });
+    }
+    artifact::write_atomically(path, &bytes)
+        .map_err(|e| FileError { path: path.to_owned(), error: ArtifactError::Io(e) })?;
+    Ok(sizes)
+}
+
+/// A model and its weights, read back from an artifact.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The model that the artifact's own text describes.
+    pub model: Model,
+    /// Its weights, dequantised.
+    pub weights: Weights,
+    /// The artifact.
+    pub artifact: Artifact,
+}
+
+/// Reads an artifact and elaborates the model inside it.
+pub fn read(path: &Path) -> Result<Loaded, ExportError> {
+    let artifact = artifact::read(path)?;
+    let mismatch = |e: String| ExportError::Mismatch(e);
+    let settings: Settings =
+        serde_json::from_value(artifact.manifest.settings.clone()).map_err(|e| mismatch(e.to_string()))?;
+    let base = |name: &str| -> Result<String, String> {
+        settings.sources.get(name).cloned().ok_or_else(|| format!("the artifact does not hold `{name}`"))
+    };
+    let source = Source::parse(&settings.file, &artifact.manifest.text, &base).map_err(ExportError::Model)?;
+    let options = Options { overrides: settings.overrides, profile: settings.profile };
+    let model = elaborate(&source, &options).map_err(ExportError::Model)?;
+    if artifact.tensors.len() != model.params.len() {
+        let (have, want) = (artifact.tensors.len(), model.params.len());
+        return Err(mismatch(format!("it holds {have} tensors, the model has {want} parameters")));
+    }
+    for tensor in &artifact.tensors {
+        let param = model.params.get(&tensor.name);
+        let param = param.ok_or_else(|| mismatch(format!("the model has no parameter `{}`", tensor.name)))?;
+        if param.shape != tensor.shape {
+            let (name, have, want) = (&tensor.name, &tensor.shape, &param.shape);
+            return Err(mismatch(format!("`{name}` is {have:?} in the file and {want:?} in the model")));
+        }
+    }
+    let weights = dequantise(&artifact.tensors);
+    Ok(Loaded { model, weights, artifact })
+}

@@ -1,0 +1,3 @@
+//! The `pg` command.
+
+fn main() {}

@@ -1,0 +1,136 @@
+//! What a run reports: the JSON object of `pg run --json`, and the events a run emits while it works.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The result of `pg run`. Field names are a public interface.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct RunReport {
+    /// Name of the model.
+    pub model: String,
+    /// Parameters of the model as declared, at full size.
+    pub params: usize,
+    /// Parameters of what was trained (a profile may be smaller).
+    pub trained_params: usize,
+    /// `cpu`, …
+    pub device: String,
+    /// Profile in force.
+    pub profile: String,
+    /// Seed.
+    pub seed: u64,
+    /// Training figures.
+    pub train: TrainReport,
+    /// Scores in bits per byte.
+    pub bpb: Scores,
+    /// `bpb.quantized` − `bpb.ema`.
+    pub quant_gap_bpb: f64,
+    /// The artifact.
+    pub artifact: ArtifactReport,
+    /// Peak resident memory of the process, in bytes; 0 where the system does not say.
+    pub peak_rss_bytes: u64,
+    /// Where metrics, artifact and report lie.
+    pub run_dir: PathBuf,
+}
+
+/// Training figures of a run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct TrainReport {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Median milliseconds of a step.
+    pub ms_per_step: f64,
+    /// Seconds from process start to the end of the first step.
+    pub first_step_s: f64,
+    /// Seconds spent compiling programs.
+    pub compile_s: f64,
+    /// Loss of the first step, nats per token.
+    pub loss_first: f64,
+    /// Loss of the last step, nats per token.
+    pub loss_last: f64,
+}
+
+/// Bits per byte on the validation text. `null` in JSON where a score was not asked for.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct Scores {
+    /// Before training.
+    pub initial: Option<f64>,
+    /// The last weights, unquantised, plain evaluation.
+    pub live: Option<f64>,
+    /// The averaged weights, unquantised, plain evaluation.
+    pub ema: Option<f64>,
+    /// The artifact read back, plain evaluation.
+    pub quantized: Option<f64>,
+    /// The artifact read back, sliding window.
+    pub sliding: Option<f64>,
+    /// The artifact read back, sliding window with score-first test-time training.
+    pub ttt: Option<f64>,
+}
+
+/// Sizes of a written artifact. The second total is what the cap holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+pub struct ArtifactReport {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes of the file.
+    pub artifact_bytes: u64,
+    /// Bytes of model text and of the library text that it uses.
+    pub code_bytes: u64,
+    /// `artifact_bytes` + `code_bytes`.
+    pub total_bytes: u64,
+    /// `total_bytes` and everything else that evaluation needs: the program itself.
+    pub with_evaluator_bytes: u64,
+    /// Size that was predicted for the file before training.
+    pub estimate_bytes: u64,
+    /// Bound on `total_bytes`.
+    pub cap_bytes: u64,
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
+pub struct StepMetrics {
+    /// Step, from 0.
+    pub step: u64,
+    /// Mean loss of the step's micro-batches, nats per token.
+    pub loss: f64,
+    /// Factor on the base learning rates.
+    pub lr_scale: f64,
+    /// Global gradient norm before clipping.
+    pub grad_norm: f64,
+    /// Wall-clock milliseconds of the step.
+    pub ms: f64,
+}
+
+/// What a run says while it works. The command line turns events into a progress bar or plain lines.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A line worth reading, such as an effective setting.
+    Note(String),
+    /// Something that may be wrong.
+    Warning(String),
+    /// A stage of `total` units begins (steps, windows, …); 0 where the number is not known.
+    Begin {
+        /// `train`, `score quantized`, …
+        stage: String,
+        /// Units of work.
+        total: u64,
+    },
+    /// Units of the current stage done so far.
+    Progress(u64),
+    /// A training step is done.
+    Step {
+        /// Its metrics.
+        metrics: StepMetrics,
+        /// Tokens of a step.
+        tokens: usize,
+        /// Planned steps, if the budget is in steps; the expected number otherwise.
+        planned: u64,
+    },
+    /// The current stage is done, with its result in words.
+    End(String),
+}
+
+/// Receives events.
+pub type Observer<'a> = dyn FnMut(Event) + 'a;

@@ -1,0 +1,51 @@
+//! The text of a run: training shards, scored targets, and the bytes that targets stand for.
+
+use std::sync::Arc;
+
+use pg_ir::model::Model;
+
+use super::RunOptions;
+use crate::data::{DataError, Dataset, Tokenizer, sample, whole_sequences};
+
+/// Training and validation text with their tokenizer, checked against a model.
+pub struct Corpus {
+    /// Training tokens.
+    pub train: Arc<Dataset>,
+    /// Tokens to score: one more than there are targets.
+    pub val: Vec<i32>,
+    /// Byte counts of the tokens.
+    pub tokenizer: Tokenizer,
+    /// Whether this is the embedded sample, whose reference points are known.
+    pub is_sample: bool,
+}
+
+impl Corpus {
+    /// Opens what the options name; the embedded sample for what they do not.
+    ///
+    /// The scored text is trimmed to whole sequences (SPEC 1.3) and to the model's `max_targets`.
+    pub fn open(options: &RunOptions, model: &Model) -> Result<Corpus, DataError> {
+        let tokenizer = match &options.tokenizer {
+            Some(path) => Tokenizer::open(path)?,
+            None => sample::tokenizer(),
+        };
+        tokenizer.check_vocabulary(model.vocab)?;
+        let open = |pattern: &Option<String>, fallback: fn() -> Dataset| match pattern {
+            Some(pattern) => Dataset::open(pattern, model.vocab),
+            None => Ok(fallback()),
+        };
+        let train = open(&options.data, sample::train)?;
+        // Without a validation set of its own, foreign training data is scored on itself, and said so.
+        let val = match (&options.val, &options.data) {
+            (None, Some(data)) => Dataset::open(data, model.vocab)?,
+            (val, _) => open(val, sample::val)?,
+        };
+        let longest = model.train.seq_len.max(model.eval.seq_len);
+        let whole = match whole_sequences(val.len(), longest) {
+            0 => val.len().saturating_sub(1),
+            n => n,
+        };
+        let targets = model.eval.max_targets.map_or(whole, |max| whole.min(max));
+        let is_sample = options.data.is_none() && options.val.is_none() && options.tokenizer.is_none();
+        Ok(Corpus { train: Arc::new(train), val: val.head(targets)?, tokenizer, is_sample })
+    }
+}

@@ -1,0 +1,61 @@
+//! The full-size model of a run that trains a smaller profile: its size and cost, and three timed steps,
+//! so that nobody mistakes one for the other.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pg_ir::footprint::Moment;
+use pg_ir::model::Model;
+
+use super::{Corpus, RunError};
+use crate::data::Loader;
+use crate::report::{Event, Observer};
+use crate::schedule::Budget;
+use crate::session::Session;
+use crate::train::{TrainPlan, spaces, train};
+
+const TIMED_STEPS: u64 = 3;
+
+/// Says what the full-size model weighs and costs, and times three of its steps on one sequence each.
+pub(super) fn time_steps(model: Model, corpus: &Corpus, observer: &mut Observer<'_>) -> Result<(), RunError> {
+    let size = model.predict_size(Moment::Trained)?;
+    let flops = model.flops_per_token().map_err(RunError::Model)?;
+    observer(Event::Note(format!(
+        "full size: {} parameters, {:.2} MB packed, {:.2} MB predicted after entropy coding (cap {:.2} MB), {:.0} \
+         MFLOP a token, {} tokens a step",
+        model.param_count(),
+        size.raw_bytes as f64 / 1e6,
+        size.estimate_bytes as f64 / 1e6,
+        model.export.cap_bytes as f64 / 1e6,
+        flops / 1e6,
+        model.train.batch_tokens
+    )));
+    let full_tokens = model.train.batch_tokens;
+    let mut settings = model.train.clone();
+    settings.batch_tokens = settings.seq_len;
+    settings.micro_batch_tokens = settings.seq_len;
+    let tokens = settings.seq_len;
+    let budget = Budget { steps: Some(TIMED_STEPS), seconds: None };
+    let plan = TrainPlan::new(settings, budget, false, None)?;
+    let mut session = Session::new(Arc::new(model), Default::default());
+    let weights = session.initial_weights(session.model.train.seed);
+    let mut state = session.state_with(&weights, &spaces(&plan.train))?;
+    drop(weights);
+    let mut loader = Loader::new(corpus.train.clone());
+    let start = Instant::now();
+    // Its steps are not the run's: they appear as one note, not as metrics.
+    let quiet = &mut |_| {};
+    let timed = train(&mut session, &mut state, &plan, &mut loader, &mut std::io::sink(), quiet, || {})?;
+    let mut ms: Vec<f64> = timed.steps.iter().map(|s| s.ms).collect();
+    ms.sort_unstable_by(f64::total_cmp);
+    let median = ms[ms.len() / 2];
+    observer(Event::Note(format!(
+        "full size, measured here: {:.2} s a step of {tokens} tokens ({:.1} GFLOP/s), {:.1} s with compilation; a \
+         whole step of {full_tokens} tokens would take about {:.0} min",
+        median / 1e3,
+        flops * tokens as f64 / median / 1e6,
+        start.elapsed().as_secs_f64(),
+        median / 1e3 * full_tokens as f64 / tokens as f64 / 60.0
+    )));
+    Ok(())
+}

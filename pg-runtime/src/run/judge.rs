@@ -1,0 +1,106 @@
+//! Scores of weights on a corpus, in bits per byte.
+
+use super::Corpus;
+use crate::data::Score;
+use crate::eval::{EvalError, Windows, score_and_adapt, window_nll};
+use crate::report::{Event, Observer};
+use crate::session::Session;
+use crate::state::State;
+
+/// Scores weights on one text in one way throughout a run.
+pub struct Judge<'a> {
+    corpus: &'a Corpus,
+    seq: usize,
+}
+
+impl<'a> Judge<'a> {
+    /// Windows of the model's evaluation length, or of the whole text where that is shorter.
+    pub fn new(corpus: &'a Corpus, session: &Session) -> Judge<'a> {
+        let targets = corpus.val.len().saturating_sub(1);
+        Judge { corpus, seq: session.model.eval.seq_len.min(targets).max(1) }
+    }
+
+    /// Bits per byte over windows that do not overlap.
+    pub fn plain(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        stage: &str,
+        observer: &mut Observer<'_>,
+    ) -> Result<f64, EvalError> {
+        self.windows(session, state, Windows::plain(self.seq), stage, observer)
+    }
+
+    /// Bits per byte by sliding window.
+    pub fn sliding(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        observer: &mut Observer<'_>,
+    ) -> Result<f64, EvalError> {
+        let windows = self.sliding_windows(session);
+        let stage = format!("score by sliding window, stride {}", windows.stride);
+        self.windows(session, state, windows, &stage, observer)
+    }
+
+    /// Bits per byte with score-first test-time training, if the model has it. The weights are changed.
+    pub fn ttt(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        observer: &mut Observer<'_>,
+    ) -> Result<Option<f64>, EvalError> {
+        let Some(ttt) = session.model.eval.ttt.clone() else { return Ok(None) };
+        let windows = self.sliding_windows(session);
+        let total = windows.cover(self.targets()?).len() as u64;
+        observer(Event::Begin { stage: "score, then adapt".into(), total });
+        let mut progress = |done| observer(Event::Progress(done));
+        let val = &self.corpus.val;
+        let outcome = score_and_adapt(session, state, val, windows, &ttt, false, &mut progress)?;
+        let mut score = Score::default();
+        self.add(&mut score, 0, &outcome.nll);
+        observer(Event::End(format!(
+            "{:.4} bits per byte; {} chunks scored, {} trained on, {} updates",
+            score.bits_per_byte(),
+            outcome.chunks_scored,
+            outcome.chunks_trained,
+            outcome.updates
+        )));
+        Ok(Some(score.bits_per_byte()))
+    }
+
+    fn targets(&self) -> Result<usize, EvalError> {
+        let tokens = self.corpus.val.len();
+        tokens.checked_sub(1).filter(|&n| n > 0).ok_or(EvalError::TooShort(tokens))
+    }
+
+    fn sliding_windows(&self, session: &Session) -> Windows {
+        let eval = &session.model.eval;
+        Windows { seq: self.seq, stride: eval.stride.min(self.seq), rescore_tail: eval.rescore_tail }
+    }
+
+    fn windows(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        windows: Windows,
+        stage: &str,
+        observer: &mut Observer<'_>,
+    ) -> Result<f64, EvalError> {
+        let list = windows.cover(self.targets()?);
+        observer(Event::Begin { stage: stage.into(), total: list.len() as u64 });
+        let mut score = Score::default();
+        let mut sink = |target: usize, nll: f32| self.add(&mut score, target, &[nll]);
+        let mut progress = |done| observer(Event::Progress(done));
+        let val = &self.corpus.val;
+        window_nll(session, state, val, &list, (windows.seq, false), &mut sink, &mut progress)?;
+        observer(Event::End(format!("{:.4} bits per byte", score.bits_per_byte())));
+        Ok(score.bits_per_byte())
+    }
+
+    /// Adds the losses of consecutive targets from `first` on.
+    fn add(&self, score: &mut Score, first: usize, nll: &[f32]) {
+        let (val, end) = (&self.corpus.val, first + nll.len());
+        score.add(self.corpus.tokenizer.tables(), &val[first..end], &val[first + 1..=end], nll);
+    }
+}

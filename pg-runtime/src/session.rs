@@ -1,0 +1,263 @@
+//! A session: one model's programs, compiled ahead, and a way to run them on a state.
+//!
+//! Every program is verified before it is compiled: graph invariants, that each quantised parameter is
+//! read through its quantiser, and that no score can depend on a later token.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pg_codegen::{CodegenError, Options, compile};
+use pg_ir::causality::{prove_causal, prove_pointwise};
+use pg_ir::dsl::Diagnostics;
+use pg_ir::layout::{BankKind, Layout};
+use pg_ir::model::Model;
+use pg_ir::op::Op;
+use pg_ir::programs::{self, Program};
+use pg_ir::slot::{Slot, Space};
+use pg_ir::verify;
+use thiserror::Error;
+
+use crate::cpu::{CpuExecutor, CpuError};
+use crate::init::initialise_all;
+use crate::state::{Segment, State, StateError};
+use crate::weights::Weights;
+
+/// A program of a model at one shape.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Key {
+    /// Forward and backward of a micro-batch of `batch` sequences of `seq` tokens.
+    Grad {
+        /// Phase of training.
+        phase: usize,
+        /// Sequences.
+        batch: usize,
+        /// Tokens of a sequence.
+        seq: usize,
+        /// Through the straight-through quantisers.
+        qat: bool,
+        /// Add to the gradients instead of overwriting them.
+        accumulate: bool,
+    },
+    /// The optimiser step.
+    Update,
+    /// NLL of every target.
+    Score {
+        /// Sequences.
+        batch: usize,
+        /// Tokens of a sequence.
+        seq: usize,
+        /// Through the straight-through quantisers: only for weights that are still latent.
+        qat: bool,
+    },
+    /// Logits.
+    Logits {
+        /// Sequences.
+        batch: usize,
+        /// Tokens of a sequence.
+        seq: usize,
+        /// Through the straight-through quantisers.
+        qat: bool,
+    },
+    /// One step of test-time training from accumulated gradients.
+    Adapt,
+}
+
+/// Why a program cannot be compiled or run.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// The model does not elaborate at this shape.
+    #[error("{0}")]
+    Model(Diagnostics),
+    /// A proof that must hold of every program failed: a bug in the compiler or a non-causal model.
+    #[error("program `{program}` is refused: {reason}")]
+    Refused {
+        /// The program.
+        program: String,
+        /// What was found.
+        reason: String,
+    },
+    /// The graph could not be lowered.
+    #[error(transparent)]
+    Codegen(#[from] CodegenError),
+    /// Binding or running failed.
+    #[error(transparent)]
+    Exec(#[from] CpuError),
+    /// The model has no `ttt` block.
+    #[error("the model asks for no test-time training: its `eval` block has no `ttt`")]
+    NoTtt,
+    /// State of the wrong shape.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A program that has run.
+pub struct Ran<'a>(&'a CpuExecutor);
+
+impl<'a> Ran<'a> {
+    /// What the program gave under a name.
+    ///
+    /// # Panics
+    /// If it gives no such result: a bug of the caller, which knows the program.
+    pub fn result(&self, name: &str) -> &'a [f32] {
+        self.0.result(name).unwrap_or_else(|| panic!("internal error: the program has no result `{name}`"))
+    }
+}
+
+/// Bound on the tokens of one scoring batch: enough rows for the matmuls, little enough memory.
+const SCORE_TOKENS: usize = 8192;
+
+/// The programs of a model.
+pub struct Session {
+    /// The model.
+    pub model: Arc<Model>,
+    /// Where its parameters lie.
+    pub layout: Arc<Layout>,
+    /// Seconds spent compiling so far.
+    pub compile_seconds: f64,
+    options: Options,
+    programs: HashMap<Key, CpuExecutor>,
+}
+
+impl Session {
+    /// A session without programs yet.
+    pub fn new(model: Arc<Model>, options: Options) -> Session {
+        let layout = Arc::new(Layout::new(&model));
+        Session { model, layout, compile_seconds: 0.0, options, programs: HashMap::new() }
+    }
+
+    /// Sequences of one scoring batch at a window length.
+    pub fn score_batch(&self, seq: usize) -> usize {
+        (SCORE_TOKENS / seq).max(1)
+    }
+
+    /// The verified graph of a program.
+    pub fn program(&self, key: Key) -> Result<Program, SessionError> {
+        let model = &self.model;
+        let last = model.phases.len() - 1;
+        let program = match key {
+            Key::Grad { phase, batch, seq, qat, accumulate } => {
+                programs::grad(model, phase, (batch, seq), qat, accumulate).map_err(SessionError::Model)?
+            }
+            Key::Update => programs::update(&self.layout, &model.train),
+            Key::Score { batch, seq, qat } => {
+                // The proof that the scored distribution ignores targets and later tokens is of the logits.
+                self.program(Key::Logits { batch, seq, qat })?;
+                programs::score(model, last, (batch, seq), qat).map_err(SessionError::Model)?
+            }
+            Key::Logits { batch, seq, qat } => {
+                programs::logits(model, last, (batch, seq), qat).map_err(SessionError::Model)?
+            }
+            Key::Adapt => {
+                let ttt = model.eval.ttt.as_ref().ok_or(SessionError::NoTtt)?;
+                programs::adapt(model, &self.layout, ttt)
+            }
+        };
+        self.prove(key, &program).map_err(|reason| SessionError::Refused { program: program.name.clone(), reason })?;
+        Ok(program)
+    }
+
+    fn prove(&self, key: Key, program: &Program) -> Result<(), String> {
+        verify::verify(&program.graph)?;
+        let (phase, qat) = match key {
+            Key::Grad { phase, qat, .. } => (phase, qat),
+            Key::Score { qat, .. } | Key::Logits { qat, .. } => (self.model.phases.len() - 1, qat),
+            Key::Update | Key::Adapt => return Ok(()),
+        };
+        if qat {
+            for (name, grid) in self.model.quantised_in(phase) {
+                verify::quantised(&program.graph, name, grid)?;
+            }
+        } else if program.graph.nodes().any(|(_, n)| matches!(n.op, Op::FakeQuant(_))) {
+            return Err("a program without quantisation-aware training holds a quantiser".into());
+        }
+        let proven = |name: &str| program.graph.output(&Slot::new(Space::Result, name));
+        if let Some(logits) = proven("logits") {
+            prove_causal(&program.graph, logits)?;
+        }
+        if let Some(nll) = proven("nll") {
+            prove_pointwise(&program.graph, nll)?;
+        }
+        Ok(())
+    }
+
+    /// Compiles a program, if that has not been done.
+    pub fn prepare(&mut self, key: Key) -> Result<(), SessionError> {
+        if self.programs.contains_key(&key) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let program = self.program(key)?;
+        let plan = compile(&program.name, &program.graph, &self.options)?;
+        let executor = CpuExecutor::new(Arc::new(plan))?;
+        self.programs.insert(key, executor);
+        self.compile_seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Forgets a program and its memory.
+    pub fn forget(&mut self, unwanted: impl Fn(&Key) -> bool) {
+        self.programs.retain(|key, _| !unwanted(key));
+    }
+
+    /// Runs a program, compiling it first if need be. The results can be read until its next run.
+    pub fn run(
+        &mut self,
+        key: Key,
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+    ) -> Result<Ran<'_>, SessionError> {
+        self.prepare(key)?;
+        let executor = self.programs.get_mut(&key).expect("prepared just now");
+        executor.run(state, data, scalars)?;
+        Ok(Ran(executor))
+    }
+
+    /// A state with room for `spaces` of every bank that keeps them.
+    pub fn state(&self, spaces: &[Space]) -> Result<State, SessionError> {
+        let aliases = self.model.params.keys().map(|name| {
+            let (bank, offset, len) = self.layout.resolve(name).expect("every parameter is laid out");
+            (name.clone(), Segment { bank: bank.to_string(), offset, len })
+        });
+        let mut state = State::new(aliases);
+        for bank in &self.layout.banks {
+            let muon = matches!(bank.kind, BankKind::Matrices { .. });
+            let kept = spaces.iter().filter(|s| match s {
+                Space::Momentum => muon,
+                Space::Mean | Space::Variance => !muon,
+                _ => true,
+            });
+            for &space in kept {
+                state.allocate(space, &bank.name, bank.ty().len())?;
+            }
+        }
+        Ok(state)
+    }
+
+    /// A state that holds `weights` and what scoring needs.
+    pub fn state_with(&self, weights: &Weights, spaces: &[Space]) -> Result<State, SessionError> {
+        let mut state = self.state(spaces)?;
+        self.write_weights(&mut state, Space::Param, weights)?;
+        Ok(state)
+    }
+
+    /// Initial weights of the model for a seed.
+    pub fn initial_weights(&self, seed: u64) -> Weights {
+        initialise_all(&self.model.params, seed)
+    }
+
+    /// Writes parameters by name into a space.
+    pub fn write_weights(&self, state: &mut State, space: Space, weights: &Weights) -> Result<(), SessionError> {
+        for (name, values) in weights {
+            state.get_mut(&Slot::new(space, name))?.copy_from_slice(values);
+        }
+        Ok(())
+    }
+
+    /// Reads every parameter by name from a space.
+    pub fn read_weights(&self, state: &State, space: Space) -> Result<Weights, SessionError> {
+        let read = |name: &String| Ok((name.clone(), state.get(&Slot::new(space, name))?.to_vec()));
+        self.model.params.keys().map(read).collect()
+    }
+}

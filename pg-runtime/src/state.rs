@@ -1,0 +1,199 @@
+//! State: everything that lives between programs. Parameters, gradients, optimiser state, averages.
+//!
+//! Memory is allocated by bank: one zero-initialised float32 vector for each (space, bank). A parameter is
+//! an alias for a stretch of its bank, the same stretch in every space, so that
+//! `@momentum:blocks.3.mlp.fc.weight` and `@param:blocks.3.mlp.fc.weight` lie at the same offset. Programs
+//! may name either level; a bank is simply a name without an alias.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pg_ir::slot::{Slot, Space};
+
+use crate::cpu::aligned::Aligned;
+
+/// The stretch of a bank that a parameter occupies.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Segment {
+    /// The bank.
+    pub bank: String,
+    /// First element.
+    pub offset: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+/// What can be wrong with a request to a [`State`].
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StateError {
+    /// The space is not one whose slots live between programs.
+    #[error("{0} is not state: only parameters, gradients, optimiser state and averages are kept")]
+    NotState(Slot),
+    /// A bank was asked for twice, with two lengths.
+    #[error("{slot} holds {have} elements; it cannot be allocated again with {want}")]
+    OtherLength {
+        /// The bank's slot.
+        slot: Slot,
+        /// Its length.
+        have: usize,
+        /// The length asked for.
+        want: usize,
+    },
+    /// A parameter's stretch goes beyond the end of its bank.
+    #[error("{slot} is elements {offset}..{end} of bank `{bank}`, which has only {len}")]
+    OutsideBank {
+        /// The parameter's slot.
+        slot: Slot,
+        /// Its bank.
+        bank: String,
+        /// First element.
+        offset: usize,
+        /// One past the last element.
+        end: usize,
+        /// Length of the bank.
+        len: usize,
+    },
+    /// Nothing was allocated for the slot.
+    #[error("no memory was allocated for {0}")]
+    Missing(Slot),
+}
+
+/// A place in a [`State`], found once and used at every launch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    bank: usize,
+    offset: usize,
+    /// Number of elements.
+    pub(crate) len: usize,
+}
+
+/// Memory of everything that lives between programs.
+#[derive(Debug)]
+pub struct State {
+    id: u64,
+    aliases: HashMap<String, Segment>,
+    // Two levels, so that a look-up by `&str` allocates nothing.
+    banks: HashMap<Space, HashMap<String, usize>>,
+    memory: Vec<Aligned>,
+}
+
+impl State {
+    /// An empty state whose parameters lie in banks as `aliases` says.
+    pub fn new(aliases: impl IntoIterator<Item = (String, Segment)>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        State {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            aliases: aliases.into_iter().collect(),
+            banks: HashMap::new(),
+            memory: Vec::new(),
+        }
+    }
+
+    /// Allocates a bank of zeros, or leaves it alone if it is there already with this length.
+    pub fn allocate(&mut self, space: Space, bank: &str, len: usize) -> Result<(), StateError> {
+        let slot = || Slot::new(space, bank);
+        if !space.is_state() {
+            return Err(StateError::NotState(slot()));
+        }
+        let banks = self.banks.entry(space).or_default();
+        if let Some(&at) = banks.get(bank) {
+            let have = self.memory[at].len();
+            return if have == len {
+                Ok(())
+            } else {
+                Err(StateError::OtherLength { slot: slot(), have, want: len })
+            };
+        }
+        banks.insert(bank.to_owned(), self.memory.len());
+        self.memory.push(Aligned::zeroed(len));
+        Ok(())
+    }
+
+    /// The elements of a parameter or bank.
+    pub fn get(&self, slot: &Slot) -> Result<&[f32], StateError> {
+        let at = self.locate(slot)?;
+        Ok(&self.memory[at.bank].view()[at.offset..at.offset + at.len])
+    }
+
+    /// The elements of a parameter or bank.
+    pub fn get_mut(&mut self, slot: &Slot) -> Result<&mut [f32], StateError> {
+        let at = self.locate(slot)?;
+        Ok(&mut self.memory[at.bank].view_mut()[at.offset..at.offset + at.len])
+    }
+
+    /// Allocated banks with their lengths, in order of allocation within a space.
+    pub fn banks(&self) -> impl Iterator<Item = (Slot, usize)> {
+        let mut all: Vec<_> = (self.banks.iter())
+            .flat_map(|(&space, banks)| banks.iter().map(move |(name, &at)| (space, at, name)))
+            .collect();
+        all.sort_unstable();
+        all.into_iter().map(|(space, at, name)| (Slot::new(space, name.as_str()), self.memory[at].len()))
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.memory.iter().map(|m| 4 * m.len()).sum()
+    }
+
+    /// A number that no other state of this process has: places found in one are of no use in another.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(crate) fn locate(&self, slot: &Slot) -> Result<Place, StateError> {
+        let bank_of = |name: &str| self.banks.get(&slot.space).and_then(|banks| banks.get(name)).copied();
+        // A bank wins over an alias of the same name: banks resolve to themselves.
+        if let Some(bank) = bank_of(&slot.name) {
+            return Ok(Place { bank, offset: 0, len: self.memory[bank].len() });
+        }
+        let missing = || StateError::Missing(slot.clone());
+        let segment = self.aliases.get(&slot.name).ok_or_else(missing)?;
+        let bank = bank_of(&segment.bank).ok_or_else(missing)?;
+        let len = self.memory[bank].len();
+        let end = segment.offset.saturating_add(segment.len);
+        if end > len {
+            let (slot, bank, offset) = (slot.clone(), segment.bank.clone(), segment.offset);
+            return Err(StateError::OutsideBank { slot, bank, offset, end, len });
+        }
+        Ok(Place { bank, offset: segment.offset, len: segment.len })
+    }
+
+    /// Pointer to a place's first element. Pointers to several places of one bank are good together.
+    pub(crate) fn pointer(&mut self, at: Place) -> *mut u32 {
+        self.memory[at.bank].as_mut_ptr().wrapping_add(at.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state() -> State {
+        let at = |offset, len| Segment { bank: "mlp".into(), offset, len };
+        let aliases = [("a".to_owned(), at(0, 3)), ("b".to_owned(), at(3, 5)), ("c".to_owned(), at(6, 5))];
+        let mut state = State::new(aliases);
+        state.allocate(Space::Param, "mlp", 8).unwrap();
+        state
+    }
+
+    #[test]
+    fn parameters_are_stretches_of_their_bank() {
+        let mut state = state();
+        state.get_mut(&Slot::new(Space::Param, "b")).unwrap().fill(2.0);
+        let bank = state.get(&Slot::new(Space::Param, "mlp")).unwrap();
+        assert_eq!(bank, [0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0]);
+        assert_eq!(bank.as_ptr() as usize % 64, 0);
+        assert_eq!(state.get(&Slot::new(Space::Param, "a")).unwrap(), [0.0; 3]);
+    }
+
+    #[test]
+    fn bad_requests_are_errors() {
+        let mut state = state();
+        assert!(matches!(state.get(&Slot::new(Space::Grad, "a")), Err(StateError::Missing(_))));
+        assert!(matches!(state.get(&Slot::new(Space::Param, "z")), Err(StateError::Missing(_))));
+        assert!(matches!(state.get(&Slot::new(Space::Param, "c")), Err(StateError::OutsideBank { .. })));
+        assert!(matches!(state.allocate(Space::Data, "tokens", 1), Err(StateError::NotState(_))));
+        assert!(matches!(state.allocate(Space::Param, "mlp", 9), Err(StateError::OtherLength { .. })));
+        assert_eq!(state.allocate(Space::Param, "mlp", 8), Ok(()));
+    }
+}
