@@ -19,7 +19,7 @@ use pg_ir::verify;
 use thiserror::Error;
 
 use crate::cpu::{CpuExecutor, ExecError};
-use crate::init::initialise;
+use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
 
@@ -230,10 +230,7 @@ impl Session {
 
     /// Initial weights of the model for a seed.
     pub fn initial_weights(&self, seed: u64) -> Weights {
-        use rayon::prelude::*;
-        let params: Vec<_> = self.model.params.values().collect();
-        let values: Vec<Vec<f32>> = params.par_iter().map(|p| initialise(p, seed)).collect();
-        params.iter().map(|p| p.name.clone()).zip(values).collect()
+        initialise_all(&self.model.params, seed)
     }
 
     /// Writes parameters by name into a space.
