@@ -134,7 +134,8 @@ impl Session {
             }
             Key::Adapt => programs::adapt(model, &self.layout, &self.ttt()),
         };
-        self.prove(key, &program).map_err(|reason| SessionError::Refused { program: program.name.clone(), reason })?;
+        self.prove(key, &program)
+            .map_err(|reason| SessionError::Refused { program: program.name.clone(), reason })?;
         Ok(program)
     }
 
@@ -234,7 +235,12 @@ impl Session {
     }
 
     /// Writes parameters by name into a space.
-    pub fn write_weights(&self, state: &mut State, space: Space, weights: &Weights) -> Result<(), SessionError> {
+    pub fn write_weights(
+        &self,
+        state: &mut State,
+        space: Space,
+        weights: &Weights,
+    ) -> Result<(), SessionError> {
         for (name, values) in weights {
             state.get_mut(&Slot::new(space, name))?.copy_from_slice(values);
         }
