@@ -80,6 +80,18 @@ pub(crate) struct Run {
 }
 
 impl Model {
+    /// The parameters that a phase trains through a quantiser, with their grids.
+    pub fn quantised_in(&self, phase: usize) -> Vec<(&str, Grid)> {
+        let grids = self.program.phases.get(phase).map_or(&[][..], |p| &p.grids);
+        let grid = |name: &'_ String| PhaseProgram::grid(grids, name);
+        self.params.keys().filter_map(|name| Some((name.as_str(), grid(name)?))).collect()
+    }
+
+    /// Whether a phase trains any parameter through a quantiser.
+    pub fn is_quantised(&self, phase: usize) -> bool {
+        !self.quantised_in(phase).is_empty()
+    }
+
     /// The graph of one program. Elaboration has traced every phase once, so an error here means that the
     /// model does not fit the batch or sequence length.
     pub fn trace(&self, request: &Trace) -> Result<Traced, Diagnostics> {
