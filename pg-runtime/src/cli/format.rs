@@ -45,7 +45,7 @@ pub(crate) fn bpb(score: Option<f64>) -> String {
 /// A table with these headings. Columns in `right` are aligned to the right.
 pub(crate) fn table(headings: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     let cells = |row: Vec<String>| -> Vec<Cell> {
         let aligned = |(i, text): (usize, String)| match right.contains(&i) {
             true => Cell::new(text).set_alignment(CellAlignment::Right),
@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn tables_have_a_line_a_row() {
-        let text = table(&["a", "b"], &[1], vec![vec!["x".into(), "1".into()], vec!["y".into(), "22".into()]]);
+        let text =
+            table(&["a", "b"], &[1], vec![vec!["x".into(), "1".into()], vec!["y".into(), "22".into()]]);
         assert!(text.contains('x') && text.contains("22"), "{text}");
     }
 }

@@ -124,7 +124,8 @@ fn positive(text: &str) -> Result<f64, String> {
     if value > 0.0 && value.is_finite() { Ok(value) } else { Err("expected a number above 0".into()) }
 }
 
-fn count(text: &str) -> Result<usize, String> {
+/// A whole number above 0, as an argument.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
     // `786_432` and `786,432` are how people write such numbers.
     let plain: String = text.chars().filter(|c| !matches!(c, '_' | ',')).collect();
     plain.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number above 0".into())

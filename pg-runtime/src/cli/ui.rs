@@ -42,11 +42,6 @@ impl Ui {
         !self.quiet && io::stderr().is_terminal()
     }
 
-    /// Whether nothing but results is wanted.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet
-    }
-
     /// The result of a command: the JSON object, or the text. With `--json` the text goes to standard error.
     pub(crate) fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
         if !self.json {
