@@ -85,7 +85,9 @@ pub(crate) fn build(cx: Context<'_>, roots: &[ValueId], domain: &Domain) -> Resu
     // Row instructions see the lanes: both parts of the split axis, or the inner part alone.
     match build(cx, roots, &Domain { lanes: finer.lanes - 1, ..finer }) {
         Err(Blocked::Misfit(why)) => match (first, reshaped) {
-            (Err(Blocked::Misfit(_)), Some(value)) => Err(Blocked::Store(value, "a reshape of it splits the lanes")),
+            (Err(Blocked::Misfit(_)), Some(value)) => {
+                Err(Blocked::Store(value, "a reshape of it splits the lanes"))
+            }
             (Err(Blocked::Misfit(_)), None) => Err(Blocked::Misfit(why)),
             (first, _) => first,
         },

@@ -71,7 +71,12 @@ fn artifacts_are_estimated_and_fit() {
     for file in ["int4mlp_12l.rs", "pr910.rs", "leaky_11l.rs", "naive_9l.rs", "tiny.rs"] {
         let model = good(build(file, &[], None));
         let size = model.predict_size(pg_ir::footprint::Moment::Trained).unwrap();
-        println!("{file}: raw {} estimate {} text {}", size.raw_bytes, size.estimate_bytes, model.code_bytes());
+        println!(
+            "{file}: raw {} estimate {} text {}",
+            size.raw_bytes,
+            size.estimate_bytes,
+            model.code_bytes()
+        );
         assert!(!model.check_size().has_errors(), "{}", model.check_size());
     }
 }

@@ -88,7 +88,8 @@ fn losses_and_gradients_agree() {
         let off = error(&values[traced.value.index()], &floats(&file, "nll"));
         assert!(off < 1e-6, "{}: nll is off by {off:e}", case.display());
 
-        let program = programs::grad(&model, 0, (shape[0], shape[1]), true, false).unwrap_or_else(|e| panic!("{e}"));
+        let program =
+            programs::grad(&model, 0, (shape[0], shape[1]), true, false).unwrap_or_else(|e| panic!("{e}"));
         let out = pg_ir::interp::run(&program.graph, &env).unwrap();
         for p in model.params.values() {
             let (tensor, index) = place(&p.name, layers);

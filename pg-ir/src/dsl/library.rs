@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 
 use super::ast::Function;
-use super::source::detached;
 use super::parse;
+use super::source::detached;
 use crate::model::SourceText;
 
 /// The parsed library.

@@ -114,9 +114,9 @@ fn parse_text(file: &str, text: &str, texts: &mut Vec<SourceText>) -> Parsed {
                 checked(ast, errors)
             }
             (0, _) => Err(vec![Diagnostic::error(&whole, "no `model! { … }` in this file").help(help)]),
-            (_, Some((at, _))) => {
-                Err(vec![Diagnostic::error(&Span::new(&file, at), "a second `model! { … }` in this file").help(help)])
-            }
+            (_, Some((at, _))) => Err(vec![
+                Diagnostic::error(&Span::new(&file, at), "a second `model! { … }` in this file").help(help),
+            ]),
             (_, None) => Err(Vec::new()),
         }
     })
