@@ -74,12 +74,8 @@ impl Lower {
         let span = Span::new(&self.file, group.span());
         let marked: TokenStream = TokenTree::Group(mark_group(&group)).into();
         match syn::parse2::<syn::Block>(marked) {
-            Ok(mut block) => {
-                // Rebuilt groups have one span for both braces; the body's own is the group's.
-                let mut body = self.block(&mut block);
-                body.span = span;
-                body
-            }
+            // Rebuilt groups have one span for both braces; the body's own is the group's.
+            Ok(block) => Body { span, ..self.block(&block) },
             Err(e) => {
                 self.errors.extend(syn_errors(&self.file, e));
                 let value = Some(Box::new(Expr { kind: ExprKind::Poison, span: span.clone() }));

@@ -48,12 +48,15 @@ pub(crate) struct Declared {
     pub(crate) value: ValueId,
 }
 
+/// The quantiser in force for a parameter's name, if any.
+pub(crate) type GridOf = Box<dyn Fn(&str) -> Option<Grid>>;
+
 /// Where tensor operations go.
 pub(crate) struct Tracer {
     pub(crate) builder: Builder,
     pub(crate) params: IndexMap<String, Declared>,
-    /// The quantiser in force for a parameter, if any.
-    pub(crate) grid: Box<dyn Fn(&str) -> Option<Grid>>,
+    /// Which parameters are quantised.
+    pub(crate) grid: GridOf,
     /// The expression that first gave each value, for messages about shapes.
     pub(crate) born: HashMap<ValueId, Span>,
 }
@@ -735,7 +738,7 @@ impl<'a> Interp<'a> {
         // To a model, a value of the library was born where the model asked for it.
         if let (Home::Library, Home::Model, Value::Tensor(id), Some(t)) =
             (home, self.home(), &value, &mut self.tracer)
-            && t.born.get(id).is_some_and(|born| is_library(born))
+            && t.born.get(id).is_some_and(is_library)
         {
             t.born.insert(*id, span.clone());
         }
