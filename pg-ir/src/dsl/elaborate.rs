@@ -11,7 +11,7 @@ use super::glob::Glob;
 use super::interp::{ConstValue, Interp};
 use super::library::Library;
 use super::settings::{self, Reader, Settings, Written};
-use super::source::{detached, tokens_of};
+use super::source::detached;
 use super::span::Span;
 use super::trace::{self, Head, PhaseProgram, Run, Trace};
 use super::value::{ExportRule, Value};
@@ -211,7 +211,7 @@ impl<'m> Elaborator<'m> {
             let key = Span { file: file.clone(), start: (1, 1), end: (1, 1 + width(name)) };
             let start = 2 + width(name);
             let span = Span { file: file.clone(), start: (1, start), end: (1, start + width(text).max(1)) };
-            let (expr, errors) = detached(|| match tokens_of(text) {
+            let (expr, errors) = detached(|| match text.parse() {
                 Ok(tokens) => parse::expression(&file, tokens),
                 Err(_) => (None, Vec::new()),
             });

@@ -41,7 +41,6 @@ pub(crate) struct ConstValue {
 pub(crate) struct Declared {
     pub(crate) shape: Vec<usize>,
     pub(crate) init: Init,
-    pub(crate) shared: bool,
     pub(crate) span: Span,
     /// The input itself, before any quantiser.
     pub(crate) input: ValueId,
@@ -105,8 +104,10 @@ pub(crate) struct Interp<'a> {
     /// Library functions called so far.
     pub(crate) used: IndexSet<Arc<str>>,
     frames: Vec<Frame>,
-    scopes: Vec<(String, bool)>,
+    /// Path of the scope in force.
     scope: Arc<str>,
+    /// Whether a scope in force lets parameters be declared again.
+    shared: bool,
     steps: u64,
     halted: bool,
 }
@@ -133,8 +134,8 @@ impl<'a> Interp<'a> {
             errors: Vec::new(),
             used: IndexSet::new(),
             frames: vec![top],
-            scopes: Vec::new(),
             scope: "".into(),
+            shared: false,
             steps: 0,
             halted: false,
         }
@@ -212,11 +213,6 @@ impl<'a> Interp<'a> {
             return Some((f.clone(), Home::Model));
         }
         self.library.function(name).map(|f| (f.clone(), Home::Library))
-    }
-
-    /// Whether the model defines a function of this name.
-    pub(crate) fn defines(&self, name: &str) -> bool {
-        self.functions.iter().any(|f| &*f.name.text == name)
     }
 
     fn name(&mut self, name: &Arc<str>, span: &Span) -> Value {
@@ -524,21 +520,17 @@ impl<'a> Interp<'a> {
                 }
             }
         }
-        let Some(path) = path.filter(|p| is_path(p)) else {
+        // A leading slash starts from the top.
+        let path = path.as_deref().map(|p| p.strip_prefix('/').map_or((p, false), |p| (p, true)));
+        let Some((path, absolute)) = path.filter(|(p, _)| is_path(p)) else {
             return self.error(span, "a scope's path is names joined by dots, as in \"blocks.{i}.mlp\"");
         };
-        self.scopes.push((path.to_string(), shared));
-        let before = std::mem::replace(&mut self.scope, "".into());
-        self.scope = join(&before, &path).into();
+        let path = if absolute { path.to_string() } else { join(&self.scope, path) };
+        let before = (std::mem::replace(&mut self.scope, path.into()), self.shared);
+        self.shared |= shared;
         let value = self.body(body);
-        self.scope = before;
-        self.scopes.pop();
+        (self.scope, self.shared) = before;
         value
-    }
-
-    /// Full name of a parameter declared here, and whether a scope shares it.
-    fn param_name(&self, name: &str) -> (String, bool) {
-        (join(&self.scope, name), self.scopes.iter().any(|(_, shared)| *shared))
     }
 
     /// Declares a parameter, or finds it again where it is shared, and gives its value in this program.
@@ -550,13 +542,13 @@ impl<'a> Interp<'a> {
         shared: bool,
         span: &Span,
     ) -> Outcome {
-        let (full, in_shared_scope) = self.param_name(name);
-        let shared = shared || in_shared_scope;
+        let full = join(&self.scope, name);
+        let shared = shared || self.shared;
         let Some(t) = &mut self.tracer else {
             return Err("parameters are declared in functions, not here".into());
         };
         if let Some(first) = t.params.get(&full) {
-            let clash = if !(shared && first.shared) {
+            let clash = if !shared {
                 format!("parameter `{full}` is declared twice")
             } else if first.shape != shape || first.init != init {
                 format!("shared parameter `{full}` is declared with another shape or initialiser")
@@ -567,9 +559,9 @@ impl<'a> Interp<'a> {
             if first.span != *span {
                 d = d.label(&first.span, format!("first declared here, with shape {:?}", first.shape));
             }
-            self.report(
-                d.help("give it another scope, or say `shared = true` in `param` or `scope` each time"),
-            );
+            self.report(d.help(
+                "give it another scope, or say `shared = true` in `param` or `scope` to mean the same one",
+            ));
             return Err(Fault::Poisoned);
         }
         let slot = Slot::new(Space::Param, full.clone());
@@ -579,7 +571,7 @@ impl<'a> Interp<'a> {
             None => input,
         };
         t.born.insert(input, span.clone());
-        t.params.insert(full, Declared { shape, init, shared, span: span.clone(), input, value });
+        t.params.insert(full, Declared { shape, init, span: span.clone(), input, value });
         Ok(Value::Tensor(value))
     }
 
