@@ -209,7 +209,9 @@ fn lift(cx: &mut Interp<'_>, value: &Value, like: Option<ValueId>) -> Outcome<Va
             ));
         }
         (other, dtype) => {
-            return Err(format!("expected a Tensor or a number, found {} beside {dtype}", other.kind()).into());
+            return Err(
+                format!("expected a Tensor or a number, found {} beside {dtype}", other.kind()).into()
+            );
         }
     };
     let dtype = if dtype == DType::I32 { DType::I32 } else { DType::F32 };
