@@ -141,6 +141,15 @@ fn check_reports_every_file() {
 }
 
 #[test]
+fn a_folder_of_models_can_be_checked() {
+    let dir = Dir::with_model();
+    std::fs::write(dir.path("lib.rs"), "pub mod small;").unwrap();
+    let report = json(&succeeds(dir.pg(&["--json", "check", "lib.rs", "small.rs"])));
+    assert_eq!(report["models"].as_array().map(Vec::len), Some(1));
+    assert_eq!(dir.pg(&["check", "lib.rs"]).status.code(), Some(1));
+}
+
+#[test]
 fn overrides_reach_the_model() {
     let dir = Dir::with_model();
     let report = json(&succeeds(dir.pg(&["--json", "check", "small.rs", "--set", "DIM=4"])));
