@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
-use syn::spanned::Spanned;
+use quote::ToTokens;
 
 use super::ast::*;
 use super::diag::Diagnostic;
@@ -49,8 +49,18 @@ impl Lower {
         Lower { file: file.clone(), fixed: None, errors: Vec::new() }
     }
 
-    fn span(&self, node: &impl Spanned) -> Span {
-        self.fixed.clone().unwrap_or_else(|| Span::new(&self.file, node.span()))
+    /// From the first to the last token: inside a macro on stable Rust, spans do not join.
+    fn span(&self, node: &impl ToTokens) -> Span {
+        if let Some(fixed) = &self.fixed {
+            return fixed.clone();
+        }
+        let mut tokens = node.to_token_stream().into_iter();
+        let Some(first) = tokens.next() else { return Span::whole(self.file.clone()) };
+        let start = Span::new(&self.file, first.span());
+        match tokens.last() {
+            Some(last) => start.to(&Span::new(&self.file, last.span())),
+            None => start,
+        }
     }
 
     fn poison(&mut self, span: Span, message: impl Into<String>, help: &str) -> Expr {
@@ -64,12 +74,8 @@ impl Lower {
         let span = Span::new(&self.file, group.span());
         let marked: TokenStream = TokenTree::Group(mark_group(&group)).into();
         match syn::parse2::<syn::Block>(marked) {
-            Ok(mut block) => {
-                // Rebuilt groups have one span for both braces; the body's own is the group's.
-                let mut body = self.block(&mut block);
-                body.span = span;
-                body
-            }
+            // Rebuilt groups have one span for both braces; the body's own is the group's.
+            Ok(block) => Body { span, ..self.block(&block) },
             Err(e) => {
                 self.errors.extend(syn_errors(&self.file, e));
                 let value = Some(Box::new(Expr { kind: ExprKind::Poison, span: span.clone() }));

@@ -449,7 +449,7 @@ impl<'m> Elaborator<'m> {
                 for &i in &hits {
                     updated[i] |= block == "optim";
                     if let Err(d) = apply(block, rule, &value, &mut params[i], settings.rule) {
-                        self.error(d);
+                        self.error(*d);
                         break;
                     }
                 }
@@ -479,8 +479,8 @@ fn apply(
     value: &Value,
     p: &mut Param,
     default: ScaleRule,
-) -> Result<(), Diagnostic> {
-    let error = |message: String| Err(Diagnostic::error(&rule.value.span, message));
+) -> Result<(), Box<Diagnostic>> {
+    let error = |message: String| Err(Box::new(Diagnostic::error(&rule.value.span, message)));
     match (block, value) {
         ("quant", _) => {}
         ("optim", Value::Optimiser(o)) => {

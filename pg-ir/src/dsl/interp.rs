@@ -48,12 +48,15 @@ pub(crate) struct Declared {
     pub(crate) value: ValueId,
 }
 
+/// The quantiser in force for a parameter's name, if any.
+pub(crate) type GridOf = Box<dyn Fn(&str) -> Option<Grid>>;
+
 /// Where tensor operations go.
 pub(crate) struct Tracer {
     pub(crate) builder: Builder,
     pub(crate) params: IndexMap<String, Declared>,
-    /// The quantiser in force for a parameter, if any.
-    pub(crate) grid: Box<dyn Fn(&str) -> Option<Grid>>,
+    /// Which parameters are quantised.
+    pub(crate) grid: GridOf,
     /// The expression that first gave each value, for messages about shapes.
     pub(crate) born: HashMap<ValueId, Span>,
 }
@@ -67,6 +70,8 @@ struct Frame {
     closure: bool,
     /// The call, if it is not an entry point.
     call: Option<Span>,
+    /// An assertion has failed: what follows in this function would only fail for the same reason.
+    given_up: bool,
     /// Variables below this belong to the place that wrote a closure: they cannot be assigned.
     captured: usize,
 }
@@ -124,6 +129,7 @@ impl<'a> Interp<'a> {
             name: "".into(),
             closure: false,
             call: None,
+            given_up: false,
             captured: 0,
         };
         Interp {
@@ -147,6 +153,16 @@ impl<'a> Interp<'a> {
         self.frames.last_mut().expect("the top frame stays")
     }
 
+    /// Whether to leave the function being run.
+    fn stopped(&self) -> bool {
+        self.halted || self.frames.last().is_some_and(|f| f.given_up)
+    }
+
+    /// Leaves the function being run, whose result stands for something reported.
+    pub(crate) fn give_up(&mut self) {
+        self.frame().given_up = true;
+    }
+
     fn home(&self) -> Home {
         self.frames.last().expect("the top frame stays").home
     }
@@ -159,7 +175,7 @@ impl<'a> Interp<'a> {
         for frame in self.frames.iter().rev() {
             let Some(call) = &frame.call else { break };
             d.labels.push((call.clone(), format!("in this call of `{}`", frame.name)));
-            if !call.file.starts_with("std/") {
+            if !is_library(call) {
                 break;
             }
         }
@@ -257,11 +273,15 @@ impl<'a> Interp<'a> {
         let mark = self.frame().vars.len();
         for stmt in &body.stmts {
             self.stmt(stmt);
-            if self.halted {
+            if self.stopped() {
                 break;
             }
         }
-        let value = body.value.as_ref().map_or(Value::None, |e| self.expr(e));
+        let value = match &body.value {
+            _ if self.stopped() => Value::Poison,
+            Some(e) => self.expr(e),
+            None => Value::None,
+        };
         self.frame().vars.truncate(mark);
         value
     }
@@ -299,7 +319,7 @@ impl<'a> Interp<'a> {
                     self.bind(pattern, item.clone(), &items.span);
                     self.body(body);
                     self.frame().vars.truncate(mark);
-                    if self.halted {
+                    if self.stopped() {
                         break;
                     }
                 }
@@ -373,7 +393,14 @@ impl<'a> Interp<'a> {
             ExprKind::Bool(v) => Value::Bool(*v),
             ExprKind::Text(parts) => self.text(parts, &e.span),
             ExprKind::Name(name) => self.name(name, &e.span),
-            ExprKind::List(items) => Value::list(items.iter().map(|e| self.expr(e)).collect()),
+            ExprKind::List(items) => {
+                let items: Vec<Value> = items.iter().map(|e| self.expr(e)).collect();
+                if items.iter().any(|v| matches!(v, Value::Poison)) {
+                    Value::Poison
+                } else {
+                    Value::list(items)
+                }
+            }
             ExprKind::Range(a, b) => self.range(a, b, &e.span),
             ExprKind::Unary(op, x) => {
                 let value = self.expr(x);
@@ -694,6 +721,7 @@ impl<'a> Interp<'a> {
             name: name.clone(),
             closure: false,
             call,
+            given_up: false,
             captured: 0,
         });
         for (param, value) in f.params.iter().zip(bound) {
@@ -707,6 +735,13 @@ impl<'a> Interp<'a> {
         }
         let value = self.body(&f.body);
         self.frames.pop();
+        // To a model, a value of the library was born where the model asked for it.
+        if let (Home::Library, Home::Model, Value::Tensor(id), Some(t)) =
+            (home, self.home(), &value, &mut self.tracer)
+            && t.born.get(id).is_some_and(is_library)
+        {
+            t.born.insert(*id, span.clone());
+        }
         value
     }
 
@@ -736,6 +771,7 @@ impl<'a> Interp<'a> {
             name: name.clone(),
             closure: true,
             call,
+            given_up: false,
             captured,
         });
         for (pattern, (_, value, at)) in c.params.iter().zip(args) {
@@ -750,8 +786,17 @@ impl<'a> Interp<'a> {
     pub(crate) fn enter_function(&mut self, f: &Arc<Function>, home: Home, args: Vec<Value>) -> Value {
         let span = f.name.span.clone();
         let args = args.into_iter().map(|v| (None, v, span.clone())).collect();
-        self.run_function(f, home, args, &span)
+        let value = self.run_function(f, home, args, &span);
+        // The entry point has no caller worth naming.
+        for d in &mut self.errors {
+            d.labels.retain(|(at, _)| *at != span);
+        }
+        value
     }
+}
+
+fn is_library(span: &Span) -> bool {
+    span.file.starts_with("std/")
 }
 
 /// `path.name`, or either alone.

@@ -38,10 +38,13 @@ fn position(args: &Args) -> Outcome<Option<usize>> {
     Ok(items.iter().position(|i| i.equals(item) == Some(true)))
 }
 
-fn assert(_: &mut Interp<'_>, args: &Args, _: &Span) -> Outcome {
+fn assert(cx: &mut Interp<'_>, args: &Args, _: &Span) -> Outcome {
     match get(args, 0)? {
         Value::Bool(true) => Ok(Value::None),
-        Value::Bool(false) => Err(text(get(args, 1)?, "the message")?.to_string().into()),
+        Value::Bool(false) => {
+            cx.give_up();
+            Err(text(get(args, 1)?, "the message")?.to_string().into())
+        }
         Value::Tensor(_) => Err("an assertion about a tensor: its values are not known yet".into()),
         other => Err(wrong("the condition", "a Bool", other)),
     }

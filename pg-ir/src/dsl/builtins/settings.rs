@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Args, Row, boolean, float, get, size, text};
+use super::{Args, Row, boolean, float, get, is_storable, size, text};
 use crate::dsl::interp::{Fault, Interp, Outcome};
 use crate::dsl::span::Span;
 use crate::dsl::value::{ExportRule, Value};
@@ -120,9 +120,6 @@ fn nonzero(args: &Args) -> Outcome<u16> {
     }
 }
 
-/// Most elements of one parameter.
-const MAX_ELEMENTS: usize = 1 << 40;
-
 fn param(cx: &mut Interp<'_>, args: &Args, span: &Span) -> Outcome {
     let name: Arc<str> = text(get(args, 0)?, "the name")?;
     if !crate::dsl::interp::is_path(&name) {
@@ -135,7 +132,7 @@ fn param(cx: &mut Interp<'_>, args: &Args, span: &Span) -> Outcome {
     };
     let shape: Vec<usize> =
         sizes.iter().map(|s| positive(s, "a size of the shape")).collect::<Outcome<_>>()?;
-    if shape.iter().try_fold(1_usize, |n, s| n.checked_mul(*s)).is_none_or(|n| n > MAX_ELEMENTS) {
+    if !is_storable(shape.iter().copied()) {
         return Err(format!("a parameter of shape {shape:?} is too large").into());
     }
     let Value::Init(init) = get(args, 2)? else {

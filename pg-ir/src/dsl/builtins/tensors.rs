@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::numbers::{extremum, item};
-use super::{Args, Row, float, get, int, list, size, wrong};
+use super::{Args, MAX_ELEMENTS, Row, float, get, int, is_storable, list, size, wrong};
 use crate::dsl::ast::BinOp;
 use crate::dsl::interp::{Fault, Interp, Outcome};
 use crate::dsl::value::Value;
@@ -157,7 +157,12 @@ fn builder<'a>(cx: &'a mut Interp<'_>) -> Outcome<&'a mut Builder> {
 }
 
 fn trace(cx: &mut Interp<'_>, build: impl FnOnce(&mut Builder) -> Result<ValueId, String>) -> Outcome {
-    Ok(Value::Tensor(build(builder(cx)?)?))
+    let b = builder(cx)?;
+    let value = build(b)?;
+    if !is_storable(b.ty(value).shape()) {
+        return Err(format!("{} is too large", b.ty(value)).into());
+    }
+    Ok(Value::Tensor(value))
 }
 
 fn ty(cx: &mut Interp<'_>, x: ValueId) -> Outcome<Type> {
@@ -185,7 +190,7 @@ fn axis(cx: &mut Interp<'_>, x: ValueId, index: &Value) -> Outcome<usize> {
 fn one_axis(value: &Value) -> Outcome<Axis> {
     match value {
         Value::Axis(a) => Ok(*a),
-        Value::Int(n) if *n > 0 => Ok(Axis::channel(*n as usize)),
+        Value::Int(n) if *n > 0 => Ok(Axis::channel(size(value, "an axis")?)),
         other => Err(wrong("an axis", "a size from 1 or time(n), head(n), …", other)),
     }
 }
@@ -330,6 +335,9 @@ fn shape_of(cx: &mut Interp<'_>, x: ValueId, shape: &Value) -> Outcome<Axes> {
     let from = ty(cx, x)?.axes;
     let items = list(shape, "the shape")?;
     let mut axes: Axes = items.iter().map(one_axis).collect::<Outcome<_>>()?;
+    if !is_storable(axes.iter().map(|a| a.size)) {
+        return Err(format!("a tensor of shape {shape} is too large").into());
+    }
     let plain: Vec<bool> = items.iter().map(|i| matches!(i, Value::Int(_))).collect();
     let inherit = |to: &mut Axis, from: &Axis, plain: bool| {
         let fits = to.size == from.size;
@@ -365,6 +373,9 @@ fn shift(cx: &mut Interp<'_>, args: &Args, _: &crate::dsl::span::Span) -> Outcom
         Some(index) => axis(cx, x, index)?,
         None => ty.time_axis().ok_or_else(|| format!("{ty} has no time axis to shift along"))?,
     };
+    if by.unsigned_abs() > MAX_ELEMENTS as u64 {
+        return Err(format!("a shift by {by} is too large").into());
+    }
     if by < 0 && ty.axes[axis].role == Role::Time {
         let help = "a positive shift reads earlier positions".to_string();
         return Err(Fault::Error("a negative shift along time would read the future".into(), Some(help)));
