@@ -18,7 +18,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::verify;
 use thiserror::Error;
 
-use crate::cpu::{CpuExecutor, CpuError};
+use crate::cpu::{CpuError, CpuExecutor};
 use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
