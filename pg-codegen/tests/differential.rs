@@ -44,8 +44,20 @@ fn random_graphs_agree_with_the_interpreter() {
         assert!(covered.contains(record.name), "{} is not covered", record.name);
     }
     for name in [
-        "Load", "Gather", "Const", "ConstInt", "Index", "Unary", "Binary", "Select", "Cast", "RowReduce", "Lanes",
-        "FakeQuant", "Store", "Accumulate",
+        "Load",
+        "Gather",
+        "Const",
+        "ConstInt",
+        "Index",
+        "Unary",
+        "Binary",
+        "Select",
+        "Cast",
+        "RowReduce",
+        "Lanes",
+        "FakeQuant",
+        "Store",
+        "Accumulate",
     ] {
         assert!(covered.contains(name), "{name} is not covered");
     }

@@ -42,7 +42,10 @@ pub(crate) fn run(plan: &Plan, env: &Environment) -> Environment {
             Kernel::Attention(s) => attention(s, &mut args),
             Kernel::AttentionGrad(s) => attention_grad(s, &mut args),
             &Kernel::ScatterAdd { rows, width, count } => {
-                assert_eq!((args[0].len(), args[1].len(), args[2].len()), (count, count * width, rows * width));
+                assert_eq!(
+                    (args[0].len(), args[1].len(), args[2].len()),
+                    (count, count * width, rows * width)
+                );
                 args[2].fill(0.0);
                 for i in 0..count {
                     for j in 0..width {
@@ -117,9 +120,9 @@ fn region(r: &Region, args: &mut [Tensor]) {
         for instr in &r.body {
             let wide = |narrow: bool| if narrow { 1 } else { r.lanes };
             let value = match instr {
-                Instr::Load { arg, map } => tabulate(wide(is_narrow(map)), &mut index, |ix, _| {
-                    load(&args[*arg as usize], map, 0, ix)
-                }),
+                Instr::Load { arg, map } => {
+                    tabulate(wide(is_narrow(map)), &mut index, |ix, _| load(&args[*arg as usize], map, 0, ix))
+                }
                 Instr::Gather { arg, row, stride, map } => {
                     let ids = &regs[*row as usize];
                     tabulate(wide(is_narrow(map) && ids.len() == 1), &mut index, |ix, l| {
@@ -161,9 +164,9 @@ fn region(r: &Region, args: &mut [Tensor]) {
                     let value = &regs[*value as usize];
                     let n = wide(to.strides.last() == Some(&0));
                     assert_eq!(value.len(), n, "a store of a row stores a row");
-                    for l in 0..n {
+                    for (l, v) in value.iter().enumerate() {
                         *index.last_mut().unwrap() = l;
-                        args[*arg as usize][affine(to, &index) as usize] = value[l];
+                        args[*arg as usize][affine(to, &index) as usize] = *v;
                     }
                     *index.last_mut().unwrap() = 0;
                     Vec::new()
@@ -175,11 +178,11 @@ fn region(r: &Region, args: &mut [Tensor]) {
                     let value = &regs[*value as usize];
                     let n = wide(to.strides.last() == Some(&0));
                     assert_eq!(value.len(), n, "an accumulation of a row takes a row");
-                    for l in 0..n {
+                    for (l, &v) in value.iter().enumerate() {
                         *index.last_mut().unwrap() = l;
                         let slot = &mut args[*arg as usize][affine(to, &index) as usize];
                         let is_first = row % reduced == 0;
-                        *slot = if is_first { value[l] } else { combine(*kind, &[*slot, value[l]]) };
+                        *slot = if is_first { v } else { combine(*kind, &[*slot, v]) };
                     }
                     *index.last_mut().unwrap() = 0;
                     Vec::new()
@@ -248,7 +251,8 @@ fn matmul(m: &Matmul, args: &mut [Tensor]) {
 
 fn attention_types(s: &AttentionShape) -> [Type; 3] {
     let axes = |heads, dims: &[usize]| {
-        let lead = [Axis::new(s.batch, Role::Batch), Axis::new(s.time, Role::Time), Axis::new(heads, Role::Head)];
+        let lead =
+            [Axis::new(s.batch, Role::Batch), Axis::new(s.time, Role::Time), Axis::new(heads, Role::Head)];
         Type::new(DType::F32, lead.into_iter().chain(dims.iter().map(|&d| Axis::channel(d))))
     };
     [axes(s.heads, &[s.dim]), axes(s.kv_heads, &[s.dim]), axes(s.heads, &[])]

@@ -14,7 +14,8 @@ pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan:
     let expected = pg_ir::interp::run(graph, env).unwrap();
     let found = exec::run(plan, env);
     for (slot, want) in &expected {
-        let got: &Tensor = found.get(slot).or(env.get(slot)).unwrap_or_else(|| panic!("{what}: {slot} was not written"));
+        let got: &Tensor =
+            found.get(slot).or(env.get(slot)).unwrap_or_else(|| panic!("{what}: {slot} was not written"));
         assert_eq!(got.len(), want.len(), "{what}: {slot}");
         let scale = want.iter().fold(1.0f64, |m, v| m.max(v.abs()));
         for (i, (g, w)) in got.iter().zip(want).enumerate() {

@@ -414,8 +414,13 @@ impl Gen {
         if let (Some(&c), 0) = (self.ids.last(), self.rng.below(2)) {
             self.b.output(Slot::new(Space::Result, "ids"), c);
         }
-        let inputs: Vec<(Slot, ValueId)> =
-            self.b.graph().inputs().filter(|(s, _)| s.space == Space::Param).map(|(s, v)| (s.clone(), v)).collect();
+        let inputs: Vec<(Slot, ValueId)> = self
+            .b
+            .graph()
+            .inputs()
+            .filter(|(s, _)| s.space == Space::Param)
+            .map(|(s, v)| (s.clone(), v))
+            .collect();
         for (slot, old) in &inputs {
             let ty = self.b.ty(*old).clone();
             let fits: Vec<ValueId> =
