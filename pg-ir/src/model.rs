@@ -22,6 +22,13 @@ pub enum Init {
         /// Largest magnitude.
         bound: f64,
     },
+    /// Row 0 of the first axis one constant, every other row another: residual mixes, convolution taps.
+    FirstRow {
+        /// Elements of row 0.
+        first: f64,
+        /// Elements of the other rows.
+        rest: f64,
+    },
     /// QR of a normal matrix with the signs of R's diagonal: the shorter side is orthonormal.
     Orthogonal,
 }
@@ -37,7 +44,7 @@ pub struct Param {
     pub init: Init,
     /// Which optimiser updates it.
     pub optimiser: Optimiser,
-    /// The grid it trains on, if any phase does, and the first such phase.
+    /// The grid it trains on in the last phase that quantises it; `None` if no phase does.
     pub grid: Option<Grid>,
     /// How it is stored in the artifact.
     pub export: Export,
@@ -245,6 +252,8 @@ pub struct Model {
     pub profiles: Vec<String>,
     /// Model text (and the text it derives from) and the library functions it uses.
     pub sources: Vec<SourceText>,
+    /// What elaboration found worth saying that is not an error, such as shadowed library functions.
+    pub notes: crate::dsl::Diagnostics,
     /// What the front end keeps for tracing.
     pub(crate) program: Arc<crate::dsl::Program>,
 }

@@ -22,6 +22,10 @@ pub fn initialise(param: &Param, seed: u64) -> Vec<f32> {
         Init::Constant(value) => vec![value as f32; len],
         Init::Normal { std } => normals(param, seed).map(|x| (x * std) as f32).collect(),
         Init::Uniform { bound } => uniforms(param, seed, bound),
+        Init::FirstRow { first, rest } => {
+            let row = len / param.shape.first().copied().unwrap_or(1).max(1);
+            (0..len).map(|i| if i < row { first as f32 } else { rest as f32 }).collect()
+        }
         Init::Orthogonal => {
             let (rows, cols) = param.matrix();
             let draw: Vec<f64> = normals(param, seed).collect();

@@ -2,8 +2,15 @@
 //! arrive as plans. The `pg` binary is a command line over this library.
 
 pub mod artifact;
+pub mod cpu;
 pub mod data;
+pub mod eval;
+pub mod export;
 pub mod init;
 pub mod report;
 pub mod run;
+pub mod schedule;
+pub mod session;
+pub mod state;
+pub mod train;
 pub mod weights;

@@ -11,15 +11,15 @@ use pg_codegen::{CodegenError, Options, compile};
 use pg_ir::causality::{prove_causal, prove_pointwise};
 use pg_ir::dsl::Diagnostics;
 use pg_ir::layout::{BankKind, Layout};
-use pg_ir::model::{Model, Ttt};
+use pg_ir::model::Model;
 use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::verify;
 use thiserror::Error;
 
-use crate::cpu::{CpuExecutor, ExecError};
-use crate::init::initialise;
+use crate::cpu::{CpuExecutor, CpuError};
+use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
 
@@ -82,10 +82,26 @@ pub enum SessionError {
     Codegen(#[from] CodegenError),
     /// Binding or running failed.
     #[error(transparent)]
-    Exec(#[from] ExecError),
+    Exec(#[from] CpuError),
+    /// The model has no `ttt` block.
+    #[error("the model asks for no test-time training: its `eval` block has no `ttt`")]
+    NoTtt,
     /// State of the wrong shape.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// A program that has run.
+pub struct Ran<'a>(&'a CpuExecutor);
+
+impl<'a> Ran<'a> {
+    /// What the program gave under a name.
+    ///
+    /// # Panics
+    /// If it gives no such result: a bug of the caller, which knows the program.
+    pub fn result(&self, name: &str) -> &'a [f32] {
+        self.0.result(name).unwrap_or_else(|| panic!("internal error: the program has no result `{name}`"))
+    }
 }
 
 /// Bound on the tokens of one scoring batch: enough rows for the matmuls, little enough memory.
@@ -132,15 +148,13 @@ impl Session {
             Key::Logits { batch, seq, qat } => {
                 programs::logits(model, last, (batch, seq), qat).map_err(SessionError::Model)?
             }
-            Key::Adapt => programs::adapt(model, &self.layout, &self.ttt()),
+            Key::Adapt => {
+                let ttt = model.eval.ttt.as_ref().ok_or(SessionError::NoTtt)?;
+                programs::adapt(model, &self.layout, ttt)
+            }
         };
         self.prove(key, &program).map_err(|reason| SessionError::Refused { program: program.name.clone(), reason })?;
         Ok(program)
-    }
-
-    /// Test-time training's settings; the defaults of SPEC 6.3 where the model has none.
-    fn ttt(&self) -> Ttt {
-        self.model.eval.ttt.clone().unwrap_or_default()
     }
 
     fn prove(&self, key: Key, program: &Program) -> Result<(), String> {
@@ -152,7 +166,7 @@ impl Session {
         };
         if qat {
             for (name, grid) in self.model.quantised_in(phase) {
-                verify::quantised(&program.graph, &name, grid)?;
+                verify::quantised(&program.graph, name, grid)?;
             }
         } else if program.graph.nodes().any(|(_, n)| matches!(n.op, Op::FakeQuant(_))) {
             return Err("a program without quantisation-aware training holds a quantiser".into());
@@ -193,11 +207,11 @@ impl Session {
         state: &mut State,
         data: &[(&str, &[i32])],
         scalars: &[(&str, f32)],
-    ) -> Result<&CpuExecutor, SessionError> {
+    ) -> Result<Ran<'_>, SessionError> {
         self.prepare(key)?;
         let executor = self.programs.get_mut(&key).expect("prepared just now");
         executor.run(state, data, scalars)?;
-        Ok(executor)
+        Ok(Ran(executor))
     }
 
     /// A state with room for `spaces` of every bank that keeps them.
@@ -230,10 +244,7 @@ impl Session {
 
     /// Initial weights of the model for a seed.
     pub fn initial_weights(&self, seed: u64) -> Weights {
-        use rayon::prelude::*;
-        let params: Vec<_> = self.model.params.values().collect();
-        let values: Vec<Vec<f32>> = params.par_iter().map(|p| initialise(p, seed)).collect();
-        params.iter().map(|p| p.name.clone()).zip(values).collect()
+        initialise_all(&self.model.params, seed)
     }
 
     /// Writes parameters by name into a space.

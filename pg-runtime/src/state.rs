@@ -118,7 +118,7 @@ impl State {
     /// The elements of a parameter or bank.
     pub fn get_mut(&mut self, slot: &Slot) -> Result<&mut [f32], StateError> {
         let at = self.locate(slot)?;
-        Ok(self.at_mut(at))
+        Ok(&mut self.memory[at.bank].view_mut()[at.offset..at.offset + at.len])
     }
 
     /// Allocated banks with their lengths, in order of allocation within a space.
@@ -158,8 +158,9 @@ impl State {
         Ok(Place { bank, offset: segment.offset, len: segment.len })
     }
 
-    pub(crate) fn at_mut(&mut self, at: Place) -> &mut [f32] {
-        &mut self.memory[at.bank].view_mut()[at.offset..at.offset + at.len]
+    /// Pointer to a place's first element. Pointers to several places of one bank are good together.
+    pub(crate) fn pointer(&mut self, at: Place) -> *mut u32 {
+        self.memory[at.bank].as_mut_ptr().wrapping_add(at.offset)
     }
 }
 

@@ -1,49 +1,57 @@
-//! The DSL front end.
+//! The DSL front end: from the text of a model file to a checked [`Model`](crate::model::Model), and from
+//! that to the graph of each of its programs.
+//!
+//! A model file is Rust source with one `model! { name { … } }`. The same parser and elaborator serve the
+//! macro at compile time and `pg` at run time. The grammar of items is in `parse`, bodies are Rust
+//! expressions (`body`), evaluated by `interp` with the functions of `builtins` and of the standard
+//! library (`pg-ir/library/*.pg`).
+//!
+//! ```
+//! use pg_ir::dsl::{Head, Options, Source, Trace, elaborate};
+//!
+//! let text = r#"model! { bigram_table {
+//!     const VOCAB = 16;
+//!     fn forward(tokens) { gather(param("table", [VOCAB, VOCAB], normal(0.02)), tokens) }
+//!     optim { "*" => adamw(lr = 0.01) }
+//! } }"#;
+//! let source = Source::parse("bigram.rs", text, &|_| Err("no base".into()))?;
+//! let model = elaborate(&source, &Options::default())?;
+//! assert_eq!(model.param_count(), 256);
+//! let request = Trace { phase: 0, batch: 4, seq: 32, qat: true, head: Head::Loss };
+//! assert!(model.trace(&request)?.builder.graph().value_count() > 0);
+//! # Ok::<(), pg_ir::dsl::Diagnostics>(())
+//! ```
+
+mod ast;
+mod body;
+mod builtins;
+mod diag;
+mod elaborate;
+mod glob;
+mod interp;
+mod lex;
+mod library;
+mod parse;
+mod settings;
+mod source;
+mod span;
+mod trace;
+mod value;
+
+use std::sync::Arc;
+
+pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
+pub use elaborate::{Options, elaborate};
+pub use source::{ResolveBase, Source};
+pub use span::Span;
+pub use trace::{Head, Trace, Traced};
+
+use crate::model::SourceText;
 
 /// A parsed model with everything it derives from, kept for tracing.
 #[derive(Debug)]
-pub struct Program {}
-use crate::graph::{Builder, ValueId};
-/// Errors.
-#[derive(Debug)]
-pub struct Diagnostics;
-/// What.
-#[derive(Clone, Copy, Debug)]
-pub enum Head {
-    /// Logits.
-    Logits,
-    /// Nll.
-    Nll,
-    /// Loss.
-    Loss,
-}
-/// Request.
-#[derive(Clone, Debug)]
-pub struct Trace {
-    /// p
-    pub phase: usize,
-    /// b
-    pub batch: usize,
-    /// s
-    pub seq: usize,
-    /// q
-    pub qat: bool,
-    /// h
-    pub head: Head,
-}
-/// Traced.
-#[derive(Debug)]
-pub struct Traced {
-    /// b
-    pub builder: Builder,
-    /// v
-    pub value: ValueId,
-    /// p
-    pub params: indexmap::IndexMap<String, ValueId>,
-}
-impl crate::model::Model {
-    /// Placeholder.
-    pub fn trace(&self, _: &Trace) -> Result<Traced, Diagnostics> {
-        Err(Diagnostics)
-    }
+pub struct Program {
+    pub(crate) ast: Arc<ast::ModelAst>,
+    pub(crate) phases: Vec<trace::PhaseProgram>,
+    pub(crate) texts: Vec<SourceText>,
 }

@@ -34,6 +34,11 @@ impl Aligned {
         &bytemuck::cast_slice(&self.lines)[..self.len]
     }
 
+    /// Pointer to the first element. Borrows no element: earlier pointers stay good.
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u32 {
+        self.lines.as_mut_ptr().cast()
+    }
+
     /// The elements as floats, integers or bits.
     pub(crate) fn view_mut<T: Element>(&mut self) -> &mut [T] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]

@@ -144,7 +144,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let plan = TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
     let seed = options.seed.unwrap_or(model.train.seed);
-    let initial = options.init.as_deref().map(|path| weights::load(path, &model)).transpose()?;
+    let initial = options.init.as_deref().map(|path| weights::load(path, &model.params)).transpose()?;
     if full.param_count() != model.param_count() && !options.skip_full_size {
         full_size::time_steps(full.clone(), &corpus, observer)?;
     }
@@ -177,7 +177,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     drop(state);
     let mut state = session.state_with(&weights, &[Space::Param])?;
     bpb.ema = Some(judge.plain(&mut session, &mut state, "score the averaged weights", observer)?);
-    weights::save(&folder.file("weights.safetensors"), &session.model, &weights)?;
+    weights::save(&folder.file("weights.safetensors"), &session.model.params, &weights)?;
 
     let path = folder.file("artifact.pg");
     let provenance = Provenance { source, options: chosen, seed };

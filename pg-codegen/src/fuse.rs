@@ -1,0 +1,252 @@
+//! Fusion: which stores share a region.
+//!
+//! It starts from one region for each kept value and joins regions as long as that saves traffic, the
+//! most first: a region with what it reads from another, and regions that read the same buffer. A join
+//! is tried by emitting it; a value that only the joined region reads is then no longer stored. It must
+//! never make two kernels wait for each other, and never widen a region beyond what devices bind.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use pg_ir::graph::{Graph, NodeId, ValueId};
+
+use crate::domain::Domain;
+use crate::emit::{Blocked, Built, Context, build};
+use crate::fold::Constants;
+use crate::matmul::operand;
+use crate::select::{Absorbed, Selection};
+use crate::{CodegenError, Options};
+
+/// Bindings of one kernel; Vulkan devices have 31.
+const MAX_ARGS: usize = 24;
+/// Instructions of one region.
+const MAX_INSTRS: usize = 400;
+
+/// What one launch computes.
+pub(crate) enum Work {
+    /// A region.
+    Region(Built),
+    /// A node with a kernel family of its own, the buffers it reads and those it writes.
+    Opaque(NodeId, Vec<ValueId>, Vec<ValueId>),
+}
+
+/// The launches of a program, unordered.
+pub(crate) struct Groups {
+    /// The launches.
+    pub(crate) work: Vec<Work>,
+    /// By value: whether a launch writes it to memory.
+    pub(crate) stored: Vec<bool>,
+    /// Why values are stored.
+    pub(crate) why: HashMap<ValueId, &'static str>,
+    /// Dots that write into another value's buffer.
+    pub(crate) absorbed: HashMap<NodeId, Absorbed>,
+}
+
+impl Work {
+    /// Values whose buffers it reads.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = ValueId> + '_ {
+        let (args, reads): (&[(ValueId, bool)], &[ValueId]) = match self {
+            Work::Region(built) => (&built.args, &[]),
+            Work::Opaque(_, reads, _) => (&[], reads),
+        };
+        args.iter().filter(|a| !a.1).map(|a| a.0).chain(reads.iter().copied())
+    }
+
+    /// Values whose buffers it writes.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = ValueId> + '_ {
+        let (args, writes): (&[(ValueId, bool)], &[ValueId]) = match self {
+            Work::Region(built) => (&built.args, &[]),
+            Work::Opaque(_, _, writes) => (&[], writes),
+        };
+        args.iter().filter(|a| a.1).map(|a| a.0).chain(writes.iter().copied())
+    }
+}
+
+/// Joins regions.
+pub(crate) fn groups(
+    graph: &Graph,
+    constants: &Constants,
+    selection: Selection,
+    options: &Options,
+) -> Result<Groups, CodegenError> {
+    let Selection { stored, why, regions, opaque, absorbed } = selection;
+    let cx = Context { graph, constants, stored: &stored };
+    let mut work: Vec<Option<Work>> =
+        regions.into_iter().map(|(_, built)| Some(Work::Region(built))).collect();
+    for id in opaque {
+        let node = graph.node(id);
+        let reads: Result<Vec<ValueId>, Blocked> =
+            (0..node.operands.len()).map(|i| operand(cx, node, i)).collect();
+        let reads = reads.map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
+        let writes = match absorbed.get(&id) {
+            Some(a) => vec![a.value],
+            None => graph.results(node).collect(),
+        };
+        work.push(Some(Work::Opaque(id, reads, writes)));
+    }
+    let outputs = graph.outputs.iter().filter_map(|o| cx.buffer_of(o.value)).collect();
+    let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
+    for (i, work) in work.iter().flatten().enumerate() {
+        work.reads().for_each(|v| readers.entry(v).or_default().push(i));
+    }
+    let mut fuser = Fuser { graph, constants, stored, work, outputs, readers, failed: HashSet::new() };
+    if options.fuse {
+        while fuser.round() {}
+    }
+    let Fuser { stored, work, .. } = fuser;
+    Ok(Groups { work: work.into_iter().flatten().collect(), stored, why, absorbed })
+}
+
+struct Fuser<'a> {
+    graph: &'a Graph,
+    constants: &'a Constants,
+    stored: Vec<bool>,
+    /// Launches; joined ones are gone.
+    work: Vec<Option<Work>>,
+    /// Values that leave the program.
+    outputs: HashSet<ValueId>,
+    /// Launches that read each value.
+    readers: HashMap<ValueId, Vec<usize>>,
+    /// Pairs that cannot be joined. Launches never change in place, so this stays true.
+    failed: HashSet<(usize, usize)>,
+}
+
+impl Fuser<'_> {
+    fn alive(&self) -> impl Iterator<Item = (usize, &Work)> {
+        self.work.iter().enumerate().filter_map(|(i, w)| w.as_ref().map(|w| (i, w)))
+    }
+
+    fn region(&self, i: usize) -> Option<&Built> {
+        match &self.work[i] {
+            Some(Work::Region(built)) => Some(built),
+            _ => None,
+        }
+    }
+
+    /// Tries every promising pair once; says whether anything was joined.
+    fn round(&mut self) -> bool {
+        let mut joined = false;
+        for (_, a, b) in self.candidates() {
+            if self.work[a].is_none() || self.work[b].is_none() {
+                continue;
+            }
+            match self.join(a, b) {
+                true => joined = true,
+                false => drop(self.failed.insert((a, b))),
+            }
+        }
+        joined
+    }
+
+    /// Pairs of regions with the bytes that joining them saves, the best first.
+    fn candidates(&self) -> Vec<(usize, usize, usize)> {
+        let mut writer: HashMap<ValueId, usize> = HashMap::new();
+        let mut readers: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
+        for (i, work) in self.alive().filter(|(_, w)| matches!(w, Work::Region(_))) {
+            writer.extend(work.writes().map(|v| (v, i)));
+            work.reads().for_each(|v| readers.entry(v).or_default().push(i));
+        }
+        let mut saved: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        for (value, who) in &readers {
+            let bytes = self.graph.ty(*value).bytes();
+            if let Some(&from) = writer.get(value) {
+                // The load goes, and perhaps the store.
+                who.iter().for_each(|&to| *saved.entry((from, to)).or_default() += 2 * bytes);
+            }
+            let mut ordered = who.clone();
+            ordered.sort_by_key(|&i| self.position(i));
+            for pair in ordered.windows(2) {
+                let len = |i: usize| self.region(pair[i]).map_or(0, |b| b.domain.len());
+                if self.graph.ty(*value).len() * 4 >= len(0).max(len(1)) {
+                    *saved.entry((pair[0], pair[1])).or_default() += bytes;
+                }
+            }
+        }
+        let mut pairs: Vec<(usize, usize, usize)> = saved
+            .into_iter()
+            .filter(|(pair, _)| !self.failed.contains(pair))
+            .map(|((a, b), bytes)| (bytes, a, b))
+            .collect();
+        pairs.sort_by_key(|&(bytes, a, b)| (std::cmp::Reverse(bytes), a, b));
+        pairs
+    }
+
+    /// Graph positions of the first and last value that a launch writes.
+    fn position(&self, i: usize) -> (usize, usize) {
+        let work = self.work[i].as_ref().expect("alive");
+        let (mut first, mut last) = (usize::MAX, 0);
+        for v in work.writes() {
+            first = first.min(v.index());
+            last = last.max(v.index());
+        }
+        (last, first)
+    }
+
+    /// Whether `to` waits for `from` through a third launch.
+    fn waits(&self, from: usize, to: usize) -> bool {
+        let (limit, _) = self.position(to);
+        let mut seen = HashSet::from([from]);
+        let mut stack = vec![from];
+        while let Some(at) = stack.pop() {
+            let work = self.work[at].as_ref().expect("alive");
+            for &next in work.writes().flat_map(|v| self.readers.get(&v).into_iter().flatten()) {
+                if next == to && at != from {
+                    return true;
+                }
+                // Operands come first in a graph, so what writes only later values cannot lead to `to`.
+                if next != to && self.position(next).1 <= limit && seen.insert(next) {
+                    stack.push(next);
+                }
+            }
+        }
+        false
+    }
+
+    /// Joins two regions if they can be.
+    fn join(&mut self, a: usize, b: usize) -> bool {
+        let (Some(x), Some(y)) = (self.region(a), self.region(b)) else { return false };
+        let written = |built: &Built| built.args.iter().filter(|w| w.1).map(|w| w.0).collect::<Vec<_>>();
+        let mut roots = [written(x), written(y)].concat();
+        roots.sort_unstable();
+        let mut domains: Vec<Domain> = vec![x.domain.clone(), y.domain.clone()];
+        domains.sort_by_key(|d| std::cmp::Reverse(d.len()));
+        domains.dedup();
+        if self.waits(a, b) || self.waits(b, a) {
+            return false;
+        }
+        let cx = Context { graph: self.graph, constants: self.constants, stored: &self.stored };
+        let Some(domain) = domains.iter().find(|d| self.fits(build(cx, &roots, d))) else { return false };
+        let is_inner = |v: &ValueId| {
+            !self.outputs.contains(v)
+                && self.readers.get(v).is_some_and(|who| who.iter().all(|&i| i == a || i == b))
+        };
+        let (inner, outer): (Vec<ValueId>, Vec<ValueId>) = roots.iter().copied().partition(is_inner);
+        let mut stored = self.stored.clone();
+        inner.iter().for_each(|v| stored[v.index()] = false);
+        let lean = build(Context { stored: &stored, ..cx }, &outer, domain);
+        let built = match lean {
+            Ok(built) => {
+                self.stored = stored;
+                built
+            }
+            // A value that is only read here, but not where it is computed, stays stored.
+            Err(_) => match build(cx, &roots, domain) {
+                Ok(built) => built,
+                Err(_) => return false,
+            },
+        };
+        for old in [a, b] {
+            let work = self.work[old].take().expect("alive");
+            for v in work.reads() {
+                self.readers.entry(v).or_default().retain(|&i| i != old);
+            }
+        }
+        let work = Work::Region(built);
+        work.reads().for_each(|v| self.readers.entry(v).or_default().push(self.work.len()));
+        self.work.push(Some(work));
+        true
+    }
+
+    fn fits(&self, built: Result<Built, Blocked>) -> bool {
+        built.is_ok_and(|b| b.args.len() <= MAX_ARGS && b.region.body.len() <= MAX_INSTRS)
+    }
+}

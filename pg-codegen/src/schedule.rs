@@ -1,0 +1,383 @@
+//! The schedule: launches in order, buffers with their places, kernels each once.
+//!
+//! State slots that the program overwrites are written in place where no launch can still need the old
+//! value, otherwise through a temporary that is copied at the end. It must never let a launch read a
+//! slot after it was overwritten.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet};
+
+use pg_ir::graph::{Graph, ValueId};
+use pg_ir::op::Op;
+use pg_ir::slot::Slot;
+use pg_ir::ty::DType;
+
+use crate::CodegenError;
+use crate::cost::{self, LaunchCost};
+use crate::emit::Context;
+use crate::fold::Constants;
+use crate::fuse::{Groups, Work};
+use crate::matmul;
+use crate::memory::{Lifetime, place};
+use crate::plan::{AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
+use crate::region::{ArgId, Instr, Region};
+use crate::text;
+
+/// Orders launches and lays out memory.
+pub(crate) fn plan(
+    program: &str,
+    graph: &Graph,
+    constants: &Constants,
+    groups: Groups,
+) -> Result<Plan, CodegenError> {
+    let cx = Context { graph, constants, stored: &groups.stored };
+    let mut order = Order::new(&groups.work);
+    let outputs = Outputs::choose(cx, &groups, &mut order);
+    let mut planner = Planner {
+        cx,
+        groups: &groups,
+        in_place: &outputs.in_place,
+        plan: Plan { program: program.into(), ..Plan::default() },
+        by_value: HashMap::new(),
+        by_slot: HashMap::new(),
+        by_kernel: HashMap::new(),
+    };
+    planner.save(&outputs)?;
+    for i in order.sorted() {
+        planner.launch(&groups.work[i])?;
+    }
+    planner.copy_out(&outputs)?;
+    Ok(planner.finish())
+}
+
+/// Which launch waits for which.
+struct Order {
+    /// By launch: those that wait for it.
+    next: Vec<Vec<usize>>,
+    /// Graph position of the last value that each launch writes.
+    position: Vec<usize>,
+    /// Launches that read, and the one that writes, each value.
+    readers: HashMap<ValueId, Vec<usize>>,
+    writer: HashMap<ValueId, usize>,
+}
+
+impl Order {
+    fn new(work: &[Work]) -> Self {
+        let mut order = Order {
+            next: vec![Vec::new(); work.len()],
+            position: work.iter().map(|w| w.writes().map(ValueId::index).max().unwrap_or(0)).collect(),
+            readers: HashMap::new(),
+            writer: HashMap::new(),
+        };
+        for (i, w) in work.iter().enumerate() {
+            order.writer.extend(w.writes().map(|v| (v, i)));
+            w.reads().for_each(|v| order.readers.entry(v).or_default().push(i));
+        }
+        for (value, &from) in &order.writer {
+            order.next[from].extend(order.readers.get(value).into_iter().flatten());
+        }
+        order.next.iter_mut().for_each(|n| n.sort_unstable());
+        order
+    }
+
+    fn reaches(&self, from: usize, to: usize) -> bool {
+        let mut seen = HashSet::from([from]);
+        let mut stack = vec![from];
+        while let Some(at) = stack.pop() {
+            if at == to {
+                return true;
+            }
+            stack.extend(self.next[at].iter().filter(|n| seen.insert(**n)));
+        }
+        false
+    }
+
+    /// Launches in an order that follows the graph's where there is a choice.
+    fn sorted(&self) -> Vec<usize> {
+        let mut waiting = vec![0; self.next.len()];
+        self.next.iter().flatten().for_each(|&n| waiting[n] += 1);
+        let mut ready: BinaryHeap<Reverse<(usize, usize)>> = BinaryHeap::new();
+        let at = |i: usize| Reverse((self.position[i], i));
+        ready.extend((0..waiting.len()).filter(|&i| waiting[i] == 0).map(at));
+        let mut sorted = Vec::with_capacity(waiting.len());
+        while let Some(Reverse((_, i))) = ready.pop() {
+            sorted.push(i);
+            for &n in &self.next[i] {
+                waiting[n] -= 1;
+                if waiting[n] == 0 {
+                    ready.push(at(n));
+                }
+            }
+        }
+        debug_assert_eq!(sorted.len(), waiting.len(), "launches wait for each other");
+        sorted
+    }
+}
+
+/// How results get into their slots.
+#[derive(Default)]
+struct Outputs {
+    /// Values that are computed in the slot's own buffer.
+    in_place: HashMap<ValueId, Slot>,
+    /// Values that are copied into a slot at the end.
+    copied: Vec<(ValueId, Slot)>,
+    /// Inputs to be saved before anything runs, because they are copied into another slot at the end
+    /// and their own is overwritten.
+    saved: Vec<ValueId>,
+}
+
+impl Outputs {
+    fn choose(cx: Context<'_>, groups: &Groups, order: &mut Order) -> Self {
+        let mut out = Outputs::default();
+        let sums: HashMap<ValueId, &Slot> =
+            groups.absorbed.values().filter_map(|a| Some((a.value, a.accumulate.as_ref()?))).collect();
+        let inputs: HashMap<&Slot, ValueId> = cx.graph.inputs().collect();
+        for output in &cx.graph.outputs {
+            let value = cx.buffer_of(output.value).expect("outputs are in memory");
+            if inputs.get(&output.slot) == Some(&value) {
+                continue;
+            }
+            let is_written = groups.stored[value.index()] && !out.in_place.contains_key(&value);
+            let is_its_sum = sums.get(&value).is_none_or(|slot| **slot == output.slot);
+            let old = inputs.get(&output.slot).copied();
+            if is_written && is_its_sum && old.is_none_or(|old| order.overwrite(&groups.work, value, old)) {
+                out.in_place.insert(value, output.slot.clone());
+            } else {
+                out.copied.push((value, output.slot.clone()));
+            }
+        }
+        let overwritten: HashSet<&Slot> = cx.graph.outputs.iter().map(|o| &o.slot).collect();
+        for (value, _) in &out.copied {
+            let is_lost = matches!(&cx.graph.producer(*value).op, Op::Input(s, _) if overwritten.contains(s));
+            if is_lost && !groups.stored[value.index()] && !out.saved.contains(value) {
+                out.saved.push(*value);
+            }
+        }
+        out
+    }
+}
+
+impl Order {
+    /// Makes the launch that writes `value` wait for all that read `old`, so that it can write into the
+    /// same buffer. Says no, and changes nothing, if it cannot.
+    fn overwrite(&mut self, work: &[Work], value: ValueId, old: ValueId) -> bool {
+        let writer = self.writer[&value];
+        let readers = self.readers.get(&old).cloned().unwrap_or_default();
+        let possible = readers.iter().all(|&r| {
+            if r == writer { reads_where_it_writes(&work[r], value, old) } else { !self.reaches(writer, r) }
+        });
+        if possible {
+            for r in readers.into_iter().filter(|&r| r != writer) {
+                if !self.next[r].contains(&writer) {
+                    self.next[r].push(writer);
+                }
+            }
+        }
+        possible
+    }
+}
+
+/// Whether a region reads `old` only at the index at which it then writes `value`.
+fn reads_where_it_writes(work: &Work, value: ValueId, old: ValueId) -> bool {
+    let Work::Region(built) = work else { return false };
+    let arg = |v, written| built.args.iter().position(|&a| a == (v, written)).map(|i| i as ArgId);
+    let (from, to) = (arg(old, false), arg(value, true));
+    let store = built.region.body.iter().enumerate().find_map(|(i, instr)| match instr {
+        Instr::Store { arg, at, .. } if Some(*arg) == to => Some((i, at)),
+        _ => None,
+    });
+    let Some((stored_at, store)) = store else { return false };
+    built.region.body.iter().enumerate().all(|(i, instr)| match instr {
+        Instr::Load { arg, map } if Some(*arg) == from => {
+            i < stored_at && map.at == *store && map.guards.is_empty()
+        }
+        Instr::Gather { arg, .. } => Some(*arg) != from,
+        _ => true,
+    })
+}
+
+struct Planner<'a> {
+    cx: Context<'a>,
+    groups: &'a Groups,
+    in_place: &'a HashMap<ValueId, Slot>,
+    plan: Plan,
+    by_value: HashMap<ValueId, BufferId>,
+    by_slot: HashMap<Slot, BufferId>,
+    by_kernel: HashMap<String, KernelId>,
+}
+
+impl Planner<'_> {
+    fn add_buffer(&mut self, dtype: DType, len: usize, place: Place, label: String) -> BufferId {
+        self.plan.buffers.push(Buffer { dtype, len, place, label });
+        BufferId(self.plan.buffers.len() as u32 - 1)
+    }
+
+    fn slot(&mut self, slot: &Slot, value: ValueId) -> Result<BufferId, CodegenError> {
+        let ty = self.cx.graph.ty(value).clone();
+        if let Some(&id) = self.by_slot.get(slot) {
+            let buffer = &self.plan.buffers[id.0 as usize];
+            if (buffer.dtype, buffer.len) != (ty.dtype, ty.len()) {
+                let why = format!("{slot} is read and written with different types, one of them {ty}");
+                return Err(CodegenError::at(self.cx.graph.producer(value), why));
+            }
+            return Ok(id);
+        }
+        let id = self.add_buffer(ty.dtype, ty.len(), Place::External(slot.clone()), ty.to_string());
+        self.by_slot.insert(slot.clone(), id);
+        Ok(id)
+    }
+
+    /// The buffer of a value in memory.
+    fn buffer(&mut self, value: ValueId) -> Result<BufferId, CodegenError> {
+        if let Some(&id) = self.by_value.get(&value) {
+            return Ok(id);
+        }
+        let (node, ty) = (self.cx.graph.producer(value), self.cx.graph.ty(value));
+        let why = self.groups.why.get(&value).copied().unwrap_or("known at compile time");
+        let label = text::label(self.cx.graph, value, why);
+        let id = if let Some(slot) = self.in_place.get(&value) {
+            self.slot(slot, value)?
+        } else if let Op::Input(slot, _) = &node.op {
+            self.slot(slot, value)?
+        } else if let Some(bits) = self.cx.constants.tables.get(&value) {
+            self.add_buffer(ty.dtype, ty.len(), Place::Constant(bits.clone()), label)
+        } else {
+            self.add_buffer(ty.dtype, ty.len(), Place::Temp { offset: 0 }, label)
+        };
+        self.by_value.insert(value, id);
+        Ok(id)
+    }
+
+    fn push(&mut self, kernel: Kernel, args: Vec<BufferId>, note: String, cost: LaunchCost) {
+        let next = KernelId(self.plan.kernels.len() as u32);
+        let id = *self.by_kernel.entry(format!("{kernel:?}")).or_insert(next);
+        if id == next {
+            self.plan.kernels.push(kernel);
+        }
+        self.plan.launches.push(Launch { kernel: id, args, note, flops: cost.flops, bytes: cost.bytes });
+    }
+
+    fn copy(&mut self, from: BufferId, to: BufferId, note: String) {
+        let buffer = &self.plan.buffers[from.0 as usize];
+        let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
+        self.push(Kernel::Copy { len: buffer.len }, vec![from, to], note, cost);
+    }
+
+    /// Copies inputs that would be lost before they are needed.
+    fn save(&mut self, outputs: &Outputs) -> Result<(), CodegenError> {
+        for &value in &outputs.saved {
+            let from = self.buffer(value)?;
+            let ty = self.cx.graph.ty(value);
+            let to =
+                self.add_buffer(ty.dtype, ty.len(), Place::Temp { offset: 0 }, format!("old value {ty}"));
+            self.copy(from, to, "saves a slot that is overwritten".into());
+        }
+        Ok(())
+    }
+
+    fn copy_out(&mut self, outputs: &Outputs) -> Result<(), CodegenError> {
+        for (value, slot) in &outputs.copied {
+            let from = match outputs.saved.iter().position(|v| v == value) {
+                // Saved values have the temporaries of the first launches.
+                Some(i) => self.plan.launches[i].args[1],
+                None => self.buffer(*value)?,
+            };
+            let to = self.slot(slot, *value)?;
+            self.copy(from, to, format!("writes {slot}"));
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, work: &Work) -> Result<(), CodegenError> {
+        let graph = self.cx.graph;
+        let (id, reads, writes) = match work {
+            Work::Region(built) => {
+                let buffers: Result<Vec<BufferId>, _> =
+                    built.args.iter().map(|&(v, _)| self.buffer(v)).collect();
+                let (region, args) = share_args(built.region.clone(), buffers?);
+                let lens: Vec<usize> = args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
+                let cost = cost::region(&region, &lens);
+                self.push(Kernel::Region(region), args, text::note(graph, &built.nodes), cost);
+                return Ok(());
+            }
+            Work::Opaque(id, reads, writes) => (*id, reads, writes),
+        };
+        let node = graph.node(id);
+        let results: Vec<_> = graph.result_types(node).into_iter().collect();
+        let types = graph.operand_types(node);
+        let whole = node.op.cost(&types, &results);
+        let mut cost = LaunchCost { flops: whole.flops, bytes: whole.bytes };
+        let args: Result<Vec<BufferId>, _> = reads.iter().chain(writes).map(|&v| self.buffer(v)).collect();
+        let shape = |scale: f64| {
+            let (q, k) = (types[0].shape(), types[1].shape());
+            let [batch, time, heads, dim] = [q[0], q[1], q[2], q[3]];
+            AttentionShape { batch, time, heads, kv_heads: k[2], dim, scale: scale as f32 }
+        };
+        let kernel = match &node.op {
+            Op::Dot(_) => {
+                let mut m = matmul::matmul(self.cx, node)
+                    .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
+                if let Some(absorbed) = self.groups.absorbed.get(&id) {
+                    (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
+                    cost.bytes += if m.accumulate { results[0].bytes() as f64 } else { 0.0 };
+                }
+                Kernel::Matmul(m)
+            }
+            Op::Attention { scale } => Kernel::Attention(shape(scale.get())),
+            Op::AttentionGrad { scale } => Kernel::AttentionGrad(shape(scale.get())),
+            &Op::ScatterAdd { rows } => {
+                let count = types[0].len();
+                Kernel::ScatterAdd { rows, width: types[1].len() / count, count }
+            }
+            _ => return Err(CodegenError::at(node, "no kernel family computes it")),
+        };
+        self.push(kernel, args?, text::note(graph, &[id]), cost);
+        Ok(())
+    }
+
+    /// Places temporaries.
+    fn finish(mut self) -> Plan {
+        let temporaries: Vec<usize> = (0..self.plan.buffers.len())
+            .filter(|&i| matches!(self.plan.buffers[i].place, Place::Temp { .. }))
+            .collect();
+        let uses = self.plan.uses();
+        let lifetime = |&i: &usize| {
+            let b = &self.plan.buffers[i];
+            let (first, last) = uses[i].unwrap_or((0, 0));
+            Lifetime { bytes: b.len * b.dtype.size(), first, last }
+        };
+        let lifetimes: Vec<Lifetime> = temporaries.iter().map(lifetime).collect();
+        let (offsets, arena) = place(&lifetimes);
+        for (i, offset) in temporaries.into_iter().zip(offsets) {
+            self.plan.buffers[i].place = Place::Temp { offset };
+        }
+        self.plan.arena_bytes = arena;
+        self.plan
+    }
+}
+
+/// Gives arguments that are one buffer one number: a slot that is read and overwritten.
+fn share_args(mut region: Region, buffers: Vec<BufferId>) -> (Region, Vec<BufferId>) {
+    let mut kept: Vec<BufferId> = Vec::new();
+    let mut dtypes = Vec::new();
+    let mut renamed: Vec<ArgId> = Vec::new();
+    for (buffer, dtype) in buffers.into_iter().zip(&region.args) {
+        let at = kept.iter().position(|b| *b == buffer).unwrap_or_else(|| {
+            kept.push(buffer);
+            dtypes.push(*dtype);
+            kept.len() - 1
+        });
+        renamed.push(at as ArgId);
+    }
+    for instr in &mut region.body {
+        match instr {
+            Instr::Load { arg, .. }
+            | Instr::Gather { arg, .. }
+            | Instr::Store { arg, .. }
+            | Instr::Accumulate { arg, .. } => *arg = renamed[*arg as usize],
+            _ => {}
+        }
+    }
+    region.args = dtypes;
+    (region, kept)
+}

@@ -1,0 +1,209 @@
+//! Plans for people: what each launch computes, in the model's terms, and where every buffer lies.
+//!
+//! The text is deterministic, so that plans can be compared as golden files.
+
+use std::fmt::{self, Write};
+
+use pg_ir::graph::{Graph, NodeId, ValueId};
+use pg_ir::op::Op;
+
+use crate::plan::{Kernel, Place, Plan};
+use crate::region::{Affine, IndexMap, Instr, Region};
+
+/// What a buffer holds: scope, op and type of the value, and why it is in memory.
+pub(crate) fn label(graph: &Graph, value: ValueId, why: &str) -> String {
+    let node = graph.producer(value);
+    let scope = if node.origin.scope.is_empty() { String::new() } else { format!("{} ", node.origin.scope) };
+    let backward = if node.origin.backward { "grad of " } else { "" };
+    let (name, ty) = (node.op.record().name, graph.ty(value));
+    format!("{backward}{scope}{name} {ty} at {}:{}: {why}", node.origin.loc.file, node.origin.loc.line)
+}
+
+/// What a launch computes: its ops, then the scopes and source lines that they come from.
+pub(crate) fn note(graph: &Graph, nodes: &[NodeId]) -> String {
+    let mut ops: Vec<(&str, usize)> = Vec::new();
+    let mut places: Vec<(String, Vec<String>)> = Vec::new();
+    for &id in nodes {
+        let node = graph.node(id);
+        if !node.op.is_view() && !matches!(node.op, Op::Const(..) | Op::Iota(_)) {
+            let name = node.op.record().name;
+            match ops.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, count)) => *count += 1,
+                None => ops.push((name, 1)),
+            }
+        }
+        let origin = &node.origin;
+        let scope = if origin.scope.is_empty() { "model" } else { &*origin.scope };
+        let place = format!("{}{scope}", if origin.backward { "grad of " } else { "" });
+        let line = format!("{}:{}", origin.loc.file, origin.loc.line);
+        match places.iter_mut().find(|(p, _)| *p == place) {
+            Some((_, lines)) if lines.contains(&line) => {}
+            Some((_, lines)) => lines.push(line),
+            None => places.push((place, vec![line])),
+        }
+    }
+    let mut out = String::new();
+    for (i, (name, count)) in ops.iter().enumerate() {
+        let times = if *count > 1 { format!("×{count}") } else { String::new() };
+        let _ = write!(out, "{}{name}{times}", if i > 0 { " " } else { "" });
+    }
+    for (i, (place, lines)) in places.iter().enumerate() {
+        let _ = write!(out, "{}{place} ({})", if i > 0 { ", " } else { " — " }, lines.join(" "));
+    }
+    out
+}
+
+impl Plan {
+    /// The first and last launch that uses each buffer.
+    pub fn uses(&self) -> Vec<Option<(usize, usize)>> {
+        let mut uses: Vec<Option<(usize, usize)>> = vec![None; self.buffers.len()];
+        for (i, launch) in self.launches.iter().enumerate() {
+            for arg in &launch.args {
+                let entry = &mut uses[arg.0 as usize];
+                *entry = Some((entry.map_or(i, |e| e.0), i));
+            }
+        }
+        uses
+    }
+
+    /// Floating point operations of one run.
+    pub fn flops(&self) -> f64 {
+        self.launches.iter().map(|l| l.flops).sum()
+    }
+
+    /// Bytes that one run reads and writes.
+    pub fn bytes(&self) -> f64 {
+        self.launches.iter().map(|l| l.bytes).sum()
+    }
+}
+
+impl Kernel {
+    /// Name of the family.
+    pub fn family(&self) -> &'static str {
+        match self {
+            Kernel::Region(_) => "region",
+            Kernel::Matmul(_) => "matmul",
+            Kernel::Attention(_) => "attention",
+            Kernel::AttentionGrad(_) => "attention_grad",
+            Kernel::ScatterAdd { .. } => "scatter_add",
+            Kernel::Copy { .. } => "copy",
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "program {}: {} launches of {} kernels, {:.3e} FLOP, {:.3e} bytes, arena {} bytes",
+            self.program,
+            self.launches.len(),
+            self.kernels.len(),
+            self.flops(),
+            self.bytes(),
+            self.arena_bytes
+        )?;
+        writeln!(f, "\nbuffers")?;
+        for (i, (b, uses)) in self.buffers.iter().zip(self.uses()).enumerate() {
+            let place = match &b.place {
+                Place::External(slot) => slot.to_string(),
+                Place::Temp { offset } => format!("arena+{offset}"),
+                Place::Constant(_) => "constant".into(),
+            };
+            let life = uses.map_or("unused".into(), |(first, last)| format!("#{first}..#{last}"));
+            writeln!(f, "  b{i} {} × {} {place} {life} {}", b.dtype, b.len, b.label)?;
+        }
+        writeln!(f, "\nlaunches")?;
+        for (i, l) in self.launches.iter().enumerate() {
+            let kernel = &self.kernels[l.kernel.0 as usize];
+            let args: Vec<String> = l.args.iter().map(|a| format!("b{}", a.0)).collect();
+            writeln!(
+                f,
+                "  #{i} k{} {}({}) {:.3e} FLOP {:.3e} bytes: {}",
+                l.kernel.0,
+                kernel.family(),
+                args.join(", "),
+                l.flops,
+                l.bytes,
+                l.note
+            )?;
+        }
+        writeln!(f, "\nkernels")?;
+        for (i, kernel) in self.kernels.iter().enumerate() {
+            match kernel {
+                Kernel::Region(region) => write!(f, "  k{i} {region}")?,
+                other => writeln!(f, "  k{i} {other:?}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kept, reduced) = self.rows.split_at(self.rows.len() - self.reduced);
+        write!(f, "region rows {kept:?}")?;
+        if self.reduced > 0 {
+            write!(f, " accumulating {reduced:?}")?;
+        }
+        writeln!(f, " lanes {} args {}", self.lanes, join(&self.args))?;
+        for (i, instr) in self.body.iter().enumerate() {
+            match instr {
+                Instr::Store { arg, value, at } => writeln!(f, "    a{arg}[{at}] = r{value}")?,
+                Instr::Accumulate { arg, value, kind, at } => {
+                    writeln!(f, "    a{arg}[{at}] = {kind:?} of r{value}")?
+                }
+                _ => writeln!(f, "    r{i} = {instr}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Instr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Instr::Load { arg, map } => write!(f, "a{arg}[{map}]"),
+            Instr::Gather { arg, row, stride, map } => write!(f, "a{arg}[{stride}·r{row} + {map}]"),
+            Instr::Const(v) => write!(f, "{v:?}"),
+            Instr::ConstInt(v) => write!(f, "{v}"),
+            Instr::Index(at) => write!(f, "{at}"),
+            Instr::Unary(g, a) => write!(f, "{g:?} r{a}"),
+            Instr::Binary(g, a, b) => write!(f, "{g:?} r{a} r{b}"),
+            Instr::Select(c, a, b) => write!(f, "r{c} ? r{a} : r{b}"),
+            Instr::Cast(dtype, a) => write!(f, "{dtype} r{a}"),
+            Instr::RowReduce(kind, a) => write!(f, "{kind:?} of lanes of r{a}"),
+            Instr::Lanes(perm, a) => write!(f, "r{a} in lanes {perm:?}"),
+            Instr::FakeQuant(grid, a) => write!(f, "r{a} on the grid ±{} {}", grid.clip, grid.rule),
+            Instr::Store { arg, value, at } => write!(f, "a{arg}[{at}] = r{value}"),
+            Instr::Accumulate { arg, value, kind, at } => write!(f, "a{arg}[{at}] = {kind:?} of r{value}"),
+        }
+    }
+}
+
+impl fmt::Display for IndexMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.at)?;
+        self.guards.iter().try_for_each(|g| write!(f, " if 0 ≤ {} < {}", g.expr, g.size))
+    }
+}
+
+/// Row axes are i0, i1, …; the lanes are l.
+impl fmt::Display for Affine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut terms = Vec::new();
+        let lane = self.strides.len() - 1;
+        for (axis, &stride) in self.strides.iter().enumerate().filter(|(_, s)| **s != 0) {
+            let name = if axis == lane { "l".into() } else { format!("i{axis}") };
+            terms.push(if stride == 1 { name } else { format!("{stride}{name}") });
+        }
+        if self.offset != 0 || terms.is_empty() {
+            terms.push(self.offset.to_string());
+        }
+        f.write_str(&terms.join(" + "))
+    }
+}
+
+fn join(items: &[impl fmt::Display]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,46 @@
+//! Source positions of our own. A `proc_macro2::Span` is thread-local and means nothing after the
+//! parse, so every span is converted while parsing.
+
+use std::sync::Arc;
+
+use crate::graph::Loc;
+
+/// A stretch of a source file. Lines and columns count from 1; the end is exclusive.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Span {
+    /// File name as the user gave it, or `std/NAME`.
+    pub file: Arc<str>,
+    /// Line and column of the first character.
+    pub start: (u32, u32),
+    /// Line and column just after the last character.
+    pub end: (u32, u32),
+}
+
+impl Span {
+    /// The location of `span` in `file`.
+    pub(crate) fn new(file: &Arc<str>, span: proc_macro2::Span) -> Self {
+        let (start, end) = (span.start(), span.end());
+        let pos = |p: proc_macro2::LineColumn| (p.line as u32, p.column as u32 + 1);
+        Span { file: file.clone(), start: pos(start), end: pos(end) }
+    }
+
+    /// The whole of something that has no text of its own, such as a command line argument.
+    pub fn whole(file: impl Into<Arc<str>>) -> Self {
+        Span { file: file.into(), start: (1, 1), end: (1, 1) }
+    }
+
+    /// From the start of `self` to the end of `other`.
+    pub fn to(&self, other: &Span) -> Span {
+        Span { file: self.file.clone(), start: self.start, end: other.end }
+    }
+
+    /// The first position.
+    pub fn loc(&self) -> Loc {
+        Loc { file: self.file.clone(), line: self.start.0, col: self.start.1 }
+    }
+
+    /// The span of one character at `loc`.
+    pub fn at(loc: &Loc) -> Self {
+        Span { file: loc.file.clone(), start: (loc.line, loc.col), end: (loc.line, loc.col + 1) }
+    }
+}

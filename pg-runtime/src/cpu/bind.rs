@@ -1,0 +1,240 @@
+//! From a plan's buffers to memory.
+
+use pg_codegen::plan::{Place, Plan};
+use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::DType;
+
+use super::aligned::Aligned;
+use super::error::{CpuError, Problem};
+use super::kernel::Compiled;
+use super::raw::Arg;
+use crate::state::{self, State};
+
+/// Where a buffer's memory comes from at each run.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// The call's data.
+    Data,
+    /// The state, at a place found when the state was first seen.
+    State,
+    /// Memory of the executor: results, scalars and constants.
+    Own(usize),
+    /// The arena, at a byte offset.
+    Arena(usize),
+}
+
+/// Memory of a plan's buffers.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    sources: Vec<Source>,
+    own: Vec<(Option<Slot>, Aligned)>,
+    arena: Aligned,
+    /// The state that `places` belong to.
+    state: Option<u64>,
+    places: Vec<Option<state::Place>>,
+    /// This run's memory, by buffer.
+    memory: Vec<Arg>,
+    /// The arguments of all launches, one after the other, and where each launch's begin.
+    args: Vec<Arg>,
+    starts: Vec<usize>,
+}
+
+pub(crate) fn launch_error(plan: &Plan, launch: usize, problem: Problem) -> CpuError {
+    let note = plan.launches.get(launch).map_or_else(String::new, |l| l.note.clone());
+    CpuError::Launch { program: plan.program.clone(), launch, note, problem }
+}
+
+impl Buffers {
+    pub(crate) fn new(plan: &Plan) -> Result<Self, CpuError> {
+        let mut own: Vec<(Option<Slot>, Aligned)> = Vec::new();
+        let mut sources = Vec::new();
+        for buffer in &plan.buffers {
+            let bad = |problem| {
+                let (program, label) = (plan.program.clone(), buffer.label.clone());
+                Err(CpuError::Buffer { program, label, problem })
+            };
+            let source = match &buffer.place {
+                Place::External(slot) => {
+                    let want = if slot.space == Space::Data { DType::I32 } else { DType::F32 };
+                    if buffer.dtype != want {
+                        return bad("data is int32; scalars, state and results are float32");
+                    }
+                    match slot.space {
+                        Space::Data => Source::Data,
+                        Space::Scalar | Space::Result => {
+                            // Two buffers of one slot are one memory.
+                            match own.iter().position(|(s, _)| s.as_ref() == Some(slot)) {
+                                Some(i) if own[i].1.len() == buffer.len => Source::Own(i),
+                                Some(_) => return bad("its slot has another buffer of another length"),
+                                None => {
+                                    own.push((Some(slot.clone()), Aligned::zeroed(buffer.len)));
+                                    Source::Own(own.len() - 1)
+                                }
+                            }
+                        }
+                        _ => Source::State,
+                    }
+                }
+                Place::Temp { offset } => {
+                    let end = offset.saturating_add(buffer.len.saturating_mul(buffer.dtype.size()));
+                    if offset % 64 != 0 || end > plan.arena_bytes {
+                        return bad("its place in the arena is unaligned or beyond the end");
+                    }
+                    Source::Arena(*offset)
+                }
+                Place::Constant(bits) => {
+                    if bits.len() != buffer.len {
+                        return bad("its constant has another length");
+                    }
+                    own.push((None, constant(bits, buffer.dtype)));
+                    Source::Own(own.len() - 1)
+                }
+            };
+            sources.push(source);
+        }
+        let mut starts = vec![0];
+        for launch in &plan.launches {
+            starts.push(starts[starts.len() - 1] + launch.args.len());
+        }
+        Ok(Buffers {
+            places: vec![None; sources.len()],
+            memory: Vec::with_capacity(sources.len()),
+            args: Vec::with_capacity(starts[starts.len() - 1]),
+            arena: Aligned::zeroed(plan.arena_bytes.div_ceil(4)),
+            state: None,
+            sources,
+            own,
+            starts,
+        })
+    }
+
+    /// Checks all launches with stand-in addresses: external buffers far apart, temporaries where they
+    /// will lie in the arena. What depends on where state lies is checked when a state is first bound.
+    pub(crate) fn check_launches(&self, plan: &Plan, kernels: &[Compiled]) -> Result<(), CpuError> {
+        const APART: usize = 1 << 44;
+        let stand_in = |i: usize| {
+            let address = match self.sources[i] {
+                Source::Arena(offset) => APART + offset,
+                _ => (i + 2) * APART,
+            };
+            let buffer = &plan.buffers[i];
+            Arg::new(std::ptr::without_provenance_mut(address), buffer.len, buffer.dtype)
+        };
+        let memory: Vec<Arg> = (0..plan.buffers.len()).map(stand_in).collect();
+        for (i, launch) in plan.launches.iter().enumerate() {
+            let error = |problem| launch_error(plan, i, problem);
+            let kernel = kernels.get(launch.kernel.0 as usize);
+            let kernel = kernel.ok_or_else(|| error(Problem::NoKernel(launch.kernel.0)))?;
+            if let Some(b) = launch.args.iter().find(|b| b.0 as usize >= memory.len()) {
+                return Err(error(Problem::NoBuffer(b.0)));
+            }
+            let args: Vec<Arg> = launch.args.iter().map(|b| memory[b.0 as usize]).collect();
+            kernel.check(&args).map_err(error)?;
+            let read_only = |&arg: &usize| match &plan.buffers[launch.args[arg].0 as usize].place {
+                Place::External(slot) => matches!(slot.space, Space::Data | Space::Scalar),
+                Place::Constant(_) => true,
+                Place::Temp { .. } => false,
+            };
+            if let Some(arg) = kernel.written().into_iter().find(read_only) {
+                return Err(error(Problem::ReadOnly { arg }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds this run's memory. Looks up state by name, and checks it, only if it is another state than
+    /// the last time.
+    pub(crate) fn bind(
+        &mut self,
+        plan: &Plan,
+        kernels: &[Compiled],
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+    ) -> Result<(), CpuError> {
+        let program = || plan.program.clone();
+        let fresh = self.state != Some(state.id());
+        self.state = None;
+        self.memory.clear();
+        for (i, buffer) in plan.buffers.iter().enumerate() {
+            let (pointer, len): (*mut u8, usize) = match (self.sources[i], &buffer.place) {
+                (Source::Data, Place::External(slot)) => {
+                    let found = data.iter().find(|(name, _)| *name == slot.name);
+                    let (_, ids) = found.ok_or_else(|| CpuError::NoInput { program: program(), slot: slot.clone() })?;
+                    // Never written: `check_launches` has seen to it.
+                    (ids.as_ptr().cast_mut().cast(), ids.len())
+                }
+                (Source::State, Place::External(slot)) => {
+                    let place = match self.places[i] {
+                        Some(place) if !fresh => place,
+                        _ => state.locate(slot).map_err(|error| CpuError::State { program: program(), error })?,
+                    };
+                    self.places[i] = Some(place);
+                    (state.pointer(place).cast(), place.len)
+                }
+                (Source::Own(own), place) => {
+                    let (_, memory) = &mut self.own[own];
+                    if let Place::External(slot @ Slot { space: Space::Scalar, .. }) = place {
+                        let found = scalars.iter().find(|(name, _)| *name == slot.name);
+                        let missing = || CpuError::NoInput { program: program(), slot: slot.clone() };
+                        memory.view_mut().fill(found.ok_or_else(missing)?.1);
+                    }
+                    (memory.as_mut_ptr().cast(), buffer.len)
+                }
+                (Source::Arena(offset), _) => {
+                    (self.arena.as_mut_ptr().cast::<u8>().wrapping_add(offset), buffer.len)
+                }
+                (Source::Data | Source::State, _) => unreachable!("only external buffers have these sources"),
+            };
+            if let (true, Place::External(slot)) = (len != buffer.len, &buffer.place) {
+                let (slot, want) = (slot.clone(), buffer.len);
+                return Err(CpuError::Length { program: program(), slot, want, have: len });
+            }
+            self.memory.push(Arg::new(pointer, buffer.len, buffer.dtype));
+        }
+        self.args.clear();
+        self.args.extend(plan.launches.iter().flat_map(|l| &l.args).map(|b| self.memory[b.0 as usize]));
+        if fresh {
+            // Two slots may be stretches of one bank: now it shows whether what is written overlaps.
+            for (i, launch) in plan.launches.iter().enumerate() {
+                let kernel = &kernels[launch.kernel.0 as usize];
+                kernel.check(self.args(i)).map_err(|problem| launch_error(plan, i, problem))?;
+            }
+        }
+        self.state = Some(state.id());
+        Ok(())
+    }
+
+    /// Arguments of a launch, once bound.
+    pub(crate) fn args(&self, launch: usize) -> &[Arg] {
+        &self.args[self.starts[launch]..self.starts[launch + 1]]
+    }
+
+    pub(crate) fn result(&self, name: &str) -> Option<&[f32]> {
+        let is_it = |slot: &Slot| slot.space == Space::Result && slot.name == name;
+        self.own.iter().find(|(slot, _)| slot.as_ref().is_some_and(is_it)).map(|(_, memory)| memory.view())
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        4 * (self.arena.len() + self.own.iter().map(|(_, m)| m.len()).sum::<usize>())
+    }
+}
+
+/// A constant in its stored form. Plans give float and integer bits, one word an element.
+fn constant(bits: &[u32], dtype: DType) -> Aligned {
+    let mut memory = Aligned::zeroed((bits.len() * dtype.size()).div_ceil(4));
+    match dtype {
+        DType::F32 | DType::I32 => memory.view_mut().copy_from_slice(bits),
+        DType::BF16 => {
+            let out: &mut [u16] = bytemuck::cast_slice_mut(memory.view_mut::<u32>());
+            out.iter_mut().zip(bits).for_each(|(o, b)| {
+                *o = (super::math::round_bf16(f32::from_bits(*b)).to_bits() >> 16) as u16;
+            });
+        }
+        DType::Bool => {
+            let out: &mut [u8] = bytemuck::cast_slice_mut(memory.view_mut::<u32>());
+            out.iter_mut().zip(bits).for_each(|(o, b)| *o = u8::from(*b != 0));
+        }
+    }
+    memory
+}

@@ -1,0 +1,108 @@
+//! Contractions, through the `gemm` crate.
+
+use gemm::Parallelism;
+use pg_codegen::plan::{MatrixView, Matmul};
+use pg_codegen::region::Affine;
+use pg_ir::ty::DType;
+
+use super::error::Problem;
+use super::parallel::parallel;
+use super::raw::Arg;
+use super::region::check::{Touch, check_touches, check_types, injective};
+
+/// Products below this many operations run side by side, one to a thread; larger ones use all threads
+/// each, unless there are enough of them to go round.
+const SMALL: usize = 1 << 26;
+const MANY: usize = 16;
+
+/// A matrix in memory: the pointer to its first element and its strides.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix {
+    pub(crate) ptr: *mut f32,
+    pub(crate) row: usize,
+    pub(crate) col: usize,
+}
+
+impl Matrix {
+    /// A row-major matrix in a slice that is only read.
+    pub(crate) fn of(slice: &[f32], row: usize) -> Self {
+        Matrix { ptr: slice.as_ptr().cast_mut(), row, col: 1 }
+    }
+
+    /// A row-major matrix in a slice that is written.
+    pub(crate) fn of_mut(slice: &mut [f32], row: usize) -> Self {
+        Matrix { ptr: slice.as_mut_ptr(), row, col: 1 }
+    }
+
+    /// The transpose.
+    pub(crate) fn t(self) -> Self {
+        Matrix { row: self.col, col: self.row, ..self }
+    }
+}
+
+/// c [m, n] = a [m, k] · b [k, n], plus the old c if `accumulate`.
+///
+/// # Safety
+/// All elements of the three matrices must be valid, and no other thread may write a or b or touch c.
+pub(crate) unsafe fn product(
+    [m, n, k]: [usize; 3],
+    a: Matrix,
+    b: Matrix,
+    c: Matrix,
+    accumulate: bool,
+    parallelism: Parallelism,
+) {
+    let s = |stride: usize| stride as isize;
+    // SAFETY: by the caller's promise.
+    unsafe {
+        gemm::gemm(
+            m, n, k, c.ptr, s(c.col), s(c.row), accumulate, a.ptr, s(a.col), s(a.row), b.ptr, s(b.col), s(b.row),
+            1.0f32, 1.0f32, false, false, false, parallelism,
+        );
+    }
+}
+
+/// Checks the arguments of a launch.
+pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
+    check_types(&[DType::F32; 3], args)?;
+    if [mm.batch, mm.m, mm.n, mm.k].contains(&0) {
+        return Err(Problem::Shape("a matrix is empty"));
+    }
+    // Over batch, m, n, k.
+    let map = |v: &MatrixView, m, n, k| Affine {
+        offset: v.offset as i64,
+        strides: [v.batch, m, n, k].map(|s: usize| s as i64).as_slice().into(),
+    };
+    let touch = |arg, write, at| Touch { arg, write, at, anywhere: false, dynamic: false, shared: true };
+    let c = map(&mm.c, mm.c.row, mm.c.col, 0);
+    let domain = [mm.batch, mm.m, mm.n, mm.k];
+    if !injective(&c, &domain[..3]) {
+        return Err(Problem::Shape("elements of the result overlap"));
+    }
+    let touches = [
+        touch(0, false, map(&mm.a, mm.a.row, 0, mm.a.col)),
+        touch(1, false, map(&mm.b, 0, mm.b.col, mm.b.row)),
+        touch(2, true, c),
+    ];
+    check_touches(&touches, &domain, args)
+}
+
+/// Runs on checked arguments. `gemm` gives the same bits for any number of threads.
+pub(crate) fn run(mm: &Matmul, args: &[Arg]) {
+    let &[a, b, c] = args else { unreachable!("checked") };
+    let one = |i: usize, parallelism| {
+        let matrix = |arg: Arg, v: &MatrixView| Matrix { ptr: arg.at(v.offset + i * v.batch), row: v.row, col: v.col };
+        // SAFETY: `check` has found every element inside its argument, those of c distinct and apart
+        // from a and b.
+        unsafe {
+            let (a, b, c) = (matrix(a, &mm.a), matrix(b, &mm.b), matrix(c, &mm.c));
+            product([mm.m, mm.n, mm.k], a, b, c, mm.accumulate, parallelism);
+        }
+    };
+    let work = 2 * mm.m * mm.n * mm.k;
+    if mm.batch > 1 && (work < SMALL || mm.batch >= MANY) {
+        parallel(mm.batch, work, |i| one(i, Parallelism::None));
+    } else {
+        (0..mm.batch).for_each(|i| one(i, Parallelism::Rayon(0)));
+    }
+}

@@ -1,0 +1,146 @@
+//! The CPU executor: runs plans on all cores, without fast paths that change the numbers.
+//!
+//! A [`CpuExecutor`] is made once for a plan: kernels are compiled, every argument of every launch is
+//! checked against what its kernel touches, and memory for temporaries and results is allocated. A run
+//! then only looks up pointers and launches; from the second on it allocates nothing. All work is cut by
+//! shapes alone and partial results are combined in order, so the bits are the same for any number of
+//! threads of the rayon pool that it runs in.
+
+pub(crate) mod aligned;
+mod attention;
+mod bind;
+mod error;
+mod kernel;
+mod math;
+mod matmul;
+mod parallel;
+mod raw;
+mod region;
+mod scatter;
+mod simd;
+mod workspace;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pg_codegen::plan::{Launch, Plan};
+
+pub use self::error::{CpuError, Problem};
+
+use self::bind::Buffers;
+use self::kernel::{Compiled, Machine};
+use crate::state::State;
+
+/// One launch of a run, when it has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed<'a> {
+    /// Position among the plan's launches.
+    pub index: usize,
+    /// The launch.
+    pub launch: &'a Launch,
+    /// When it began, from the start of the run.
+    pub start: Duration,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Runs one plan on the CPU.
+#[derive(Debug)]
+pub struct CpuExecutor {
+    plan: Arc<Plan>,
+    kernels: Vec<Compiled>,
+    buffers: Buffers,
+    machine: Machine,
+}
+
+impl CpuExecutor {
+    /// Compiles a plan's kernels and checks its launches.
+    pub fn new(plan: Arc<Plan>) -> Result<Self, CpuError> {
+        let mut machine = Machine::new();
+        let buffers = Buffers::new(&plan)?;
+        let compile = |(i, kernel)| {
+            // A kernel's own faults are reported at its first launch.
+            let launch = plan.launches.iter().position(|l| l.kernel.0 as usize == i).unwrap_or(0);
+            Compiled::new(kernel).map_err(|problem| bind::launch_error(&plan, launch, problem))
+        };
+        let kernels = plan.kernels.iter().enumerate().map(compile).collect::<Result<Vec<_>, _>>()?;
+        buffers.check_launches(&plan, &kernels)?;
+        kernels.iter().for_each(|k| k.reserve(&mut machine));
+        Ok(CpuExecutor { plan, kernels, buffers, machine })
+    }
+
+    /// The plan that it runs.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Runs the program once. `data` are token ids by name, `scalars` the run-time scalars; what the
+    /// program does not read is ignored.
+    pub fn run(
+        &mut self,
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+    ) -> Result<(), CpuError> {
+        self.run_with(state, data, scalars, None)
+    }
+
+    /// [`Self::run`], calling `observe` after each launch.
+    pub fn run_timed(
+        &mut self,
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+        observe: &mut (dyn FnMut(Timed<'_>) + Send),
+    ) -> Result<(), CpuError> {
+        self.run_with(state, data, scalars, Some(observe))
+    }
+
+    /// What the last run gave back under a name: `loss`, `nll`, `logits`, …
+    pub fn result(&self, name: &str) -> Option<&[f32]> {
+        self.buffers.result(name)
+    }
+
+    /// Bytes of temporaries, results and scratch memory.
+    pub fn bytes(&self) -> usize {
+        self.buffers.bytes() + self.machine.bytes()
+    }
+
+    fn run_with(
+        &mut self,
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+        observe: Option<&mut (dyn FnMut(Timed<'_>) + Send)>,
+    ) -> Result<(), CpuError> {
+        self.buffers.bind(&self.plan, &self.kernels, state, data, scalars)?;
+        if rayon::current_thread_index().is_some() {
+            self.launch_all(observe)
+        } else {
+            // Enter the pool once, not at every launch.
+            rayon::join(|| self.launch_all(observe), || ()).0
+        }
+    }
+
+    fn launch_all(&mut self, mut observe: Option<&mut (dyn FnMut(Timed<'_>) + Send)>) -> Result<(), CpuError> {
+        self.machine.allocate(rayon::current_num_threads());
+        let begin = Instant::now();
+        let outside = AtomicBool::new(false);
+        for (index, launch) in self.plan.launches.iter().enumerate() {
+            let start = observe.is_some().then(|| begin.elapsed());
+            let kernel = &self.kernels[launch.kernel.0 as usize];
+            kernel.run(self.buffers.args(index), &mut self.machine, &outside);
+            if outside.load(Ordering::Relaxed) {
+                return Err(CpuError::Index { program: self.plan.program.clone(), note: launch.note.clone() });
+            }
+            if let (Some(observe), Some(start)) = (&mut observe, start) {
+                observe(Timed { index, launch, start, duration: begin.elapsed() - start });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,303 @@
+//! Loads, gathers and stores: moving lines between arguments and registers.
+
+use std::ops::Range;
+
+use pg_codegen::region::{Affine, Guard, IndexMap};
+use pg_ir::ty::DType;
+use smallvec::SmallVec;
+
+use super::super::math;
+use super::super::raw::{Arg, Stored};
+use super::compile::Class;
+use super::lines::{Line, View, mask};
+
+/// An index outside an argument. Static maps cannot give it; ids and guarded maps can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Outside;
+
+/// A piece of a region's domain: whole rows, or a stretch of the lanes of some rows.
+#[derive(Clone, Debug)]
+pub(super) struct Block<'a> {
+    /// Sizes of the row axes.
+    pub(super) axes: &'a [usize],
+    /// Lanes of the whole region.
+    pub(super) all_lanes: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) lanes: Range<usize>,
+    /// Index of the first row.
+    first: SmallVec<[i64; 6]>,
+}
+
+impl<'a> Block<'a> {
+    pub(super) fn new(axes: &'a [usize], all_lanes: usize, rows: Range<usize>, lanes: Range<usize>) -> Self {
+        let mut first: SmallVec<[i64; 6]> = SmallVec::from_elem(0, axes.len());
+        let mut rest = rows.start;
+        for (index, &size) in first.iter_mut().zip(axes).rev() {
+            *index = (rest % size) as i64;
+            rest /= size;
+        }
+        Block { axes, all_lanes, rows, lanes, first }
+    }
+
+    /// Calls `f` with each row's position in the block and its index, for the first `count` rows.
+    fn each_row(&self, count: usize, mut f: impl FnMut(usize, &[i64])) {
+        let mut index = self.first.clone();
+        for row in 0..count {
+            f(row, &index);
+            for (i, &size) in index.iter_mut().zip(self.axes).rev() {
+                *i += 1;
+                if *i < size as i64 {
+                    break;
+                }
+                *i = 0;
+            }
+        }
+    }
+
+    /// Value of an index map at a row and at the block's first lane.
+    fn eval(&self, at: &Affine, index: &[i64]) -> i64 {
+        let (lane, rows) = at.strides.split_last().expect("maps have a lane stride");
+        let rows: i64 = rows.iter().zip(index).map(|(s, i)| s * i).sum();
+        at.offset + rows + lane * self.lanes.start as i64
+    }
+
+    /// The lanes of the block, counted from its first, on which all guards hold in a row.
+    fn inside(&self, guards: &[Guard], index: &[i64], lanes: usize) -> Range<usize> {
+        let (mut low, mut high) = (0, lanes as i64);
+        for guard in guards {
+            let base = self.eval(&guard.expr, index);
+            match *guard.expr.strides.last().expect("maps have a lane stride") {
+                0 if (0..guard.size).contains(&base) => {}
+                0 => return 0..0,
+                s if s > 0 => {
+                    low = low.max(ceil_div(-base, s));
+                    high = high.min(ceil_div(guard.size - base, s));
+                }
+                // base + s·lane ≥ 0 up to base / −s, and < size from there on.
+                s => {
+                    low = low.max((base - guard.size).div_euclid(-s) + 1);
+                    high = high.min(base.div_euclid(-s) + 1);
+                }
+            }
+        }
+        let low = low.clamp(0, lanes as i64);
+        low as usize..high.clamp(low, lanes as i64) as usize
+    }
+
+    /// Whether a dense map is one stretch of memory over the block.
+    fn is_stretch(&self) -> bool {
+        self.rows.len() == 1 || self.lanes.len() == self.all_lanes
+    }
+
+    fn lanes_of(&self, class: Class) -> usize {
+        if class.lane { self.lanes.len() } else { 1 }
+    }
+
+    fn rows_of(&self, class: Class) -> usize {
+        if class.row { self.rows.len() } else { 1 }
+    }
+}
+
+fn ceil_div(a: i64, b: i64) -> i64 {
+    -(-a).div_euclid(b)
+}
+
+/// Loads a register.
+pub(super) fn load(
+    out: &mut [u32],
+    class: Class,
+    arg: Arg,
+    map: &IndexMap,
+    dense: bool,
+    block: &Block<'_>,
+) -> Result<(), Outside> {
+    let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
+    let out = &mut out[..rows * lanes];
+    let stride = *map.at.strides.last().expect("maps have a lane stride");
+    if dense && class.row && class.lane && block.is_stretch() {
+        return read_line(out, arg, block.eval(&map.at, &block.first), 1);
+    }
+    let mut result = Ok(());
+    block.each_row(rows, |row, index| {
+        let line = &mut out[row * lanes..][..lanes];
+        let inside = block.inside(&map.guards, index, lanes);
+        line[..inside.start].fill(0);
+        line[inside.end..].fill(0);
+        let from = block.eval(&map.at, index) + stride * inside.start as i64;
+        result = result.and(read_line(&mut line[inside], arg, from, stride));
+    });
+    result
+}
+
+/// Loads a register from rows of a table, by the ids in another register.
+#[allow(clippy::too_many_arguments, reason = "the parts of one instruction")]
+pub(super) fn gather(
+    out: &mut [u32],
+    class: Class,
+    arg: Arg,
+    ids: View<'_>,
+    row_stride: i64,
+    map: &IndexMap,
+    block: &Block<'_>,
+) -> Result<(), Outside> {
+    let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
+    let out = &mut out[..rows * lanes];
+    let stride = *map.at.strides.last().expect("maps have a lane stride");
+    let mut result = Ok(());
+    block.each_row(rows, |row, index| {
+        let line = &mut out[row * lanes..][..lanes];
+        let inside = block.inside(&map.guards, index, lanes);
+        line[..inside.start].fill(0);
+        line[inside.end..].fill(0);
+        let from = block.eval(&map.at, index) + stride * inside.start as i64;
+        match ids.line::<i32>(row, lanes) {
+            Line::One(id) => {
+                let from = from + row_stride * i64::from(id);
+                result = result.and(read_line(&mut line[inside], arg, from, stride));
+            }
+            Line::Many(ids) => {
+                for (k, lane) in inside.enumerate() {
+                    let from = from + row_stride * i64::from(ids[lane]) + stride * k as i64;
+                    result = result.and(read_line(&mut line[lane..=lane], arg, from, 1));
+                }
+            }
+        }
+    });
+    result
+}
+
+/// The index map itself, as int32.
+pub(super) fn index(out: &mut [u32], class: Class, at: &Affine, block: &Block<'_>) {
+    let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
+    let stride = *at.strides.last().expect("maps have a lane stride");
+    let out = &mut out[..rows * lanes];
+    block.each_row(rows, |row, index| {
+        let base = block.eval(at, index);
+        for (lane, out) in out[row * lanes..][..lanes].iter_mut().enumerate() {
+            *out = (base + stride * lane as i64) as u32;
+        }
+    });
+}
+
+/// out[i] = arg[from + i · stride], widened to 32 bits.
+fn read_line(out: &mut [u32], arg: Arg, from: i64, stride: i64) -> Result<(), Outside> {
+    match arg.dtype() {
+        DType::F32 | DType::I32 => read_as::<u32>(out, arg, from, stride, |x| x),
+        DType::BF16 => read_as::<u16>(out, arg, from, stride, |x| u32::from(x) << 16),
+        DType::Bool => read_as::<u8>(out, arg, from, stride, |x| mask(x != 0)),
+    }
+}
+
+fn read_as<T: Stored>(
+    out: &mut [u32],
+    arg: Arg,
+    from: i64,
+    stride: i64,
+    widen: impl Fn(T) -> u32,
+) -> Result<(), Outside> {
+    let Some(reach) = out.len().checked_sub(1) else { return Ok(()) };
+    let reach = stride * reach as i64;
+    let (low, span) = (from + reach.min(0), reach.unsigned_abs() as usize + 1);
+    if !arg.holds(low, span) {
+        out.fill(0);
+        return Err(Outside);
+    }
+    // SAFETY: in bounds; no task writes what another reads (`check_touches`), and this one stores later.
+    let from = unsafe { arg.read::<T>(low as usize, span) };
+    let step = stride.unsigned_abs() as usize;
+    match stride {
+        0 => out.fill(widen(from[0])),
+        1 => out.iter_mut().zip(from).for_each(|(o, &x)| *o = widen(x)),
+        s if s > 0 => out.iter_mut().zip(from.iter().step_by(step)).for_each(|(o, &x)| *o = widen(x)),
+        _ => out.iter_mut().zip(from.iter().rev().step_by(step)).for_each(|(o, &x)| *o = widen(x)),
+    }
+    Ok(())
+}
+
+/// Stores a register. One element a row if the map has no lane stride; then only the block with the
+/// row's first lane does it.
+pub(super) fn store(value: View<'_>, arg: Arg, at: &Affine, dense: bool, block: &Block<'_>) {
+    let (rows, lanes) = (block.rows.len(), block.lanes.len());
+    let stride = *at.strides.last().expect("maps have a lane stride");
+    if stride == 0 && block.lanes.start > 0 {
+        return;
+    }
+    let count = if stride == 0 { 1 } else { lanes };
+    if dense && value.class == (Class { row: true, lane: true }) && block.is_stretch() {
+        let line = Line::Many(&value.bits[..rows * lanes]);
+        return write_line(line, rows * lanes, arg, block.eval(at, &block.first), 1);
+    }
+    block.each_row(rows, |row, index| {
+        write_line(value.line(row, lanes), count, arg, block.eval(at, index), stride);
+    });
+}
+
+/// arg[to + i · stride] = line[i], narrowed to the argument's type.
+fn write_line(line: Line<'_, u32>, count: usize, arg: Arg, to: i64, stride: i64) {
+    match arg.dtype() {
+        DType::F32 | DType::I32 => write_as::<u32>(line, count, arg, to, stride, |x| x),
+        DType::BF16 => write_as::<u16>(line, count, arg, to, stride, |x| {
+            (math::round_bf16(f32::from_bits(x)).to_bits() >> 16) as u16
+        }),
+        DType::Bool => write_as::<u8>(line, count, arg, to, stride, |x| (x & 1) as u8),
+    }
+}
+
+fn write_as<T: Stored>(
+    line: Line<'_, u32>,
+    count: usize,
+    arg: Arg,
+    to: i64,
+    stride: i64,
+    narrow: impl Fn(u32) -> T,
+) {
+    let reach = stride * (count as i64 - 1);
+    let (low, span) = (to + reach.min(0), reach.unsigned_abs() as usize + 1);
+    // SAFETY: in bounds and touched by no other task (`check_touches`). A strided line of one task may
+    // lie between those of others, so only the elements of the line itself may be borrowed.
+    let element = |i: usize| unsafe {
+        let at = low as usize + if stride < 0 { span - 1 - i * stride.unsigned_abs() as usize } else { i * stride as usize };
+        &mut arg.write::<T>(at, 1)[0]
+    };
+    match (line, stride) {
+        (Line::Many(x), 1) => {
+            // SAFETY: as above; the line is all of the span.
+            let out = unsafe { arg.write::<T>(low as usize, span) };
+            out.iter_mut().zip(x).for_each(|(o, &x)| *o = narrow(x));
+        }
+        (Line::One(x), 1) => {
+            // SAFETY: as above.
+            unsafe { arg.write::<T>(low as usize, span) }.fill(narrow(x));
+        }
+        (Line::Many(x), _) => x[..count].iter().enumerate().for_each(|(i, &x)| *element(i) = narrow(x)),
+        (Line::One(x), _) => (0..count).for_each(|i| *element(i) = narrow(x)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_give_the_lanes_that_satisfy_them() {
+        let axes = [3];
+        let block = Block::new(&axes, 20, 0..3, 2..15);
+        for lane_stride in [-3, -2, -1, 0, 1, 2, 5] {
+            for offset in -12..30 {
+                for size in [1, 4, 9] {
+                    let expr = Affine { offset, strides: [2, lane_stride].as_slice().into() };
+                    let guard = Guard { expr, size };
+                    block.each_row(3, |row, index| {
+                        let holds = |l: usize| {
+                            let e = offset + 2 * row as i64 + lane_stride * (l as i64 + 2);
+                            (0..size).contains(&e)
+                        };
+                        let want: Vec<usize> = (0..13).filter(|&l| holds(l)).collect();
+                        let got: Vec<usize> = block.inside(&[guard.clone()], index, 13).collect();
+                        assert_eq!(got, want, "{guard:?} row {row}");
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! An equal region over a simpler domain: no axes of size 1, neighbouring axes merged wherever every
+//! index map walks them as one, and a useful lane axis where the lowering gave one lane.
+//!
+//! Merging is what turns most element-wise regions into one long contiguous row, and most loads into a
+//! single copy per block.
+
+use pg_codegen::region::{Affine, Instr, Reg, Region};
+
+/// The canonical form of a checked region (see [`super::check`]).
+pub(super) fn canonical(region: &Region) -> Region {
+    let mut region = region.clone();
+    drop_unit_axes(&mut region);
+    merge_rows(&mut region);
+    if region.lanes == 1 {
+        give_lanes(&mut region);
+    }
+    merge_rows(&mut region);
+    if region.reduced == 0 && !region.body.iter().any(is_row_op) {
+        while let Some(&n) = region.rows.last() {
+            let inner = region.rows.len();
+            if !mergeable(&region, inner - 1, region.lanes) {
+                break;
+            }
+            region.rows.pop();
+            region.lanes *= n;
+            remove_axis(&mut region, inner - 1);
+        }
+    }
+    region
+}
+
+/// Whether an instruction combines or moves the lanes of a row.
+pub(super) fn is_row_op(instr: &Instr) -> bool {
+    matches!(instr, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..))
+}
+
+/// The index maps of an instruction.
+pub(super) fn affines(instr: &Instr) -> Vec<&Affine> {
+    match instr {
+        Instr::Load { map, .. } | Instr::Gather { map, .. } => {
+            std::iter::once(&map.at).chain(map.guards.iter().map(|g| &g.expr)).collect()
+        }
+        Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => vec![at],
+        _ => Vec::new(),
+    }
+}
+
+fn affines_mut(instr: &mut Instr) -> Vec<&mut Affine> {
+    match instr {
+        Instr::Load { map, .. } | Instr::Gather { map, .. } => {
+            std::iter::once(&mut map.at).chain(map.guards.iter_mut().map(|g| &mut g.expr)).collect()
+        }
+        Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => vec![at],
+        _ => Vec::new(),
+    }
+}
+
+/// The registers that an instruction reads.
+pub(super) fn operands_mut(instr: &mut Instr) -> Vec<&mut Reg> {
+    match instr {
+        Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => Vec::new(),
+        Instr::Gather { row: x, .. }
+        | Instr::Unary(_, x)
+        | Instr::Cast(_, x)
+        | Instr::RowReduce(_, x)
+        | Instr::Lanes(_, x)
+        | Instr::FakeQuant(_, x)
+        | Instr::Store { value: x, .. }
+        | Instr::Accumulate { value: x, .. } => vec![x],
+        Instr::Binary(_, a, b) => vec![a, b],
+        Instr::Select(c, a, b) => vec![c, a, b],
+    }
+}
+
+fn remove_axis(region: &mut Region, axis: usize) {
+    for affine in region.body.iter_mut().flat_map(affines_mut) {
+        affine.strides.remove(axis);
+    }
+}
+
+fn drop_unit_axes(region: &mut Region) {
+    for axis in (0..region.rows.len()).rev() {
+        if region.rows[axis] == 1 {
+            if axis >= region.rows.len() - region.reduced {
+                region.reduced -= 1;
+            }
+            region.rows.remove(axis);
+            remove_axis(region, axis);
+        }
+    }
+}
+
+/// Whether axes `outer` and `outer + 1` (of size `inner_size`) are one axis to every index map.
+fn mergeable(region: &Region, outer: usize, inner_size: usize) -> bool {
+    (region.body.iter().flat_map(affines))
+        .all(|a| a.strides[outer] == a.strides[outer + 1] * inner_size as i64)
+}
+
+fn merge_rows(region: &mut Region) {
+    for outer in (0..region.rows.len().saturating_sub(1)).rev() {
+        // Kept axes and reduced axes stay apart.
+        let boundary = region.rows.len() - region.reduced;
+        if outer + 1 != boundary && mergeable(region, outer, region.rows[outer + 1]) {
+            if outer >= boundary {
+                region.reduced -= 1;
+            }
+            let inner = region.rows.remove(outer + 1);
+            region.rows[outer] *= inner;
+            remove_axis(region, outer);
+        }
+    }
+}
+
+/// Rows of one lane would run one element at a time: their innermost axis becomes the lanes. If that is
+/// the only reduced axis, accumulating over it becomes reducing the row.
+fn give_lanes(region: &mut Region) {
+    let has_quant = region.body.iter().any(|i| matches!(i, Instr::FakeQuant(..)));
+    if region.rows.is_empty() || region.reduced > 1 || has_quant {
+        return;
+    }
+    let mut body: Vec<Instr> = Vec::with_capacity(region.body.len() + 1);
+    let mut renamed: Vec<Reg> = Vec::with_capacity(region.body.len());
+    for mut instr in std::mem::take(&mut region.body) {
+        for reg in operands_mut(&mut instr) {
+            *reg = renamed[*reg as usize];
+        }
+        match instr {
+            // Of one lane, these are the identity.
+            Instr::RowReduce(_, x) | Instr::Lanes(_, x) => renamed.push(x),
+            Instr::Accumulate { arg, value, kind, at } => {
+                renamed.push(body.len() as Reg);
+                body.push(Instr::RowReduce(kind, value));
+                body.push(Instr::Store { arg, value: body.len() as Reg - 1, at });
+            }
+            other => {
+                renamed.push(body.len() as Reg);
+                body.push(other);
+            }
+        }
+    }
+    region.body = body;
+    region.reduced = 0;
+    region.lanes = region.rows.pop().expect("checked above");
+    // The lane stride of a single lane means nothing.
+    let last = region.rows.len() + 1;
+    remove_axis(region, last);
+}

@@ -1,0 +1,240 @@
+//! What must hold of a region before it may run without further checks: that its program is well formed,
+//! that its index maps stay inside its arguments, and that no element is written while another task
+//! reads or writes it.
+
+use pg_codegen::region::{Affine, Instr, Region};
+use pg_ir::ty::DType;
+
+use super::super::error::Problem;
+use super::super::raw::Arg;
+use super::canonical::{affines, operands_mut};
+
+/// Checks everything about a region that does not need its arguments.
+pub(super) fn check(region: &Region) -> Result<(), Problem> {
+    if region.rows.contains(&0) || region.lanes == 0 {
+        return Err(Problem::Shape("the domain is empty"));
+    }
+    if region.reduced > region.rows.len() {
+        return Err(Problem::Shape("more reduced axes than axes"));
+    }
+    let rank = region.rows.len() + 1;
+    for (at, instr) in region.body.iter().enumerate() {
+        let bad = |problem| Err(Problem::Instr { at, problem });
+        if affines(instr).iter().any(|a| a.strides.len() != rank) {
+            return bad("an index map has not one stride per axis");
+        }
+        for reg in operands_mut(&mut instr.clone()) {
+            match region.body[..at].get(*reg as usize) {
+                None => return bad("an operand is not an earlier instruction"),
+                Some(Instr::Store { .. } | Instr::Accumulate { .. }) => {
+                    return bad("an operand is a store, which has no value");
+                }
+                Some(_) => {}
+            }
+        }
+        match instr {
+            Instr::Load { arg, .. } | Instr::Gather { arg, .. } if *arg as usize >= region.args.len() => {
+                return bad("no such argument");
+            }
+            Instr::Store { arg, at: to, .. } => {
+                if *arg as usize >= region.args.len() {
+                    return bad("no such argument");
+                }
+                let domain = domain(region);
+                // A lane stride of 0 stores one element a row; the value's class is checked with types.
+                let axes = if to.strides[rank - 1] == 0 { &domain[..rank - 1] } else { &domain[..] };
+                if !injective(to, axes) {
+                    return bad("two elements of the domain are stored to one place");
+                }
+            }
+            Instr::Accumulate { arg, at: to, .. } => {
+                if *arg as usize >= region.args.len() {
+                    return bad("no such argument");
+                }
+                let kept = region.rows.len() - region.reduced;
+                if to.strides[kept..rank - 1].iter().any(|&s| s != 0) {
+                    return bad("an accumulated result moves along a reduced axis");
+                }
+                let mut domain = domain(region);
+                domain[kept..rank - 1].fill(1);
+                let axes = if to.strides[rank - 1] == 0 { &domain[..rank - 1] } else { &domain[..] };
+                if !injective(to, axes) {
+                    return bad("two results are accumulated to one place");
+                }
+            }
+            Instr::Lanes(perm, _) => {
+                if perm.len() != region.lanes || perm.iter().any(|&p| p as usize >= region.lanes) {
+                    return bad("the lane permutation does not fit the lanes");
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn domain(region: &Region) -> Vec<usize> {
+    region.rows.iter().copied().chain([region.lanes]).collect()
+}
+
+/// Whether distinct indices give distinct values: sorted by size, each stride steps over everything that
+/// the smaller ones reach. True of every layout without overlap.
+pub(crate) fn injective(at: &Affine, axes: &[usize]) -> bool {
+    let mut steps: Vec<(i64, i64)> = (at.strides.iter().zip(axes))
+        .filter(|&(_, &n)| n > 1)
+        .map(|(s, &n)| (s.abs(), n as i64))
+        .collect();
+    steps.sort_unstable();
+    let mut reach = 0;
+    steps.iter().all(|&(stride, n)| {
+        let clear = stride > reach;
+        reach += stride * (n - 1);
+        clear
+    })
+}
+
+/// Least and greatest value of an index map over the domain. Exact.
+pub(super) fn interval(at: &Affine, domain: &[usize]) -> (i64, i64) {
+    at.strides.iter().zip(domain).fold((at.offset, at.offset), |(low, high), (&s, &n)| {
+        let reach = s * (n as i64 - 1);
+        (low + reach.min(0), high + reach.max(0))
+    })
+}
+
+/// One access of a region to an argument.
+#[derive(Clone, Debug)]
+pub(crate) struct Touch {
+    pub(crate) arg: usize,
+    pub(crate) write: bool,
+    pub(crate) at: Affine,
+    /// Gathers may touch anything.
+    pub(crate) anywhere: bool,
+    /// Guarded and gathered accesses are checked as they happen.
+    pub(crate) dynamic: bool,
+    /// The piece of a row that a task writes is not the piece that it reads: several tasks share a row,
+    /// and this access is the same for all of them.
+    pub(crate) shared: bool,
+}
+
+/// Checks the accesses of a region against its arguments.
+pub(crate) fn check_touches(touches: &[Touch], domain: &[usize], args: &[Arg]) -> Result<(), Problem> {
+    for t in touches.iter().filter(|t| !t.dynamic) {
+        let (first, last) = interval(&t.at, domain);
+        let len = args[t.arg].len();
+        if first < 0 || last >= len as i64 {
+            return Err(Problem::ArgRange { arg: t.arg, len, first, last });
+        }
+    }
+    for (i, w) in touches.iter().enumerate().filter(|(_, t)| t.write) {
+        for (j, r) in touches.iter().enumerate() {
+            // Each pair of writes once; a write does not conflict with itself.
+            if !(r.write && j <= i) && conflict(w, r, domain, args) {
+                return Err(Problem::Hazard { written: w.arg, read: r.arg });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn conflict(w: &Touch, r: &Touch, domain: &[usize], args: &[Arg]) -> bool {
+    let (wa, ra) = (&args[w.arg], &args[r.arg]);
+    let (wm, rm) = (wa.addresses(), ra.addresses());
+    if wm.end <= rm.start || rm.end <= wm.start {
+        return false;
+    }
+    let sizes_differ = wa.dtype().size() != ra.dtype().size();
+    let apart = rm.start as i64 - wm.start as i64;
+    let size = wa.dtype().size() as i64;
+    if r.anywhere || sizes_differ || apart % size != 0 {
+        return true;
+    }
+    // Both in elements from the start of the written argument.
+    let mut read = r.at.clone();
+    read.offset += apart / size;
+    if read == w.at {
+        return r.write || r.shared;
+    }
+    may_meet(&w.at, &read, domain)
+}
+
+/// Whether two index maps can have a value in common, each over the whole domain. May say yes wrongly.
+fn may_meet(a: &Affine, b: &Affine, domain: &[usize]) -> bool {
+    let gap = b.offset - a.offset;
+    let mut terms: Vec<(i64, i64)> = Vec::new(); // (stride, largest multiple), multiples from 0
+    let mut gap = gap;
+    for (sign, affine) in [(1, a), (-1, b)] {
+        for (&s, &n) in affine.strides.iter().zip(domain) {
+            let (s, n) = (sign * s, n as i64 - 1);
+            if s != 0 && n > 0 {
+                // Walked backwards, a negative stride is a positive one from another start.
+                if s < 0 {
+                    gap -= s * n;
+                }
+                terms.push((s.abs(), n));
+            }
+        }
+    }
+    terms.sort_unstable_by(|x, y| y.cmp(x));
+    let mut budget = 10_000;
+    reachable(gap, &terms, &mut budget)
+}
+
+/// Whether Σ stride · k = target for some 0 ≤ k ≤ most. Terms are sorted, widest stride first.
+fn reachable(target: i64, terms: &[(i64, i64)], budget: &mut u32) -> bool {
+    let Some((&(stride, most), rest)) = terms.split_first() else { return target == 0 };
+    if *budget == 0 {
+        return true;
+    }
+    *budget -= 1;
+    let reach: i64 = rest.iter().map(|(s, n)| s * n).sum();
+    let common = rest.iter().fold(stride, |g, (s, _)| gcd(g, *s));
+    if target % common != 0 {
+        return false;
+    }
+    let from = (target - reach).max(0).div_euclid(stride) + i64::from((target - reach).max(0) % stride != 0);
+    let to = target.div_euclid(stride).min(most);
+    (from..=to).any(|k| reachable(target - k * stride, rest, budget))
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Checks the number and element types of a launch's arguments.
+pub(crate) fn check_types(want: &[DType], args: &[Arg]) -> Result<(), Problem> {
+    if want.len() != args.len() {
+        return Err(Problem::ArgCount { want: want.len(), have: args.len() });
+    }
+    let wrong = (want.iter().zip(args).enumerate()).find(|(_, (want, arg))| **want != arg.dtype());
+    match wrong {
+        Some((arg, (&want, have))) => Err(Problem::ArgType { arg, want, have: have.dtype() }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn affine(offset: i64, strides: &[i64]) -> Affine {
+        Affine { offset, strides: strides.into() }
+    }
+
+    #[test]
+    fn layouts_without_overlap_are_injective() {
+        assert!(injective(&affine(3, &[12, 1, 4]), &[2, 4, 3]));
+        assert!(injective(&affine(9, &[-1]), &[10]));
+        assert!(!injective(&affine(0, &[2, 1]), &[4, 3]));
+        assert!(!injective(&affine(0, &[0, 1]), &[4, 3]));
+    }
+
+    #[test]
+    fn interleaved_halves_do_not_meet() {
+        let domain = [5, 4];
+        assert!(!may_meet(&affine(0, &[8, 1]), &affine(4, &[8, 1]), &domain));
+        assert!(may_meet(&affine(0, &[8, 1]), &affine(3, &[8, 1]), &domain));
+        assert!(!may_meet(&affine(0, &[2, 8]), &affine(1, &[2, 8]), &[4, 3]));
+        assert!(may_meet(&affine(19, &[-4, -1]), &affine(0, &[4, 1]), &domain));
+        assert!(!may_meet(&affine(0, &[4, 1]), &affine(20, &[4, 1]), &domain));
+    }
+}

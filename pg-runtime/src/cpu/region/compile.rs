@@ -1,0 +1,550 @@
+//! From a region to the steps that the interpreter runs: types, classes, slots, passes and block sizes.
+
+use pg_codegen::region::{Affine, IndexMap, Instr, Reg, Region};
+use pg_ir::op::{Binary, Reduction, Unary};
+use pg_ir::quant::Grid;
+use pg_ir::ty::DType;
+
+use super::super::error::Problem;
+use super::super::raw::Arg;
+use super::canonical::{canonical, is_row_op};
+use super::check::{Touch, check, check_touches, check_types, interval};
+
+/// Elements of a register in a block: with some ten live registers, a block is in the first and second
+/// level of cache.
+const BLOCK: usize = 2048;
+/// Rows up to this length are held whole; longer ones are cut where their program allows it.
+const WHOLE_ROW: usize = 16384;
+/// Blocks that a task runs one after the other.
+const BLOCKS_PER_TASK: usize = 8;
+/// Tasks that an accumulation is cut into, if it is long enough.
+const ACCUMULATE_TASKS: usize = 64;
+
+/// What a register varies with. One element, one for each row, one for each lane, or one for each pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Class {
+    pub(super) row: bool,
+    pub(super) lane: bool,
+}
+
+impl Class {
+    fn union(self, other: Class) -> Class {
+        Class { row: self.row || other.row, lane: self.lane || other.lane }
+    }
+
+    fn of(at: &Affine) -> Class {
+        let (lane, rows) = at.strides.split_last().expect("maps have a lane stride");
+        Class { row: rows.iter().any(|&s| s != 0), lane: *lane != 0 }
+    }
+
+    /// Elements of a register of this class in a block.
+    pub(super) fn len(self, rows: usize, lanes: usize) -> usize {
+        (if self.row { rows } else { 1 }) * (if self.lane { lanes } else { 1 })
+    }
+}
+
+/// Type of a register: 32 bits an element in all cases. Booleans are all ones or all zeros.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Float,
+    Int,
+    Bool,
+}
+
+impl Kind {
+    pub(super) fn of(dtype: DType) -> Kind {
+        match dtype {
+            DType::F32 | DType::BF16 => Kind::Float,
+            DType::I32 => Kind::Int,
+            DType::Bool => Kind::Bool,
+        }
+    }
+}
+
+/// A register.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Register {
+    pub(super) kind: Kind,
+    pub(super) class: Class,
+    pub(super) slot: usize,
+    /// Row reductions between it and the loads.
+    level: usize,
+}
+
+/// A stretch of lanes that a permutation moves as a whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Run {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) len: usize,
+}
+
+/// What the interpreter does for an instruction.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Load { arg: usize, map: IndexMap, dense: bool },
+    Gather { arg: usize, row: Reg, stride: i64, map: IndexMap },
+    Splat(u32),
+    Index(Affine),
+    Unary(Unary, Reg),
+    Binary(Binary, Reg, Reg),
+    Select(Reg, Reg, Reg),
+    Cast(DType, Reg),
+    /// The number counts the region's row reductions.
+    RowReduce(Reduction, Reg, usize),
+    Lanes(Vec<Run>, Reg),
+    FakeQuant(Grid, Reg),
+    Store { arg: usize, value: Reg, at: Affine, dense: bool },
+    Accumulate(usize),
+}
+
+/// A result that the rows of a region are combined into.
+#[derive(Clone, Debug)]
+pub(super) struct Accumulator {
+    pub(super) arg: usize,
+    pub(super) value: Reg,
+    pub(super) kind: Reduction,
+    pub(super) at: Affine,
+    /// Elements for each kept row: the lanes, or 1.
+    pub(super) width: usize,
+    /// Where they begin within a task's partial results.
+    pub(super) offset: usize,
+}
+
+/// A region ready to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(super) rows: Vec<usize>,
+    pub(super) kept: usize,
+    pub(super) reduced: usize,
+    pub(super) lanes: usize,
+    pub(super) registers: Vec<Register>,
+    pub(super) steps: Vec<Step>,
+    /// Steps whose results are the same for all rows: run once for each piece of the lanes.
+    pub(super) prologue: Vec<usize>,
+    /// Steps of each pass. More than one only if long rows are cut: a pass ends at row reductions.
+    pub(super) passes: Vec<Vec<usize>>,
+    /// Row reductions that each pass finds, by number.
+    pub(super) pass_reductions: Vec<Vec<(usize, Reduction)>>,
+    pub(super) accumulators: Vec<Accumulator>,
+    /// Rows of a block.
+    pub(super) block_rows: usize,
+    /// Lanes of a block.
+    pub(super) block_lanes: usize,
+    /// Rows of a task; never across kept rows if something is accumulated.
+    pub(super) task_rows: usize,
+    /// Blocks along the lanes that one task runs.
+    pub(super) task_lane_blocks: usize,
+    /// Row reductions in the program.
+    pub(super) reductions: usize,
+    pub(super) slots: usize,
+    types: Vec<DType>,
+    touches: Vec<Touch>,
+}
+
+impl Program {
+    /// Compiles a region.
+    pub(crate) fn new(region: &Region) -> Result<Program, Problem> {
+        check(region)?;
+        let region = canonical(region);
+        let mut builder = Builder { region: &region, registers: Vec::new(), steps: Vec::new() };
+        let mut accumulators = Vec::new();
+        let mut reductions = 0;
+        for (at, instr) in region.body.iter().enumerate() {
+            let bad = |problem| Problem::Instr { at, problem };
+            builder.add(instr, &mut accumulators, &mut reductions).map_err(bad)?;
+        }
+        let Builder { mut registers, steps, .. } = builder;
+
+        let row_op = region.body.iter().any(is_row_op);
+        let only_reduces = !region.body.iter().any(|i| matches!(i, Instr::Lanes(..) | Instr::FakeQuant(..)));
+        let cut_reductions =
+            row_op && only_reduces && accumulators.is_empty() && region.lanes > WHOLE_ROW;
+        let whole = row_op && !cut_reductions;
+        let block_lanes = if whole { region.lanes } else { region.lanes.min(BLOCK) };
+        let row_count = region.row_count();
+        let reduced: usize = region.rows[region.rows.len() - region.reduced..].iter().product();
+        let (kept, reduced) = if accumulators.is_empty() { (row_count, 1) } else { (row_count / reduced, reduced) };
+        let scope = if accumulators.is_empty() { row_count } else { reduced };
+        let block_rows = if cut_reductions { 1 } else { (BLOCK / block_lanes).clamp(1, scope) };
+        let lane_blocks = region.lanes.div_ceil(block_lanes);
+        let task_rows = if cut_reductions {
+            1
+        } else if accumulators.is_empty() {
+            block_rows * BLOCKS_PER_TASK.div_ceil(lane_blocks.min(BLOCKS_PER_TASK))
+        } else {
+            let pieces = ACCUMULATE_TASKS.div_ceil(kept * lane_blocks);
+            reduced.div_ceil(pieces).next_multiple_of(block_rows).max(2 * block_rows)
+        };
+        let task_lane_blocks = if accumulators.is_empty() { lane_blocks.min(BLOCKS_PER_TASK) } else { 1 };
+
+        let last = if cut_reductions { registers.iter().map(|r| r.level).max().unwrap_or(0) } else { 0 };
+        let mut passes: Vec<Vec<usize>> =
+            (0..=last).map(|pass| needed(&steps, &registers, &accumulators, pass, pass == last, cut_reductions)).collect();
+        let found = |(pass, steps_of): (usize, &Vec<usize>)| {
+            let reduction = |&i: &usize| match steps[i] {
+                Step::RowReduce(kind, _, number) if registers[i].level == pass + 1 => Some((number, kind)),
+                _ => None,
+            };
+            steps_of.iter().filter_map(reduction).collect()
+        };
+        let pass_reductions = passes.iter().enumerate().map(found).collect();
+        let mut prologue = Vec::new();
+        if !cut_reductions {
+            let invariant = |&i: &usize| {
+                !registers[i].class.row && !matches!(steps[i], Step::Store { .. } | Step::Accumulate(_))
+            };
+            prologue = passes[0].iter().copied().filter(invariant).collect();
+            passes[0].retain(|i| !invariant(i));
+        }
+        let slots = assign_slots(&steps, &mut registers, &accumulators, &prologue);
+        let mut program = Program {
+            rows: region.rows.clone(),
+            kept,
+            reduced,
+            lanes: region.lanes,
+            registers,
+            steps,
+            prologue,
+            passes,
+            pass_reductions,
+            accumulators,
+            block_rows,
+            block_lanes,
+            task_rows,
+            task_lane_blocks,
+            reductions,
+            slots,
+            types: region.args.clone(),
+            touches: Vec::new(),
+        };
+        program.touches = program.find_touches();
+        Ok(program)
+    }
+
+    /// Checks the arguments of a launch.
+    pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        check_types(&self.types, args)?;
+        check_touches(&self.touches, &self.domain(), args)
+    }
+
+    /// The arguments that are written.
+    pub(crate) fn written(&self) -> impl Iterator<Item = usize> {
+        self.touches.iter().filter(|t| t.write).map(|t| t.arg)
+    }
+
+    /// Elements of the scratch slots and of the partial results that running needs.
+    pub(crate) fn scratch(&self) -> ScratchSize {
+        let block = self.block_rows * self.block_lanes;
+        let (pieces, width) = (self.pieces(), self.partial_width());
+        let partials = if self.accumulators.is_empty() {
+            self.kept * self.reductions * (1 + if self.passes.len() > 1 { self.lane_tasks() } else { 0 })
+        } else {
+            self.kept * pieces * width
+        };
+        let accumulators = self.accumulators.len();
+        ScratchSize { slots: self.slots, accumulators, block, partials: if self.is_cut() { partials } else { 0 } }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.passes.len() > 1 || (!self.accumulators.is_empty() && self.pieces() > 1)
+    }
+
+    fn domain(&self) -> Vec<usize> {
+        self.rows.iter().copied().chain([self.lanes]).collect()
+    }
+
+    /// Row reductions between a step and the loads.
+    pub(super) fn level(&self, step: usize) -> usize {
+        self.registers[step].level
+    }
+
+    /// Pieces that the reduced rows of a kept row are cut into.
+    pub(super) fn pieces(&self) -> usize {
+        self.reduced.div_ceil(self.task_rows)
+    }
+
+    /// Partial results of one task of an accumulation.
+    pub(super) fn partial_width(&self) -> usize {
+        self.accumulators.iter().map(|a| a.width).sum()
+    }
+
+    /// Tasks along the lanes.
+    pub(super) fn lane_tasks(&self) -> usize {
+        self.lanes.div_ceil(self.block_lanes * self.task_lane_blocks)
+    }
+
+    fn find_touches(&self) -> Vec<Touch> {
+        let rows_are_shared = self.lanes > self.block_lanes;
+        let touch = |arg, write, at: &Affine| {
+            let shared = rows_are_shared && at.strides.last() == Some(&0);
+            Touch { arg, write, at: at.clone(), anywhere: false, dynamic: false, shared }
+        };
+        let mut touches = Vec::new();
+        for step in &self.steps {
+            match step {
+                Step::Load { arg, map, .. } => {
+                    let dynamic = !map.guards.is_empty();
+                    touches.push(Touch { dynamic, ..touch(*arg, false, &map.at) });
+                }
+                Step::Gather { arg, map, .. } => {
+                    let (dynamic, anywhere) = (true, true);
+                    touches.push(Touch { dynamic, anywhere, ..touch(*arg, false, &map.at) });
+                }
+                Step::Store { arg, at, .. } => touches.push(touch(*arg, true, at)),
+                Step::Accumulate(i) => {
+                    let a = &self.accumulators[*i];
+                    touches.push(touch(a.arg, true, &a.at));
+                }
+                _ => {}
+            }
+        }
+        touches
+    }
+}
+
+/// Memory that a program needs to run, in elements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ScratchSize {
+    /// Scratch slots for each thread.
+    pub(crate) slots: usize,
+    /// Running accumulations for each thread.
+    pub(crate) accumulators: usize,
+    /// Elements of a slot.
+    pub(crate) block: usize,
+    /// Elements of partial results, for all tasks together.
+    pub(crate) partials: usize,
+}
+
+struct Builder<'a> {
+    region: &'a Region,
+    registers: Vec<Register>,
+    steps: Vec<Step>,
+}
+
+impl Builder<'_> {
+    fn add(
+        &mut self,
+        instr: &Instr,
+        accumulators: &mut Vec<Accumulator>,
+        reductions: &mut usize,
+    ) -> Result<(), &'static str> {
+        let reg = |r: Reg| self.registers[r as usize];
+        let arg_kind = |arg: u32| Kind::of(self.region.args[arg as usize]);
+        let float = |r: Reg| {
+            if reg(r).kind == Kind::Float { Ok(reg(r)) } else { Err("the operand must be a float") }
+        };
+        let nothing = Register { kind: Kind::Float, class: Class::default(), slot: usize::MAX, level: 0 };
+        let (register, step) = match instr {
+            Instr::Load { arg, map } => {
+                let map = self.simplify(map);
+                let class = class_of(&map);
+                let dense = map.guards.is_empty() && self.is_dense(&map.at);
+                let register = Register { kind: arg_kind(*arg), class, ..nothing };
+                (register, Step::Load { arg: *arg as usize, map, dense })
+            }
+            Instr::Gather { arg, row, stride, map } => {
+                if reg(*row).kind != Kind::Int {
+                    return Err("the row index must be an integer");
+                }
+                let map = self.simplify(map);
+                let class = class_of(&map).union(reg(*row).class);
+                let register = Register { kind: arg_kind(*arg), class, ..reg(*row) };
+                (register, Step::Gather { arg: *arg as usize, row: *row, stride: *stride, map })
+            }
+            Instr::Const(value) => (nothing, Step::Splat(value.to_bits())),
+            Instr::ConstInt(value) => (Register { kind: Kind::Int, ..nothing }, Step::Splat(*value as u32)),
+            Instr::Index(at) => {
+                (Register { kind: Kind::Int, class: Class::of(at), ..nothing }, Step::Index(at.clone()))
+            }
+            Instr::Unary(f, x) => (float(*x)?, Step::Unary(*f, *x)),
+            Instr::Binary(f, a, b) => {
+                let (x, y) = (reg(*a), reg(*b));
+                if x.kind != y.kind {
+                    return Err("the operands are of different types");
+                }
+                let ok = match f {
+                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Gt => x.kind != Kind::Bool,
+                    Binary::Div => x.kind == Kind::Float,
+                    Binary::Rem => x.kind == Kind::Int,
+                    Binary::Xor => x.kind != Kind::Float,
+                    Binary::Eq => true,
+                };
+                if !ok {
+                    return Err("the function does not take operands of this type");
+                }
+                let kind = if matches!(f, Binary::Gt | Binary::Eq) { Kind::Bool } else { x.kind };
+                (Register { kind, ..join(x, y) }, Step::Binary(*f, *a, *b))
+            }
+            Instr::Select(c, a, b) => {
+                if reg(*c).kind != Kind::Bool || reg(*a).kind != reg(*b).kind {
+                    return Err("a selection takes a boolean and two values of one type");
+                }
+                let register = Register { kind: reg(*a).kind, ..join(reg(*c), join(reg(*a), reg(*b))) };
+                (register, Step::Select(*c, *a, *b))
+            }
+            Instr::Cast(to, x) => (Register { kind: Kind::of(*to), ..reg(*x) }, Step::Cast(*to, *x)),
+            Instr::RowReduce(kind, x) => {
+                let x_reg = float(*x)?;
+                let class = Class { lane: false, ..x_reg.class };
+                *reductions += 1;
+                let register = Register { class, level: x_reg.level + 1, ..x_reg };
+                (register, Step::RowReduce(*kind, *x, *reductions - 1))
+            }
+            Instr::Lanes(perm, x) => (reg(*x), Step::Lanes(runs(perm), *x)),
+            Instr::FakeQuant(grid, x) => (float(*x)?, Step::FakeQuant(*grid, *x)),
+            Instr::Store { arg, value, at } => {
+                if reg(*value).kind != arg_kind(*arg) {
+                    return Err("the stored value is not of the argument's type");
+                }
+                if reg(*value).class.lane && self.region.lanes > 1 && at.strides.last() == Some(&0) {
+                    return Err("a whole row is stored to one element");
+                }
+                let step = Step::Store { arg: *arg as usize, value: *value, at: at.clone(), dense: self.is_dense(at) };
+                (Register { level: reg(*value).level, ..nothing }, step)
+            }
+            Instr::Accumulate { arg, value, kind, at } => {
+                let x = float(*value)?;
+                if self.region.args[*arg as usize] != DType::F32 {
+                    return Err("accumulated results are float32");
+                }
+                let wide = at.strides.last() != Some(&0);
+                if x.class.lane && !wide && self.region.lanes > 1 {
+                    return Err("a whole row is accumulated to one element");
+                }
+                let width = if wide { self.region.lanes } else { 1 };
+                let offset = accumulators.iter().map(|a: &Accumulator| a.width).sum();
+                let (arg, at) = (*arg as usize, at.clone());
+                accumulators.push(Accumulator { arg, value: *value, kind: *kind, at, width, offset });
+                (nothing, Step::Accumulate(accumulators.len() - 1))
+            }
+        };
+        self.registers.push(register);
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// The same map without the guards that always hold.
+    fn simplify(&self, map: &IndexMap) -> IndexMap {
+        let domain: Vec<usize> = self.region.rows.iter().copied().chain([self.region.lanes]).collect();
+        let mut map = map.clone();
+        map.guards.retain(|g| {
+            let (low, high) = interval(&g.expr, &domain);
+            low < 0 || high >= g.size
+        });
+        map
+    }
+
+    /// Whether the map walks the domain in row-major order without gaps.
+    fn is_dense(&self, at: &Affine) -> bool {
+        let mut step = 1;
+        let sizes = self.region.rows.iter().chain([&self.region.lanes]).rev();
+        at.strides.iter().rev().zip(sizes).all(|(&s, &n)| {
+            let fits = s == step || n == 1;
+            step *= n as i64;
+            fits
+        })
+    }
+}
+
+fn join(a: Register, b: Register) -> Register {
+    Register { class: a.class.union(b.class), level: a.level.max(b.level), ..a }
+}
+
+fn class_of(map: &IndexMap) -> Class {
+    map.guards.iter().fold(Class::of(&map.at), |c, g| c.union(Class::of(&g.expr)))
+}
+
+/// A permutation as stretches of consecutive lanes.
+fn runs(perm: &[u32]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (to, &from) in perm.iter().enumerate() {
+        let from = from as usize;
+        match runs.last_mut() {
+            Some(run) if run.from + run.len == from => run.len += 1,
+            _ => runs.push(Run { from, to, len: 1 }),
+        }
+    }
+    runs
+}
+
+/// The registers that a step reads.
+fn reads(step: &Step, accumulators: &[Accumulator]) -> Vec<usize> {
+    let regs: Vec<Reg> = match step {
+        Step::Load { .. } | Step::Splat(_) | Step::Index(_) => vec![],
+        Step::Gather { row: x, .. }
+        | Step::Unary(_, x)
+        | Step::Cast(_, x)
+        | Step::RowReduce(_, x, _)
+        | Step::Lanes(_, x)
+        | Step::FakeQuant(_, x)
+        | Step::Store { value: x, .. } => vec![*x],
+        Step::Binary(_, a, b) => vec![*a, *b],
+        Step::Select(c, a, b) => vec![*c, *a, *b],
+        Step::Accumulate(i) => vec![accumulators[*i].value],
+    };
+    regs.into_iter().map(|r| r as usize).collect()
+}
+
+/// Steps that a pass needs: what leads to the row reductions that it computes, or, in the last pass, to
+/// the stores. Row reductions of earlier passes are known. All stores wait for the last pass, so that a
+/// pass can load again what an earlier one loaded, even where the region writes in place.
+fn needed(
+    steps: &[Step],
+    registers: &[Register],
+    accumulators: &[Accumulator],
+    pass: usize,
+    last: bool,
+    cut: bool,
+) -> Vec<usize> {
+    let mut used = vec![false; steps.len()];
+    for i in (0..steps.len()).rev() {
+        let reduces = matches!(steps[i], Step::RowReduce(..));
+        let known = cut && reduces && registers[i].level <= pass;
+        let goal = match steps[i] {
+            Step::Store { .. } | Step::Accumulate(_) => last,
+            Step::RowReduce(..) => cut && registers[i].level == pass + 1,
+            _ => false,
+        };
+        used[i] |= goal;
+        if used[i] && !known {
+            reads(&steps[i], accumulators).into_iter().for_each(|r| used[r] = true);
+        }
+    }
+    (0..steps.len()).filter(|&i| used[i]).collect()
+}
+
+/// Gives registers slots: one is free again when its last reader has run. Results never share a slot
+/// with their operands, so that every loop has distinct inputs and output. What the prologue computes
+/// keeps its slot.
+fn assign_slots(
+    steps: &[Step],
+    registers: &mut [Register],
+    accumulators: &[Accumulator],
+    prologue: &[usize],
+) -> usize {
+    let mut last_read = vec![0; steps.len()];
+    for (i, step) in steps.iter().enumerate() {
+        reads(step, accumulators).into_iter().for_each(|r| last_read[r] = i);
+    }
+    let mut free: Vec<usize> = Vec::new();
+    let mut count = 0;
+    for &i in prologue {
+        registers[i].slot = count;
+        count += 1;
+    }
+    for (i, step) in steps.iter().enumerate() {
+        let stores = matches!(step, Step::Store { .. } | Step::Accumulate(_));
+        if !stores && !prologue.contains(&i) {
+            registers[i].slot = free.pop().unwrap_or_else(|| {
+                count += 1;
+                count - 1
+            });
+        }
+        let mut done = reads(step, accumulators);
+        done.sort_unstable();
+        done.dedup();
+        free.extend(done.into_iter().filter(|&r| last_read[r] == i && !prologue.contains(&r)).map(|r| registers[r].slot));
+    }
+    count
+}

@@ -1,0 +1,194 @@
+//! Runs the steps of a program on one block.
+
+use std::ops::Range;
+
+use pg_ir::op::Reduction;
+use pg_ir::ty::DType;
+
+use super::super::aligned::Aligned;
+use super::super::math;
+use super::super::raw::Arg;
+use super::super::simd::Isa;
+use super::access::{self, Block, Outside};
+use super::compile::{Class, Kind, Program, Run, Step};
+use super::lines::{
+    AccumulateKernel, BinaryKernel, Convert, ConvertKernel, Line, ReduceKernel, SelectKernel, Shape, UnaryKernel,
+    View, identity,
+};
+
+/// Memory of one thread.
+#[derive(Debug, Default)]
+pub(super) struct ThreadScratch {
+    /// Registers.
+    pub(super) slots: Vec<Aligned>,
+    /// Running accumulations of the current task.
+    pub(super) accumulators: Vec<Aligned>,
+}
+
+/// What a pass over pieces of long rows knows of their reductions.
+#[derive(Clone, Copy)]
+pub(super) struct Reductions<'a> {
+    /// By row and number of the reduction.
+    pub(super) known: &'a [f32],
+    pub(super) pass: usize,
+}
+
+/// The interpreter of one task.
+pub(super) struct Interpreter<'a> {
+    pub(super) program: &'a Program,
+    pub(super) args: &'a [Arg],
+    pub(super) isa: Isa,
+    pub(super) scratch: &'a mut ThreadScratch,
+    /// `None` if rows are whole.
+    pub(super) reductions: Option<Reductions<'a>>,
+    /// Where the reductions of the current pass collect, by number.
+    pub(super) results: &'a mut [f32],
+}
+
+impl<'a> Interpreter<'a> {
+    /// Runs steps on a block.
+    pub(super) fn run(&mut self, steps: &[usize], block: &Block<'a>) -> Result<(), Outside> {
+        for &step in steps {
+            self.step(step, block)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn block(&self, rows: Range<usize>, lanes: Range<usize>) -> Block<'a> {
+        Block::new(&self.program.rows, self.program.lanes, rows, lanes)
+    }
+
+    /// Empties the accumulators.
+    pub(super) fn reset(&mut self) {
+        for (a, memory) in self.program.accumulators.iter().zip(&mut self.scratch.accumulators) {
+            memory.view_mut()[..a.width.min(self.program.block_lanes)].fill(identity(a.kind));
+        }
+    }
+
+    fn step(&mut self, step: usize, block: &Block<'a>) -> Result<(), Outside> {
+        let program = self.program;
+        match &program.steps[step] {
+            Step::Store { arg, value, at, dense } => {
+                access::store(self.view(*value), self.args[*arg], at, *dense, block);
+                return Ok(());
+            }
+            Step::Accumulate(i) => {
+                self.accumulate(*i, block);
+                return Ok(());
+            }
+            _ => {}
+        }
+        let register = program.registers[step];
+        // Taken out of its place, so that the operands can be borrowed beside it.
+        let mut memory = std::mem::take(&mut self.scratch.slots[register.slot]);
+        let result = self.compute(step, register.class, memory.view_mut(), block);
+        if let (Some(r), Step::RowReduce(kind, _, number)) = (self.reductions, &program.steps[step])
+            && program.level(step) > r.pass
+        {
+            let piece = memory.view::<f32>()[0];
+            let result = &mut self.results[*number];
+            *result = match kind {
+                Reduction::Sum => *result + piece,
+                Reduction::Max => math::max(*result, piece),
+            };
+        }
+        self.scratch.slots[register.slot] = memory;
+        result
+    }
+
+    fn view(&self, reg: u32) -> View<'_> {
+        let register = self.program.registers[reg as usize];
+        View { bits: self.scratch.slots[register.slot].view(), class: register.class }
+    }
+
+    fn compute(&self, step: usize, class: Class, out: &mut [u32], block: &Block<'a>) -> Result<(), Outside> {
+        let (rows, lanes) = (block.rows.len(), block.lanes.len());
+        let shape = Shape { class, rows, lanes };
+        match &self.program.steps[step] {
+            Step::Load { arg, map, dense } => {
+                return access::load(out, class, self.args[*arg], map, *dense, block);
+            }
+            Step::Gather { arg, row, stride, map } => {
+                return access::gather(out, class, self.args[*arg], self.view(*row), *stride, map, block);
+            }
+            Step::Splat(bits) => out[0] = *bits,
+            Step::Index(at) => access::index(out, class, at, block),
+            Step::Unary(f, x) => self.isa.run(UnaryKernel { f: Some(*f), shape, out, x: self.view(*x) }),
+            Step::Binary(f, a, b) => {
+                let float = self.program.registers[*a as usize].kind == Kind::Float;
+                self.isa.run(BinaryKernel { f: *f, float, shape, out, operands: [self.view(*a), self.view(*b)] });
+            }
+            Step::Select(c, a, b) => {
+                self.isa.run(SelectKernel { shape, out, operands: [self.view(*c), self.view(*a), self.view(*b)] });
+            }
+            Step::Cast(to, x) => self.cast(*to, *x, shape, out),
+            Step::RowReduce(kind, x, number) => {
+                let out: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..shape.len()]);
+                match self.reductions {
+                    Some(r) if self.program.level(step) <= r.pass => {
+                        out[0] = r.known[block.rows.start * self.program.reductions + number];
+                    }
+                    _ => self.isa.run(ReduceKernel { kind: *kind, lanes, out, x: self.view(*x) }),
+                }
+            }
+            Step::Lanes(runs, x) => permute(runs, self.view(*x), shape, out),
+            Step::FakeQuant(grid, x) => {
+                let x = self.view(*x);
+                let out: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..shape.len()]);
+                let x: &[f32] = bytemuck::cast_slice(&x.bits[..shape.len()]);
+                // A row that is one value throughout is quantised as that value.
+                let width = if class.lane { lanes } else { 1 };
+                for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+                    grid.fake_quantize_row(x, out);
+                }
+            }
+            Step::Store { .. } | Step::Accumulate(_) => unreachable!("stores compute nothing"),
+        }
+        Ok(())
+    }
+
+    fn cast(&self, to: DType, x: u32, shape: Shape, out: &mut [u32]) {
+        let from = self.program.registers[x as usize].kind;
+        let x = self.view(x);
+        let convert = match (from, to) {
+            (Kind::Float, DType::BF16) => return self.isa.run(UnaryKernel { f: None, shape, out, x }),
+            (Kind::Float, DType::F32) | (Kind::Int, DType::I32) | (Kind::Bool, DType::Bool) => Convert::Copy,
+            (Kind::Float, DType::I32) => Convert::FloatToInt,
+            (Kind::Float, DType::Bool) => Convert::FloatToBool,
+            (Kind::Int, DType::F32 | DType::BF16) => Convert::IntToFloat,
+            (Kind::Int, DType::Bool) => Convert::IntToBool,
+            (Kind::Bool, DType::F32 | DType::BF16) => Convert::BoolToFloat,
+            (Kind::Bool, DType::I32) => Convert::BoolToInt,
+        };
+        self.isa.run(ConvertKernel { convert, shape, out, x });
+        if (from, to) == (Kind::Int, DType::BF16) {
+            for bits in &mut out[..shape.len()] {
+                *bits = math::round_bf16(f32::from_bits(*bits)).to_bits();
+            }
+        }
+    }
+
+    fn accumulate(&mut self, i: usize, block: &Block<'a>) {
+        let a = &self.program.accumulators[i];
+        let (rows, lanes) = (block.rows.len(), block.lanes.len());
+        let mut memory = std::mem::take(&mut self.scratch.accumulators[i]);
+        let width = if a.width == 1 { 1 } else { lanes };
+        let into = &mut memory.view_mut()[..width];
+        self.isa.run(AccumulateKernel { kind: a.kind, rows, lanes, into, x: self.view(a.value) });
+        self.scratch.accumulators[i] = memory;
+    }
+}
+
+fn permute(runs: &[Run], x: View<'_>, shape: Shape, out: &mut [u32]) {
+    if !shape.class.lane {
+        out[..shape.len()].copy_from_slice(&x.bits[..shape.len()]);
+        return;
+    }
+    let lanes = shape.lanes;
+    for (row, out) in out[..shape.len()].chunks_exact_mut(lanes).enumerate() {
+        let Line::Many(x) = x.line::<u32>(row, lanes) else { unreachable!("of the operand's class") };
+        for run in runs {
+            out[run.to..run.to + run.len].copy_from_slice(&x[run.from..run.from + run.len]);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! The element-wise loops. Each is a [`Kernel`], so compiled for every instruction set; the innermost
+//! loops run over slices of equal length or one slice and a constant, which is what vectorises.
+
+use pg_ir::op::{Binary, Reduction, Unary};
+
+use super::super::aligned::Element;
+use super::super::math;
+use super::super::simd::Kernel;
+use super::compile::Class;
+
+/// A row of a register: its lanes, or one value for all of them.
+#[derive(Clone, Copy)]
+pub(super) enum Line<'a, T> {
+    Many(&'a [T]),
+    One(T),
+}
+
+/// A register of a block.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) bits: &'a [u32],
+    pub(super) class: Class,
+}
+
+impl<'a> View<'a> {
+    /// Row `row` of a block with `lanes` lanes.
+    #[inline(always)]
+    pub(super) fn line<T: Element>(self, row: usize, lanes: usize) -> Line<'a, T> {
+        let bits: &'a [T] = bytemuck::cast_slice(self.bits);
+        match (self.class.row, self.class.lane) {
+            (true, true) => Line::Many(&bits[row * lanes..][..lanes]),
+            (false, true) => Line::Many(&bits[..lanes]),
+            (true, false) => Line::One(bits[row]),
+            (false, false) => Line::One(bits[0]),
+        }
+    }
+
+    /// The whole register as one line.
+    #[inline(always)]
+    fn flat<T: Element>(self, len: usize) -> Line<'a, T> {
+        let bits: &'a [T] = bytemuck::cast_slice(self.bits);
+        if self.is_uniform() { Line::One(bits[0]) } else { Line::Many(&bits[..len]) }
+    }
+
+    fn is_uniform(self) -> bool {
+        self.class == Class::default()
+    }
+}
+
+/// The result of an element-wise step: its class and the block's size.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) class: Class,
+    pub(super) rows: usize,
+    pub(super) lanes: usize,
+}
+
+impl Shape {
+    pub(super) fn len(self) -> usize {
+        self.class.len(self.rows, self.lanes)
+    }
+
+    /// Calls `f` with stretches of the result and of the operands: the whole of them if they are laid out
+    /// alike, else row by row.
+    #[inline(always)]
+    fn each<const N: usize, A: Element, O: Element>(
+        self,
+        out: &mut [u32],
+        operands: [View<'_>; N],
+        mut f: impl FnMut(&mut [O], [Line<'_, A>; N]),
+    ) {
+        let out: &mut [O] = bytemuck::cast_slice_mut(&mut out[..self.len()]);
+        if operands.iter().all(|v| v.class == self.class || v.is_uniform()) {
+            let len = out.len();
+            f(out, operands.map(|v| v.flat(len)));
+        } else {
+            for (row, out) in out.chunks_exact_mut(self.lanes).enumerate() {
+                f(out, operands.map(|v| v.line(row, self.lanes)));
+            }
+        }
+    }
+}
+
+/// A function of one float. A type rather than a closure, because only a method can be inlined always.
+trait Function {
+    fn of(x: f32) -> f32;
+}
+
+macro_rules! functions {
+    ($($name:ident = $f:expr),* $(,)?) => {$(
+        struct $name;
+        impl Function for $name {
+            #[inline(always)]
+            fn of(x: f32) -> f32 {
+                $f(x)
+            }
+        }
+    )*};
+}
+
+functions! {
+    Exp = math::exp,
+    Log = math::log,
+    Tanh = math::tanh,
+    Sigmoid = math::sigmoid,
+    Sqrt = f32::sqrt,
+    Rsqrt = rsqrt,
+    Sin = math::sin,
+    Cos = math::cos,
+    RoundBf16 = math::round_bf16,
+}
+
+#[inline(always)]
+fn rsqrt(x: f32) -> f32 {
+    1.0 / x.sqrt()
+}
+
+#[inline(always)]
+fn map<F: Function>(shape: Shape, out: &mut [u32], x: View<'_>) {
+    shape.each::<1, f32, f32>(out, [x], |out, [x]| match x {
+        Line::Many(x) => out.iter_mut().zip(x).for_each(|(o, &x)| *o = F::of(x)),
+        Line::One(x) => out.fill(F::of(x)),
+    });
+}
+
+/// A function of one float register; `None` rounds to bfloat16.
+pub(super) struct UnaryKernel<'a> {
+    pub(super) f: Option<Unary>,
+    pub(super) shape: Shape,
+    pub(super) out: &'a mut [u32],
+    pub(super) x: View<'a>,
+}
+
+impl Kernel for UnaryKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let UnaryKernel { f, shape, out, x } = self;
+        match f {
+            Some(Unary::Exp) => map::<Exp>(shape, out, x),
+            Some(Unary::Log) => map::<Log>(shape, out, x),
+            Some(Unary::Tanh) => map::<Tanh>(shape, out, x),
+            Some(Unary::Sigmoid) => map::<Sigmoid>(shape, out, x),
+            Some(Unary::Sqrt) => map::<Sqrt>(shape, out, x),
+            Some(Unary::Rsqrt) => map::<Rsqrt>(shape, out, x),
+            Some(Unary::Sin) => map::<Sin>(shape, out, x),
+            Some(Unary::Cos) => map::<Cos>(shape, out, x),
+            None => map::<RoundBf16>(shape, out, x),
+        }
+    }
+}
+
+#[inline(always)]
+fn zip<A: Element, O: Element>(
+    shape: Shape,
+    out: &mut [u32],
+    operands: [View<'_>; 2],
+    f: impl Fn(A, A) -> O + Copy,
+) {
+    shape.each::<2, A, O>(out, operands, |out, [a, b]| match (a, b) {
+        (Line::Many(a), Line::Many(b)) => {
+            out.iter_mut().zip(a.iter().zip(b)).for_each(|(o, (&a, &b))| *o = f(a, b));
+        }
+        (Line::Many(a), Line::One(b)) => out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a, b)),
+        (Line::One(a), Line::Many(b)) => out.iter_mut().zip(b).for_each(|(o, &b)| *o = f(a, b)),
+        (Line::One(a), Line::One(b)) => out.fill(f(a, b)),
+    });
+}
+
+/// All ones or all zeros.
+#[inline(always)]
+pub(super) fn mask(condition: bool) -> u32 {
+    u32::from(condition).wrapping_neg()
+}
+
+/// A function of two registers of one type.
+pub(super) struct BinaryKernel<'a> {
+    pub(super) f: Binary,
+    pub(super) float: bool,
+    pub(super) shape: Shape,
+    pub(super) out: &'a mut [u32],
+    pub(super) operands: [View<'a>; 2],
+}
+
+impl Kernel for BinaryKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let BinaryKernel { f, float, shape, out, operands } = self;
+        match (f, float) {
+            (Binary::Add, true) => zip(shape, out, operands, |a: f32, b: f32| a + b),
+            (Binary::Sub, true) => zip(shape, out, operands, |a: f32, b: f32| a - b),
+            (Binary::Mul, true) => zip(shape, out, operands, |a: f32, b: f32| a * b),
+            (Binary::Max, true) => zip(shape, out, operands, math::max),
+            (Binary::Gt, true) => zip(shape, out, operands, |a: f32, b: f32| mask(a > b)),
+            (Binary::Eq, true) => zip(shape, out, operands, |a: f32, b: f32| mask(a == b)),
+            (Binary::Div, _) => zip(shape, out, operands, |a: f32, b: f32| a / b),
+            // int32 arithmetic wraps, as on every device.
+            (Binary::Add, false) => zip(shape, out, operands, i32::wrapping_add),
+            (Binary::Sub, false) => zip(shape, out, operands, i32::wrapping_sub),
+            (Binary::Mul, false) => zip(shape, out, operands, i32::wrapping_mul),
+            (Binary::Max, false) => zip(shape, out, operands, |a: i32, b: i32| if a > b { a } else { b }),
+            (Binary::Gt, false) => zip(shape, out, operands, |a: i32, b: i32| mask(a > b)),
+            (Binary::Eq, false) => zip(shape, out, operands, |a: i32, b: i32| mask(a == b)),
+            (Binary::Xor, _) => zip(shape, out, operands, |a: i32, b: i32| a ^ b),
+            (Binary::Rem, _) => {
+                let rem = |a: i32, b: i32| if b == 0 { 0 } else { a.wrapping_rem(b) };
+                zip(shape, out, operands, rem);
+            }
+        }
+    }
+}
+
+/// cond ? a : b on bits.
+pub(super) struct SelectKernel<'a> {
+    pub(super) shape: Shape,
+    pub(super) out: &'a mut [u32],
+    pub(super) operands: [View<'a>; 3],
+}
+
+impl Kernel for SelectKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let SelectKernel { shape, out, operands } = self;
+        #[inline(always)]
+        fn pick(c: u32, a: u32, b: u32) -> u32 {
+            (c & a) | (!c & b)
+        }
+        shape.each::<3, u32, u32>(out, operands, |out, [c, a, b]| match (c, a, b) {
+            (Line::Many(c), Line::Many(a), Line::Many(b)) => {
+                let abc = c.iter().zip(a.iter().zip(b));
+                out.iter_mut().zip(abc).for_each(|(o, (&c, (&a, &b)))| *o = pick(c, a, b));
+            }
+            (Line::Many(c), Line::Many(a), Line::One(b)) => {
+                out.iter_mut().zip(c.iter().zip(a)).for_each(|(o, (&c, &a))| *o = pick(c, a, b));
+            }
+            (Line::Many(c), Line::One(a), Line::Many(b)) => {
+                out.iter_mut().zip(c.iter().zip(b)).for_each(|(o, (&c, &b))| *o = pick(c, a, b));
+            }
+            (Line::Many(c), Line::One(a), Line::One(b)) => {
+                out.iter_mut().zip(c).for_each(|(o, &c)| *o = pick(c, a, b));
+            }
+            (Line::One(c), a, b) => match if c != 0 { a } else { b } {
+                Line::Many(x) => out.copy_from_slice(x),
+                Line::One(x) => out.fill(x),
+            },
+        });
+    }
+}
+
+/// Conversions that change the bits of a register.
+#[derive(Clone, Copy)]
+pub(super) enum Convert {
+    FloatToInt,
+    IntToFloat,
+    FloatToBool,
+    IntToBool,
+    BoolToFloat,
+    BoolToInt,
+    Copy,
+}
+
+pub(super) struct ConvertKernel<'a> {
+    pub(super) convert: Convert,
+    pub(super) shape: Shape,
+    pub(super) out: &'a mut [u32],
+    pub(super) x: View<'a>,
+}
+
+impl Kernel for ConvertKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let ConvertKernel { convert, shape, out, x } = self;
+        #[inline(always)]
+        fn each<A: Element, O: Element>(shape: Shape, out: &mut [u32], x: View<'_>, f: impl Fn(A) -> O) {
+            shape.each::<1, A, O>(out, [x], |out, [x]| match x {
+                Line::Many(x) => out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x)),
+                Line::One(x) => out.fill(f(x)),
+            });
+        }
+        match convert {
+            Convert::FloatToInt => each(shape, out, x, |x: f32| x as i32),
+            Convert::IntToFloat => each(shape, out, x, |x: i32| x as f32),
+            Convert::FloatToBool => each(shape, out, x, |x: f32| mask(x != 0.0)),
+            Convert::IntToBool => each(shape, out, x, |x: i32| mask(x != 0)),
+            Convert::BoolToFloat => each(shape, out, x, |x: u32| x & 1.0f32.to_bits()),
+            Convert::BoolToInt => each(shape, out, x, |x: u32| x & 1),
+            Convert::Copy => each(shape, out, x, |x: u32| x),
+        }
+    }
+}
+
+/// Independent partial results of a reduction: enough to keep the adders busy, and always this many, so
+/// that the order of additions is one on all machines.
+const PARTIAL: usize = 32;
+
+/// Σ or max of a slice, in a fixed order.
+#[inline(always)]
+pub(crate) fn reduce(kind: Reduction, x: &[f32]) -> f32 {
+    #[inline(always)]
+    fn fold(x: &[f32], identity: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut partial = [identity; PARTIAL];
+        let mut chunks = x.chunks_exact(PARTIAL);
+        for chunk in &mut chunks {
+            for (p, &x) in partial.iter_mut().zip(chunk) {
+                *p = f(*p, x);
+            }
+        }
+        for (p, &x) in partial.iter_mut().zip(chunks.remainder()) {
+            *p = f(*p, x);
+        }
+        let mut half = PARTIAL / 2;
+        while half > 0 {
+            for i in 0..half {
+                partial[i] = f(partial[i], partial[i + half]);
+            }
+            half /= 2;
+        }
+        partial[0]
+    }
+    match kind {
+        Reduction::Sum => fold(x, 0.0, |a, b| a + b),
+        Reduction::Max => fold(x, f32::NEG_INFINITY, math::max),
+    }
+}
+
+/// What a reduction starts from.
+pub(super) fn identity(kind: Reduction) -> f32 {
+    match kind {
+        Reduction::Sum => 0.0,
+        Reduction::Max => f32::NEG_INFINITY,
+    }
+}
+
+/// One value for each row of `x`.
+pub(super) struct ReduceKernel<'a> {
+    pub(super) kind: Reduction,
+    pub(super) lanes: usize,
+    pub(super) out: &'a mut [f32],
+    pub(super) x: View<'a>,
+}
+
+impl Kernel for ReduceKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let ReduceKernel { kind, lanes, out, x } = self;
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = match (x.line(row, lanes), kind) {
+                (Line::Many(x), _) => reduce(kind, x),
+                (Line::One(x), Reduction::Sum) => x * lanes as f32,
+                (Line::One(x), Reduction::Max) => x,
+            };
+        }
+    }
+}
+
+/// Combines the rows of `x` into `into`, one row after the other.
+pub(super) struct AccumulateKernel<'a> {
+    pub(super) kind: Reduction,
+    pub(super) rows: usize,
+    pub(super) lanes: usize,
+    pub(super) into: &'a mut [f32],
+    pub(super) x: View<'a>,
+}
+
+impl Kernel for AccumulateKernel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        let AccumulateKernel { kind, rows, lanes, into, x } = self;
+        #[inline(always)]
+        fn add(into: &mut [f32], x: Line<'_, f32>, f: impl Fn(f32, f32) -> f32) {
+            match x {
+                Line::Many(x) => into.iter_mut().zip(x).for_each(|(a, &x)| *a = f(*a, x)),
+                Line::One(x) => into.iter_mut().for_each(|a| *a = f(*a, x)),
+            }
+        }
+        for row in 0..rows {
+            match kind {
+                Reduction::Sum => add(into, x.line(row, lanes), |a, b| a + b),
+                Reduction::Max => add(into, x.line(row, lanes), math::max),
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Cuts a region's domain into tasks, runs them on all cores, and combines partial results in order.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pg_ir::op::Reduction;
+use pg_ir::ty::DType;
+
+use super::super::aligned::Aligned;
+use super::super::math;
+use super::super::parallel::{parallel, thread_index};
+use super::super::raw::Arg;
+use super::super::simd::Isa;
+use super::access;
+use super::compile::{Class, Program, ScratchSize};
+use super::interpret::{Interpreter, Reductions, ThreadScratch};
+use super::lines::{AccumulateKernel, View, identity};
+
+/// Scratch memory of all threads, and partial results.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    size: ScratchSize,
+    threads: Vec<Mutex<ThreadScratch>>,
+    partials: Aligned,
+}
+
+impl Scratch {
+    /// Makes room for a program.
+    pub(crate) fn reserve(&mut self, size: ScratchSize) {
+        let have = &mut self.size;
+        have.slots = have.slots.max(size.slots);
+        have.accumulators = have.accumulators.max(size.accumulators);
+        have.block = have.block.max(size.block);
+        have.partials = have.partials.max(size.partials);
+    }
+
+    /// Allocates what was reserved, for so many threads. Does nothing when it is there already.
+    pub(crate) fn allocate(&mut self, threads: usize) {
+        let ScratchSize { slots, accumulators, block, partials } = self.size;
+        while self.threads.len() < threads {
+            let vectors = |n: usize| (0..n).map(|_| Aligned::zeroed(block)).collect();
+            let thread = ThreadScratch { slots: vectors(slots), accumulators: vectors(accumulators) };
+            self.threads.push(Mutex::new(thread));
+        }
+        if self.partials.len() < partials {
+            self.partials = Aligned::zeroed(partials);
+        }
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn bytes(&self) -> usize {
+        let ScratchSize { slots, accumulators, block, .. } = self.size;
+        4 * (self.threads.len() * (slots + accumulators) * block + self.partials.len())
+    }
+}
+
+/// What the tasks of a launch share.
+struct Launch<'a> {
+    program: &'a Program,
+    args: &'a [Arg],
+    isa: Isa,
+    threads: &'a [Mutex<ThreadScratch>],
+    outside: &'a AtomicBool,
+}
+
+/// Runs a program on checked arguments. Sets `outside` if an id was outside its table.
+pub(crate) fn run(program: &Program, args: &[Arg], scratch: &mut Scratch, isa: Isa, outside: &AtomicBool) {
+    let Scratch { threads, partials, .. } = scratch;
+    let launch = Launch { program, args, isa, threads, outside };
+    if program.passes.len() > 1 {
+        launch.run_passes(partials.view_mut());
+    } else {
+        launch.run_blocks(partials.view_mut());
+    }
+}
+
+impl<'a> Launch<'a> {
+    /// Runs `f` with an interpreter that has this thread's scratch.
+    fn with(&self, reductions: Option<Reductions<'_>>, f: impl FnOnce(&mut Interpreter<'_>) -> Result<(), access::Outside>) {
+        // Uncontended: tasks never wait for other tasks while they hold it.
+        let mut scratch = self.threads[thread_index()].lock().unwrap_or_else(|e| e.into_inner());
+        let (program, args, isa) = (self.program, self.args, self.isa);
+        let mut interpreter = Interpreter { program, args, isa, scratch: &mut scratch, reductions, results: &mut [] };
+        if f(&mut interpreter).is_err() {
+            self.outside.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn run_blocks(&self, partials: &mut [f32]) {
+        let p = self.program;
+        let lane_tasks = p.lane_tasks();
+        let accumulates = !p.accumulators.is_empty();
+        let (groups, group) = if accumulates { (p.kept, p.reduced) } else { (1, p.kept) };
+        let pieces = group.div_ceil(p.task_rows);
+        let width = p.partial_width();
+        let partials = Arg::new(partials.as_mut_ptr().cast(), partials.len(), DType::F32);
+        let work = p.task_rows.min(group) * (p.block_lanes * p.task_lane_blocks).min(p.lanes);
+        parallel(groups * pieces * lane_tasks, work * p.steps.len(), |task| {
+            let (part, lane_task) = (task / lane_tasks, task % lane_tasks);
+            let (kept, piece) = (part / pieces, part % pieces);
+            let rows = kept * group + piece * p.task_rows..kept * group + group.min((piece + 1) * p.task_rows);
+            let lanes_from = lane_task * p.task_lane_blocks * p.block_lanes;
+            let lanes_to = p.lanes.min(lanes_from + p.task_lane_blocks * p.block_lanes);
+            self.with(None, |interpreter| {
+                interpreter.reset();
+                for lane in (lanes_from..lanes_to).step_by(p.block_lanes) {
+                    let lanes = lane..lanes_to.min(lane + p.block_lanes);
+                    let first = interpreter.block(rows.start..rows.start + 1, lanes.clone());
+                    interpreter.run(&p.prologue, &first)?;
+                    for row in rows.clone().step_by(p.block_rows) {
+                        let block = interpreter.block(row..rows.end.min(row + p.block_rows), lanes.clone());
+                        interpreter.run(&p.passes[0], &block)?;
+                    }
+                }
+                for (i, a) in p.accumulators.iter().enumerate() {
+                    let wide = a.width > 1;
+                    if !wide && lanes_from > 0 {
+                        continue;
+                    }
+                    let bits: &[u32] = interpreter.scratch.accumulators[i].view();
+                    let class = Class { row: false, lane: wide };
+                    if pieces == 1 {
+                        let block = interpreter.block(rows.start..rows.start + 1, lanes_from..lanes_to);
+                        access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block);
+                    } else {
+                        let len = if wide { lanes_to - lanes_from } else { 1 };
+                        let at = part * width + a.offset + if wide { lanes_from } else { 0 };
+                        // SAFETY: tasks differ in part or lanes, so in the elements written.
+                        unsafe { partials.write::<u32>(at, len) }.copy_from_slice(&bits[..len]);
+                    }
+                }
+                Ok(())
+            });
+        });
+        if accumulates && pieces > 1 {
+            self.combine(partials, pieces);
+        }
+    }
+
+    /// Combines the partial results of an accumulation: for each kept row and piece of the lanes, the
+    /// pieces of the reduced rows in order.
+    fn combine(&self, partials: Arg, pieces: usize) {
+        let p = self.program;
+        let width = p.partial_width();
+        let lane_blocks = p.lanes.div_ceil(p.block_lanes);
+        parallel(p.kept * lane_blocks, pieces * p.block_lanes, |task| {
+            let (kept, lane_block) = (task / lane_blocks, task % lane_blocks);
+            let lanes = lane_block * p.block_lanes..p.lanes.min((lane_block + 1) * p.block_lanes);
+            self.with(None, |interpreter| {
+                interpreter.reset();
+                let block = interpreter.block(kept * p.reduced..kept * p.reduced + 1, lanes.clone());
+                for (i, a) in p.accumulators.iter().enumerate() {
+                    let wide = a.width > 1;
+                    if !wide && lanes.start > 0 {
+                        continue;
+                    }
+                    let class = Class { row: false, lane: wide };
+                    let len = if wide { lanes.len() } else { 1 };
+                    for piece in 0..pieces {
+                        let at = (kept * pieces + piece) * width + a.offset + if wide { lanes.start } else { 0 };
+                        // SAFETY: all writers have finished.
+                        let bits = unsafe { partials.read::<u32>(at, len) };
+                        let into = &mut interpreter.scratch.accumulators[i].view_mut()[..len];
+                        let x = View { bits, class };
+                        self.isa.run(AccumulateKernel { kind: a.kind, rows: 1, lanes: len, into, x });
+                    }
+                    let bits: &[u32] = interpreter.scratch.accumulators[i].view();
+                    access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block);
+                }
+                Ok(())
+            });
+        });
+    }
+
+    /// Long rows, cut: each pass finds the row reductions of one level piece by piece; the last one
+    /// stores.
+    fn run_passes(&self, partials: &mut [f32]) {
+        let p = self.program;
+        let (lane_tasks, count) = (p.lane_tasks(), p.reductions);
+        let (known, pieces) = partials.split_at_mut(p.kept * count);
+        let pieces = Arg::new(pieces.as_mut_ptr().cast(), pieces.len(), DType::F32);
+        let task_lanes = p.task_lane_blocks * p.block_lanes;
+        for (pass, steps) in p.passes.iter().enumerate() {
+            let found = &p.pass_reductions[pass];
+            let reductions = Some(Reductions { known, pass });
+            parallel(p.kept * lane_tasks, task_lanes * steps.len(), |task| {
+                let (row, lane_task) = (task / lane_tasks, task % lane_tasks);
+                let lanes_to = p.lanes.min((lane_task + 1) * task_lanes);
+                // SAFETY: each task writes its own results.
+                let results = unsafe { pieces.write::<f32>(task * count, count) };
+                self.with(reductions, |interpreter| {
+                    found.iter().for_each(|&(number, kind)| results[number] = identity(kind));
+                    interpreter.results = results;
+                    for lane in (lane_task * task_lanes..lanes_to).step_by(p.block_lanes) {
+                        let block = interpreter.block(row..row + 1, lane..lanes_to.min(lane + p.block_lanes));
+                        interpreter.run(steps, &block)?;
+                    }
+                    Ok(())
+                });
+            });
+            for row in 0..p.kept {
+                for &(number, kind) in found {
+                    let parts = (0..lane_tasks).map(|t| {
+                        // SAFETY: all writers have finished.
+                        unsafe { pieces.read::<f32>((row * lane_tasks + t) * count + number, 1)[0] }
+                    });
+                    known[row * count + number] = match kind {
+                        // A row of 30 million lanes has thousands of pieces: float64 costs nothing here.
+                        Reduction::Sum => parts.map(f64::from).sum::<f64>() as f32,
+                        Reduction::Max => parts.fold(f32::NEG_INFINITY, math::max),
+                    };
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Kernels against naive float64 loops.
