@@ -45,7 +45,8 @@ pub(super) struct RawDocument {
     path: Arc<Path>,
     /// Its first line, from 1.
     line: u64,
-    json: bool,
+    /// Whether it is JSON; else it is plain text.
+    pub(super) json: bool,
     /// The line of JSON, or the text.
     pub(super) raw: Vec<u8>,
 }

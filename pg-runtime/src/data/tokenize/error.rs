@@ -62,12 +62,10 @@ pub enum TokenizeError {
     #[error("no input file is named: give text files, or JSON Lines files such as `docs_selected.jsonl`")]
     NoInput,
     /// Files without any document.
-    #[error("{}: no document in it{}", first.display(), if *files > 1 { " or in the other files" } else { "" })]
+    #[error("no document in {}", inputs.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
     Empty {
-        /// The first file.
-        first: PathBuf,
-        /// How many files there are.
-        files: usize,
+        /// The files.
+        inputs: Vec<PathBuf>,
     },
     /// An option out of range.
     #[error("{option}: {what}")]

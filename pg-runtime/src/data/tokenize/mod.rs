@@ -18,7 +18,8 @@ mod record;
 mod shards;
 mod trie;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -199,7 +200,7 @@ fn input_bytes(inputs: &[PathBuf]) -> Result<u64, TokenizeError> {
     let size = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).map_err(TokenizeError::read(path))?;
         if metadata.is_dir() {
-            let error = std::io::ErrorKind::IsADirectory.into();
+            let error = io::ErrorKind::IsADirectory.into();
             return Err(TokenizeError::Read { path: path.clone(), error });
         }
         Ok(metadata.len())
@@ -265,9 +266,13 @@ impl<'a, 'o> Job<'a, 'o> {
         let Some(last_shard) = self.record.shards.last() else { return Ok(()) };
         self.part = last_shard.part;
         let kept = self.record.shards.len();
-        let other = |what: &str| TokenizeError::OtherJob { path: self.record_path.clone(), what: what.into() };
+        let path = self.record_path.clone();
+        let other = |what: &str| TokenizeError::OtherJob { path: path.clone(), what: what.into() };
         let mut last = None;
-        for _ in 0..mark.documents {
+        for done in 0..mark.documents {
+            if done % BATCH_DOCUMENTS as u64 == 0 {
+                (self.observer)(Event::Progress(documents.bytes_read()));
+            }
             let raw = documents.next()?.ok_or_else(|| other("from more documents than there are now"))?;
             hash(&mut self.digest, &raw);
             last = Some(raw);
@@ -282,10 +287,7 @@ impl<'a, 'o> Job<'a, 'o> {
         if let Some(raw) = last.filter(|_| pending > 0) {
             let (tokens, _) = tokens(&raw)?;
             let start = tokens.len().checked_sub(pending);
-            let start = start.ok_or_else(|| TokenizeError::OtherJob {
-                path: self.record_path.clone(),
-                what: "by an encoder that gave other tokens".into(),
-            })?;
+            let start = start.ok_or_else(|| other("by an encoder that gave other tokens"))?;
             self.write(&tokens[start..])?;
         }
         Ok(())
@@ -307,46 +309,41 @@ impl<'a, 'o> Job<'a, 'o> {
     fn write(&mut self, tokens: &[u16]) -> Result<(), TokenizeError> {
         let mut rest = tokens;
         while !rest.is_empty() {
-            let capacity = self.options.shard_tokens;
-            let kept = self.record.shards.len();
-            let writer = self.writer()?;
-            let (now, later) = rest.split_at(rest.len().min(capacity.saturating_sub(writer.tokens())));
-            let pushed = writer.push(now);
-            pushed.map_err(|error| TokenizeError::Write { path: writer.path().to_owned(), error, kept })?;
+            let mut writer = match self.writer.take() {
+                Some(writer) => writer,
+                None => self.begin_shard()?,
+            };
+            let room = self.options.shard_tokens - writer.tokens();
+            let (now, later) = rest.split_at(rest.len().min(room));
+            writer.push(now).map_err(|e| self.write_error(writer.path(), e))?;
             rest = later;
-            if writer.tokens() >= capacity {
+            let full = writer.tokens() == self.options.shard_tokens;
+            self.writer = Some(writer);
+            if full {
                 self.end_shard(rest.len())?;
             }
         }
         Ok(())
     }
 
-    /// The shard being written; a new one where there is none.
-    fn writer(&mut self) -> Result<&mut ShardWriter, TokenizeError> {
-        if self.writer.is_none() {
-            let kept = self.record.shards.len();
-            let path = self.options.out.join(self.part.shard(&self.options.name, self.record.count(self.part)));
-            let fail = |path: PathBuf| move |error| TokenizeError::Write { path, error, kept };
-            if !self.recorded {
-                std::fs::create_dir_all(&self.options.out).map_err(fail(self.options.out.clone()))?;
-                self.record.save(&self.record_path).map_err(fail(self.record_path.clone()))?;
-                self.recorded = true;
-            }
-            let writer = ShardWriter::create(path.clone()).map_err(|error| match error.kind() {
-                std::io::ErrorKind::WouldBlock => TokenizeError::Busy { path },
-                _ => TokenizeError::Write { path, error, kept },
-            })?;
-            return Ok(self.writer.insert(writer));
+    fn begin_shard(&mut self) -> Result<ShardWriter, TokenizeError> {
+        if !self.recorded {
+            let out = &self.options.out;
+            std::fs::create_dir_all(out).map_err(|e| self.write_error(out, e))?;
+            self.save()?;
+            self.recorded = true;
         }
-        // Written so for the borrow checker: an early return of a borrow would hold it on the other path too.
-        self.writer.as_mut().ok_or(TokenizeError::NoInput)
+        let path = self.options.out.join(self.part.shard(&self.options.name, self.record.count(self.part)));
+        ShardWriter::create(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => TokenizeError::Busy { path },
+            _ => self.write_error(&path, error),
+        })
     }
 
     /// Finishes the shard being written, if any; the last document has `pending` tokens after it.
     fn end_shard(&mut self, pending: usize) -> Result<(), TokenizeError> {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
-        let kept = self.record.shards.len();
-        writer.finish().map_err(|error| TokenizeError::Write { path: writer.path().to_owned(), error, kept })?;
+        writer.finish().map_err(|e| self.write_error(writer.path(), e))?;
         let digest = self.digest.finalize().to_hex().to_string();
         let end = Mark { pending, digest, ..self.at.clone() };
         self.record.shards.push(Finished { part: self.part, tokens: writer.tokens(), end });
@@ -359,25 +356,24 @@ impl<'a, 'o> Job<'a, 'o> {
     /// Finishes the last shard, and removes those that an earlier run with more documents left after it.
     fn complete(&mut self) -> Result<(), TokenizeError> {
         self.end_shard(0)?;
-        let Some(first) = self.options.inputs.first().filter(|_| self.at.documents == 0) else {
-            for part in Part::ALL {
-                for index in self.record.count(part).. {
-                    let path = self.options.out.join(part.shard(&self.options.name, index));
-                    if std::fs::remove_file(path).is_err() {
-                        break;
-                    }
-                }
-            }
-            self.record.complete = true;
-            return self.save();
-        };
-        Err(TokenizeError::Empty { first: first.clone(), files: self.options.inputs.len() })
+        if self.at.documents == 0 {
+            return Err(TokenizeError::Empty { inputs: self.options.inputs.clone() });
+        }
+        for part in Part::ALL {
+            let later = (self.record.count(part)..).map(|i| self.options.out.join(part.shard(&self.options.name, i)));
+            // The first that cannot be removed is one that is not there.
+            later.take_while(|path| std::fs::remove_file(path).is_ok()).for_each(drop);
+        }
+        self.record.complete = true;
+        self.save()
+    }
+
+    fn write_error(&self, path: &Path, error: io::Error) -> TokenizeError {
+        TokenizeError::Write { path: path.to_owned(), error, kept: self.record.shards.len() }
     }
 
     fn save(&self) -> Result<(), TokenizeError> {
-        let kept = self.record.shards.len();
-        let saved = self.record.save(&self.record_path);
-        saved.map_err(|error| TokenizeError::Write { path: self.record_path.clone(), error, kept })
+        self.record.save(&self.record_path).map_err(|e| self.write_error(&self.record_path, e))
     }
 
     fn part_report(&self, part: Part) -> PartReport {
@@ -398,6 +394,7 @@ impl<'a, 'o> Job<'a, 'o> {
 
 fn hash(digest: &mut blake3::Hasher, raw: &RawDocument) {
     digest.update(&(raw.raw.len() as u64).to_le_bytes());
+    digest.update(&[u8::from(raw.json)]);
     digest.update(&raw.raw);
 }
 
@@ -405,7 +402,7 @@ fn hash(digest: &mut blake3::Hasher, raw: &RawDocument) {
 fn earlier_shards(options: &TokenizeOptions) -> Result<Vec<PathBuf>, TokenizeError> {
     let entries = match std::fs::read_dir(&options.out) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(TokenizeError::Read { path: options.out.clone(), error }),
     };
     let mut found = Vec::new();

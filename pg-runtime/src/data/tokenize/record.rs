@@ -65,7 +65,7 @@ pub(super) struct Mark {
     pub(super) pending: usize,
     /// Bytes of text of these documents.
     pub(super) text_bytes: u64,
-    /// blake3 of these documents, each after its length: a later run finds the same, or it is another job.
+    /// blake3 of these documents, each after its length and kind: a later run finds the same, or it is another job.
     pub(super) digest: String,
 }
 

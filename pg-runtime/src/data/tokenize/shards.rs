@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::data::shard_header;
+use crate::data::{HEADER_BYTES, shard_header};
 
 /// A shard being written, beside where it will stand, under a name that no pattern for shards matches. It is
 /// removed unless it is finished; one that a killed process left is written over.
@@ -22,7 +22,7 @@ impl ShardWriter {
     ///
     /// # Errors
     /// Any of the file system; `WouldBlock` where another process is writing it.
-    pub(super) fn create(path: PathBuf) -> io::Result<ShardWriter> {
+    pub(super) fn create(path: &Path) -> io::Result<ShardWriter> {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let partial = path.with_file_name(name);
@@ -32,11 +32,11 @@ impl ShardWriter {
             // Where the file system has no locks, two runs at once are the user's to avoid.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        let mut writer = ShardWriter { path, partial, file: None, tokens: 0 };
-        file.set_len(0)?;
-        let mut file = BufWriter::with_capacity(1 << 18, file);
-        file.write_all(&shard_header(0))?;
-        writer.file = Some(file);
+        let file = Some(BufWriter::with_capacity(1 << 18, file));
+        let mut writer = ShardWriter { path: path.to_owned(), partial, file, tokens: 0 };
+        if let Some(file) = &mut writer.file {
+            file.write_all(&shard_header(0))?;
+        }
         Ok(writer)
     }
 
@@ -65,6 +65,8 @@ impl ShardWriter {
         file.rewind()?;
         file.write_all(&shard_header(self.tokens))?;
         file.flush()?;
+        // What a killed run left may have been longer.
+        file.get_ref().set_len(HEADER_BYTES as u64 + 2 * self.tokens as u64)?;
         // Some file systems report a full disk only here.
         file.get_ref().sync_all()?;
         std::fs::rename(&self.partial, &self.path)?;
