@@ -107,10 +107,8 @@ fn the_shipped_documents_become_the_shipped_shards() {
 
 /// Names in a folder, sorted.
 fn files(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -123,7 +121,8 @@ fn shards(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// Forty documents of 1 to 121 letters.
 fn lines() -> Vec<String> {
-    let words = "When in the course of human events it becomes necessary for one people to dissolve ".repeat(2);
+    let words =
+        "When in the course of human events it becomes necessary for one people to dissolve ".repeat(2);
     (0..40).map(|i| format!("{{\"text\": \"{}\"}}", &words[..1 + i * 3])).collect()
 }
 
@@ -194,7 +193,10 @@ fn a_stopped_run_continues() {
         let good = std::mem::replace(&mut lines[bad], "{\"text\": 3}".into());
         job.write(&lines);
         let message = job.fails();
-        assert!(message.starts_with(&format!("in.jsonl:{}: invalid type: integer `3`", bad + 1)), "{message}");
+        assert!(
+            message.starts_with(&format!("in.jsonl:{}: invalid type: integer `3`", bad + 1)),
+            "{message}"
+        );
         if job.out().exists() {
             assert!(files(job.out()).iter().all(|n| !n.ends_with(".partial")));
         }
@@ -321,7 +323,10 @@ fn bad_input_has_one_message() {
         change(&mut options);
         options
     };
-    fails(with(&|o| o.tokenizer = file("unigram.model")), "a SentencePiece model of kind `unigram`, expected `bpe`");
+    fails(
+        with(&|o| o.tokenizer = file("unigram.model")),
+        "a SentencePiece model of kind `unigram`, expected `bpe`",
+    );
     fails(with(&|o| o.tokenizer = file("unknown.model")), "has no BOS token");
     fails(with(&|o| o.tokenizer = file("cases.json")), "not a SentencePiece model");
     fails(with(&|o| o.tokenizer = "/none".into()), "/none: No such file");

@@ -107,8 +107,7 @@ impl Encoder {
 
     /// Appends the tokens of a text.
     pub fn encode_into(&self, text: &str, out: &mut Vec<u16>) {
-        let mut scratch =
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut scratch = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         self.encode_with(text, &mut scratch, out);
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
     }
@@ -165,7 +164,8 @@ fn split_before<'a>(text: &'a [u8], space: &'a [u8]) -> impl Iterator<Item = &'a
         }
         let first = space.first()?;
         let starts = rest.iter().enumerate().skip(1);
-        let next = starts.filter(|(_, b)| *b == first).map(|(i, _)| i).find(|i| rest[*i..].starts_with(space));
+        let next =
+            starts.filter(|(_, b)| *b == first).map(|(i, _)| i).find(|i| rest[*i..].starts_with(space));
         let (word, after) = rest.split_at(next.unwrap_or(rest.len()));
         rest = after;
         Some(word)

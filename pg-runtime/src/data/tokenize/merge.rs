@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn the_best_pair_goes_first_and_the_leftmost_of_equals() {
-        let p = pieces(&[("a", -9.0, Normal), ("b", -9.0, Normal), ("ab", -1.0, Normal), ("ba", 0.0, Normal)]);
+        let p =
+            pieces(&[("a", -9.0, Normal), ("b", -9.0, Normal), ("ab", -1.0, Normal), ("ba", 0.0, Normal)]);
         assert_eq!(merged(&p, "aba"), [1, 4]);
         let p = pieces(&[("a", -9.0, Normal), ("aa", -1.0, Normal)]);
         assert_eq!(merged(&p, "aaaaa"), [2, 2, 1]);

@@ -183,7 +183,8 @@ pub fn tokenize(
     };
     let (val, train) = (&report.val, &report.train);
     if val.documents > 0 && train.documents == 0 {
-        let all = format!("all {} documents are validation documents: there is no training shard", val.documents);
+        let all =
+            format!("all {} documents are validation documents: there is no training shard", val.documents);
         observer(Event::Warning(all));
     }
     observer(Event::End(format!(
@@ -360,7 +361,8 @@ impl<'a, 'o> Job<'a, 'o> {
             return Err(TokenizeError::Empty { inputs: self.options.inputs.clone() });
         }
         for part in Part::ALL {
-            let later = (self.record.count(part)..).map(|i| self.options.out.join(part.shard(&self.options.name, i)));
+            let later =
+                (self.record.count(part)..).map(|i| self.options.out.join(part.shard(&self.options.name, i)));
             // The first that cannot be removed is one that is not there.
             later.take_while(|path| std::fs::remove_file(path).is_ok()).for_each(drop);
         }

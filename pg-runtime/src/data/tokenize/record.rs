@@ -129,9 +129,8 @@ impl Record {
             let count = &mut counts[shard.part as usize];
             let file = options.out.join(shard.part.shard(&options.name, *count));
             *count += 1;
-            let ends_val = shard.part == Part::Val
-                && shard.end.documents == options.val_docs
-                && shard.end.pending == 0;
+            let ends_val =
+                shard.part == Part::Val && shard.end.documents == options.val_docs && shard.end.pending == 0;
             (shard.tokens == options.shard_tokens || ends_val)
                 && Shard::open(&file).is_ok_and(|s| s.len() == shard.tokens)
         });
