@@ -49,10 +49,10 @@ def main() -> None:
     tokens = torch.randint(m.vocab, (2, a.batch, a.seq_len), generator=torch.Generator().manual_seed(0)).to(a.device)
     synchronise = torch.cuda.synchronize if a.device == "cuda" else lambda: None
 
-    times, first = [], 0.0
+    times, cpu, first = [], [], 0.0
     for step in range(a.steps + 2):
         synchronise()
-        begin = time.perf_counter()
+        begin, begin_cpu = time.perf_counter(), time.process_time()
         loss = loss_of(*tokens)
         grads = dict(zip(p, torch.autograd.grad(loss, list(p.values()))))
         optimiser.step(grads, 1.0)
@@ -60,6 +60,7 @@ def main() -> None:
         loss = loss.item()
         synchronise()
         times.append(1e3 * (time.perf_counter() - begin))
+        cpu.append(1e3 * (time.process_time() - begin_cpu))
         if step == 0:
             first = time.perf_counter() - started
     timed = times[2:]
@@ -70,6 +71,8 @@ def main() -> None:
                 "ms_per_step": round(ms, 2),
                 "ms_min": round(min(timed), 2),
                 "ms_max": round(max(timed), 2),
+                # Of all threads: far more than threads x ms_per_step cannot be; far less is a busy machine.
+                "cpu_ms_per_step": round(statistics.median(cpu[2:]), 2),
                 "tokens_per_s": round(a.batch * a.seq_len / ms * 1e3),
                 "first_step_s": round(first, 2),
                 "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
