@@ -52,8 +52,8 @@ impl Context<'_> {
 pub(crate) enum Blocked {
     /// Unless this value is kept in memory, for this reason.
     Store(ValueId, &'static str),
-    /// Unless the domain is finer: see [`Step::Refine`].
-    Refine { axis: usize, inner: usize },
+    /// Unless the domain is finer, see [`Step::Refine`], or what is reshaped here is kept in memory.
+    Refine { axis: usize, inner: usize, reshaped: Option<ValueId> },
     /// Not over this domain, for this reason.
     Misfit(&'static str),
 }
@@ -72,12 +72,26 @@ pub(crate) struct Built {
 
 /// Emits one region that writes `roots` (in graph order) over `domain`, refining it as needed.
 pub(crate) fn build(cx: Context<'_>, roots: &[ValueId], domain: &Domain) -> Result<Built, Blocked> {
-    let mut domain = domain.clone();
-    loop {
-        match Emitter::new(cx, roots, &domain).run() {
-            Err(Blocked::Refine { axis, inner }) => domain = domain.refine(axis, inner),
-            other => return other,
-        }
+    let (axis, inner, reshaped) = match Emitter::new(cx, roots, domain).run() {
+        Err(Blocked::Refine { axis, inner, reshaped }) => (axis, inner, reshaped),
+        Err(Blocked::Store(value, why)) if roots.contains(&value) => return Err(Blocked::Misfit(why)),
+        other => return other,
+    };
+    let finer = domain.refine(axis, inner);
+    let first = build(cx, roots, &finer);
+    if first.is_ok() || axis < domain.row_rank() {
+        return first;
+    }
+    // Row instructions see the lanes: both parts of the split axis, or the inner part alone.
+    match build(cx, roots, &Domain { lanes: finer.lanes - 1, ..finer }) {
+        Err(Blocked::Misfit(why)) => match (first, reshaped) {
+            (Err(Blocked::Misfit(_)), Some(value)) => {
+                Err(Blocked::Store(value, "a reshape of it splits the lanes"))
+            }
+            (Err(Blocked::Misfit(_)), None) => Err(Blocked::Misfit(why)),
+            (first, _) => first,
+        },
+        second => second,
     }
 }
 
@@ -107,7 +121,7 @@ pub(crate) fn locate(
 fn descend(cx: Context<'_>, node: &Node, point: &Point, sizes: &[usize]) -> Result<Point, Blocked> {
     let operand = node.operands[0];
     step(&node.op, cx.graph.ty(operand), cx.graph.ty(node.first), point, sizes).map_err(|e| match e {
-        Step::Refine { axis, inner } => Blocked::Refine { axis, inner },
+        Step::Refine { axis, inner } => Blocked::Refine { axis, inner, reshaped: Some(operand) },
         Step::NotAffine => Blocked::Store(operand, "a reshape of it is not an affine index map"),
     })
 }
@@ -177,7 +191,7 @@ impl<'a> Emitter<'a> {
         };
         let coords = regroup(&d.indices(0..axes), &d.sizes[..axes], &ty.shape(), &d.sizes);
         let coords = coords.map_err(|e| match e {
-            Step::Refine { axis, inner } => Blocked::Refine { axis, inner },
+            Step::Refine { axis, inner } => Blocked::Refine { axis, inner, reshaped: None },
             Step::NotAffine => Blocked::Misfit("its shape does not divide the rows alike"),
         })?;
         Ok(Point { coords, guards: Vec::new() })

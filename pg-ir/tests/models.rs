@@ -39,3 +39,52 @@ fn profiles_elaborate_and_trace() {
         }
     }
 }
+
+#[test]
+fn every_model_elaborates() {
+    let counts = [
+        ("pr910.rs", 29_355_620),
+        ("leaky_11l.rs", 26_928_220),
+        ("naive_9l.rs", 17_059_912),
+        ("tiny.rs", 0),
+        ("ideas/swiglu.rs", 0),
+        ("ideas/value_residual.rs", 0),
+        ("ideas/causal_conv.rs", 0),
+        ("ideas/depth_recurrence.rs", 0),
+        ("ideas/two_lanes.rs", 0),
+    ];
+    for (file, params) in counts {
+        let model = good(build(file, &[], None));
+        println!("{file}: {} parameters", model.param_count());
+        assert!(params == 0 || model.param_count() == params, "{file}: {}", model.param_count());
+        let request = Trace { phase: 0, batch: 1, seq: 5, qat: true, head: Head::Logits };
+        let traced = model.trace(&request).unwrap_or_else(|e| panic!("{e}"));
+        pg_ir::causality::prove_causal(traced.builder.graph(), traced.value).unwrap();
+        if model.profiles.iter().any(|p| p == "quick") {
+            good(build(file, &[], Some("quick")));
+        }
+    }
+}
+
+#[test]
+fn artifacts_are_estimated_and_fit() {
+    for file in ["int4mlp_12l.rs", "pr910.rs", "leaky_11l.rs", "naive_9l.rs", "tiny.rs"] {
+        let model = good(build(file, &[], None));
+        let size = model.predict_size(pg_ir::footprint::Moment::Trained).unwrap();
+        println!(
+            "{file}: raw {} estimate {} text {}",
+            size.raw_bytes,
+            size.estimate_bytes,
+            model.code_bytes()
+        );
+        assert!(!model.check_size().has_errors(), "{}", model.check_size());
+    }
+}
+
+#[test]
+fn an_artifact_over_the_cap_is_an_error_at_the_export_block() {
+    let model = good(build("int4mlp_12l.rs", &[("MLP_CLIP", "31")], None));
+    let findings = model.check_size();
+    assert!(findings.has_errors());
+    assert!(findings.to_string().contains("over the cap of 16000000"), "{findings}");
+}

@@ -66,7 +66,9 @@ pub fn quantise(model: &Model, weights: &Weights) -> Result<Vec<Tensor>, ExportE
     let tensor = |param: &&Param| {
         let values = weights.get(&param.name).ok_or_else(|| ExportError::Missing(param.name.clone()))?;
         Ok(match param.storage() {
-            Storage::Int { grid, method } => Tensor::quantized(&param.name, &param.shape, values, grid, method)?,
+            Storage::Int { grid, method } => {
+                Tensor::quantized(&param.name, &param.shape, values, grid, method)?
+            }
             Storage::F16 => Tensor::half(&param.name, &param.shape, values)?,
         })
     };

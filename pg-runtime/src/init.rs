@@ -79,7 +79,13 @@ mod tests {
             name: name.into(),
             shape: shape.to_vec(),
             init,
-            optimiser: Optimiser::AdamW(AdamW { lr: 0.1, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 }),
+            optimiser: Optimiser::AdamW(AdamW {
+                lr: 0.1,
+                beta1: 0.9,
+                beta2: 0.95,
+                eps: 1e-8,
+                weight_decay: 0.0,
+            }),
             grid: None,
             export: Export::F16,
             ttt_frozen: false,
@@ -96,7 +102,9 @@ mod tests {
 
     /// Largest deviation of the shorter side's Gram matrix from the identity.
     fn deviation(values: &[f32], rows: usize, cols: usize) -> f64 {
-        let at = |i: usize, j: usize| f64::from(if rows >= cols { values[j * cols + i] } else { values[i * cols + j] });
+        let at = |i: usize, j: usize| {
+            f64::from(if rows >= cols { values[j * cols + i] } else { values[i * cols + j] })
+        };
         let (short, long) = (rows.min(cols), rows.max(cols));
         let mut worst = 0.0f64;
         for a in 0..short {
@@ -124,8 +132,10 @@ mod tests {
         assert_ne!(initialise(&a, 1), initialise(&b, 1));
         assert_ne!(initialise(&a, 1), initialise(&a, 2));
 
-        let model = |list: &[&Param]| list.iter().map(|p| (p.name.clone(), (*p).clone())).collect::<IndexMap<_, _>>();
-        let (forward, backward) = (initialise_all(&model(&[&a, &b]), 1), initialise_all(&model(&[&b, &a]), 1));
+        let model =
+            |list: &[&Param]| list.iter().map(|p| (p.name.clone(), (*p).clone())).collect::<IndexMap<_, _>>();
+        let (forward, backward) =
+            (initialise_all(&model(&[&a, &b]), 1), initialise_all(&model(&[&b, &a]), 1));
         assert_eq!(forward["a"], backward["a"]);
         assert_eq!(forward["b"], backward["b"]);
         assert_eq!(forward["a"], initialise(&a, 1));
@@ -150,6 +160,8 @@ mod tests {
         assert!(uniform.iter().all(|x| x.abs() <= 0.25));
 
         assert_eq!(initialise(&param("c", &[], Init::Constant(0.5)), 0), [0.5]);
+        let mix = param("m", &[3, 2], Init::FirstRow { first: 1.0, rest: -2.0 });
+        assert_eq!(initialise(&mix, 0), [1.0, 1.0, -2.0, -2.0, -2.0, -2.0]);
         // An orthogonal matrix has Frobenius norm² = its shorter side.
         let (mean, std) = moments(&initialise(&param("o", &[256, 64], Init::Orthogonal), 0));
         assert!(mean.abs() < 2e-3 && (std - (64.0f64 / (256.0 * 64.0)).sqrt()).abs() < 1e-4, "{mean} {std}");

@@ -57,7 +57,8 @@ impl Schedule {
 
     /// Muon's momentum at a step, from 0.
     pub fn momentum(&self, step: u64) -> f64 {
-        let warm = if self.momentum_warmup == 0.0 { 1.0 } else { (step as f64 / self.momentum_warmup).min(1.0) };
+        let warm =
+            if self.momentum_warmup == 0.0 { 1.0 } else { (step as f64 / self.momentum_warmup).min(1.0) };
         (1.0 - warm) * self.momentum_start + warm * self.momentum_end
     }
 }

@@ -18,7 +18,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::verify;
 use thiserror::Error;
 
-use crate::cpu::{CpuExecutor, CpuError};
+use crate::cpu::{CpuError, CpuExecutor};
 use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
@@ -153,7 +153,8 @@ impl Session {
                 programs::adapt(model, &self.layout, ttt)
             }
         };
-        self.prove(key, &program).map_err(|reason| SessionError::Refused { program: program.name.clone(), reason })?;
+        self.prove(key, &program)
+            .map_err(|reason| SessionError::Refused { program: program.name.clone(), reason })?;
         Ok(program)
     }
 
@@ -248,7 +249,12 @@ impl Session {
     }
 
     /// Writes parameters by name into a space.
-    pub fn write_weights(&self, state: &mut State, space: Space, weights: &Weights) -> Result<(), SessionError> {
+    pub fn write_weights(
+        &self,
+        state: &mut State,
+        space: Space,
+        weights: &Weights,
+    ) -> Result<(), SessionError> {
         for (name, values) in weights {
             state.get_mut(&Slot::new(space, name))?.copy_from_slice(values);
         }

@@ -62,15 +62,22 @@ pub struct TrainPlan {
 
 impl TrainPlan {
     /// Checks that tokens divide into sequences and micro-batches.
-    pub fn new(train: Train, budget: Budget, unscaled: bool, warmdown: Option<u64>) -> Result<Self, TrainError> {
+    pub fn new(
+        train: Train,
+        budget: Budget,
+        unscaled: bool,
+        warmdown: Option<u64>,
+    ) -> Result<Self, TrainError> {
         let divides = |what: &str, whole: usize, part: usize| {
             let fits = part > 0 && whole > 0 && whole.is_multiple_of(part);
             let error = || TrainError::Batch(format!("{what}: {whole} is not a multiple of {part}"));
             if fits { Ok(whole / part) } else { Err(error()) }
         };
         let micro_tokens = train.micro_batch_tokens.min(train.batch_tokens);
-        let accumulation = divides("tokens of a step and of a micro-batch", train.batch_tokens, micro_tokens)?;
-        let micro_sequences = divides("tokens of a micro-batch and of a sequence", micro_tokens, train.seq_len)?;
+        let accumulation =
+            divides("tokens of a step and of a micro-batch", train.batch_tokens, micro_tokens)?;
+        let micro_sequences =
+            divides("tokens of a micro-batch and of a sequence", micro_tokens, train.seq_len)?;
         if budget.steps.is_none() && budget.seconds.is_none() {
             return Err(TrainError::Batch("the run has no budget: give --steps or --seconds".into()));
         }
@@ -214,7 +221,12 @@ fn accumulate_gradients(
 }
 
 /// The run-time scalars of the `update` program.
-pub fn update_scalars(session: &Session, schedule: &Schedule, step: u64, lr_scale: f64) -> Vec<(String, f64)> {
+pub fn update_scalars(
+    session: &Session,
+    schedule: &Schedule,
+    step: u64,
+    lr_scale: f64,
+) -> Vec<(String, f64)> {
     let mut scalars = vec![
         ("lr_scale".to_string(), lr_scale),
         ("momentum".to_string(), schedule.momentum(step)),

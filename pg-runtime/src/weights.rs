@@ -111,7 +111,8 @@ pub fn load(path: &Path, params: &IndexMap<String, Param>) -> Result<Weights, We
             Err(reason) => problems.bad.push((param.name.clone(), reason)),
         }
     }
-    problems.extra = file.names().into_iter().filter(|n| !params.contains_key(*n)).map(str::to_owned).collect();
+    problems.extra =
+        file.names().into_iter().filter(|n| !params.contains_key(*n)).map(str::to_owned).collect();
     problems.extra.sort();
     match problems.is_empty() {
         true => Ok(weights),
@@ -124,7 +125,8 @@ pub fn save(path: &Path, params: &IndexMap<String, Param>, weights: &Weights) ->
     let format = |what: String| WeightsError::Format { path: path.to_owned(), what };
     let mut views = Vec::with_capacity(params.len());
     for param in params.values() {
-        let values = weights.get(&param.name).ok_or_else(|| format(format!("no values for {}", param.name)))?;
+        let values =
+            weights.get(&param.name).ok_or_else(|| format(format!("no values for {}", param.name)))?;
         // The format is little endian, and so is every machine that this runs on; the cast copies nothing.
         let view = TensorView::new(Dtype::F32, param.shape.clone(), bytemuck::cast_slice(values))
             .map_err(|e| format(format!("{}: {e}", param.name)))?;
@@ -141,7 +143,8 @@ fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, WeightsError> {
     let mut bytes = Vec::new();
     File::open(path).map_err(error)?.take(most + 1).read_to_end(&mut bytes).map_err(error)?;
     if bytes.len() as u64 > most {
-        let what = format!("it is longer than {most} bytes, which is more than the model's weights in float32");
+        let what =
+            format!("it is longer than {most} bytes, which is more than the model's weights in float32");
         return Err(WeightsError::Format { path: path.to_owned(), what });
     }
     Ok(bytes)
@@ -196,7 +199,11 @@ mod tests {
     }
 
     fn weights() -> Weights {
-        let values = [("b.weight", vec![1.0, -2.0, 3.5, 0.0, 5.0, 6.0]), ("a.weight", vec![0.25; 4]), ("scale", vec![7.0])];
+        let values = [
+            ("b.weight", vec![1.0, -2.0, 3.5, 0.0, 5.0, 6.0]),
+            ("a.weight", vec![0.25; 4]),
+            ("scale", vec![7.0]),
+        ];
         values.map(|(n, v)| (n.to_owned(), v)).into_iter().collect()
     }
 
@@ -220,8 +227,10 @@ mod tests {
 
     #[test]
     fn half_precision_and_unit_axes_are_accepted() {
-        let f16s: Vec<u8> = weights()["b.weight"].iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
-        let bf16s: Vec<u8> = weights()["a.weight"].iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
+        let f16s: Vec<u8> =
+            weights()["b.weight"].iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
+        let bf16s: Vec<u8> =
+            weights()["a.weight"].iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect();
         let (_folder, path) = write(&[
             ("b.weight", Dtype::F16, &[2, 3], f16s),
             ("a.weight", Dtype::BF16, &[4], bf16s),
@@ -238,7 +247,12 @@ mod tests {
             ("zcale", Dtype::F32, &[], vec![0; 4]),
         ]);
         let text = load(&path, &params()).unwrap_err().to_string();
-        for part in ["missing: scale", "not in the model: zcale", "b.weight: has shape [3, 2]", "a.weight: element 0 is NaN"] {
+        for part in [
+            "missing: scale",
+            "not in the model: zcale",
+            "b.weight: has shape [3, 2]",
+            "a.weight: element 0 is NaN",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

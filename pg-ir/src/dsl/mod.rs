@@ -33,6 +33,7 @@ mod lex;
 mod library;
 mod parse;
 mod settings;
+mod size;
 mod source;
 mod span;
 mod trace;

@@ -172,7 +172,9 @@ pub(crate) fn run(shape: AttentionShape, args: &[Arg], workspace: &mut Workspace
             let (p, ks, vs) = (Matrix::of_mut(scores, keys), block.keys_of(&s, k), block.keys_of(&s, v));
             // SAFETY: `scores` has rows · keys elements, `packed` rows · dim, and the keys of the sequence
             // lie inside k by the checked lengths; nothing writes k.
-            unsafe { product([rows, keys, dim], Matrix::of(packed, dim), ks.t(), p, false, Parallelism::None) };
+            unsafe {
+                product([rows, keys, dim], Matrix::of(packed, dim), ks.t(), p, false, Parallelism::None)
+            };
             for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
                 let (seen, hidden) = scores.split_at_mut(block.visible(row, s.group));
                 hidden.fill(0.0);

@@ -160,14 +160,17 @@ impl Buffers {
             let (pointer, len): (*mut u8, usize) = match (self.sources[i], &buffer.place) {
                 (Source::Data, Place::External(slot)) => {
                     let found = data.iter().find(|(name, _)| *name == slot.name);
-                    let (_, ids) = found.ok_or_else(|| CpuError::NoInput { program: program(), slot: slot.clone() })?;
+                    let (_, ids) =
+                        found.ok_or_else(|| CpuError::NoInput { program: program(), slot: slot.clone() })?;
                     // Never written: `check_launches` has seen to it.
                     (ids.as_ptr().cast_mut().cast(), ids.len())
                 }
                 (Source::State, Place::External(slot)) => {
                     let place = match self.places[i] {
                         Some(place) if !fresh => place,
-                        _ => state.locate(slot).map_err(|error| CpuError::State { program: program(), error })?,
+                        _ => state
+                            .locate(slot)
+                            .map_err(|error| CpuError::State { program: program(), error })?,
                     };
                     self.places[i] = Some(place);
                     (state.pointer(place).cast(), place.len)

@@ -186,7 +186,7 @@ mod tests {
     fn bfloat16_rounds_ties_to_even() {
         assert_eq!(round_bf16(1.0 + 1.0 / 256.0), 1.0);
         assert_eq!(round_bf16(1.0 + 3.0 / 256.0), 1.0 + 4.0 / 256.0);
-        assert_eq!(round_bf16(-1.004), -1.0);
+        assert_eq!(round_bf16(-1.003), -1.0);
         assert_eq!(round_bf16(f32::MAX), f32::INFINITY);
         assert!(round_bf16(f32::from_bits(0x7f80_0001)).is_nan());
     }

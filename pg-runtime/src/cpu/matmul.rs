@@ -1,7 +1,7 @@
 //! Contractions, through the `gemm` crate.
 
 use gemm::Parallelism;
-use pg_codegen::plan::{MatrixView, Matmul};
+use pg_codegen::plan::{Matmul, MatrixView};
 use pg_codegen::region::Affine;
 use pg_ir::ty::DType;
 
@@ -56,8 +56,25 @@ pub(crate) unsafe fn product(
     // SAFETY: by the caller's promise.
     unsafe {
         gemm::gemm(
-            m, n, k, c.ptr, s(c.col), s(c.row), accumulate, a.ptr, s(a.col), s(a.row), b.ptr, s(b.col), s(b.row),
-            1.0f32, 1.0f32, false, false, false, parallelism,
+            m,
+            n,
+            k,
+            c.ptr,
+            s(c.col),
+            s(c.row),
+            accumulate,
+            a.ptr,
+            s(a.col),
+            s(a.row),
+            b.ptr,
+            s(b.col),
+            s(b.row),
+            1.0f32,
+            1.0f32,
+            false,
+            false,
+            false,
+            parallelism,
         );
     }
 }
@@ -91,7 +108,8 @@ pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
 pub(crate) fn run(mm: &Matmul, args: &[Arg]) {
     let &[a, b, c] = args else { unreachable!("checked") };
     let one = |i: usize, parallelism| {
-        let matrix = |arg: Arg, v: &MatrixView| Matrix { ptr: arg.at(v.offset + i * v.batch), row: v.row, col: v.col };
+        let matrix =
+            |arg: Arg, v: &MatrixView| Matrix { ptr: arg.at(v.offset + i * v.batch), row: v.row, col: v.col };
         // SAFETY: `check` has found every element inside its argument, those of c distinct and apart
         // from a and b.
         unsafe {

@@ -126,7 +126,10 @@ impl CpuExecutor {
         }
     }
 
-    fn launch_all(&mut self, mut observe: Option<&mut (dyn FnMut(Timed<'_>) + Send)>) -> Result<(), CpuError> {
+    fn launch_all(
+        &mut self,
+        mut observe: Option<&mut (dyn FnMut(Timed<'_>) + Send)>,
+    ) -> Result<(), CpuError> {
         self.machine.allocate(rayon::current_num_threads());
         let begin = Instant::now();
         let outside = AtomicBool::new(false);
@@ -135,7 +138,10 @@ impl CpuExecutor {
             let kernel = &self.kernels[launch.kernel.0 as usize];
             kernel.run(self.buffers.args(index), &mut self.machine, &outside);
             if outside.load(Ordering::Relaxed) {
-                return Err(CpuError::Index { program: self.plan.program.clone(), note: launch.note.clone() });
+                return Err(CpuError::Index {
+                    program: self.plan.program.clone(),
+                    note: launch.note.clone(),
+                });
             }
             if let (Some(observe), Some(start)) = (&mut observe, start) {
                 observe(Timed { index, launch, start, duration: begin.elapsed() - start });

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn every_target_is_scored_exactly_once() {
-        for (seq, stride, total) in [(48, 16, 700), (40, 7, 521), (8, 8, 64), (8, 3, 5), (1, 1, 9), (8, 8, 9)] {
+        for (seq, stride, total) in [(48, 16, 700), (40, 7, 521), (8, 8, 64), (8, 3, 5), (1, 1, 9), (8, 8, 9)]
+        {
             let mut seen = vec![0; total];
             for w in (Windows { seq, stride, rescore_tail: false }).cover(total) {
                 assert!(w.end - w.start <= seq && w.scored() > 0);

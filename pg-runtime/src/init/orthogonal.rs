@@ -34,7 +34,14 @@ pub(super) fn orthogonal(a: Vec<f64>, rows: usize, cols: usize) -> Vec<f64> {
 /// is orthonormal to far below float32's precision.
 fn pass(a: &mut [f64], n: usize, m: usize) -> bool {
     let mut gram = vec![0.0; n * n];
-    multiply(View::of(&mut gram, n), false, 1.0, Operand::of(a, m), Operand::of(a, m).transposed(), (n, n, m));
+    multiply(
+        View::of(&mut gram, n),
+        false,
+        1.0,
+        Operand::of(a, m),
+        Operand::of(a, m).transposed(),
+        (n, n, m),
+    );
     let trace: f64 = (0..n).map(|i| gram[i * (n + 1)]).sum();
 
     let original = gram.clone();
@@ -181,9 +188,19 @@ impl<'a> View<'a> {
 
 /// out ← factor · lhs · rhs, added to what is there if `add`; (rows, columns, contracted length). On one thread: the
 /// callers run several matrices at a time.
-fn multiply(out: View<'_>, add: bool, factor: f64, lhs: Operand<'_>, rhs: Operand<'_>, (m, n, k): (usize, usize, usize)) {
+fn multiply(
+    out: View<'_>,
+    add: bool,
+    factor: f64,
+    lhs: Operand<'_>,
+    rhs: Operand<'_>,
+    (m, n, k): (usize, usize, usize),
+) {
     let target = Operand::of(out.data, out.stride);
-    assert!(target.holds(m, n) && lhs.holds(m, k) && rhs.holds(k, n), "a product reaches outside its matrices");
+    assert!(
+        target.holds(m, n) && lhs.holds(m, k) && rhs.holds(k, n),
+        "a product reaches outside its matrices"
+    );
     // SAFETY: all three matrices lie within their slices (asserted), and `out` is borrowed mutably, so that it
     // overlaps neither operand. Strides are at most a slice's length, so they fit isize.
     unsafe {

@@ -141,7 +141,8 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     apply_settings(&mut model, options);
     let corpus = Corpus::open(options, &model)?;
     let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
-    let plan = TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)?;
+    let plan =
+        TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
     let seed = options.seed.unwrap_or(model.train.seed);
     let initial = options.init.as_deref().map(|path| weights::load(path, &model.params)).transpose()?;
@@ -165,8 +166,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let mut metrics = folder.metrics()?;
     let mut loader = Loader::new(corpus.train.clone());
     let on_first_step = || first_step_s = started.elapsed().as_secs_f64();
-    let trained =
-        train(&mut session, &mut state, &plan, &mut loader, &mut metrics, observer, on_first_step)?;
+    let trained = train(&mut session, &mut state, &plan, &mut loader, &mut metrics, observer, on_first_step)?;
     folder.keep_metrics(metrics)?;
     let compile_s = session.compile_seconds;
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
@@ -219,7 +219,9 @@ fn check_size(model: &Model, observer: &mut Observer<'_>) -> Result<(), RunError
     }
     if (estimate + code) as f64 > 0.95 * cap as f64 {
         let total = estimate + code;
-        observer(Event::Warning(format!("the artifact is predicted at {total} bytes, within 5 % of the cap {cap}")));
+        observer(Event::Warning(format!(
+            "the artifact is predicted at {total} bytes, within 5 % of the cap {cap}"
+        )));
     }
     Ok(())
 }

@@ -35,8 +35,11 @@ pub(crate) struct Builtin {
 impl Builtin {
     /// `name(a, b = …)`
     pub(crate) fn signature(&self) -> String {
-        let params: Vec<String> =
-            self.params.iter().map(|(n, opt)| if *opt { format!("{n} = …") } else { n.to_string() }).collect();
+        let params: Vec<String> = self
+            .params
+            .iter()
+            .map(|(n, opt)| if *opt { format!("{n} = …") } else { n.to_string() })
+            .collect();
         format!("{}({})", self.name, params.join(", "))
     }
 }

@@ -256,7 +256,8 @@ fn write_as<T: Stored>(
     // SAFETY: in bounds and touched by no other task (`check_touches`). A strided line of one task may
     // lie between those of others, so only the elements of the line itself may be borrowed.
     let element = |i: usize| unsafe {
-        let at = low as usize + if stride < 0 { span - 1 - i * stride.unsigned_abs() as usize } else { i * stride as usize };
+        let at = low as usize
+            + if stride < 0 { span - 1 - i * stride.unsigned_abs() as usize } else { i * stride as usize };
         &mut arg.write::<T>(at, 1)[0]
     };
     match (line, stride) {

@@ -80,10 +80,8 @@ fn domain(region: &Region) -> Vec<usize> {
 /// Whether distinct indices give distinct values: sorted by size, each stride steps over everything that
 /// the smaller ones reach. True of every layout without overlap.
 pub(crate) fn injective(at: &Affine, axes: &[usize]) -> bool {
-    let mut steps: Vec<(i64, i64)> = (at.strides.iter().zip(axes))
-        .filter(|&(_, &n)| n > 1)
-        .map(|(s, &n)| (s.abs(), n as i64))
-        .collect();
+    let mut steps: Vec<(i64, i64)> =
+        (at.strides.iter().zip(axes)).filter(|&(_, &n)| n > 1).map(|(s, &n)| (s.abs(), n as i64)).collect();
     steps.sort_unstable();
     let mut reach = 0;
     steps.iter().all(|&(stride, n)| {

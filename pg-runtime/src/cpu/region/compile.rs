@@ -82,8 +82,17 @@ pub(super) struct Run {
 /// What the interpreter does for an instruction.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Load { arg: usize, map: IndexMap, dense: bool },
-    Gather { arg: usize, row: Reg, stride: i64, map: IndexMap },
+    Load {
+        arg: usize,
+        map: IndexMap,
+        dense: bool,
+    },
+    Gather {
+        arg: usize,
+        row: Reg,
+        stride: i64,
+        map: IndexMap,
+    },
     Splat(u32),
     Index(Affine),
     Unary(Unary, Reg),
@@ -94,7 +103,12 @@ pub(super) enum Step {
     RowReduce(Reduction, Reg, usize),
     Lanes(Vec<Run>, Reg),
     FakeQuant(Grid, Reg),
-    Store { arg: usize, value: Reg, at: Affine, dense: bool },
+    Store {
+        arg: usize,
+        value: Reg,
+        at: Affine,
+        dense: bool,
+    },
     Accumulate(usize),
 }
 
@@ -158,13 +172,13 @@ impl Program {
 
         let row_op = region.body.iter().any(is_row_op);
         let only_reduces = !region.body.iter().any(|i| matches!(i, Instr::Lanes(..) | Instr::FakeQuant(..)));
-        let cut_reductions =
-            row_op && only_reduces && accumulators.is_empty() && region.lanes > WHOLE_ROW;
+        let cut_reductions = row_op && only_reduces && accumulators.is_empty() && region.lanes > WHOLE_ROW;
         let whole = row_op && !cut_reductions;
         let block_lanes = if whole { region.lanes } else { region.lanes.min(BLOCK) };
         let row_count = region.row_count();
         let reduced: usize = region.rows[region.rows.len() - region.reduced..].iter().product();
-        let (kept, reduced) = if accumulators.is_empty() { (row_count, 1) } else { (row_count / reduced, reduced) };
+        let (kept, reduced) =
+            if accumulators.is_empty() { (row_count, 1) } else { (row_count / reduced, reduced) };
         let scope = if accumulators.is_empty() { row_count } else { reduced };
         let block_rows = if cut_reductions { 1 } else { (BLOCK / block_lanes).clamp(1, scope) };
         let lane_blocks = region.lanes.div_ceil(block_lanes);
@@ -179,8 +193,9 @@ impl Program {
         let task_lane_blocks = if accumulators.is_empty() { lane_blocks.min(BLOCKS_PER_TASK) } else { 1 };
 
         let last = if cut_reductions { registers.iter().map(|r| r.level).max().unwrap_or(0) } else { 0 };
-        let mut passes: Vec<Vec<usize>> =
-            (0..=last).map(|pass| needed(&steps, &registers, &accumulators, pass, pass == last, cut_reductions)).collect();
+        let mut passes: Vec<Vec<usize>> = (0..=last)
+            .map(|pass| needed(&steps, &registers, &accumulators, pass, pass == last, cut_reductions))
+            .collect();
         let found = |(pass, steps_of): (usize, &Vec<usize>)| {
             let reduction = |&i: &usize| match steps[i] {
                 Step::RowReduce(kind, _, number) if registers[i].level == pass + 1 => Some((number, kind)),
@@ -243,7 +258,12 @@ impl Program {
             self.kept * pieces * width
         };
         let accumulators = self.accumulators.len();
-        ScratchSize { slots: self.slots, accumulators, block, partials: if self.is_cut() { partials } else { 0 } }
+        ScratchSize {
+            slots: self.slots,
+            accumulators,
+            block,
+            partials: if self.is_cut() { partials } else { 0 },
+        }
     }
 
     fn is_cut(&self) -> bool {
@@ -364,7 +384,9 @@ impl Builder<'_> {
                     return Err("the operands are of different types");
                 }
                 let ok = match f {
-                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Gt => x.kind != Kind::Bool,
+                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Gt => {
+                        x.kind != Kind::Bool
+                    }
                     Binary::Div => x.kind == Kind::Float,
                     Binary::Rem => x.kind == Kind::Int,
                     Binary::Xor => x.kind != Kind::Float,
@@ -400,7 +422,12 @@ impl Builder<'_> {
                 if reg(*value).class.lane && self.region.lanes > 1 && at.strides.last() == Some(&0) {
                     return Err("a whole row is stored to one element");
                 }
-                let step = Step::Store { arg: *arg as usize, value: *value, at: at.clone(), dense: self.is_dense(at) };
+                let step = Step::Store {
+                    arg: *arg as usize,
+                    value: *value,
+                    at: at.clone(),
+                    dense: self.is_dense(at),
+                };
                 (Register { level: reg(*value).level, ..nothing }, step)
             }
             Instr::Accumulate { arg, value, kind, at } => {
@@ -544,7 +571,11 @@ fn assign_slots(
         let mut done = reads(step, accumulators);
         done.sort_unstable();
         done.dedup();
-        free.extend(done.into_iter().filter(|&r| last_read[r] == i && !prologue.contains(&r)).map(|r| registers[r].slot));
+        free.extend(
+            done.into_iter()
+                .filter(|&r| last_read[r] == i && !prologue.contains(&r))
+                .map(|r| registers[r].slot),
+        );
     }
     count
 }

@@ -12,8 +12,8 @@ use super::super::simd::Isa;
 use super::access::{self, Block, Outside};
 use super::compile::{Class, Kind, Program, Run, Step};
 use super::lines::{
-    AccumulateKernel, BinaryKernel, Convert, ConvertKernel, Line, ReduceKernel, SelectKernel, Shape, UnaryKernel,
-    View, identity,
+    AccumulateKernel, BinaryKernel, Convert, ConvertKernel, Line, ReduceKernel, SelectKernel, Shape,
+    UnaryKernel, View, identity,
 };
 
 /// Memory of one thread.
@@ -116,10 +116,20 @@ impl<'a> Interpreter<'a> {
             Step::Unary(f, x) => self.isa.run(UnaryKernel { f: Some(*f), shape, out, x: self.view(*x) }),
             Step::Binary(f, a, b) => {
                 let float = self.program.registers[*a as usize].kind == Kind::Float;
-                self.isa.run(BinaryKernel { f: *f, float, shape, out, operands: [self.view(*a), self.view(*b)] });
+                self.isa.run(BinaryKernel {
+                    f: *f,
+                    float,
+                    shape,
+                    out,
+                    operands: [self.view(*a), self.view(*b)],
+                });
             }
             Step::Select(c, a, b) => {
-                self.isa.run(SelectKernel { shape, out, operands: [self.view(*c), self.view(*a), self.view(*b)] });
+                self.isa.run(SelectKernel {
+                    shape,
+                    out,
+                    operands: [self.view(*c), self.view(*a), self.view(*b)],
+                });
             }
             Step::Cast(to, x) => self.cast(*to, *x, shape, out),
             Step::RowReduce(kind, x, number) => {

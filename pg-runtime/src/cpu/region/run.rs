@@ -76,11 +76,16 @@ pub(crate) fn run(program: &Program, args: &[Arg], scratch: &mut Scratch, isa: I
 
 impl<'a> Launch<'a> {
     /// Runs `f` with an interpreter that has this thread's scratch.
-    fn with(&self, reductions: Option<Reductions<'_>>, f: impl FnOnce(&mut Interpreter<'_>) -> Result<(), access::Outside>) {
+    fn with(
+        &self,
+        reductions: Option<Reductions<'_>>,
+        f: impl FnOnce(&mut Interpreter<'_>) -> Result<(), access::Outside>,
+    ) {
         // Uncontended: tasks never wait for other tasks while they hold it.
         let mut scratch = self.threads[thread_index()].lock().unwrap_or_else(|e| e.into_inner());
         let (program, args, isa) = (self.program, self.args, self.isa);
-        let mut interpreter = Interpreter { program, args, isa, scratch: &mut scratch, reductions, results: &mut [] };
+        let mut interpreter =
+            Interpreter { program, args, isa, scratch: &mut scratch, reductions, results: &mut [] };
         if f(&mut interpreter).is_err() {
             self.outside.store(true, Ordering::Relaxed);
         }
@@ -98,7 +103,8 @@ impl<'a> Launch<'a> {
         parallel(groups * pieces * lane_tasks, work * p.steps.len(), |task| {
             let (part, lane_task) = (task / lane_tasks, task % lane_tasks);
             let (kept, piece) = (part / pieces, part % pieces);
-            let rows = kept * group + piece * p.task_rows..kept * group + group.min((piece + 1) * p.task_rows);
+            let rows =
+                kept * group + piece * p.task_rows..kept * group + group.min((piece + 1) * p.task_rows);
             let lanes_from = lane_task * p.task_lane_blocks * p.block_lanes;
             let lanes_to = p.lanes.min(lanes_from + p.task_lane_blocks * p.block_lanes);
             self.with(None, |interpreter| {
@@ -157,7 +163,8 @@ impl<'a> Launch<'a> {
                     let class = Class { row: false, lane: wide };
                     let len = if wide { lanes.len() } else { 1 };
                     for piece in 0..pieces {
-                        let at = (kept * pieces + piece) * width + a.offset + if wide { lanes.start } else { 0 };
+                        let at =
+                            (kept * pieces + piece) * width + a.offset + if wide { lanes.start } else { 0 };
                         // SAFETY: all writers have finished.
                         let bits = unsafe { partials.read::<u32>(at, len) };
                         let into = &mut interpreter.scratch.accumulators[i].view_mut()[..len];

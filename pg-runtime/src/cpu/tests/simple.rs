@@ -1,0 +1,93 @@
+//! Matmul, scatter and copy.
+
+use pg_codegen::plan::{Kernel, Matmul, MatrixView};
+use pg_ir::ty::DType;
+
+use super::super::error::Problem;
+use super::{Data, Random, assert_close, launch, launch_all};
+
+fn matmul(batch: usize, m: usize, n: usize, k: usize, transposed: [bool; 3], accumulate: bool) {
+    let mut random = Random::new((m * n + k) as u64);
+    let view = |rows: usize, cols: usize, t: bool| {
+        let (row, col) = if t { (1, rows) } else { (cols, 1) };
+        MatrixView { offset: 3, batch: rows * cols, row, col }
+    };
+    let (a, b, c) = (view(m, k, transposed[0]), view(k, n, transposed[1]), view(m, n, transposed[2]));
+    let mm = Matmul { batch, m, n, k, a, b, c, accumulate };
+    let args = [m * k, k * n, m * n].map(|n| random.floats(3 + batch * n));
+    let [x, y, old] = args.each_ref().map(Data::f64);
+    let mut want = old.clone();
+    for i in 0..batch {
+        for r in 0..m {
+            for s in 0..n {
+                let at = |v: &MatrixView, r, s| v.offset + i * v.batch + r * v.row + s * v.col;
+                let sum: f64 = (0..k).map(|j| x[at(&a, r, j)] * y[at(&b, j, s)]).sum();
+                want[at(&c, r, s)] = sum + if accumulate { old[at(&c, r, s)] } else { 0.0 };
+            }
+        }
+    }
+    let have = launch_all(&Kernel::Matmul(mm), &args);
+    assert_close(have[2].f32(), &want, 1e-5);
+}
+
+#[test]
+fn matmul_agrees_for_all_strides() {
+    for bits in 0..8 {
+        let t = [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0];
+        matmul(1, 37, 41, 29, t, bits % 2 == 0);
+        matmul(5, 7, 3, 11, t, bits % 2 == 1);
+    }
+    matmul(1, 1, 1, 1, [false; 3], false);
+    matmul(2, 131, 67, 257, [false; 3], true);
+    matmul(17, 1, 64, 5, [false; 3], false);
+    matmul(1, 300, 520, 140, [false, true, false], false);
+}
+
+#[test]
+fn matmul_rejects_what_does_not_fit() {
+    let view = MatrixView { offset: 0, batch: 6, row: 3, col: 1 };
+    let mm = Matmul { batch: 1, m: 2, n: 3, k: 3, a: view, b: view, c: view, accumulate: false };
+    let sizes = |b| [6, b, 6].map(|n| Data::zeros(DType::F32, n));
+    assert_eq!(launch(&Kernel::Matmul(mm.clone()), &mut sizes(9), 1), Ok(true));
+    let short = launch(&Kernel::Matmul(mm.clone()), &mut sizes(8), 1);
+    assert!(matches!(short, Err(Problem::ArgRange { arg: 1, len: 8, last: 8, .. })), "{short:?}");
+    let overlapping = Matmul { c: MatrixView { row: 2, ..view }, ..mm };
+    assert!(matches!(launch(&Kernel::Matmul(overlapping), &mut sizes(9), 1), Err(Problem::Shape(_))));
+}
+
+#[test]
+fn scatter_adds_in_order_of_position() {
+    let mut random = Random::new(5);
+    for (rows, width, count) in [(1usize, 1, 1), (7, 5, 0), (7, 5, 13), (1024, 3, 2048), (131, 64, 509)] {
+        // Half of the rows are never named.
+        let ids: Vec<i32> = (0..count).map(|_| random.below(rows.div_ceil(2)) as i32).collect();
+        let values = random.floats(count * width);
+        let mut want = vec![0.0f32; rows * width];
+        for (id, row) in ids.iter().zip(values.f32().chunks(width)) {
+            want[*id as usize * width..].iter_mut().zip(row).for_each(|(w, x)| *w += x);
+        }
+        let out = Data::F32(vec![9.0; rows * width]);
+        let have = launch_all(&Kernel::ScatterAdd { rows, width, count }, &[Data::I32(ids), values, out]);
+        assert_eq!(have[2].f32(), want);
+    }
+    for id in [-1, 3] {
+        let mut args = [Data::I32(vec![id]), Data::F32(vec![1.0]), Data::F32(vec![0.0; 3])];
+        assert_eq!(launch(&Kernel::ScatterAdd { rows: 3, width: 1, count: 1 }, &mut args, 1), Ok(false));
+        assert_eq!(args[2].f32(), [0.0; 3]);
+    }
+}
+
+#[test]
+fn copies_copy() {
+    let mut random = Random::new(6);
+    for len in [1, 17, 100_003] {
+        let from = random.floats(len + 2);
+        let have = launch_all(&Kernel::Copy { len }, &[from.clone(), Data::zeros(DType::F32, len)]);
+        assert_eq!(have[1].f32(), &from.f32()[..len]);
+    }
+    let ids = Data::I32(vec![4, 5, 6]);
+    let have = launch_all(&Kernel::Copy { len: 3 }, &[ids.clone(), Data::zeros(DType::I32, 3)]);
+    assert_eq!(have[1], ids);
+    let mut mixed = [Data::zeros(DType::I32, 3), Data::zeros(DType::F32, 3)];
+    assert!(matches!(launch(&Kernel::Copy { len: 3 }, &mut mixed, 1), Err(Problem::ArgType { .. })));
+}
