@@ -26,8 +26,13 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
             let plan = compile("random", &graph, &Options { fuse }).unwrap_or_else(|e| panic!("{what}: {e}"));
             for kernel in &plan.kernels {
                 covered.insert(format!("{} kernel", kernel.family()));
-                if let Kernel::Region(region) = kernel {
-                    covered.extend(region.body.iter().map(instr_name));
+                match kernel {
+                    Kernel::Region(region) => covered.extend(region.body.iter().map(instr_name)),
+                    Kernel::Matmul(m) => {
+                        let moved = m.n > 1 && m.c.col != 1;
+                        covered.insert(format!("matmul accumulate {} moved {moved}", m.accumulate));
+                    }
+                    _ => {}
                 }
             }
             common::compare(&graph, &env, &plan, &what);
@@ -60,6 +65,10 @@ fn random_graphs_agree_with_the_interpreter() {
         "Accumulate",
     ] {
         assert!(covered.contains(name), "{name} is not covered");
+    }
+    for (accumulate, moved) in [(false, false), (false, true), (true, false), (true, true)] {
+        let name = format!("matmul accumulate {accumulate} moved {moved}");
+        assert!(covered.contains(&name), "{name} is not covered");
     }
     for family in ["region", "matmul", "attention", "attention_grad", "scatter_add", "copy"] {
         assert!(covered.contains(&format!("{family} kernel")), "{family} is not covered");

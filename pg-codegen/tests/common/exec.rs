@@ -164,9 +164,9 @@ fn region(r: &Region, args: &mut [Tensor]) {
                     let value = &regs[*value as usize];
                     let n = wide(to.strides.last() == Some(&0));
                     assert_eq!(value.len(), n, "a store of a row stores a row");
-                    for l in 0..n {
+                    for (l, v) in value.iter().enumerate() {
                         *index.last_mut().unwrap() = l;
-                        args[*arg as usize][affine(to, &index) as usize] = value[l];
+                        args[*arg as usize][affine(to, &index) as usize] = *v;
                     }
                     *index.last_mut().unwrap() = 0;
                     Vec::new()
@@ -178,11 +178,11 @@ fn region(r: &Region, args: &mut [Tensor]) {
                     let value = &regs[*value as usize];
                     let n = wide(to.strides.last() == Some(&0));
                     assert_eq!(value.len(), n, "an accumulation of a row takes a row");
-                    for l in 0..n {
+                    for (l, &v) in value.iter().enumerate() {
                         *index.last_mut().unwrap() = l;
                         let slot = &mut args[*arg as usize][affine(to, &index) as usize];
                         let is_first = row % reduced == 0;
-                        *slot = if is_first { value[l] } else { combine(*kind, &[*slot, value[l]]) };
+                        *slot = if is_first { v } else { combine(*kind, &[*slot, v]) };
                     }
                     *index.last_mut().unwrap() = 0;
                     Vec::new()

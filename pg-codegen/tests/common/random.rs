@@ -414,6 +414,7 @@ impl Gen {
         if let (Some(&c), 0) = (self.ids.last(), self.rng.below(2)) {
             self.b.output(Slot::new(Space::Result, "ids"), c);
         }
+        self.gradients();
         let inputs: Vec<(Slot, ValueId)> = self
             .b
             .graph()
@@ -438,6 +439,44 @@ impl Gen {
                 _ => continue,
             };
             self.b.output(slot.clone(), new);
+        }
+    }
+
+    /// Gradients that a matmul adds to state, or writes there, in the axis order of the parameter.
+    fn gradients(&mut self) {
+        for i in 0..self.rng.below(3) {
+            let (b, t) = (Axis::new(self.batch, Role::Batch), Axis::new(self.time, Role::Time));
+            let mut channel = || Axis::channel(self.rng.pick(&SIZES));
+            let (m, n, groups) = (channel(), channel(), channel());
+            let mut input = |b: &mut Builder, name: &str, axes: &[Axis]| {
+                b.input(
+                    Slot::new(Space::Mean, format!("{name}{i}")),
+                    Type::new(DType::F32, axes.iter().copied()),
+                )
+            };
+            let x = input(&mut self.b, "x", &[b, t, groups, m]);
+            let g = input(&mut self.b, "g", &[b, t, groups, n]);
+            let x = if self.rng.below(2) == 0 { self.b.unary(Unary::Sin, x) } else { x };
+            let mut dims = DotDims::contract_all(&[(0, 0), (1, 1)]);
+            dims.batch.push((2, 2));
+            let dot = self.b.dot(dims, x, g);
+            let perms: [&[usize]; 4] = [&[0, 1, 2], &[0, 2, 1], &[2, 0, 1], &[1, 0, 2]];
+            let perm = self.rng.pick(&perms);
+            let mut sum = self.b.op(Op::Transpose(SmallVec::from_slice(perm)), &[dot]);
+            if self.rng.below(2) == 0 {
+                let flat = Axis::channel(self.b.ty(sum).len());
+                sum = self.b.reshape(sum, Axes::from_slice(&[flat]));
+            }
+            let slot = Slot::new(Space::Grad, format!("w{i}"));
+            if self.rng.below(2) == 0 {
+                let ty = self.b.ty(sum).clone();
+                let old = self.b.input(slot.clone(), ty);
+                sum = self.b.add(old, sum);
+                if self.rng.below(4) == 0 {
+                    self.b.output(Slot::new(Space::Result, format!("norm{i}")), sum);
+                }
+            }
+            self.b.output(slot, sum);
         }
     }
 }

@@ -85,7 +85,10 @@ struct Report {
 /// Checks every file; fails if any does.
 pub(crate) fn check(args: CheckArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let options = args.variation.options();
-    let models: Vec<Checked> = args.files.iter().map(|file| check_file(file, &options)).collect();
+    // `pg check models/*.rs` is natural, and the folder is also a Rust library, whose `lib.rs` only lists the models.
+    let several = args.files.len() > 1;
+    let files = args.files.iter().filter(|f| !(several && f.file_name().is_some_and(|n| n == "lib.rs")));
+    let models: Vec<Checked> = files.map(|file| check_file(file, &options)).collect();
     for checked in &models {
         checked.warnings.iter().for_each(|w| ui.warning(&w.rendered));
         checked.errors.iter().for_each(|e| ui.error(&e.rendered));

@@ -122,7 +122,11 @@ impl Figure {
 impl Report {
     fn text(&self) -> String {
         let mut out = format!("A: {}\nB: {}\n", self.a.display(), self.b.display());
-        let mut section = |title: &str, text: String| out += &format!("\n{title}\n{text}\n");
+        let mut section = |title: &str, text: String| {
+            out += &format!("\n{title}\n{text}");
+            out.truncate(out.trim_end().len());
+            out.push('\n');
+        };
         if self.constants.is_empty() {
             section("Constants: the same.", String::new());
         } else {

@@ -1,8 +1,9 @@
 //! `pg ops`: the op reference, from the op records.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
-use super::format::table;
 use super::ui::Ui;
 
 #[derive(Debug, Serialize)]
@@ -23,13 +24,13 @@ pub(crate) fn ops(ui: &Ui) -> anyhow::Result<()> {
     let entry = |r: &&pg_ir::op::Record| Entry { name: r.name, signature: r.signature, maths: r.maths };
     let reference = Reference { ops: records.iter().map(entry).collect() };
     let text = || {
-        let row = |e: &Entry| vec![e.name.into(), e.signature.into(), e.maths.into()];
-        let rows = reference.ops.iter().map(row).collect();
         let count = reference.ops.len();
-        format!(
-            "The {count} primitive ops. Everything else is written in the DSL.\n{}",
-            table(&["op", "operands -> results", "mathematics"], &[], rows)
-        )
+        let mut out = format!("The {count} primitive ops. Everything else is written in the DSL.\n");
+        for op in &reference.ops {
+            // Two lines an op: the mathematics of some is longer than a terminal is wide.
+            let _ = write!(out, "\n{}: {}\n    {}\n", op.name, op.signature, op.maths);
+        }
+        out
     };
     ui.report(&reference, text)?;
     Ok(())

@@ -80,7 +80,7 @@ fn check_shape(s: &AttentionShape) -> Result<(), Problem> {
     if [s.batch, s.time, s.heads, s.kv_heads, s.dim].contains(&0) {
         return Err(Problem::Shape("an attention axis is empty"));
     }
-    if s.heads % s.kv_heads != 0 {
+    if !s.heads.is_multiple_of(s.kv_heads) {
         return Err(Problem::Shape("the key/value heads do not divide the query heads"));
     }
     Ok(())

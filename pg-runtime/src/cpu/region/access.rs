@@ -294,7 +294,7 @@ mod tests {
                             (0..size).contains(&e)
                         };
                         let want: Vec<usize> = (0..13).filter(|&l| holds(l)).collect();
-                        let got: Vec<usize> = block.inside(&[guard.clone()], index, 13).collect();
+                        let got: Vec<usize> = block.inside(std::slice::from_ref(&guard), index, 13).collect();
                         assert_eq!(got, want, "{guard:?} row {row}");
                     });
                 }

@@ -62,10 +62,10 @@ pub(super) fn check(region: &Region) -> Result<(), Problem> {
                     return bad("two results are accumulated to one place");
                 }
             }
-            Instr::Lanes(perm, _) => {
-                if perm.len() != region.lanes || perm.iter().any(|&p| p as usize >= region.lanes) {
-                    return bad("the lane permutation does not fit the lanes");
-                }
+            Instr::Lanes(perm, _)
+                if perm.len() != region.lanes || perm.iter().any(|&p| p as usize >= region.lanes) =>
+            {
+                return bad("the lane permutation does not fit the lanes");
             }
             _ => {}
         }
