@@ -44,7 +44,7 @@ fn error(found: &[f64], reference: &[f64]) -> f64 {
     if size == 0.0 { off.sqrt() } else { (off / size).sqrt() }
 }
 
-fn part<'a>(all: &'a [f64], index: usize, len: usize) -> &'a [f64] {
+fn part(all: &[f64], index: usize, len: usize) -> &[f64] {
     &all[index * len..][..len]
 }
 
