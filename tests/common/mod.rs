@@ -9,12 +9,12 @@ use pg_ir::model::Model;
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The constants of `tests/training`, too.
-pub const SMALL: &[&str] = &[
+pub(crate) const SMALL: &[&str] = &[
     "LAYERS=4",
     "DIM=32",
     "HEADS=2",
@@ -27,24 +27,24 @@ pub const SMALL: &[&str] = &[
     "XSA_LAST=2",
 ];
 
-pub fn overrides(settings: &[&str]) -> Vec<(String, String)> {
+pub(crate) fn overrides(settings: &[&str]) -> Vec<(String, String)> {
     let pair = |s: &&str| s.split_once('=').map(|(k, v)| (k.to_string(), v.to_string())).unwrap();
     settings.iter().map(pair).collect()
 }
 
 /// A model file of `models/` under overrides.
-pub fn model(file: &str, settings: &[&str]) -> Model {
+pub(crate) fn model(file: &str, settings: &[&str]) -> Model {
     let source = Source::load(root().join("models").join(file)).unwrap_or_else(|e| panic!("{e}"));
     let options = Options { overrides: overrides(settings), profile: None };
     elaborate(&source, &options).unwrap_or_else(|e| panic!("{e}"))
 }
 
-pub fn session(file: &str, settings: &[&str]) -> Session {
+pub(crate) fn session(file: &str, settings: &[&str]) -> Session {
     Session::new(Arc::new(model(file, settings)), Default::default())
 }
 
 /// Initial weights with noise on top, so that nothing is zero and every path carries signal.
-pub fn noisy_weights(session: &Session, seed: u64) -> Weights {
+pub(crate) fn noisy_weights(session: &Session, seed: u64) -> Weights {
     let mut weights = session.initial_weights(seed);
     let mut noise = Noise(seed | 1);
     for values in weights.values_mut() {
@@ -54,17 +54,17 @@ pub fn noisy_weights(session: &Session, seed: u64) -> Weights {
 }
 
 /// xorshift64, uniform in −1 … 1.
-pub struct Noise(pub u64);
+pub(crate) struct Noise(pub(crate) u64);
 
 impl Noise {
-    pub fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 
-    pub fn tokens(&mut self, n: usize, vocab: usize) -> Vec<i32> {
+    pub(crate) fn tokens(&mut self, n: usize, vocab: usize) -> Vec<i32> {
         (0..n).map(|_| ((self.next() * 0.5 + 0.5) * vocab as f32) as i32 % vocab as i32).collect()
     }
 }

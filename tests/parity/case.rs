@@ -11,14 +11,14 @@ use pg_runtime::weights::Weights;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-pub struct Case {
-    pub json: Value,
-    pub tensors: BTreeMap<String, Vec<f64>>,
-    pub shapes: BTreeMap<String, Vec<usize>>,
+pub(crate) struct Case {
+    pub(crate) json: Value,
+    pub(crate) tensors: BTreeMap<String, Vec<f64>>,
+    pub(crate) shapes: BTreeMap<String, Vec<usize>>,
 }
 
 impl Case {
-    pub fn load(folder: &Path) -> Case {
+    pub(crate) fn load(folder: &Path) -> Case {
         let text = std::fs::read_to_string(folder.join("case.json")).unwrap();
         let bytes = std::fs::read(folder.join("tensors.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -45,20 +45,20 @@ impl Case {
         case
     }
 
-    pub fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         self.json["kind"].as_str().unwrap()
     }
 
-    pub fn tolerance(&self, what: &str) -> f64 {
+    pub(crate) fn tolerance(&self, what: &str) -> f64 {
         self.json["tolerance"][what].as_f64().unwrap_or_else(|| panic!("no tolerance for {what}"))
     }
 
-    pub fn ints(&self, name: &str) -> Vec<i32> {
+    pub(crate) fn ints(&self, name: &str) -> Vec<i32> {
         self.tensors[name].iter().map(|&v| v as i32).collect()
     }
 
     /// int4mlp_12l with this case's constants.
-    pub fn model(&self) -> Model {
+    pub(crate) fn model(&self) -> Model {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/models/int4mlp_12l.rs");
         let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
         let mut overrides = constants(&self.json["model"], &MODEL);
@@ -67,12 +67,12 @@ impl Case {
         elaborate(&source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    pub fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         Session::new(Arc::new(self.model()), Default::default())
     }
 
     /// The oracle's parameters under `prefix.`, its banks split into matrices (SPEC 5.1).
-    pub fn weights(&self, prefix: &str, model: &Model) -> Weights {
+    pub(crate) fn weights(&self, prefix: &str, model: &Model) -> Weights {
         let layers = self.json["model"]["layers"].as_u64().unwrap() as usize;
         let pick = |name: &String| {
             let (tensor, index) = place(name, layers);
@@ -85,7 +85,7 @@ impl Case {
     }
 
     /// Errors of `found` against the oracle's tensors under `prefix.`, joined into its banks again.
-    pub fn compare(&self, prefix: &str, found: &Weights, tolerance: f64) -> Vec<String> {
+    pub(crate) fn compare(&self, prefix: &str, found: &Weights, tolerance: f64) -> Vec<String> {
         let layers = self.json["model"]["layers"].as_u64().unwrap() as usize;
         let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
         for (name, values) in found {
@@ -107,7 +107,7 @@ impl Case {
 }
 
 /// Relative error in the 2-norm.
-pub fn error(found: &[f32], reference: &[f64]) -> f64 {
+pub(crate) fn error(found: &[f32], reference: &[f64]) -> f64 {
     assert_eq!(found.len(), reference.len());
     let difference: f64 = found.iter().zip(reference).map(|(f, r)| (f64::from(*f) - r).powi(2)).sum();
     (difference / reference.iter().map(|r| r * r).sum::<f64>()).sqrt()

@@ -33,7 +33,7 @@ fn grad_key(case: &Case, x: &str) -> Key {
     Key::Grad { phase: 0, batch, seq, qat: qat(case), accumulate: false }
 }
 
-pub fn gradient(case: &Case) -> Vec<String> {
+pub(crate) fn gradient(case: &Case) -> Vec<String> {
     let mut session = case.session();
     let weights = case.weights("param", &session.model);
     let mut state = ok(session.state_with(&weights, &[Space::Param, Space::Grad]));
@@ -69,7 +69,7 @@ fn interpreted(case: &Case, session: &Session, key: Key, weights: &Weights) -> V
     case.compare("grad", &grads, 1e-5)
 }
 
-pub fn optimiser(case: &Case) -> Vec<String> {
+pub(crate) fn optimiser(case: &Case) -> Vec<String> {
     let mut session = case.session();
     let weights = case.weights("param", &session.model);
     let train = session.model.train.clone();
@@ -101,7 +101,7 @@ pub fn optimiser(case: &Case) -> Vec<String> {
     errors
 }
 
-pub fn gptq_lite(case: &Case) -> Vec<String> {
+pub(crate) fn gptq_lite(case: &Case) -> Vec<String> {
     let mut errors = vec![];
     for entry in case.json["entries"].as_array().unwrap() {
         let key = entry["key"].as_str().unwrap();
@@ -147,7 +147,7 @@ fn check_nll(case: &Case, nll: &[f32]) -> Vec<String> {
     errors
 }
 
-pub fn sliding(case: &Case) -> Vec<String> {
+pub(crate) fn sliding(case: &Case) -> Vec<String> {
     let mut session = case.session();
     let weights = case.weights("param", &session.model);
     let mut state = ok(session.state_with(&weights, &[Space::Param]));
@@ -164,7 +164,7 @@ pub fn sliding(case: &Case) -> Vec<String> {
     check_nll(case, &nll)
 }
 
-pub fn ttt(case: &Case) -> Vec<String> {
+pub(crate) fn ttt(case: &Case) -> Vec<String> {
     let mut session = case.session();
     let weights = case.weights("param", &session.model);
     let mut state = ok(session.state_with(&weights, &[Space::Param, Space::Grad, Space::Velocity]));
