@@ -448,7 +448,7 @@ impl Gen {
             let (b, t) = (Axis::new(self.batch, Role::Batch), Axis::new(self.time, Role::Time));
             let mut channel = || Axis::channel(self.rng.pick(&SIZES));
             let (m, n, groups) = (channel(), channel(), channel());
-            let mut input = |b: &mut Builder, name: &str, axes: &[Axis]| {
+            let input = |b: &mut Builder, name: &str, axes: &[Axis]| {
                 b.input(
                     Slot::new(Space::Mean, format!("{name}{i}")),
                     Type::new(DType::F32, axes.iter().copied()),
