@@ -116,7 +116,7 @@ pg_macros::model! {
         /// Attention and MLP, each on the normalised stream and with a learned gain.
         fn block(i, x, x0, ve) {
             let x = residual_mix(x, x0);
-            let x = x + gain(x, "attn_scale") * scope("attn") { attn(norm(x, i), i, ve) };
+            let x = x + gain(x, "attn_scale") * scope("attn") { attn(norm(x, i), i, x0, ve) };
             x + gain(x, "mlp_scale") * scope("mlp") { mlp(norm(x, i)) }
         }
 
@@ -125,23 +125,25 @@ pg_macros::model! {
             if LN_SCALE { rms_norm(x) * (1.0 / sqrt(i + 1)) } else { rms_norm(x) }
         }
 
-        fn attn(x, i, ve) {
-            let q = split_heads(project(x, "c_q", DIM), HEADS);
-            let k = split_heads(project(x, "c_k", KV_DIM), KV_HEADS);
-            let v = split_heads(values(x, i, ve), KV_HEADS);
-            let base = ntk_base(ROPE_BASE, ROPE_DIMS, seq_len(x), ROPE_TRAIN_LEN);
+        /// Attention of block i on its normalised input h.  h [B, T, D] -> [B, T, D]
+        fn attn(h, i, x0, ve) {
+            let q = split_heads(project(h, "c_q", DIM), HEADS);
+            let k = split_heads(project(h, "c_k", KV_DIM), KV_HEADS);
+            let v = split_heads(values(h, i, x0, ve), KV_HEADS);
+            let base = ntk_base(ROPE_BASE, ROPE_DIMS, seq_len(h), ROPE_TRAIN_LEN);
             let y = qk_norm_attention(q, k, v, ROPE_DIMS, base, QK_GAIN);
             let y = if i >= LAYERS - XSA_LAST { xsa(y, v) } else { y };
             project(merge_heads(y), "proj", DIM, zeros)
         }
 
-        fn values(x, i, ve) {
-            let v = project(x, "c_v", KV_DIM);
+        /// Values of block i from its normalised input h. Variants may want x0, the stream's start, too.
+        fn values(h, i, x0, ve) {
+            let v = project(h, "c_v", KV_DIM);
             if ve == none { v } else { v + ve }
         }
 
-        fn mlp(x) {
-            leaky_relu_squared_mlp(x, MLP_DIM, LEAKY_SLOPE)
+        fn mlp(h) {
+            leaky_relu_squared_mlp(h, MLP_DIM, LEAKY_SLOPE)
         }
 
         quant {

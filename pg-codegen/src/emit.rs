@@ -8,55 +8,15 @@
 
 use std::collections::HashMap;
 
-use pg_ir::graph::{Graph, Node, NodeId, ValueId};
+use pg_ir::graph::{Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op, Reduction};
 use pg_ir::ty::{DType, Type};
 use smallvec::SmallVec;
 
+use crate::access::{Blocked, Context, descend, locate};
 use crate::domain::{Domain, Draft};
-use crate::fold::Constants;
-use crate::region::{Affine, ArgId, Guard, IndexMap, Instr, Reg, Region};
-use crate::view::{Point, Sizes, Step, regroup, step};
-
-/// What emission needs to know of the program.
-#[derive(Clone, Copy)]
-pub(crate) struct Context<'a> {
-    pub(crate) graph: &'a Graph,
-    pub(crate) constants: &'a Constants,
-    /// By value: whether a kernel writes it to memory.
-    pub(crate) stored: &'a [bool],
-}
-
-impl Context<'_> {
-    /// Whether kernels can load the value.
-    pub(crate) fn in_memory(&self, value: ValueId) -> bool {
-        self.stored[value.index()]
-            || self.constants.tables.contains_key(&value)
-            || matches!(self.graph.producer(value).op, Op::Input(..))
-    }
-
-    /// The value in memory whose buffer holds exactly the elements of `value`, in the same order.
-    pub(crate) fn buffer_of(&self, value: ValueId) -> Option<ValueId> {
-        let mut at = value;
-        while !self.in_memory(at) {
-            let node = self.graph.producer(at);
-            let Op::Reshape(_) = node.op else { return None };
-            at = node.operands[0];
-        }
-        Some(at)
-    }
-}
-
-/// Why a region cannot be emitted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Blocked {
-    /// Unless this value is kept in memory, for this reason.
-    Store(ValueId, &'static str),
-    /// Unless the domain is finer: see [`Step::Refine`].
-    Refine { axis: usize, inner: usize },
-    /// Not over this domain, for this reason.
-    Misfit(&'static str),
-}
+use crate::region::{Affine, ArgId, Guard, Instr, Reg, Region};
+use crate::view::{Point, Sizes, Step, regroup};
 
 /// An emitted region.
 #[derive(Clone, Debug)]
@@ -72,44 +32,27 @@ pub(crate) struct Built {
 
 /// Emits one region that writes `roots` (in graph order) over `domain`, refining it as needed.
 pub(crate) fn build(cx: Context<'_>, roots: &[ValueId], domain: &Domain) -> Result<Built, Blocked> {
-    let mut domain = domain.clone();
-    loop {
-        match Emitter::new(cx, roots, &domain).run() {
-            Err(Blocked::Refine { axis, inner }) => domain = domain.refine(axis, inner),
-            other => return other,
-        }
+    let (axis, inner, reshaped) = match Emitter::new(cx, roots, domain).run() {
+        Err(Blocked::Refine { axis, inner, reshaped }) => (axis, inner, reshaped),
+        Err(Blocked::Store(value, why)) if roots.contains(&value) => return Err(Blocked::Misfit(why)),
+        other => return other,
+    };
+    let finer = domain.refine(axis, inner);
+    let first = build(cx, roots, &finer);
+    if first.is_ok() || axis < domain.row_rank() {
+        return first;
     }
-}
-
-/// Follows views from `value` down to a value in memory. Also says where a table's rows lie.
-pub(crate) fn locate(
-    cx: Context<'_>,
-    value: ValueId,
-    point: Point,
-    sizes: &[usize],
-) -> Result<(ValueId, IndexMap), Blocked> {
-    let (mut value, mut point) = (value, point);
-    loop {
-        if let Some(buffer) = cx.buffer_of(value) {
-            return Ok((buffer, point.map(cx.graph.ty(value), sizes.len())));
-        }
-        let node = cx.graph.producer(value);
-        if !node.op.is_view() {
-            return Err(Blocked::Store(value, "another kernel reads it from memory"));
-        }
-        let operand = node.operands[0];
-        point = descend(cx, node, &point, sizes)?;
-        value = operand;
+    // Row instructions see the lanes: both parts of the split axis, or the inner part alone.
+    match build(cx, roots, &Domain { lanes: finer.lanes - 1, ..finer }) {
+        Err(Blocked::Misfit(why)) => match (first, reshaped) {
+            (Err(Blocked::Misfit(_)), Some(value)) => {
+                Err(Blocked::Store(value, "a reshape of it splits the lanes"))
+            }
+            (Err(Blocked::Misfit(_)), None) => Err(Blocked::Misfit(why)),
+            (first, _) => first,
+        },
+        second => second,
     }
-}
-
-/// [`step`] from a node's result to its operand.
-fn descend(cx: Context<'_>, node: &Node, point: &Point, sizes: &[usize]) -> Result<Point, Blocked> {
-    let operand = node.operands[0];
-    step(&node.op, cx.graph.ty(operand), cx.graph.ty(node.first), point, sizes).map_err(|e| match e {
-        Step::Refine { axis, inner } => Blocked::Refine { axis, inner },
-        Step::NotAffine => Blocked::Store(operand, "a reshape of it is not an affine index map"),
-    })
 }
 
 struct Emitter<'a> {
@@ -177,7 +120,7 @@ impl<'a> Emitter<'a> {
         };
         let coords = regroup(&d.indices(0..axes), &d.sizes[..axes], &ty.shape(), &d.sizes);
         let coords = coords.map_err(|e| match e {
-            Step::Refine { axis, inner } => Blocked::Refine { axis, inner },
+            Step::Refine { axis, inner } => Blocked::Refine { axis, inner, reshaped: None },
             Step::NotAffine => Blocked::Misfit("its shape does not divide the rows alike"),
         })?;
         Ok(Point { coords, guards: Vec::new() })
@@ -196,8 +139,7 @@ impl<'a> Emitter<'a> {
         let is_used = |axis: usize, reduced: bool| {
             point.coords.iter().enumerate().any(|(i, c)| axes.contains(&i) == reduced && c.strides[axis] != 0)
         };
-        if let Some(axis) = (0..d.rank()).find(|&a| is_used(a, true) && is_used(a, false)) {
-            let _ = axis;
+        if (0..d.rank()).any(|a| is_used(a, true) && is_used(a, false)) {
             return Err(Blocked::Misfit("it reduces part of an axis"));
         }
         let over: SmallVec<[bool; 6]> = (0..d.rank()).map(|a| is_used(a, true)).collect();

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use pg_ir::graph::{Graph, NodeId, ValueId};
 
+use crate::access::{Blocked, Context};
 use crate::domain::Domain;
-use crate::emit::{Blocked, Built, Context, build};
+use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::matmul::operand;
 use crate::select::{Absorbed, Selection};

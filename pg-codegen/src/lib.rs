@@ -2,17 +2,19 @@
 //! scheduled, memory laid out. It knows no training, no data and no optimiser policy.
 //!
 //! The road, one pass a file: [`canon`] (canonical graph), [`fold`] (constants), [`select`] (which
-//! values live in memory, and why), [`emit`] (values to region instructions, over [`view`] and
-//! [`domain`]), [`fuse`] (which stores share a region), [`schedule`] (order, buffers, launches) with
+//! values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
+//! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`schedule`] (order, buffers, launches) with
 //! [`matmul`] and [`memory`], and [`text`] (the plan for people).
 
 use std::fmt;
 
 use pg_ir::graph::{Graph, Node, Origin};
 
+mod access;
 mod canon;
 mod cost;
 mod domain;
+mod effort;
 mod emit;
 mod fold;
 mod fuse;

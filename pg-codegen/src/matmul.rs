@@ -7,7 +7,7 @@ use pg_ir::graph::{Graph, Node, ValueId};
 use pg_ir::interp::strides;
 use pg_ir::op::Op;
 
-use crate::emit::{Blocked, Context, locate};
+use crate::access::{Blocked, Context, locate};
 use crate::plan::{Matmul, MatrixView};
 use crate::view::Point;
 
@@ -41,34 +41,38 @@ fn merge(axes: &[(usize, i64)]) -> Option<(usize, usize)> {
     Some((size, stride as usize))
 }
 
-/// An operand of a canonical dot: its buffer, offset, and (size, stride) of batch, free and contracted
-/// axes.
-fn matrix(
-    cx: Context<'_>,
-    node: &Node,
-    index: usize,
-) -> Result<(ValueId, usize, [(usize, usize); 3]), Blocked> {
+/// An operand of a canonical dot.
+struct Matrix {
+    buffer: ValueId,
+    offset: usize,
+    /// (size, stride) of the batch, free and contracted axes.
+    axes: [(usize, usize); 3],
+}
+
+fn matrix(cx: Context<'_>, node: &Node, index: usize) -> Result<Matrix, Blocked> {
     let Op::Dot(dims) = &node.op else { unreachable!("a dot") };
     let value = node.operands[index];
     let (buffer, offset, axes) = layout(cx, value)?;
     let (n_batch, n_free) = (dims.batch.len(), axes.len() - dims.contract.len());
     match [&axes[..n_batch], &axes[n_batch..n_free], &axes[n_free..]].map(merge) {
-        [Some(batch), Some(free), Some(contract)] => Ok((buffer, offset, [batch, free, contract])),
+        [Some(batch), Some(free), Some(contract)] => {
+            Ok(Matrix { buffer, offset, axes: [batch, free, contract] })
+        }
         _ => Err(Blocked::Store(value, "its axes do not merge into a matrix")),
     }
 }
 
 /// A canonical dot as a matmul. `c` is contiguous.
 pub(crate) fn matmul(cx: Context<'_>, node: &Node) -> Result<Matmul, Blocked> {
-    let (_, a_offset, [batch, m, k]) = matrix(cx, node, 0)?;
-    let (_, b_offset, [b_batch, n, b_k]) = matrix(cx, node, 1)?;
+    let (a, b) = (matrix(cx, node, 0)?, matrix(cx, node, 1)?);
+    let ([batch, m, k], [b_batch, n, b_k]) = (a.axes, b.axes);
     Ok(Matmul {
         batch: batch.0,
         m: m.0,
         n: n.0,
         k: k.0,
-        a: MatrixView { offset: a_offset, batch: batch.1, row: m.1, col: k.1 },
-        b: MatrixView { offset: b_offset, batch: b_batch.1, row: b_k.1, col: n.1 },
+        a: MatrixView { offset: a.offset, batch: batch.1, row: m.1, col: k.1 },
+        b: MatrixView { offset: b.offset, batch: b_batch.1, row: b_k.1, col: n.1 },
         c: MatrixView { offset: 0, batch: m.0 * n.0, row: n.0, col: 1 },
         accumulate: false,
     })
@@ -77,7 +81,7 @@ pub(crate) fn matmul(cx: Context<'_>, node: &Node) -> Result<Matmul, Blocked> {
 /// The buffer that a node with a kernel family of its own reads as one of its operands.
 pub(crate) fn operand(cx: Context<'_>, node: &Node, index: usize) -> Result<ValueId, Blocked> {
     match node.op {
-        Op::Dot(_) => matrix(cx, node, index).map(|(buffer, ..)| buffer),
+        Op::Dot(_) => matrix(cx, node, index).map(|m| m.buffer),
         _ => contiguous(cx, node.operands[index]),
     }
 }
@@ -113,7 +117,7 @@ pub(crate) fn written_as(cx: Context<'_>, from: ValueId, to: ValueId) -> Option<
     let dense = strides(&cx.graph.ty(to).shape());
     let mut moved: Vec<(i64, usize, i64)> =
         axes.iter().zip(dense).filter(|((n, _), _)| *n > 1).map(|(&(n, s), d)| (s, n, d as i64)).collect();
-    moved.sort_unstable_by(|x, y| y.0.cmp(&x.0));
+    moved.sort_unstable_by_key(|m| std::cmp::Reverse(m.0));
     let mut expected = 1;
     for &(stride, size, _) in moved.iter().rev() {
         if stride != expected {

@@ -13,8 +13,8 @@ use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
 
 use crate::CodegenError;
+use crate::access::Context;
 use crate::cost::{self, LaunchCost};
-use crate::emit::Context;
 use crate::fold::Constants;
 use crate::fuse::{Groups, Work};
 use crate::matmul;
@@ -31,7 +31,7 @@ pub(crate) fn plan(
     groups: Groups,
 ) -> Result<Plan, CodegenError> {
     let cx = Context { graph, constants, stored: &groups.stored };
-    let mut order = Order::new(&groups.work);
+    let mut order = Order::new(graph, &groups.work);
     let outputs = Outputs::choose(cx, &groups, &mut order);
     let mut planner = Planner {
         cx,
@@ -50,11 +50,20 @@ pub(crate) fn plan(
     Ok(planner.finish())
 }
 
+/// Graph position of the last value that a launch computes. A matmul that adds to a gradient runs where
+/// its dot stands: the sum may stand at the very end, and its operands would be kept until then.
+fn position(graph: &Graph, work: &Work) -> usize {
+    match work {
+        Work::Region(_) => work.writes().map(ValueId::index).max().unwrap_or(0),
+        Work::Opaque(id, ..) => graph.node(*id).first.index(),
+    }
+}
+
 /// Which launch waits for which.
 struct Order {
     /// By launch: those that wait for it.
     next: Vec<Vec<usize>>,
-    /// Graph position of the last value that each launch writes.
+    /// Where each launch stands in the graph.
     position: Vec<usize>,
     /// Launches that read, and the one that writes, each value.
     readers: HashMap<ValueId, Vec<usize>>,
@@ -62,10 +71,10 @@ struct Order {
 }
 
 impl Order {
-    fn new(work: &[Work]) -> Self {
+    fn new(graph: &Graph, work: &[Work]) -> Self {
         let mut order = Order {
             next: vec![Vec::new(); work.len()],
-            position: work.iter().map(|w| w.writes().map(ValueId::index).max().unwrap_or(0)).collect(),
+            position: work.iter().map(|w| position(graph, w)).collect(),
             readers: HashMap::new(),
             writer: HashMap::new(),
         };

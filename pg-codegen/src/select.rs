@@ -12,15 +12,15 @@ use pg_ir::op::{Binary, Op};
 use pg_ir::slot::Slot;
 use smallvec::SmallVec;
 
+use crate::access::{Blocked, Context};
 use crate::domain::Domain;
-use crate::emit::{Blocked, Built, Context, build};
+use crate::effort::efforts;
+use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::matmul::{only_reaches, operand, written_as};
 use crate::plan::MatrixView;
 use crate::{CodegenError, Options};
 
-/// Values with more instructions below them are kept even if one load would recompute them.
-const CHEAP_OPS: u32 = 16;
 /// Longer chains are cut, so that no region grows without bound.
 const DEEPEST: u32 = 64;
 
@@ -110,21 +110,6 @@ fn readers(graph: &Graph, live: &[bool]) -> Vec<Vec<ValueId>> {
         }
     }
     readers
-}
-
-/// What recomputing a value would take.
-#[derive(Clone, Default)]
-struct Effort {
-    /// Kept values of which elements are read.
-    leaves: SmallVec<[ValueId; 3]>,
-    /// Instructions.
-    ops: u32,
-    /// Longest chain.
-    depth: u32,
-    /// Elements that a row instruction below reads, 0 if there is none.
-    row_work: usize,
-    /// Whether an instruction below costs much more than an addition.
-    slow: bool,
 }
 
 struct Selector<'a> {
@@ -262,7 +247,7 @@ impl Selector<'_> {
 
     /// With fusion: values that several regions read and that are not cheap to compute again.
     fn shared(&mut self) {
-        let efforts = self.efforts();
+        let efforts = efforts(self.context(), &self.readers);
         // By value, the kept value that alone reads it; `Err` if there are several.
         let mut user: Vec<Option<Result<ValueId, ()>>> = vec![None; self.graph.value_count()];
         for (_, node) in self.graph.nodes().rev() {
@@ -291,11 +276,11 @@ impl Selector<'_> {
             let effort = &efforts[v.index()];
             let reason = if is_column_reduction(self.graph, node) {
                 Some("it reduces over rows")
-            } else if effort.depth >= DEEPEST && effort.depth % DEEPEST == 0 {
+            } else if effort.depth >= DEEPEST && effort.depth.is_multiple_of(DEEPEST) {
                 Some("its chain of instructions is cut here")
-            } else if self.is_repeated(v, effort) {
+            } else if effort.is_repeated(self.graph, v, &self.readers[v.index()]) {
                 Some("it is computed once for many rows")
-            } else if is_shared && !self.is_cheap(v, effort) {
+            } else if is_shared && !effort.is_cheap(self.graph, v) {
                 Some("several kernels read it")
             } else {
                 None
@@ -304,69 +289,6 @@ impl Selector<'_> {
                 self.store(v, why);
             }
         }
-    }
-
-    /// Whether recomputing a value reads no more than loading it would.
-    fn is_cheap(&self, value: ValueId, effort: &Effort) -> bool {
-        let len = self.graph.ty(value).len();
-        let big = effort.leaves.iter().filter(|l| self.graph.ty(**l).len() * 2 > len).count();
-        big <= 1 && effort.ops <= CHEAP_OPS && effort.row_work == 0
-    }
-
-    /// Whether some reader broadcasts the value so that inlining it would repeat slow work.
-    fn is_repeated(&self, value: ValueId, effort: &Effort) -> bool {
-        let ty = self.graph.ty(value);
-        let work = if effort.row_work > 0 {
-            effort.row_work
-        } else if effort.slow && ty.axes.last().is_some_and(|a| a.size > 1) {
-            ty.len()
-        } else {
-            return false;
-        };
-        self.readers[value.index()].iter().any(|&r| {
-            matches!(self.graph.producer(r).op, Op::Broadcast(_)) && self.graph.ty(r).len() >= 2 * work
-        })
-    }
-
-    fn efforts(&self) -> Vec<Effort> {
-        let mut efforts = vec![Effort::default(); self.graph.value_count()];
-        for (_, node) in self.graph.nodes() {
-            let v = node.first;
-            if self.constants.uniform(v).is_some() || matches!(node.op, Op::Iota(_)) {
-                continue;
-            }
-            if self.context().in_memory(v) || is_opaque(&node.op) {
-                self.graph.results(node).for_each(|r| efforts[r.index()].leaves.push(r));
-                continue;
-            }
-            let mut sum = Effort::default();
-            for operand in &node.operands {
-                let e = &efforts[operand.index()];
-                for leaf in &e.leaves {
-                    if !sum.leaves.contains(leaf) {
-                        sum.leaves.push(*leaf);
-                    }
-                }
-                sum.ops = sum.ops.saturating_add(e.ops);
-                sum.depth = sum.depth.max(e.depth);
-                sum.row_work = sum.row_work.max(e.row_work);
-                sum.slow |= e.slow;
-            }
-            if !node.op.is_view() {
-                sum.ops = sum.ops.saturating_add(1);
-                sum.depth += 1;
-                sum.slow |= matches!(node.op, Op::Unary(_) | Op::Binary(Binary::Div));
-                if matches!(node.op, Op::Reduce(..) | Op::FakeQuant(_)) {
-                    sum.row_work = sum.row_work.max(self.graph.ty(node.operands[0]).len());
-                }
-            }
-            // What mixes many values will be kept itself, so that what is above it reads it instead.
-            if sum.leaves.len() > 2 && !node.op.is_view() && self.readers[v.index()].len() > 1 {
-                sum = Effort { leaves: SmallVec::from_slice(&[v]), depth: sum.depth, ..Effort::default() };
-            }
-            efforts[v.index()] = sum;
-        }
-        efforts
     }
 
     /// Emits one region for every kept value, keeping more until all can be emitted.

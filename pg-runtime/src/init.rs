@@ -160,6 +160,8 @@ mod tests {
         assert!(uniform.iter().all(|x| x.abs() <= 0.25));
 
         assert_eq!(initialise(&param("c", &[], Init::Constant(0.5)), 0), [0.5]);
+        let mix = param("m", &[3, 2], Init::FirstRow { first: 1.0, rest: -2.0 });
+        assert_eq!(initialise(&mix, 0), [1.0, 1.0, -2.0, -2.0, -2.0, -2.0]);
         // An orthogonal matrix has Frobenius norm² = its shorter side.
         let (mean, std) = moments(&initialise(&param("o", &[256, 64], Init::Orthogonal), 0));
         assert!(mean.abs() < 2e-3 && (std - (64.0f64 / (256.0 * 64.0)).sqrt()).abs() < 1e-4, "{mean} {std}");

@@ -1,3 +1,11 @@
-//! The `pg` command.
+//! The `pg` command: from a model file to a scored artifact. See `pg --help`.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    // `first_step_s` counts from here.
+    cli::main(Instant::now())
+}

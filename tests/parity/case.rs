@@ -22,15 +22,20 @@ impl Case {
         let text = std::fs::read_to_string(folder.join("case.json")).unwrap();
         let bytes = std::fs::read(folder.join("tensors.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        let mut case =
-            Case { json: serde_json::from_str(&text).unwrap(), tensors: BTreeMap::new(), shapes: BTreeMap::new() };
+        let mut case = Case {
+            json: serde_json::from_str(&text).unwrap(),
+            tensors: BTreeMap::new(),
+            shapes: BTreeMap::new(),
+        };
         for (name, view) in file.tensors() {
             let data = view.data();
             let words = |n: usize| data.chunks_exact(n);
             let values: Vec<f64> = match view.dtype() {
                 Dtype::F32 => words(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
                 Dtype::I32 => words(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-                Dtype::F16 => words(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+                Dtype::F16 => {
+                    words(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).into()).collect()
+                }
                 Dtype::I8 => data.iter().map(|&b| f64::from(b as i8)).collect(),
                 other => panic!("{name}: {other:?}"),
             };

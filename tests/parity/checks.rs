@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pg_ir::interp;
-use pg_ir::quant::{self, Grid, Granularity, Method};
+use pg_ir::quant::{self, Granularity, Grid, Method};
 use pg_ir::slot::{Slot, Space};
 use pg_runtime::eval::{Windows, score_and_adapt, window_nll};
 use pg_runtime::schedule::Schedule;
@@ -48,7 +48,8 @@ pub fn gradient(case: &Case) -> Vec<String> {
     let mut errors = case.compare("grad", &grads, case.tolerance("grad"));
     check(&mut errors, "loss", error(&loss, &case.tensors["loss"]), case.tolerance("nll"));
     check(&mut errors, "nll", error(&nll, &case.tensors["nll"]), case.tolerance("nll"));
-    errors.extend(interpreted(case, &session, key, &weights).into_iter().map(|e| format!("interpreter: {e}")));
+    errors
+        .extend(interpreted(case, &session, key, &weights).into_iter().map(|e| format!("interpreter: {e}")));
     errors
 }
 
@@ -118,7 +119,12 @@ pub fn gptq_lite(case: &Case) -> Vec<String> {
         let expected = entry["mse"].as_f64().unwrap();
         check(&mut errors, &format!("mse.{key}"), ((mse - expected) / expected).abs(), case.tolerance("mse"));
         let scales: Vec<f32> = scales.iter().map(|s| s.to_f32()).collect();
-        check(&mut errors, &format!("scale.{key}"), error(&scales, &case.tensors[&format!("scale.{key}")]), 1e-6);
+        check(
+            &mut errors,
+            &format!("scale.{key}"),
+            error(&scales, &case.tensors[&format!("scale.{key}")]),
+            1e-6,
+        );
         let codes = codes.iter().map(|&c| f64::from(c));
         let differ = codes.zip(&case.tensors[&format!("q.{key}")]).filter(|(a, b)| a != *b).count();
         // Codes may differ only where a value sits on a rounding tie.

@@ -102,18 +102,32 @@ pub(crate) struct Body {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Stmt {
     /// `let pattern = value;`
-    Let { pattern: Pattern, value: Expr },
+    Let {
+        pattern: Pattern,
+        value: Expr,
+    },
     /// `name = value;`, or `name += value;` with the operator.
-    Assign { name: Name, op: Option<BinOp>, value: Expr },
+    Assign {
+        name: Name,
+        op: Option<BinOp>,
+        value: Expr,
+    },
     /// `for pattern in items { … }`
-    For { pattern: Pattern, items: Expr, body: Body },
+    For {
+        pattern: Pattern,
+        items: Expr,
+        body: Body,
+    },
     Expr(Expr),
 }
 
 /// What `let` and `for` bind.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Pattern {
-    Bind { name: Name, mutable: bool },
+    Bind {
+        name: Name,
+        mutable: bool,
+    },
     /// `_`
     Ignore,
     /// `[a, b]` or `(a, b)`
@@ -141,14 +155,31 @@ pub(crate) enum ExprKind {
     Binary(BinOp, Box<Expr>, Box<Expr>),
     /// `a && b` (true) or `a || b` (false): the right side is not always evaluated.
     Logic(bool, Box<Expr>, Box<Expr>),
-    If { cond: Box<Expr>, then: Body, otherwise: Option<Box<Expr>> },
+    If {
+        cond: Box<Expr>,
+        then: Body,
+        otherwise: Option<Box<Expr>>,
+    },
     Block(Body),
     /// `scope("path", shared = true) { … }`
-    Scope { args: Vec<Arg>, body: Body },
-    Closure { params: Vec<Pattern>, body: Arc<Expr> },
-    Call { callee: Name, args: Vec<Arg> },
+    Scope {
+        args: Vec<Arg>,
+        body: Body,
+    },
+    Closure {
+        params: Vec<Pattern>,
+        body: Arc<Expr>,
+    },
+    Call {
+        callee: Name,
+        args: Vec<Arg>,
+    },
     /// `receiver.method(args)`, which is `method(receiver, args)` except for lists' push and pop.
-    Method { receiver: Box<Expr>, method: Name, args: Vec<Arg> },
+    Method {
+        receiver: Box<Expr>,
+        method: Name,
+        args: Vec<Arg>,
+    },
     Index(Box<Expr>, Box<Expr>),
     /// What did not parse; already reported.
     Poison,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
-use syn::spanned::Spanned;
+use quote::ToTokens;
 
 use super::ast::*;
 use super::diag::Diagnostic;
@@ -49,8 +49,18 @@ impl Lower {
         Lower { file: file.clone(), fixed: None, errors: Vec::new() }
     }
 
-    fn span(&self, node: &impl Spanned) -> Span {
-        self.fixed.clone().unwrap_or_else(|| Span::new(&self.file, node.span()))
+    /// From the first to the last token: inside a macro on stable Rust, spans do not join.
+    fn span(&self, node: &impl ToTokens) -> Span {
+        if let Some(fixed) = &self.fixed {
+            return fixed.clone();
+        }
+        let mut tokens = node.to_token_stream().into_iter();
+        let Some(first) = tokens.next() else { return Span::whole(self.file.clone()) };
+        let start = Span::new(&self.file, first.span());
+        match tokens.last() {
+            Some(last) => start.to(&Span::new(&self.file, last.span())),
+            None => start,
+        }
     }
 
     fn poison(&mut self, span: Span, message: impl Into<String>, help: &str) -> Expr {
@@ -64,12 +74,8 @@ impl Lower {
         let span = Span::new(&self.file, group.span());
         let marked: TokenStream = TokenTree::Group(mark_group(&group)).into();
         match syn::parse2::<syn::Block>(marked) {
-            Ok(mut block) => {
-                // Rebuilt groups have one span for both braces; the body's own is the group's.
-                let mut body = self.block(&mut block);
-                body.span = span;
-                body
-            }
+            // Rebuilt groups have one span for both braces; the body's own is the group's.
+            Ok(block) => Body { span, ..self.block(&block) },
             Err(e) => {
                 self.errors.extend(syn_errors(&self.file, e));
                 let value = Some(Box::new(Expr { kind: ExprKind::Poison, span: span.clone() }));
@@ -84,7 +90,9 @@ impl Lower {
         for (i, stmt) in block.stmts.iter().enumerate() {
             let last = i + 1 == block.stmts.len();
             match stmt {
-                syn::Stmt::Expr(e, None) if last && !matches!(e, syn::Expr::ForLoop(_) | syn::Expr::Assign(_)) => {
+                syn::Stmt::Expr(e, None)
+                    if last && !matches!(e, syn::Expr::ForLoop(_) | syn::Expr::Assign(_)) =>
+                {
                     value = Some(Box::new(self.expr(e)));
                 }
                 _ => stmts.push(self.stmt(stmt)),
@@ -128,24 +136,34 @@ impl Lower {
     fn assign(&mut self, left: &syn::Expr, op: Option<BinOp>, right: &syn::Expr) -> Stmt {
         let value = self.expr(right);
         match self.expr(left) {
-            Expr { kind: ExprKind::Name(text), span } => Stmt::Assign { name: Name { text, span }, op, value },
-            Expr { kind: ExprKind::Poison, span } => Stmt::Expr(Expr { kind: ExprKind::Poison, span }),
-            Expr { span, .. } => {
-                Stmt::Expr(self.poison(span, "only a `let mut` name can be assigned", "lists are values: push to them"))
+            Expr { kind: ExprKind::Name(text), span } => {
+                Stmt::Assign { name: Name { text, span }, op, value }
             }
+            Expr { kind: ExprKind::Poison, span } => Stmt::Expr(Expr { kind: ExprKind::Poison, span }),
+            Expr { span, .. } => Stmt::Expr(self.poison(
+                span,
+                "only a `let mut` name can be assigned",
+                "lists are values: push to them",
+            )),
         }
     }
 
     fn pattern(&mut self, pat: &syn::Pat) -> Pattern {
         match pat {
-            syn::Pat::Ident(syn::PatIdent { ident, mutability, by_ref: None, subpat: None, .. }) => Pattern::Bind {
-                name: Name { text: ident.to_string().into(), span: self.span(ident) },
-                mutable: mutability.is_some(),
-            },
+            syn::Pat::Ident(syn::PatIdent { ident, mutability, by_ref: None, subpat: None, .. }) => {
+                Pattern::Bind {
+                    name: Name { text: ident.to_string().into(), span: self.span(ident) },
+                    mutable: mutability.is_some(),
+                }
+            }
             syn::Pat::Wild(_) => Pattern::Ignore,
             syn::Pat::Paren(p) => self.pattern(&p.pat),
-            syn::Pat::Tuple(t) => Pattern::List(t.elems.iter().map(|p| self.pattern(p)).collect(), self.span(t)),
-            syn::Pat::Slice(s) => Pattern::List(s.elems.iter().map(|p| self.pattern(p)).collect(), self.span(s)),
+            syn::Pat::Tuple(t) => {
+                Pattern::List(t.elems.iter().map(|p| self.pattern(p)).collect(), self.span(t))
+            }
+            syn::Pat::Slice(s) => {
+                Pattern::List(s.elems.iter().map(|p| self.pattern(p)).collect(), self.span(s))
+            }
             _ => {
                 self.poison(self.span(pat), "expected a name, `_`, or a list of names", "");
                 Pattern::Ignore
@@ -162,7 +180,10 @@ impl Lower {
                         let name = Some(Name { text: text.into(), span: self.span(&a.left) });
                         Arg { name, value: self.expr(&a.right) }
                     }
-                    left => Arg { name: None, value: self.poison(self.span(left), "expected an argument's name", "") },
+                    left => Arg {
+                        name: None,
+                        value: self.poison(self.span(left), "expected an argument's name", ""),
+                    },
                 },
                 e => Arg { name: None, value: self.expr(e) },
             })
@@ -184,7 +205,9 @@ impl Lower {
             syn::Expr::Array(a) => ExprKind::List(a.elems.iter().map(|e| self.expr(e)).collect()),
             syn::Expr::Tuple(t) => ExprKind::List(t.elems.iter().map(|e| self.expr(e)).collect()),
             syn::Expr::Range(r) => match (&r.start, &r.end, &r.limits) {
-                (Some(a), Some(b), syn::RangeLimits::HalfOpen(_)) => ExprKind::Range(boxed(self, a), boxed(self, b)),
+                (Some(a), Some(b), syn::RangeLimits::HalfOpen(_)) => {
+                    ExprKind::Range(boxed(self, a), boxed(self, b))
+                }
                 _ => return self.poison(span, "ranges are `a..b`", "`b` itself is not in the range"),
             },
             syn::Expr::Unary(u) => match u.op {
@@ -209,7 +232,10 @@ impl Lower {
             syn::Expr::Call(c) => match &*c.func {
                 syn::Expr::Path(p) if p.path.get_ident().is_some() => {
                     let text = p.path.get_ident().map(ToString::to_string).unwrap_or_default();
-                    ExprKind::Call { callee: Name { text: text.into(), span: self.span(&c.func) }, args: self.args(&c.args) }
+                    ExprKind::Call {
+                        callee: Name { text: text.into(), span: self.span(&c.func) },
+                        args: self.args(&c.args),
+                    }
                 }
                 f => return self.poison(self.span(f), "only a name can be called", ""),
             },
@@ -221,7 +247,11 @@ impl Lower {
             syn::Expr::Index(i) => ExprKind::Index(boxed(self, &i.expr), boxed(self, &i.index)),
             syn::Expr::While(w) => return self.scope(w, span),
             syn::Expr::ForLoop(f) => {
-                let body = Body { stmts: vec![self.stmt(&syn::Stmt::Expr(e.clone(), None))], value: None, span: self.span(f) };
+                let body = Body {
+                    stmts: vec![self.stmt(&syn::Stmt::Expr(e.clone(), None))],
+                    value: None,
+                    span: self.span(f),
+                };
                 ExprKind::Block(body)
             }
             _ => return self.unsupported(e, span),
@@ -233,14 +263,20 @@ impl Lower {
         let (what, help) = match e {
             syn::Expr::Return(_) => ("`return`", "the last expression of a body is its value"),
             syn::Expr::Match(_) => ("`match`", "use `if … else if …`"),
-            syn::Expr::Loop(_) | syn::Expr::Break(_) | syn::Expr::Continue(_) => ("open-ended loops", "use `for i in a..b`"),
-            syn::Expr::Cast(_) => ("`as`", "use float(x) for tensors; Int becomes Float where one is expected"),
+            syn::Expr::Loop(_) | syn::Expr::Break(_) | syn::Expr::Continue(_) => {
+                ("open-ended loops", "use `for i in a..b`")
+            }
+            syn::Expr::Cast(_) => {
+                ("`as`", "use float(x) for tensors; Int becomes Float where one is expected")
+            }
             syn::Expr::Reference(_) => ("references", "values are copied"),
             syn::Expr::Field(_) => ("fields", "call a function: x.mean() is mean(x)"),
             syn::Expr::Macro(_) => ("macros", "strings interpolate by themselves: \"blocks.{i}\""),
             syn::Expr::Assign(_) => ("assignments as values", ""),
             syn::Expr::Struct(_) => ("structures", "return a list: [a, b]"),
-            syn::Expr::Try(_) | syn::Expr::Unsafe(_) | syn::Expr::Async(_) | syn::Expr::Await(_) => ("this", ""),
+            syn::Expr::Try(_) | syn::Expr::Unsafe(_) | syn::Expr::Async(_) | syn::Expr::Await(_) => {
+                ("this", "")
+            }
             _ => ("this expression", ""),
         };
         self.poison(span, format!("the language does not have {what}"), help)
@@ -274,7 +310,13 @@ impl Lower {
                 let (l, r) = (Box::new(self.expr(&b.left)), Box::new(self.expr(&b.right)));
                 return Expr { kind: ExprKind::Logic(matches!(b.op, S::And(_)), l, r), span };
             }
-            S::BitXor(_) => return self.poison(span, "the language does not have `^`", "use pow(a, b), or xor(a, b) on integers"),
+            S::BitXor(_) => {
+                return self.poison(
+                    span,
+                    "the language does not have `^`",
+                    "use pow(a, b), or xor(a, b) on integers",
+                );
+            }
             _ => return self.poison(span, "the language does not have this operator", ""),
         };
         let (l, r) = (Box::new(self.expr(&b.left)), Box::new(self.expr(&b.right)));
@@ -315,7 +357,13 @@ impl Lower {
             let close = if brace == "{" { after.find('}') } else { None };
             let Some(close) = close else {
                 let message = format!("unmatched `{brace}` in a string");
-                return self.poison(span.clone(), message, "`{name}` is replaced by its value; write `{{` for a brace").kind;
+                return self
+                    .poison(
+                        span.clone(),
+                        message,
+                        "`{name}` is replaced by its value; write `{{` for a brace",
+                    )
+                    .kind;
             };
             parts.push(TextPart::Lit(std::mem::take(&mut lit)));
             match syn::parse_str::<syn::Expr>(&after[..close]) {

@@ -235,7 +235,10 @@ mod tests {
         let file: Arc<str> = "m.rs".into();
         let text = "one\n  two three\nfour\n";
         let span = |l, a, b| Span { file: file.clone(), start: (l, a), end: (l, b) };
-        let d = Diagnostic::error(&span(2, 7, 12), "bad").here("this").label(&span(1, 1, 4), "from here").help("do");
+        let d = Diagnostic::error(&span(2, 7, 12), "bad")
+            .here("this")
+            .label(&span(1, 1, 4), "from here")
+            .help("do");
         let all = Diagnostics {
             list: vec![d],
             sources: vec![SourceText { file: file.clone(), text: text.into() }],

@@ -11,7 +11,7 @@ use super::glob::Glob;
 use super::interp::{ConstValue, Interp};
 use super::library::Library;
 use super::settings::{self, Reader, Settings, Written};
-use super::source::{detached, tokens_of};
+use super::source::detached;
 use super::span::Span;
 use super::trace::{self, Head, PhaseProgram, Run, Trace};
 use super::value::{ExportRule, Value};
@@ -155,7 +155,11 @@ impl<'m> Elaborator<'m> {
             profiles: model.profiles.iter().map(|p| p.name.text.to_string()).collect(),
             sources: source.texts.iter().cloned().chain(Library::std().excerpt(used)).collect(),
             notes: Diagnostics::default(),
-            program: Arc::new(Program { ast: source.ast.clone(), phases: programs, texts: source.texts.clone() }),
+            program: Arc::new(Program {
+                ast: source.ast.clone(),
+                phases: programs,
+                texts: source.texts.clone(),
+            }),
         })
     }
 
@@ -207,7 +211,7 @@ impl<'m> Elaborator<'m> {
             let key = Span { file: file.clone(), start: (1, 1), end: (1, 1 + width(name)) };
             let start = 2 + width(name);
             let span = Span { file: file.clone(), start: (1, start), end: (1, start + width(text).max(1)) };
-            let (expr, errors) = detached(|| match tokens_of(text) {
+            let (expr, errors) = detached(|| match text.parse() {
                 Ok(tokens) => parse::expression(&file, tokens),
                 Err(_) => (None, Vec::new()),
             });
@@ -225,7 +229,15 @@ impl<'m> Elaborator<'m> {
         given
     }
 
-    fn give(&mut self, name: &str, value: Expr, key: &Span, by: &str, given: &mut Given, settings: &mut Settings) {
+    fn give(
+        &mut self,
+        name: &str,
+        value: Expr,
+        key: &Span,
+        by: &str,
+        given: &mut Given,
+        settings: &mut Settings,
+    ) {
         if name.contains('.') {
             settings.insert(name.into(), Written { value, key: key.clone() });
         } else if self.model.consts.iter().any(|c| *c.name.text == *name) {
@@ -239,7 +251,11 @@ impl<'m> Elaborator<'m> {
         let known = self.model.consts.iter().map(|c| &*c.name.text);
         let d = Diagnostic::error(key, format!("`{}` has no constant `{name}`", self.model.name.text));
         let d = d.nearest(name, known.clone());
-        let d = if d.help.is_none() { d.help(format!("its constants: {}", known.collect::<Vec<_>>().join(", "))) } else { d };
+        let d = if d.help.is_none() {
+            d.help(format!("its constants: {}", known.collect::<Vec<_>>().join(", ")))
+        } else {
+            d
+        };
         self.error(d);
     }
 
@@ -269,7 +285,8 @@ impl<'m> Elaborator<'m> {
                     let value = match override_value(&mut cx, &default, expr) {
                         Ok(value) => value,
                         Err(found) => {
-                            let message = format!("`{name}` is {} by default, found {}", kind(&default), kind(&found));
+                            let message =
+                                format!("`{name}` is {} by default, found {}", kind(&default), kind(&found));
                             let d = Diagnostic::error(&expr.span, message);
                             cx.report(d.label(&span, format!("its default is {default}")))
                         }
@@ -286,7 +303,8 @@ impl<'m> Elaborator<'m> {
 
     fn phases(&mut self, consts: &IndexMap<Arc<str>, ConstValue>) -> Vec<Phase> {
         let mut cx = Interp::new(&self.model.functions, Library::std(), consts.clone());
-        let mut phases = vec![Phase { name: "start".into(), trigger: Trigger::Step(0), overrides: Vec::new() }];
+        let mut phases =
+            vec![Phase { name: "start".into(), trigger: Trigger::Step(0), overrides: Vec::new() }];
         for phase in &self.model.phases {
             let trigger = match cx.expr(&phase.trigger) {
                 Value::Trigger(t) => t,
@@ -351,7 +369,14 @@ impl<'m> Elaborator<'m> {
     }
 
     /// An error where a pattern fits no parameter.
-    fn matched(&mut self, glob: &str, span: &Span, hits: usize, params: &IndexMap<String, Param>, traced: bool) {
+    fn matched(
+        &mut self,
+        glob: &str,
+        span: &Span,
+        hits: usize,
+        params: &IndexMap<String, Param>,
+        traced: bool,
+    ) {
         if hits > 0 || !traced {
             return;
         }
@@ -370,7 +395,8 @@ impl<'m> Elaborator<'m> {
             for (name, p) in &run.params {
                 if let Some(first) = params.get(name) {
                     if first.shape != p.shape {
-                        let message = format!("`{name}` is {:?} here and {:?} in another phase", p.shape, first.shape);
+                        let message =
+                            format!("`{name}` is {:?} here and {:?} in another phase", p.shape, first.shape);
                         self.error(Diagnostic::error(&p.span, message));
                     }
                     continue;
@@ -423,7 +449,7 @@ impl<'m> Elaborator<'m> {
                 for &i in &hits {
                     updated[i] |= block == "optim";
                     if let Err(d) = apply(block, rule, &value, &mut params[i], settings.rule) {
-                        self.error(d);
+                        self.error(*d);
                         break;
                     }
                 }
@@ -435,7 +461,11 @@ impl<'m> Elaborator<'m> {
         if traced && let Some(first) = missed.first() {
             let at = self.model.blocks.iter().rev().find(|b| &*b.name.text == "optim");
             let span = at.map_or(&self.model.name.span, |b| &b.name.span).clone();
-            let rest = if missed.len() > 1 { format!(" and {} more parameters", missed.len() - 1) } else { String::new() };
+            let rest = if missed.len() > 1 {
+                format!(" and {} more parameters", missed.len() - 1)
+            } else {
+                String::new()
+            };
             let d = Diagnostic::error(&span, format!("no optimiser for `{first}`{rest}"));
             self.error(d.help("a first rule for everything: \"*\" => adamw(lr = SCALAR_LR)"));
         }
@@ -443,8 +473,14 @@ impl<'m> Elaborator<'m> {
 }
 
 /// Applies one rule to one parameter that it matches.
-fn apply(block: &str, rule: &Rule, value: &Value, p: &mut Param, default: ScaleRule) -> Result<(), Diagnostic> {
-    let error = |message: String| Err(Diagnostic::error(&rule.value.span, message));
+fn apply(
+    block: &str,
+    rule: &Rule,
+    value: &Value,
+    p: &mut Param,
+    default: ScaleRule,
+) -> Result<(), Box<Diagnostic>> {
+    let error = |message: String| Err(Box::new(Diagnostic::error(&rule.value.span, message)));
     match (block, value) {
         ("quant", _) => {}
         ("optim", Value::Optimiser(o)) => {
@@ -459,7 +495,12 @@ fn apply(block: &str, rule: &Rule, value: &Value, p: &mut Param, default: ScaleR
                 ExportRule::F16 => Export::F16,
                 ExportRule::TrainingGrid => match p.grid {
                     Some(grid) => Export::TrainingGrid(grid),
-                    None => return error(format!("`{}` is not trained on a grid: no `quant` rule fits it", p.name)),
+                    None => {
+                        return error(format!(
+                            "`{}` is not trained on a grid: no `quant` rule fits it",
+                            p.name
+                        ));
+                    }
                 },
                 ExportRule::ClipSearch { clip, rule, per_matrix } => {
                     Export::ClipSearch { grid: grid(clip, rule), per_matrix }
@@ -468,7 +509,9 @@ fn apply(block: &str, rule: &Rule, value: &Value, p: &mut Param, default: ScaleR
             };
         }
         ("weight_std", Value::Float(std)) if *std > 0.0 => p.weight_std = Some(*std),
-        ("weight_std", other) => return error(format!("a standard deviation is a Float above 0, found {other}")),
+        ("weight_std", other) => {
+            return error(format!("a standard deviation is a Float above 0, found {other}"));
+        }
         ("optim", other) => return error(format!("expected muon(…) or adamw(…), found {}", other.kind())),
         (_, other) => {
             return error(format!(

@@ -21,7 +21,10 @@ impl Glob {
             let (inside, after) = (&p[start + 1..start + len], &p[start + len + 1..]);
             open.extend(inside.split(',').map(|part| format!("{}{}{after}", &p[..start], part.trim())));
         }
-        if done.iter().any(|p| p.is_empty() || p.chars().any(|c| !(c.is_ascii_alphanumeric() || "_-.*".contains(c)))) {
+        if done
+            .iter()
+            .any(|p| p.is_empty() || p.chars().any(|c| !(c.is_ascii_alphanumeric() || "_-.*".contains(c))))
+        {
             return Err("a pattern is parameter names with `*` and `{a,b}`, as in \"blocks.*.mlp.*\"".into());
         }
         Ok(Glob(done))

@@ -41,7 +41,6 @@ pub(crate) struct ConstValue {
 pub(crate) struct Declared {
     pub(crate) shape: Vec<usize>,
     pub(crate) init: Init,
-    pub(crate) shared: bool,
     pub(crate) span: Span,
     /// The input itself, before any quantiser.
     pub(crate) input: ValueId,
@@ -49,12 +48,15 @@ pub(crate) struct Declared {
     pub(crate) value: ValueId,
 }
 
+/// The quantiser in force for a parameter's name, if any.
+pub(crate) type GridOf = Box<dyn Fn(&str) -> Option<Grid>>;
+
 /// Where tensor operations go.
 pub(crate) struct Tracer {
     pub(crate) builder: Builder,
     pub(crate) params: IndexMap<String, Declared>,
-    /// The quantiser in force for a parameter, if any.
-    pub(crate) grid: Box<dyn Fn(&str) -> Option<Grid>>,
+    /// Which parameters are quantised.
+    pub(crate) grid: GridOf,
     /// The expression that first gave each value, for messages about shapes.
     pub(crate) born: HashMap<ValueId, Span>,
 }
@@ -68,6 +70,8 @@ struct Frame {
     closure: bool,
     /// The call, if it is not an entry point.
     call: Option<Span>,
+    /// An assertion has failed: what follows in this function would only fail for the same reason.
+    given_up: bool,
     /// Variables below this belong to the place that wrote a closure: they cannot be assigned.
     captured: usize,
 }
@@ -105,8 +109,10 @@ pub(crate) struct Interp<'a> {
     /// Library functions called so far.
     pub(crate) used: IndexSet<Arc<str>>,
     frames: Vec<Frame>,
-    scopes: Vec<(String, bool)>,
+    /// Path of the scope in force.
     scope: Arc<str>,
+    /// Whether a scope in force lets parameters be declared again.
+    shared: bool,
     steps: u64,
     halted: bool,
 }
@@ -117,8 +123,15 @@ impl<'a> Interp<'a> {
         library: &'a Library,
         consts: IndexMap<Arc<str>, ConstValue>,
     ) -> Self {
-        let top =
-            Frame { vars: Vec::new(), home: Home::Model, name: "".into(), closure: false, call: None, captured: 0 };
+        let top = Frame {
+            vars: Vec::new(),
+            home: Home::Model,
+            name: "".into(),
+            closure: false,
+            call: None,
+            given_up: false,
+            captured: 0,
+        };
         Interp {
             functions,
             library,
@@ -127,8 +140,8 @@ impl<'a> Interp<'a> {
             errors: Vec::new(),
             used: IndexSet::new(),
             frames: vec![top],
-            scopes: Vec::new(),
             scope: "".into(),
+            shared: false,
             steps: 0,
             halted: false,
         }
@@ -138,6 +151,16 @@ impl<'a> Interp<'a> {
 
     fn frame(&mut self) -> &mut Frame {
         self.frames.last_mut().expect("the top frame stays")
+    }
+
+    /// Whether to leave the function being run.
+    fn stopped(&self) -> bool {
+        self.halted || self.frames.last().is_some_and(|f| f.given_up)
+    }
+
+    /// Leaves the function being run, whose result stands for something reported.
+    pub(crate) fn give_up(&mut self) {
+        self.frame().given_up = true;
     }
 
     fn home(&self) -> Home {
@@ -152,7 +175,7 @@ impl<'a> Interp<'a> {
         for frame in self.frames.iter().rev() {
             let Some(call) = &frame.call else { break };
             d.labels.push((call.clone(), format!("in this call of `{}`", frame.name)));
-            if !call.file.starts_with("std/") {
+            if !is_library(call) {
                 break;
             }
         }
@@ -208,11 +231,6 @@ impl<'a> Interp<'a> {
         self.library.function(name).map(|f| (f.clone(), Home::Library))
     }
 
-    /// Whether the model defines a function of this name.
-    pub(crate) fn defines(&self, name: &str) -> bool {
-        self.functions.iter().any(|f| &*f.name.text == name)
-    }
-
     fn name(&mut self, name: &Arc<str>, span: &Span) -> Value {
         if let Some(var) = self.lookup(name) {
             return var.value.clone();
@@ -255,11 +273,15 @@ impl<'a> Interp<'a> {
         let mark = self.frame().vars.len();
         for stmt in &body.stmts {
             self.stmt(stmt);
-            if self.halted {
+            if self.stopped() {
                 break;
             }
         }
-        let value = body.value.as_ref().map_or(Value::None, |e| self.expr(e));
+        let value = match &body.value {
+            _ if self.stopped() => Value::Poison,
+            Some(e) => self.expr(e),
+            None => Value::None,
+        };
         self.frame().vars.truncate(mark);
         value
     }
@@ -297,7 +319,7 @@ impl<'a> Interp<'a> {
                     self.bind(pattern, item.clone(), &items.span);
                     self.body(body);
                     self.frame().vars.truncate(mark);
-                    if self.halted {
+                    if self.stopped() {
                         break;
                     }
                 }
@@ -371,7 +393,14 @@ impl<'a> Interp<'a> {
             ExprKind::Bool(v) => Value::Bool(*v),
             ExprKind::Text(parts) => self.text(parts, &e.span),
             ExprKind::Name(name) => self.name(name, &e.span),
-            ExprKind::List(items) => Value::list(items.iter().map(|e| self.expr(e)).collect()),
+            ExprKind::List(items) => {
+                let items: Vec<Value> = items.iter().map(|e| self.expr(e)).collect();
+                if items.iter().any(|v| matches!(v, Value::Poison)) {
+                    Value::Poison
+                } else {
+                    Value::list(items)
+                }
+            }
             ExprKind::Range(a, b) => self.range(a, b, &e.span),
             ExprKind::Unary(op, x) => {
                 let value = self.expr(x);
@@ -403,7 +432,12 @@ impl<'a> Interp<'a> {
             ExprKind::Scope { args, body } => self.scoped(args, body, &e.span),
             ExprKind::Closure { params, body } => {
                 let (captured, home) = (self.frame().vars.clone(), self.home());
-                Value::Closure(Arc::new(Closure { params: params.clone(), body: body.clone(), captured, home }))
+                Value::Closure(Arc::new(Closure {
+                    params: params.clone(),
+                    body: body.clone(),
+                    captured,
+                    home,
+                }))
             }
             ExprKind::Call { callee, args } => self.call(callee, None, args, &e.span),
             ExprKind::Method { receiver, method, args } => {
@@ -427,7 +461,9 @@ impl<'a> Interp<'a> {
                 TextPart::Lit(text) => out.push_str(text),
                 TextPart::Expr(e) => match self.expr(e) {
                     Value::Poison => return Value::Poison,
-                    Value::Tensor(_) => return self.error(span, "a tensor has no text before the program runs"),
+                    Value::Tensor(_) => {
+                        return self.error(span, "a tensor has no text before the program runs");
+                    }
                     value => out.push_str(&value.to_string()),
                 },
             }
@@ -442,7 +478,9 @@ impl<'a> Interp<'a> {
             }
             (Value::Int(_), Value::Int(_)) => self.error(span, "this range is too long"),
             (Value::Poison, _) | (_, Value::Poison) => Value::Poison,
-            (a, b) => self.error(span, format!("a range takes two Ints, found {} and {}", a.kind(), b.kind())),
+            (a, b) => {
+                self.error(span, format!("a range takes two Ints, found {} and {}", a.kind(), b.kind()))
+            }
         }
     }
 
@@ -501,35 +539,43 @@ impl<'a> Interp<'a> {
                 (Some("shared"), Value::Bool(b)) => shared = b,
                 (_, Value::Poison) => return Value::Poison,
                 _ => {
-                    let d = Diagnostic::error(&arg.value.span, "scope takes a path and, if wanted, `shared = true`");
+                    let d = Diagnostic::error(
+                        &arg.value.span,
+                        "scope takes a path and, if wanted, `shared = true`",
+                    );
                     return self.report(d.help("scope(\"blocks.{i}\") { … }"));
                 }
             }
         }
-        let Some(path) = path.filter(|p| is_path(p)) else {
+        // A leading slash starts from the top.
+        let path = path.as_deref().map(|p| p.strip_prefix('/').map_or((p, false), |p| (p, true)));
+        let Some((path, absolute)) = path.filter(|(p, _)| is_path(p)) else {
             return self.error(span, "a scope's path is names joined by dots, as in \"blocks.{i}.mlp\"");
         };
-        self.scopes.push((path.to_string(), shared));
-        let before = std::mem::replace(&mut self.scope, "".into());
-        self.scope = join(&before, &path).into();
+        let path = if absolute { path.to_string() } else { join(&self.scope, path) };
+        let before = (std::mem::replace(&mut self.scope, path.into()), self.shared);
+        self.shared |= shared;
         let value = self.body(body);
-        self.scope = before;
-        self.scopes.pop();
+        (self.scope, self.shared) = before;
         value
     }
 
-    /// Full name of a parameter declared here, and whether a scope shares it.
-    fn param_name(&self, name: &str) -> (String, bool) {
-        (join(&self.scope, name), self.scopes.iter().any(|(_, shared)| *shared))
-    }
-
     /// Declares a parameter, or finds it again where it is shared, and gives its value in this program.
-    pub(crate) fn declare(&mut self, name: &str, shape: Vec<usize>, init: Init, shared: bool, span: &Span) -> Outcome {
-        let (full, in_shared_scope) = self.param_name(name);
-        let shared = shared || in_shared_scope;
-        let Some(t) = &mut self.tracer else { return Err("parameters are declared in functions, not here".into()) };
+    pub(crate) fn declare(
+        &mut self,
+        name: &str,
+        shape: Vec<usize>,
+        init: Init,
+        shared: bool,
+        span: &Span,
+    ) -> Outcome {
+        let full = join(&self.scope, name);
+        let shared = shared || self.shared;
+        let Some(t) = &mut self.tracer else {
+            return Err("parameters are declared in functions, not here".into());
+        };
         if let Some(first) = t.params.get(&full) {
-            let clash = if !(shared && first.shared) {
+            let clash = if !shared {
                 format!("parameter `{full}` is declared twice")
             } else if first.shape != shape || first.init != init {
                 format!("shared parameter `{full}` is declared with another shape or initialiser")
@@ -540,7 +586,9 @@ impl<'a> Interp<'a> {
             if first.span != *span {
                 d = d.label(&first.span, format!("first declared here, with shape {:?}", first.shape));
             }
-            self.report(d.help("give it another scope, or say `shared = true` in `param` or `scope` each time"));
+            self.report(d.help(
+                "give it another scope, or say `shared = true` in `param` or `scope` to mean the same one",
+            ));
             return Err(Fault::Poisoned);
         }
         let slot = Slot::new(Space::Param, full.clone());
@@ -550,7 +598,7 @@ impl<'a> Interp<'a> {
             None => input,
         };
         t.born.insert(input, span.clone());
-        t.params.insert(full, Declared { shape, init, shared, span: span.clone(), input, value });
+        t.params.insert(full, Declared { shape, init, span: span.clone(), input, value });
         Ok(Value::Tensor(value))
     }
 
@@ -602,7 +650,8 @@ impl<'a> Interp<'a> {
             None => match builtins::find(name) {
                 Some(builtin) => {
                     let bound = bind_args(builtin.name, &builtin.params, values, span);
-                    let exprs: Vec<&Expr> = receiver.into_iter().chain(args.iter().map(|a| &a.value)).collect();
+                    let exprs: Vec<&Expr> =
+                        receiver.into_iter().chain(args.iter().map(|a| &a.value)).collect();
                     match bound {
                         Err(d) => self.report(*d),
                         Ok(bound) => {
@@ -616,7 +665,8 @@ impl<'a> Interp<'a> {
                     }
                 }
                 None => {
-                    let d = Diagnostic::error(&callee.span, format!("unknown function `{name}`")).here("not found");
+                    let d = Diagnostic::error(&callee.span, format!("unknown function `{name}`"))
+                        .here("not found");
                     let d = match nearest(name, self.known_names().iter().map(|n| &**n)) {
                         Some(best) => d.help(format!("a similar name exists: `{best}`")),
                         None => d,
@@ -643,8 +693,13 @@ impl<'a> Interp<'a> {
         span: &Span,
     ) -> Value {
         let name = &f.name.text;
-        if self.frames.iter().any(|fr| !fr.closure && fr.call.is_some() && fr.home == home && fr.name == *name) {
-            let d = Diagnostic::error(span, format!("`{name}` calls itself, and the language has no recursion"));
+        if self
+            .frames
+            .iter()
+            .any(|fr| !fr.closure && fr.call.is_some() && fr.home == home && fr.name == *name)
+        {
+            let d =
+                Diagnostic::error(span, format!("`{name}` calls itself, and the language has no recursion"));
             return self.report(d.help("use `for i in a..b`"));
         }
         let params: Vec<(Arc<str>, bool)> =
@@ -660,7 +715,15 @@ impl<'a> Interp<'a> {
             self.used.insert(name.clone());
         }
         let call = Some(span.clone());
-        self.frames.push(Frame { vars: Vec::new(), home, name: name.clone(), closure: false, call, captured: 0 });
+        self.frames.push(Frame {
+            vars: Vec::new(),
+            home,
+            name: name.clone(),
+            closure: false,
+            call,
+            given_up: false,
+            captured: 0,
+        });
         for (param, value) in f.params.iter().zip(bound) {
             // A default may use the parameters before it.
             let value = match (value, &param.default) {
@@ -672,6 +735,13 @@ impl<'a> Interp<'a> {
         }
         let value = self.body(&f.body);
         self.frames.pop();
+        // To a model, a value of the library was born where the model asked for it.
+        if let (Home::Library, Home::Model, Value::Tensor(id), Some(t)) =
+            (home, self.home(), &value, &mut self.tracer)
+            && t.born.get(id).is_some_and(is_library)
+        {
+            t.born.insert(*id, span.clone());
+        }
         value
     }
 
@@ -683,7 +753,11 @@ impl<'a> Interp<'a> {
         span: &Span,
     ) -> Value {
         if args.len() != c.params.len() || args.iter().any(|(n, ..)| n.is_some()) {
-            let message = format!("closure `{name}` takes {} arguments by position, found {}", c.params.len(), args.len());
+            let message = format!(
+                "closure `{name}` takes {} arguments by position, found {}",
+                c.params.len(),
+                args.len()
+            );
             return self.error(span, message);
         }
         if !self.enter(name, span) {
@@ -691,7 +765,15 @@ impl<'a> Interp<'a> {
         }
         let captured = c.captured.len();
         let call = Some(span.clone());
-        self.frames.push(Frame { vars: c.captured.clone(), home: c.home, name: name.clone(), closure: true, call, captured });
+        self.frames.push(Frame {
+            vars: c.captured.clone(),
+            home: c.home,
+            name: name.clone(),
+            closure: true,
+            call,
+            given_up: false,
+            captured,
+        });
         for (pattern, (_, value, at)) in c.params.iter().zip(args) {
             self.bind(pattern, value, &at);
         }
@@ -704,8 +786,17 @@ impl<'a> Interp<'a> {
     pub(crate) fn enter_function(&mut self, f: &Arc<Function>, home: Home, args: Vec<Value>) -> Value {
         let span = f.name.span.clone();
         let args = args.into_iter().map(|v| (None, v, span.clone())).collect();
-        self.run_function(f, home, args, &span)
+        let value = self.run_function(f, home, args, &span);
+        // The entry point has no caller worth naming.
+        for d in &mut self.errors {
+            d.labels.retain(|(at, _)| *at != span);
+        }
+        value
     }
+}
+
+fn is_library(span: &Span) -> bool {
+    span.file.starts_with("std/")
 }
 
 /// `path.name`, or either alone.
@@ -715,7 +806,8 @@ fn join(path: &str, name: &str) -> String {
 
 /// Whether a text is names joined by dots.
 pub(crate) fn is_path(text: &str) -> bool {
-    text.split('.').all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)))
+    text.split('.')
+        .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)))
 }
 
 /// Puts arguments in the order of parameters. `params` are names with whether they may be left out.
@@ -726,8 +818,10 @@ fn bind_args(
     span: &Span,
 ) -> Result<Vec<Option<Value>>, Box<Diagnostic>> {
     let signature = || {
-        let list: Vec<String> =
-            params.iter().map(|(n, optional)| if *optional { format!("{n} = …") } else { n.to_string() }).collect();
+        let list: Vec<String> = params
+            .iter()
+            .map(|(n, optional)| if *optional { format!("{n} = …") } else { n.to_string() })
+            .collect();
         format!("{callee}({})", list.join(", "))
     };
     let mut bound: Vec<Option<Value>> = vec![None; params.len()];
@@ -740,7 +834,9 @@ fn bind_args(
                     let message = format!("`{callee}` has no parameter `{}`", name.text);
                     let d = Diagnostic::error(&name.span, message).help(format!("it is {}", signature()));
                     return Err(Box::new(match nearest(&name.text, params.iter().map(|(n, _)| &**n)) {
-                        Some(best) => d.help(format!("a similar name exists: `{best}`; it is {}", signature())),
+                        Some(best) => {
+                            d.help(format!("a similar name exists: `{best}`; it is {}", signature()))
+                        }
                         None => d,
                     }));
                 }
@@ -772,7 +868,10 @@ fn constants_in(e: &Expr, out: &mut Vec<Arc<str>>) {
     match &e.kind {
         ExprKind::Name(name) => out.push(name.clone()),
         ExprKind::Unary(_, x) => constants_in(x, out),
-        ExprKind::Binary(_, a, b) | ExprKind::Logic(_, a, b) | ExprKind::Range(a, b) | ExprKind::Index(a, b) => {
+        ExprKind::Binary(_, a, b)
+        | ExprKind::Logic(_, a, b)
+        | ExprKind::Range(a, b)
+        | ExprKind::Index(a, b) => {
             constants_in(a, out);
             constants_in(b, out);
         }

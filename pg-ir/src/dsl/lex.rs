@@ -49,11 +49,13 @@ pub(crate) fn explain(file: &Arc<str>, text: &str, e: Option<proc_macro2::LexErr
         i += 1;
     }
     if let Some((o, from)) = open.first() {
-        let d = Diagnostic::error(&at(chars.len().saturating_sub(1)), "this file contains an unclosed delimiter");
+        let d =
+            Diagnostic::error(&at(chars.len().saturating_sub(1)), "this file contains an unclosed delimiter");
         return d.label(&at(*from), format!("unclosed `{o}`"));
     }
     let span = e.map_or_else(|| Span::whole(file.clone()), |e| Span::new(file, e.span()));
-    let found = text.lines().nth(span.start.0 as usize - 1).and_then(|l| l.chars().nth(span.start.1 as usize - 1));
+    let found =
+        text.lines().nth(span.start.0 as usize - 1).and_then(|l| l.chars().nth(span.start.1 as usize - 1));
     match found {
         Some(c) => Diagnostic::error(&span, format!("unknown start of token: `{c}`")),
         None => Diagnostic::error(&span, "this is not Rust source"),

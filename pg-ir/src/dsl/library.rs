@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 
 use super::ast::Function;
-use super::source::{detached, tokens_of};
 use super::parse;
+use super::source::detached;
 use crate::model::SourceText;
 
 /// The parsed library.
@@ -38,7 +38,7 @@ impl Library {
         for (file, text) in files {
             let file: Arc<str> = (*file).into();
             library.texts.push(SourceText { file: file.clone(), text: (*text).into() });
-            let (ast, errors) = detached(|| match tokens_of(text) {
+            let (ast, errors) = detached(|| match text.parse() {
                 Ok(tokens) => parse::library(&file, tokens),
                 Err(e) => (None, vec![super::lex::explain(&file, text, Some(e))]),
             });

@@ -32,7 +32,9 @@ mod interp;
 mod lex;
 mod library;
 mod parse;
+mod reference;
 mod settings;
+mod size;
 mod source;
 mod span;
 mod trace;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 
 pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
 pub use elaborate::{Options, elaborate};
+pub use reference::{Reference, reference};
 pub use source::{ResolveBase, Source};
 pub use span::Span;
 pub use trace::{Head, Trace, Traced};

@@ -184,7 +184,8 @@ impl Items {
         let mut params: Vec<FnParam> = Vec::new();
         while !list.is_empty() {
             let name = self.ident(&list)?;
-            let default = if list.parse::<Option<Token![=]>>()?.is_some() { Some(self.expr(&list)?) } else { None };
+            let default =
+                if list.parse::<Option<Token![=]>>()?.is_some() { Some(self.expr(&list)?) } else { None };
             self.unique("parameter", params.iter().map(|p| &p.name), &name);
             params.push(FnParam { name, default });
             if !list.is_empty() {
@@ -295,7 +296,11 @@ impl Items {
             if input.peek(LitStr) {
                 let glob: LitStr = input.parse()?;
                 let glob = Name { text: glob.value().into(), span: Span::new(&self.file, glob.span()) };
-                let guard = if input.parse::<Option<Token![if]>>()?.is_some() { Some(self.expr(input)?) } else { None };
+                let guard = if input.parse::<Option<Token![if]>>()?.is_some() {
+                    Some(self.expr(input)?)
+                } else {
+                    None
+                };
                 input.parse::<Token![=>]>()?;
                 let value = self.expr(input)?;
                 block.rules.push(Rule { glob, guard, value });

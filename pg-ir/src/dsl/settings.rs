@@ -118,7 +118,10 @@ impl<'a, 'b> Reader<'a, 'b> {
         self.divides("train.micro_batch_tokens", micro_batch_tokens, "train.batch_tokens", batch_tokens);
         self.divides("train.seq_len", seq_len, "train.micro_batch_tokens", micro_batch_tokens);
         if train.ema_decay >= 1.0 {
-            self.complain("train.ema_decay", format!("train.ema_decay is below 1, found {:?}", train.ema_decay));
+            self.complain(
+                "train.ema_decay",
+                format!("train.ema_decay is below 1, found {:?}", train.ema_decay),
+            );
         }
         train
     }
@@ -141,7 +144,9 @@ impl<'a, 'b> Reader<'a, 'b> {
         Eval {
             seq_len,
             stride,
-            rescore_tail: self.read("eval.rescore_tail", |v| boolean(v, "eval.rescore_tail")).unwrap_or(false),
+            rescore_tail: self
+                .read("eval.rescore_tail", |v| boolean(v, "eval.rescore_tail"))
+                .unwrap_or(false),
             max_targets: self.optional("eval.max_targets", |v| size(v, "eval.max_targets")),
             ttt: has_ttt.then_some(ttt),
         }
@@ -165,7 +170,9 @@ impl<'a, 'b> Reader<'a, 'b> {
     pub(crate) fn export(&mut self) -> (ExportSettings, usize) {
         let cap_bytes = self.count("export.cap_bytes").unwrap_or(16_000_000);
         let rule = self
-            .read("export.rule", |v| text(v, "export.rule")?.parse().map_err(|e: GridError| e.to_string().into()))
+            .read("export.rule", |v| {
+                text(v, "export.rule")?.parse().map_err(|e: GridError| e.to_string().into())
+            })
             .unwrap_or(ScaleRule::Amax);
         let f16_up_to = self.count("export.f16_up_to").unwrap_or(65_536) as usize;
         (ExportSettings { cap_bytes, rule }, f16_up_to)
@@ -191,7 +198,10 @@ impl<'a, 'b> Reader<'a, 'b> {
     fn divides(&mut self, small_path: &str, small: usize, large_path: &str, large: usize) {
         if small == 0 || !large.is_multiple_of(small) {
             let message = format!("{large_path} is {large}, which {small_path} = {small} does not divide");
-            self.complain(if self.written.contains_key(large_path) { large_path } else { small_path }, message);
+            self.complain(
+                if self.written.contains_key(large_path) { large_path } else { small_path },
+                message,
+            );
         }
     }
 

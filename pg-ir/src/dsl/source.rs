@@ -83,16 +83,8 @@ fn checked(ast: Option<ModelAst>, errors: Vec<Diagnostic>) -> Parsed {
     }
 }
 
-/// Tokens of text with positions of our own. Inside a macro, proc-macro2 would lex with the compiler, whose
-/// tokens of other files carry no position.
-pub(crate) fn tokens_of(text: &str) -> Result<TokenStream, proc_macro2::LexError> {
-    proc_macro2::fallback::force();
-    let tokens = text.parse();
-    proc_macro2::fallback::unforce();
-    tokens
-}
-
-/// Runs `f` with proc-macro2's own tokens throughout.
+/// Runs `f` with proc-macro2's own tokens. Inside a macro it would lex with the compiler, whose tokens of
+/// other files carry no position. Not to be nested, and no token of the compiler's may get into `f`.
 pub(crate) fn detached<T>(f: impl FnOnce() -> T) -> T {
     struct Unforce;
     impl Drop for Unforce {
@@ -122,9 +114,9 @@ fn parse_text(file: &str, text: &str, texts: &mut Vec<SourceText>) -> Parsed {
                 checked(ast, errors)
             }
             (0, _) => Err(vec![Diagnostic::error(&whole, "no `model! { … }` in this file").help(help)]),
-            (_, Some((at, _))) => {
-                Err(vec![Diagnostic::error(&Span::new(&file, at), "a second `model! { … }` in this file").help(help)])
-            }
+            (_, Some((at, _))) => Err(vec![
+                Diagnostic::error(&Span::new(&file, at), "a second `model! { … }` in this file").help(help),
+            ]),
             (_, None) => Err(Vec::new()),
         }
     })

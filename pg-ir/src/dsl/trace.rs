@@ -99,7 +99,10 @@ impl Model {
         let fail = |list| Diagnostics { list, sources: program.all_texts() };
         let span = &program.ast.name.span;
         if request.batch == 0 || request.seq == 0 {
-            return Err(fail(vec![Diagnostic::error(span, "a batch and a sequence have at least one element")]));
+            return Err(fail(vec![Diagnostic::error(
+                span,
+                "a batch and a sequence have at least one element",
+            )]));
         }
         let Some(phase) = program.phases.get(request.phase) else {
             let message = format!("phase {} of a model with {}", request.phase, program.phases.len());
@@ -130,7 +133,8 @@ pub(crate) fn run(model: &ast::ModelAst, phase: &PhaseProgram, request: &Trace) 
     let grids = phase.grids.clone();
     let qat = request.qat;
     let mut builder = Builder::default();
-    let ids = Type::new(DType::I32, [Axis::new(request.batch, Role::Batch), Axis::new(request.seq, Role::Time)]);
+    let ids =
+        Type::new(DType::I32, [Axis::new(request.batch, Role::Batch), Axis::new(request.seq, Role::Time)]);
     let mut input = |name: &str| builder.try_op(Op::Input(Slot::new(Space::Data, name), ids.clone()), &[]);
     let tokens = input("tokens").map_or(Value::Poison, Value::Tensor);
     let targets = match request.head {

@@ -172,4 +172,3 @@ impl fmt::Display for Value {
         }
     }
 }
-

@@ -50,7 +50,7 @@ pub enum DataError {
         found: u64,
     },
     /// Another kind of file.
-    #[error("{}: not a token shard: it begins with {found}, expected {MAGIC}; token shards are made by parameter-golf's `export_shards`", path.display())]
+    #[error("{}: not a token shard: it begins with {found}, expected {MAGIC}; token shards are made by `pg data tokenize` or parameter-golf's `export_shards`", path.display())]
     Magic {
         /// The file.
         path: PathBuf,

@@ -2,19 +2,21 @@
 //!
 //! A [`Dataset`] is the shards of a glob, memory mapped and checked, as one stream of token ids; a [`Loader`]
 //! walks it in batches. A [`Tokenizer`] gives the [`ByteTables`] that turn a loss in nats per token into bits
-//! per byte. The [`sample`] corpus is part of the program and runs without any file.
+//! per byte; [`tokenize`] makes shards from text. The [`sample`] corpus is part of the program and runs without any file.
 
 mod bytes;
 mod error;
 mod loader;
+mod proto;
 pub mod sample;
 mod shard;
 mod stats;
+pub mod tokenize;
 mod tokenizer;
 
 pub use self::bytes::{ByteTables, Score, bits_per_byte};
 pub use self::error::DataError;
 pub use self::loader::{Batch, Dataset, Loader, whole_sequences};
-pub use self::shard::{HEADER_BYTES, MAGIC, Shard, VERSION, shard_bytes};
+pub use self::shard::{HEADER_BYTES, MAGIC, Shard, VERSION, shard_bytes, shard_header};
 pub use self::stats::{Stats, stats};
 pub use self::tokenizer::{PieceKind, Tokenizer};

@@ -108,15 +108,21 @@ impl Shard {
     }
 }
 
-/// A shard file's bytes.
+/// A shard file's first 1024 bytes.
 ///
 /// `tokens` beyond 2^31 - 1 do not fit the header's count; the format ends a shard at 100,000,000.
+pub fn shard_header(tokens: usize) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    for (to, word) in header.chunks_exact_mut(4).zip([MAGIC, VERSION, tokens as i32]) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    header
+}
+
+/// A shard file's bytes.
 pub fn shard_bytes(tokens: &[u16]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + 2 * tokens.len());
-    for word in [MAGIC, VERSION, tokens.len() as i32] {
-        bytes.extend(word.to_le_bytes());
-    }
-    bytes.resize(HEADER_BYTES, 0);
+    bytes.extend(shard_header(tokens.len()));
     bytes.extend(tokens.iter().flat_map(|t| t.to_le_bytes()));
     bytes
 }

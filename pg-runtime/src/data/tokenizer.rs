@@ -7,31 +7,7 @@ use prost::Message;
 
 use super::bytes::ByteTables;
 use super::error::DataError;
-
-/// `sentencepiece.ModelProto`, the fields that are used.
-#[derive(Clone, PartialEq, Message)]
-struct ModelProto {
-    #[prost(message, repeated, tag = "1")]
-    pieces: Vec<PieceProto>,
-    #[prost(message, optional, tag = "2")]
-    trainer: Option<TrainerProto>,
-}
-
-/// `sentencepiece.ModelProto.SentencePiece`.
-#[derive(Clone, PartialEq, Message)]
-struct PieceProto {
-    #[prost(string, optional, tag = "1")]
-    piece: Option<String>,
-    #[prost(int32, optional, tag = "3")]
-    kind: Option<i32>,
-}
-
-/// `sentencepiece.TrainerSpec`.
-#[derive(Clone, PartialEq, Message)]
-struct TrainerProto {
-    #[prost(int32, optional, tag = "41")]
-    bos_id: Option<i32>,
-}
+use super::proto::ModelProto;
 
 /// What a piece is (`sentencepiece.ModelProto.SentencePiece.Type`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -5,8 +5,9 @@ mod numbers;
 mod settings;
 mod tensors;
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+
+use indexmap::IndexMap;
 
 use super::ast::BinOp;
 use super::interp::{Fault, Interp, Outcome};
@@ -35,8 +36,11 @@ pub(crate) struct Builtin {
 impl Builtin {
     /// `name(a, b = …)`
     pub(crate) fn signature(&self) -> String {
-        let params: Vec<String> =
-            self.params.iter().map(|(n, opt)| if *opt { format!("{n} = …") } else { n.to_string() }).collect();
+        let params: Vec<String> = self
+            .params
+            .iter()
+            .map(|(n, opt)| if *opt { format!("{n} = …") } else { n.to_string() })
+            .collect();
         format!("{}({})", self.name, params.join(", "))
     }
 }
@@ -44,8 +48,8 @@ impl Builtin {
 /// A row of a table of builtins: name, parameters (`?` marks an optional one), doc, function.
 pub(crate) type Row = (&'static str, &'static str, &'static str, Run);
 
-fn table() -> &'static HashMap<&'static str, Builtin> {
-    static TABLE: OnceLock<HashMap<&'static str, Builtin>> = OnceLock::new();
+fn table() -> &'static IndexMap<&'static str, Builtin> {
+    static TABLE: OnceLock<IndexMap<&'static str, Builtin>> = OnceLock::new();
     TABLE.get_or_init(|| {
         let rows = numbers::ROWS.iter().chain(settings::ROWS).chain(tensors::ROWS);
         rows.map(|&(name, params, doc, run)| {
@@ -62,6 +66,11 @@ fn table() -> &'static HashMap<&'static str, Builtin> {
 /// The builtin of this name.
 pub(crate) fn find(name: &str) -> Option<&'static Builtin> {
     table().get(name)
+}
+
+/// All builtins, in the order of their tables.
+pub(crate) fn all() -> impl Iterator<Item = &'static Builtin> {
+    table().values()
 }
 
 /// Names of builtin functions and constants.
@@ -117,9 +126,22 @@ fn int(value: &Value, what: &str) -> Outcome<i64> {
     }
 }
 
+/// Most elements of a tensor, and the largest size of anything: products and sums of sizes stay in range.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 40;
+
 /// A count or size: an Int from 0.
 pub(crate) fn size(value: &Value, what: &str) -> Outcome<usize> {
-    usize::try_from(int(value, what)?).map_err(|_| wrong(what, "an Int from 0", value))
+    match usize::try_from(int(value, what)?) {
+        Ok(n) if n <= MAX_ELEMENTS => Ok(n),
+        Ok(n) => Err(format!("{what} is at most {MAX_ELEMENTS}, found {n}").into()),
+        Err(_) => Err(wrong(what, "an Int from 0", value)),
+    }
+}
+
+/// Whether axes of these sizes hold at most [`MAX_ELEMENTS`].
+pub(crate) fn is_storable(sizes: impl IntoIterator<Item = usize>) -> bool {
+    let count = sizes.into_iter().try_fold(1_usize, |n, s| n.checked_mul(s));
+    count.is_some_and(|n| n <= MAX_ELEMENTS)
 }
 
 /// A Float; an Int will do.

@@ -7,14 +7,18 @@ use crate::dsl::span::Span;
 use crate::dsl::value::Value;
 
 pub(super) const ROWS: &[Row] = &[
-    ("len", "list", "number of items", |_, a, _| Ok(Value::Int(list(get(a, 0)?, "the argument of len")?.len() as i64))),
+    ("len", "list", "number of items", |_, a, _| {
+        Ok(Value::Int(list(get(a, 0)?, "the argument of len")?.len() as i64))
+    }),
     ("floor", "x", "the largest Int not above x", |_, a, _| rounded(get(a, 0)?, f64::floor)),
     ("ceil", "x", "the smallest Int not below x", |_, a, _| rounded(get(a, 0)?, f64::ceil)),
     ("round", "x", "the nearest Int", |_, a, _| rounded(get(a, 0)?, f64::round)),
     ("pow", "x y", "x to the power y, as a Float", |_, a, _| {
         Ok(Value::Float(float(get(a, 0)?, "the base")?.powf(float(get(a, 1)?, "the exponent")?)))
     }),
-    ("contains", "list item", "whether the list has the item", |_, a, _| Ok(Value::Bool(position(a)?.is_some()))),
+    ("contains", "list item", "whether the list has the item", |_, a, _| {
+        Ok(Value::Bool(position(a)?.is_some()))
+    }),
     ("index_of", "list item", "position of the item in the list", |_, a, _| match position(a)? {
         Some(i) => Ok(Value::Int(i as i64)),
         None => Err(format!("{} is not in {}", get(a, 1)?, get(a, 0)?).into()),
@@ -34,10 +38,13 @@ fn position(args: &Args) -> Outcome<Option<usize>> {
     Ok(items.iter().position(|i| i.equals(item) == Some(true)))
 }
 
-fn assert(_: &mut Interp<'_>, args: &Args, _: &Span) -> Outcome {
+fn assert(cx: &mut Interp<'_>, args: &Args, _: &Span) -> Outcome {
     match get(args, 0)? {
         Value::Bool(true) => Ok(Value::None),
-        Value::Bool(false) => Err(text(get(args, 1)?, "the message")?.to_string().into()),
+        Value::Bool(false) => {
+            cx.give_up();
+            Err(text(get(args, 1)?, "the message")?.to_string().into())
+        }
         Value::Tensor(_) => Err("an assertion about a tensor: its values are not known yet".into()),
         other => Err(wrong("the condition", "a Bool", other)),
     }
@@ -55,7 +62,9 @@ pub(super) fn operator(op: BinOp, a: &Value, b: &Value) -> Outcome {
             Ok(floats(op, float(a, "left")?, float(b, "right")?))
         }
         (BinOp::Add, Value::Text(x), Value::Text(y)) => Ok(Value::text(format!("{x}{y}"))),
-        (BinOp::Add, Value::List(x), Value::List(y)) => Ok(Value::list(x.iter().chain(y.iter()).cloned().collect())),
+        (BinOp::Add, Value::List(x), Value::List(y)) => {
+            Ok(Value::list(x.iter().chain(y.iter()).cloned().collect()))
+        }
         _ => Err(format!("`{}` does not take {} and {}", op.symbol(), a.kind(), b.kind()).into()),
     }
 }
@@ -65,9 +74,12 @@ fn integers(op: BinOp, x: i64, y: i64) -> Outcome {
         BinOp::Add => x.checked_add(y),
         BinOp::Sub => x.checked_sub(y),
         BinOp::Mul => x.checked_mul(y),
-        BinOp::Div | BinOp::Rem if y == 0 => return Err(format!("{x} {} 0: division by zero", op.symbol()).into()),
+        BinOp::Div | BinOp::Rem if y == 0 => {
+            return Err(format!("{x} {} 0: division by zero", op.symbol()).into());
+        }
         BinOp::Div if x % y != 0 => {
-            let help = format!("Int division is exact; {x} % {y} is {}. For a Float, make one side a Float", x % y);
+            let help =
+                format!("Int division is exact; {x} % {y} is {}. For a Float, make one side a Float", x % y);
             return Err(Fault::Error(format!("{x} does not divide by {y}"), Some(help)));
         }
         BinOp::Div => x.checked_div(y),

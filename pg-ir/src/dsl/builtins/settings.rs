@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Args, Row, boolean, float, get, size, text};
+use super::{Args, Row, boolean, float, get, is_storable, size, text};
 use crate::dsl::interp::{Fault, Interp, Outcome};
 use crate::dsl::span::Span;
 use crate::dsl::value::{ExportRule, Value};
@@ -28,10 +28,15 @@ pub(super) const ROWS: &[Row] = &[
         let (first, rest) = (float(get(a, 0)?, "the first row")?, float(get(a, 1)?, "the rest")?);
         Ok(Value::Init(Init::FirstRow { first, rest }))
     }),
-    ("int", "clip? bits? rule?", "quantises rows to integers -clip … clip; clip 0 is no quantiser", |_, a, _| {
-        let rule = rule(a, 2)?.unwrap_or(ScaleRule::Amax);
-        Ok(Value::Grid(clip(a)?.filter(|c| *c > 0).map(|clip| Grid { clip, rule })))
-    }),
+    (
+        "int",
+        "clip? bits? rule?",
+        "quantises rows to integers -clip … clip; clip 0 is no quantiser",
+        |_, a, _| {
+            let rule = rule(a, 2)?.unwrap_or(ScaleRule::Amax);
+            Ok(Value::Grid(clip(a)?.filter(|c| *c > 0).map(|clip| Grid { clip, rule })))
+        },
+    ),
     ("clip_search", "clip? bits? per_matrix? rule?", "exports with GPTQ-lite's clip search", |_, a, _| {
         let per_matrix = a[2].as_ref().map_or(Ok(false), |v| boolean(v, "per_matrix"))?;
         Ok(Value::Export(ExportRule::ClipSearch { clip: nonzero(a)?, rule: rule(a, 3)?, per_matrix }))
@@ -39,13 +44,18 @@ pub(super) const ROWS: &[Row] = &[
     ("quantile_rows", "clip? bits? rule?", "exports rows clipped at their 0.9999984 quantile", |_, a, _| {
         Ok(Value::Export(ExportRule::QuantileRows { clip: nonzero(a)?, rule: rule(a, 2)? }))
     }),
-    ("muon", "lr weight_decay? ns_steps?", "momentum orthogonalised by Newton–Schulz, for matrices", |_, a, _| {
-        Ok(Value::Optimiser(Optimiser::Muon(Muon {
-            lr: float(get(a, 0)?, "lr")?,
-            weight_decay: opt_float(a, 1, 0.0, "weight_decay")?,
-            ns_steps: a[2].as_ref().map_or(Ok(5), |v| size(v, "ns_steps"))?,
-        })))
-    }),
+    (
+        "muon",
+        "lr weight_decay? ns_steps?",
+        "momentum orthogonalised by Newton–Schulz, for matrices",
+        |_, a, _| {
+            Ok(Value::Optimiser(Optimiser::Muon(Muon {
+                lr: float(get(a, 0)?, "lr")?,
+                weight_decay: opt_float(a, 1, 0.0, "weight_decay")?,
+                ns_steps: a[2].as_ref().map_or(Ok(5), |v| size(v, "ns_steps"))?,
+            })))
+        },
+    ),
     ("adamw", "lr beta1? beta2? eps? weight_decay?", "AdamW", |_, a, _| {
         Ok(Value::Optimiser(Optimiser::AdamW(AdamW {
             lr: float(get(a, 0)?, "lr")?,
@@ -110,25 +120,29 @@ fn nonzero(args: &Args) -> Outcome<u16> {
     }
 }
 
-/// Most elements of one parameter.
-const MAX_ELEMENTS: usize = 1 << 40;
-
 fn param(cx: &mut Interp<'_>, args: &Args, span: &Span) -> Outcome {
     let name: Arc<str> = text(get(args, 0)?, "the name")?;
     if !crate::dsl::interp::is_path(&name) {
-        return Err(format!("`{name}` is not a parameter's name: names joined by dots, as in \"fc.weight\"").into());
+        return Err(
+            format!("`{name}` is not a parameter's name: names joined by dots, as in \"fc.weight\"").into()
+        );
     }
     let Value::List(sizes) = get(args, 1)? else {
         return Err(super::wrong("the shape", "a List of sizes", get(args, 1)?));
     };
-    let shape: Vec<usize> = sizes.iter().map(|s| positive(s, "a size of the shape")).collect::<Outcome<_>>()?;
-    if shape.iter().try_fold(1_usize, |n, s| n.checked_mul(*s)).is_none_or(|n| n > MAX_ELEMENTS) {
+    let shape: Vec<usize> =
+        sizes.iter().map(|s| positive(s, "a size of the shape")).collect::<Outcome<_>>()?;
+    if !is_storable(shape.iter().copied()) {
         return Err(format!("a parameter of shape {shape:?} is too large").into());
     }
     let Value::Init(init) = get(args, 2)? else {
         let found = get(args, 2)?;
-        let help = "zeros, ones, orthogonal, constant(x), normal(std), uniform(bound), first_row(a, b)".to_string();
-        return Err(Fault::Error(format!("the third argument says how it starts, found {}", found.kind()), Some(help)));
+        let help =
+            "zeros, ones, orthogonal, constant(x), normal(std), uniform(bound), first_row(a, b)".to_string();
+        return Err(Fault::Error(
+            format!("the third argument says how it starts, found {}", found.kind()),
+            Some(help),
+        ));
     };
     if *init == Init::Orthogonal && shape.len() != 2 {
         return Err(format!("orthogonal is for matrices, found shape {shape:?}").into());

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::numbers::{extremum, item};
-use super::{Args, Row, float, get, int, list, size, wrong};
+use super::{Args, MAX_ELEMENTS, Row, float, get, int, is_storable, list, size, wrong};
 use crate::dsl::ast::BinOp;
 use crate::dsl::interp::{Fault, Interp, Outcome};
 use crate::dsl::value::Value;
@@ -15,7 +15,9 @@ pub(super) const ROWS: &[Row] = &[
     ("exp", "x", "e to the x", |cx, a, _| unary(cx, a, Unary::Exp, f64::exp)),
     ("log", "x", "natural logarithm", |cx, a, _| unary(cx, a, Unary::Log, f64::ln)),
     ("tanh", "x", "hyperbolic tangent", |cx, a, _| unary(cx, a, Unary::Tanh, f64::tanh)),
-    ("sigmoid", "x", "1 / (1 + exp(-x))", |cx, a, _| unary(cx, a, Unary::Sigmoid, |x| 1.0 / (1.0 + (-x).exp()))),
+    ("sigmoid", "x", "1 / (1 + exp(-x))", |cx, a, _| {
+        unary(cx, a, Unary::Sigmoid, |x| 1.0 / (1.0 + (-x).exp()))
+    }),
     ("sqrt", "x", "square root", |cx, a, _| unary(cx, a, Unary::Sqrt, f64::sqrt)),
     ("rsqrt", "x", "1 / sqrt(x)", |cx, a, _| unary(cx, a, Unary::Rsqrt, |x| 1.0 / x.sqrt())),
     ("sin", "x", "sine", |cx, a, _| unary(cx, a, Unary::Sin, f64::sin)),
@@ -33,16 +35,31 @@ pub(super) const ROWS: &[Row] = &[
         let larger = elementwise(cx, Binary::Max, &a, &b)?;
         negate(cx, &larger)
     }),
-    ("gt", "a b", "whether a > b, element by element", |cx, a, _| elementwise(cx, Binary::Gt, get(a, 0)?, get(a, 1)?)),
-    ("lt", "a b", "whether a < b, element by element", |cx, a, _| elementwise(cx, Binary::Gt, get(a, 1)?, get(a, 0)?)),
-    ("eq", "a b", "whether a = b, element by element", |cx, a, _| elementwise(cx, Binary::Eq, get(a, 0)?, get(a, 1)?)),
-    ("xor", "a b", "bitwise exclusive or of int32", |cx, a, _| elementwise(cx, Binary::Xor, get(a, 0)?, get(a, 1)?)),
+    ("gt", "a b", "whether a > b, element by element", |cx, a, _| {
+        elementwise(cx, Binary::Gt, get(a, 0)?, get(a, 1)?)
+    }),
+    ("lt", "a b", "whether a < b, element by element", |cx, a, _| {
+        elementwise(cx, Binary::Gt, get(a, 1)?, get(a, 0)?)
+    }),
+    ("eq", "a b", "whether a = b, element by element", |cx, a, _| {
+        elementwise(cx, Binary::Eq, get(a, 0)?, get(a, 1)?)
+    }),
+    ("xor", "a b", "bitwise exclusive or of int32", |cx, a, _| {
+        elementwise(cx, Binary::Xor, get(a, 0)?, get(a, 1)?)
+    }),
     ("select", "cond a b", "a where cond holds, else b", select),
     ("sum", "x axis?", "sum over an axis, which stays with size 1; over everything, a scalar", |cx, a, _| {
         reduce(cx, a, Reduction::Sum)
     }),
-    ("reduce_max", "x axis", "largest over an axis, which stays with size 1", |cx, a, _| reduce(cx, a, Reduction::Max)),
-    ("reshape", "x shape", "the same elements under other axes; sizes keep their roles from both ends", reshape),
+    ("reduce_max", "x axis", "largest over an axis, which stays with size 1", |cx, a, _| {
+        reduce(cx, a, Reduction::Max)
+    }),
+    (
+        "reshape",
+        "x shape",
+        "the same elements under other axes; sizes keep their roles from both ends",
+        reshape,
+    ),
     ("broadcast", "x shape", "repeats along axes of size 1 and new leading axes", |cx, a, _| {
         let x = tensor(get(a, 0)?, "x")?;
         let axes = shape_of(cx, x, get(a, 1)?)?;
@@ -55,7 +72,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     ("slice", "x axis start len", "elements start .. start + len of an axis", |cx, a, _| {
         let x = tensor(get(a, 0)?, "x")?;
-        let (axis, start, len) = (axis(cx, x, get(a, 1)?)?, size(get(a, 2)?, "start")?, size(get(a, 3)?, "len")?);
+        let (axis, start, len) =
+            (axis(cx, x, get(a, 1)?)?, size(get(a, 2)?, "start")?, size(get(a, 3)?, "len")?);
         trace(cx, |b| b.try_op(Op::Slice { axis, start, len }, &[x]))
     }),
     ("pad", "x axis before after", "zeros before and after an axis", |cx, a, _| {
@@ -73,16 +91,26 @@ pub(super) const ROWS: &[Row] = &[
             .collect::<Outcome<_>>()?;
         trace(cx, |b| b.try_op(Op::Lanes(perm.into()), &[x]))
     }),
-    ("dot", "a b contract batch?", "sums products over pairs of axes: batch, then a's other axes, then b's", dot),
+    (
+        "dot",
+        "a b contract batch?",
+        "sums products over pairs of axes: batch, then a's other axes, then b's",
+        dot,
+    ),
     ("gather", "table ids", "rows of a table by id", |cx, a, _| {
         let (table, ids) = (tensor(get(a, 0)?, "the table")?, tensor(get(a, 1)?, "the ids")?);
         trace(cx, |b| b.try_op(Op::Gather, &[table, ids]))
     }),
-    ("causal_attention", "q k v scale", "softmax(scale q kᵀ) v over earlier positions, heads grouped", |cx, a, _| {
-        let [q, k, v] = [0, 1, 2].map(|i| get(a, i).and_then(|x| tensor(x, "q, k and v")));
-        let (q, k, v, scale) = (q?, k?, v?, Bits::new(float(get(a, 3)?, "scale")?));
-        trace(cx, |b| b.try_op(Op::Attention { scale }, &[q, k, v]))
-    }),
+    (
+        "causal_attention",
+        "q k v scale",
+        "softmax(scale q kᵀ) v over earlier positions, heads grouped",
+        |cx, a, _| {
+            let [q, k, v] = [0, 1, 2].map(|i| get(a, i).and_then(|x| tensor(x, "q, k and v")));
+            let (q, k, v, scale) = (q?, k?, v?, Bits::new(float(get(a, 3)?, "scale")?));
+            trace(cx, |b| b.try_op(Op::Attention { scale }, &[q, k, v]))
+        },
+    ),
     ("stop_gradient", "x", "x, with no gradient", |cx, a, _| {
         let x = tensor(get(a, 0)?, "x")?;
         trace(cx, |b| b.try_op(Op::StopGradient, &[x]))
@@ -94,7 +122,10 @@ pub(super) const ROWS: &[Row] = &[
     ("float", "x", "x as float32", |cx, a, _| match get(a, 0)? {
         Value::Tensor(x) => {
             let x = *x;
-            trace(cx, |b| if b.ty(x).dtype == DType::F32 { Ok(x) } else { b.try_op(Op::Cast(DType::F32), &[x]) })
+            trace(
+                cx,
+                |b| if b.ty(x).dtype == DType::F32 { Ok(x) } else { b.try_op(Op::Cast(DType::F32), &[x]) },
+            )
         }
         number => Ok(Value::Float(float(number, "x")?)),
     }),
@@ -103,7 +134,9 @@ pub(super) const ROWS: &[Row] = &[
         let axis = axis(cx, x, get(a, 1)?)?;
         Ok(Value::Int(ty(cx, x)?.axes[axis].size as i64))
     }),
-    ("rank", "x", "number of axes", |cx, a, _| Ok(Value::Int(ty(cx, tensor(get(a, 0)?, "x")?)?.rank() as i64))),
+    ("rank", "x", "number of axes", |cx, a, _| {
+        Ok(Value::Int(ty(cx, tensor(get(a, 0)?, "x")?)?.rank() as i64))
+    }),
     ("shape", "x", "sizes of the axes with their roles", |cx, a, _| {
         let ty = ty(cx, tensor(get(a, 0)?, "x")?)?;
         Ok(Value::list(ty.axes.iter().map(|a| Value::Axis(*a)).collect()))
@@ -124,7 +157,12 @@ fn builder<'a>(cx: &'a mut Interp<'_>) -> Outcome<&'a mut Builder> {
 }
 
 fn trace(cx: &mut Interp<'_>, build: impl FnOnce(&mut Builder) -> Result<ValueId, String>) -> Outcome {
-    Ok(Value::Tensor(build(builder(cx)?)?))
+    let b = builder(cx)?;
+    let value = build(b)?;
+    if !is_storable(b.ty(value).shape()) {
+        return Err(format!("{} is too large", b.ty(value)).into());
+    }
+    Ok(Value::Tensor(value))
 }
 
 fn ty(cx: &mut Interp<'_>, x: ValueId) -> Outcome<Type> {
@@ -152,7 +190,7 @@ fn axis(cx: &mut Interp<'_>, x: ValueId, index: &Value) -> Outcome<usize> {
 fn one_axis(value: &Value) -> Outcome<Axis> {
     match value {
         Value::Axis(a) => Ok(*a),
-        Value::Int(n) if *n > 0 => Ok(Axis::channel(*n as usize)),
+        Value::Int(n) if *n > 0 => Ok(Axis::channel(size(value, "an axis")?)),
         other => Err(wrong("an axis", "a size from 1 or time(n), head(n), …", other)),
     }
 }
@@ -170,9 +208,16 @@ fn lift(cx: &mut Interp<'_>, value: &Value, like: Option<ValueId>) -> Outcome<Va
         (Value::Int(i), DType::F32 | DType::BF16 | DType::I32) => *i as f64,
         (Value::Float(f), DType::F32 | DType::BF16) => *f,
         (Value::Float(_), DType::I32) => {
-            return Err(Fault::Error("a Float meets an int32 tensor".into(), Some("convert with float(x)".into())));
+            return Err(Fault::Error(
+                "a Float meets an int32 tensor".into(),
+                Some("convert with float(x)".into()),
+            ));
         }
-        (other, dtype) => return Err(format!("expected a Tensor or a number, found {} beside {dtype}", other.kind()).into()),
+        (other, dtype) => {
+            return Err(
+                format!("expected a Tensor or a number, found {} beside {dtype}", other.kind()).into()
+            );
+        }
     };
     let dtype = if dtype == DType::I32 { DType::I32 } else { DType::F32 };
     Ok(builder(cx)?.try_op(Op::Const(Bits::new(number), dtype), &[])?)
@@ -223,7 +268,9 @@ pub(super) fn operator(cx: &mut Interp<'_>, op: BinOp, a: &Value, b: &Value) -> 
 /// -x
 pub(crate) fn negate(cx: &mut Interp<'_>, x: &Value) -> Outcome {
     match x {
-        Value::Int(i) => i.checked_neg().map(Value::Int).ok_or_else(|| "the result does not fit into 64 bits".into()),
+        Value::Int(i) => {
+            i.checked_neg().map(Value::Int).ok_or_else(|| "the result does not fit into 64 bits".into())
+        }
         Value::Float(f) => Ok(Value::Float(-f)),
         Value::Tensor(_) => elementwise(cx, Binary::Mul, x, &Value::Int(-1)),
         Value::Poison => Err(Fault::Poisoned),
@@ -277,7 +324,9 @@ fn reduce(cx: &mut Interp<'_>, args: &Args, kind: Reduction) -> Outcome {
     over.sort_unstable();
     over.retain(|a| ty.axes[*a].size > 1);
     // Over axes of size 1 there is nothing to do, but the operand must still be a float.
-    trace(cx, |b| if over.is_empty() && ty.dtype == DType::F32 { Ok(x) } else { b.try_op(Op::Reduce(kind, over), &[x]) })
+    trace(cx, |b| {
+        if over.is_empty() && ty.dtype == DType::F32 { Ok(x) } else { b.try_op(Op::Reduce(kind, over), &[x]) }
+    })
 }
 
 /// The axes that `shape` asks for. Sizes that agree with `x` from either end keep x's roles; sizes with a
@@ -286,6 +335,9 @@ fn shape_of(cx: &mut Interp<'_>, x: ValueId, shape: &Value) -> Outcome<Axes> {
     let from = ty(cx, x)?.axes;
     let items = list(shape, "the shape")?;
     let mut axes: Axes = items.iter().map(one_axis).collect::<Outcome<_>>()?;
+    if !is_storable(axes.iter().map(|a| a.size)) {
+        return Err(format!("a tensor of shape {shape} is too large").into());
+    }
     let plain: Vec<bool> = items.iter().map(|i| matches!(i, Value::Int(_))).collect();
     let inherit = |to: &mut Axis, from: &Axis, plain: bool| {
         let fits = to.size == from.size;
@@ -300,7 +352,9 @@ fn shape_of(cx: &mut Interp<'_>, x: ValueId, shape: &Value) -> Outcome<Axes> {
         front += 1;
     }
     let mut back = 0;
-    while back < n.min(m) - front && inherit(&mut axes[n - 1 - back], &from[m - 1 - back], plain[n - 1 - back]) {
+    while back < n.min(m) - front
+        && inherit(&mut axes[n - 1 - back], &from[m - 1 - back], plain[n - 1 - back])
+    {
         back += 1;
     }
     Ok(axes)
@@ -319,6 +373,9 @@ fn shift(cx: &mut Interp<'_>, args: &Args, _: &crate::dsl::span::Span) -> Outcom
         Some(index) => axis(cx, x, index)?,
         None => ty.time_axis().ok_or_else(|| format!("{ty} has no time axis to shift along"))?,
     };
+    if by.unsigned_abs() > MAX_ELEMENTS as u64 {
+        return Err(format!("a shift by {by} is too large").into());
+    }
     if by < 0 && ty.axes[axis].role == Role::Time {
         let help = "a positive shift reads earlier positions".to_string();
         return Err(Fault::Error("a negative shift along time would read the future".into(), Some(help)));

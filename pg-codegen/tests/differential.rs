@@ -1,0 +1,76 @@
+//! Random graphs: the interpreter, the fused plan and the unfused plan agree, and every op, instruction
+//! and kernel family is covered.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use pg_codegen::plan::Kernel;
+use pg_codegen::region::Instr;
+use pg_codegen::{Options, compile};
+
+fn instr_name(instr: &Instr) -> String {
+    let text = format!("{instr:?}");
+    text.split(['(', ' ', '{']).next().unwrap().into()
+}
+
+fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
+    let mut covered = BTreeSet::new();
+    for seed in seeds {
+        let (graph, env) = common::random::graph(seed);
+        for (_, node) in graph.nodes() {
+            covered.insert(node.op.record().name.to_string());
+        }
+        for fuse in [false, true] {
+            let what = format!("seed {seed}, fuse {fuse}");
+            let plan = compile("random", &graph, &Options { fuse }).unwrap_or_else(|e| panic!("{what}: {e}"));
+            for kernel in &plan.kernels {
+                covered.insert(format!("{} kernel", kernel.family()));
+                match kernel {
+                    Kernel::Region(region) => covered.extend(region.body.iter().map(instr_name)),
+                    Kernel::Matmul(m) => {
+                        let moved = m.n > 1 && m.c.col != 1;
+                        covered.insert(format!("matmul accumulate {} moved {moved}", m.accumulate));
+                    }
+                    _ => {}
+                }
+            }
+            common::compare(&graph, &env, &plan, &what);
+        }
+    }
+    covered
+}
+
+#[test]
+fn random_graphs_agree_with_the_interpreter() {
+    let seeds = std::env::var("PG_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(400);
+    let covered = check(0..seeds);
+    for record in pg_ir::ops::all() {
+        assert!(covered.contains(record.name), "{} is not covered", record.name);
+    }
+    for name in [
+        "Load",
+        "Gather",
+        "Const",
+        "ConstInt",
+        "Index",
+        "Unary",
+        "Binary",
+        "Select",
+        "Cast",
+        "RowReduce",
+        "Lanes",
+        "FakeQuant",
+        "Store",
+        "Accumulate",
+    ] {
+        assert!(covered.contains(name), "{name} is not covered");
+    }
+    for (accumulate, moved) in [(false, false), (false, true), (true, false), (true, true)] {
+        let name = format!("matmul accumulate {accumulate} moved {moved}");
+        assert!(covered.contains(&name), "{name} is not covered");
+    }
+    for family in ["region", "matmul", "attention", "attention_grad", "scatter_add", "copy"] {
+        assert!(covered.contains(&format!("{family} kernel")), "{family} is not covered");
+    }
+}

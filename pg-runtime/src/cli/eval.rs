@@ -1,0 +1,113 @@
+//! `pg eval`: the scores of an artifact.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::bail;
+use clap::Args;
+use pg_ir::slot::Space;
+use pg_runtime::export;
+use pg_runtime::report::Scores;
+use pg_runtime::run::{Corpus, Judge, RunOptions};
+use pg_runtime::session::Session;
+use serde::Serialize;
+
+use super::format::{bpb, grouped, table};
+use super::progress::Progress;
+use super::ui::Ui;
+
+/// Arguments of `pg eval`.
+#[derive(Args, Debug)]
+pub(crate) struct EvalArgs {
+    /// Artifact, as `pg run` leaves it in DIR/artifact.pg.
+    #[arg(value_name = "ARTIFACT")]
+    artifact: PathBuf,
+    /// Also score with test-time training: train on each chunk after it has been scored.
+    #[arg(long)]
+    ttt: bool,
+    /// Shards to score, a quoted pattern [default: the built-in sample].
+    #[arg(long, visible_alias = "val", value_name = "GLOB")]
+    data: Option<String>,
+    /// The SentencePiece model of the shards.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Score at most this many targets [default: the model's].
+    #[arg(long, value_name = "N", value_parser = super::run::count)]
+    targets: Option<usize>,
+    /// Targets that each sliding window scores [default: the model's].
+    #[arg(long, value_name = "N", value_parser = super::run::count)]
+    stride: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    params: usize,
+    artifact: PathBuf,
+    artifact_bytes: u64,
+    /// blake3 of the file.
+    hash: String,
+    targets: usize,
+    bpb: Scores,
+}
+
+/// Scores an artifact and reports.
+pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
+    let loaded = export::read(&args.artifact)?;
+    let mut model = loaded.model;
+    if let Some(targets) = args.targets {
+        model.eval.max_targets = Some(targets);
+    }
+    if let Some(stride) = args.stride {
+        model.eval.stride = stride;
+    }
+    if args.ttt && model.eval.ttt.is_none() {
+        bail!("{} has no test-time training: its `eval` block has no `ttt`", model.name);
+    }
+    let text = RunOptions { val: args.data, tokenizer: args.tokenizer, ..RunOptions::default() };
+    let corpus = Corpus::open(&text, &model)?;
+    let mut session = Session::new(Arc::new(model), Default::default());
+    let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
+
+    let mut progress = Progress::new(ui);
+    let mut judge = Judge::new(&corpus, &session);
+    let mut bpb = Scores::default();
+    let mut observer = |event| progress.event(event);
+    bpb.quantized = Some(judge.plain(&mut session, &mut state, "score the artifact", &mut observer)?);
+    bpb.sliding = Some(judge.sliding(&mut session, &mut state, &mut observer)?);
+    if args.ttt {
+        bpb.ttt = judge.ttt(&mut session, &mut state, &mut observer)?;
+    }
+    progress.finish();
+    let report = Report {
+        model: session.model.name.clone(),
+        params: session.model.param_count(),
+        artifact: args.artifact,
+        artifact_bytes: loaded.artifact.sizes.total_bytes,
+        hash: loaded.artifact.hash,
+        targets: corpus.val.len().saturating_sub(1),
+        bpb,
+    };
+    ui.report(&report, || report.text())?;
+    Ok(())
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let rows = [
+            ("plain", self.bpb.quantized, "windows that do not overlap"),
+            ("sliding", self.bpb.sliding, "every target scored once with a long context before it"),
+            ("test-time", self.bpb.ttt, "sliding, and training on each chunk after it has been scored"),
+        ];
+        let rows = rows.into_iter().filter(|(_, v, _)| v.is_some());
+        let rows = rows.map(|(n, v, why)| vec![n.into(), bpb(v), why.into()]).collect();
+        format!(
+            "{}: {} parameters, {} bytes, {} targets scored\n{}",
+            self.model,
+            grouped(self.params as u64),
+            grouped(self.artifact_bytes),
+            grouped(self.targets as u64),
+            table(&["score", "bits per byte", "of"], &[1], rows)
+        )
+    }
+}

@@ -1,0 +1,154 @@
+//! `pg export`: weights out of a run, an artifact or a seed, as safetensors or quantised into an artifact.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use pg_ir::dsl::{Options, Source};
+use pg_ir::model::Model;
+use pg_runtime::export::{self, Provenance};
+use pg_runtime::init::initialise_all;
+use pg_runtime::weights::{self, Weights};
+use serde::Serialize;
+
+use super::format::grouped;
+use super::model::{Variation, load};
+use super::ui::Ui;
+
+/// Arguments of `pg export`.
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    /// Where the weights come from: a run's folder (its averaged weights, unquantised), an artifact
+    /// (dequantised), a .safetensors file, or a model file (initial weights).
+    #[arg(value_name = "FROM")]
+    from: PathBuf,
+    /// Write float32 weights, which `pg run --init` reads.
+    #[arg(long, value_name = "OUT", required_unless_present = "artifact")]
+    safetensors: Option<PathBuf>,
+    /// Quantise as the model says and write an artifact.
+    #[arg(long, value_name = "OUT")]
+    artifact: Option<PathBuf>,
+    /// The model of the weights, where it is not that of FROM: for another export of the same training.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    variation: Variation,
+    /// Seed of initial weights [default: the model's].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    params: usize,
+    safetensors: Option<PathBuf>,
+    artifact: Option<PathBuf>,
+    artifact_bytes: Option<u64>,
+}
+
+/// Where weights come from.
+enum Origin {
+    Run(PathBuf),
+    Model(PathBuf),
+    Safetensors(PathBuf),
+    Artifact(PathBuf),
+}
+
+impl Origin {
+    fn of(path: &Path) -> Origin {
+        let path = path.to_owned();
+        match path.extension().and_then(|e| e.to_str()) {
+            _ if path.is_dir() => Origin::Run(path),
+            Some("rs") => Origin::Model(path),
+            Some("safetensors") => Origin::Safetensors(path),
+            _ => Origin::Artifact(path),
+        }
+    }
+}
+
+/// Writes what was asked for.
+pub(crate) fn export(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
+    let options = args.variation.options();
+    let (model, weights) = weights_of(&args, &options, ui)?;
+    let mut report = Report {
+        model: model.name.clone(),
+        params: model.param_count(),
+        safetensors: None,
+        artifact: None,
+        artifact_bytes: None,
+    };
+    if let Some(out) = &args.artifact {
+        let own = matches!(Origin::of(&args.from), Origin::Model(_)).then_some(&args.from);
+        let file = args.model.as_ref().or(own);
+        let file =
+            file.context("--artifact needs --model FILE: an artifact carries the text of its model")?;
+        let seed = args.seed.unwrap_or(model.train.seed);
+        let provenance = Provenance { source: Source::load(file)?, options, seed };
+        report.artifact_bytes = Some(export::write(out, &model, &weights, &provenance)?.total_bytes);
+        report.artifact = Some(out.clone());
+    }
+    if let Some(out) = &args.safetensors {
+        weights::save(out, &model.params, &weights)?;
+        report.safetensors = Some(out.clone());
+    }
+    ui.report(&report, || report.text())?;
+    Ok(())
+}
+
+fn weights_of(args: &ExportArgs, options: &Options, ui: &Ui) -> anyhow::Result<(Model, Weights)> {
+    let named = args.model.as_ref().map(|file| load(file, options, ui)).transpose()?;
+    let (model, weights) = match Origin::of(&args.from) {
+        Origin::Model(file) => {
+            let model = named.map_or_else(|| load(&file, options, ui), Ok)?;
+            let weights = initialise_all(&model.params, args.seed.unwrap_or(model.train.seed));
+            (model, weights)
+        }
+        Origin::Safetensors(file) => {
+            let model = named.context("--model FILE must say which model these weights are of")?;
+            let weights = weights::load(&file, &model.params)?;
+            (model, weights)
+        }
+        Origin::Artifact(file) => {
+            let loaded = export::read(&file)?;
+            (named.unwrap_or(loaded.model), loaded.weights)
+        }
+        Origin::Run(folder) => {
+            let own = || export::read(&folder.join("artifact.pg")).map(|loaded| loaded.model);
+            let model = named.map_or_else(own, Ok)?;
+            let weights = weights::load(&folder.join("weights.safetensors"), &model.params)?;
+            (model, weights)
+        }
+    };
+    // An artifact's weights may be exported under another model only if it has the same parameters.
+    for param in model.params.values() {
+        let have = weights.get(&param.name).map(Vec::len);
+        if have != Some(param.len()) {
+            let from = args.from.display();
+            bail!(
+                "{from} does not hold the weights of {}: `{}` is missing or has another size",
+                model.name,
+                param.name
+            );
+        }
+    }
+    Ok((model, weights))
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut lines = Vec::new();
+        if let (Some(path), Some(bytes)) = (&self.artifact, self.artifact_bytes) {
+            lines.push(format!("wrote {}: {} bytes", path.display(), grouped(bytes)));
+        }
+        if let Some(path) = &self.safetensors {
+            lines.push(format!(
+                "wrote {}: {} parameters of {}",
+                path.display(),
+                grouped(self.params as u64),
+                self.model
+            ));
+        }
+        lines.join("\n")
+    }
+}

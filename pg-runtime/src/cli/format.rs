@@ -1,0 +1,85 @@
+//! Numbers and tables for people.
+
+use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+
+/// `29,355,620`.
+pub(crate) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `14.84 MB`: decimal, as the cap is.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{} B", grouped(bytes)),
+        10_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.2} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// `1h02m`, `1m40s`, `12s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "?".into();
+    }
+    let s = seconds.round() as u64;
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => format!("{}m{:02}s", s / 60, s % 60),
+        _ => format!("{}h{:02}m", s / 3600, s % 3600 / 60),
+    }
+}
+
+/// A score in bits per byte, or a dash.
+pub(crate) fn bpb(score: Option<f64>) -> String {
+    score.map_or("–".into(), |s| format!("{s:.4}"))
+}
+
+/// A line beneath the headings and no others: numbers stand out by standing in columns.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
+/// A table with these headings. Columns in `right` are aligned to the right.
+pub(crate) fn table(headings: &[&str], right: &[usize], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(STYLE);
+    let cells = |row: Vec<String>| -> Vec<Cell> {
+        let aligned = |(i, text): (usize, String)| match right.contains(&i) {
+            true => Cell::new(text).set_alignment(CellAlignment::Right),
+            false => Cell::new(text),
+        };
+        row.into_iter().enumerate().map(aligned).collect()
+    };
+    if headings.iter().any(|h| !h.is_empty()) {
+        table.set_header(cells(headings.iter().map(|h| h.to_string()).collect()));
+    }
+    for row in rows {
+        table.add_row(cells(row));
+    }
+    table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!([0, 999, 1000, 29_355_620].map(grouped), ["0", "999", "1,000", "29,355,620"]);
+        assert_eq!([9_999, 412_300, 14_838_000].map(megabytes), ["9,999 B", "412.3 kB", "14.84 MB"]);
+        assert_eq!([3.2, 100.0, 3725.0, f64::NAN].map(duration), ["3s", "1m40s", "1h02m", "?"]);
+    }
+
+    #[test]
+    fn tables_have_a_line_a_row() {
+        let text =
+            table(&["a", "b"], &[1], vec![vec!["x".into(), "1".into()], vec!["y".into(), "22".into()]]);
+        assert_eq!(text.lines().count(), 4, "{text}");
+    }
+}

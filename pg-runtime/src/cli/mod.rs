@@ -1,0 +1,132 @@
+//! The command line: arguments, dispatch, exit codes. One file a command.
+//!
+//! Exit codes: 0 success, 1 bad input, 2 usage. With `--json`, standard output carries exactly one JSON
+//! object; everything else goes to standard error.
+
+mod check;
+mod compare;
+mod data;
+mod eval;
+mod export;
+mod facts;
+mod format;
+mod ir;
+mod model;
+mod new;
+mod ops;
+mod progress;
+mod run;
+mod summary;
+mod ui;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use self::ui::{Color, Ui};
+
+/// Declare a small language model, compile it, train it under hard budgets, and score its artifact.
+///
+/// Start with `pg run models/int4mlp_12l.rs`: it needs no data, no GPU and no network.
+#[derive(Parser, Debug)]
+#[command(name = "pg", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// Print exactly one JSON object on standard output, all else on standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print results only: no progress, no notes.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// When to use colours (NO_COLOR is honoured).
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    color: Color,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Do the whole job: check, compile, train, quantise, write the artifact, read it back, score it.
+    Run(run::RunArgs),
+    /// Check models: parameters, artifact size, FLOPs, and every error at its place.
+    Check(check::CheckArgs),
+    /// Score an artifact.
+    Eval(eval::EvalArgs),
+    /// Write weights as safetensors, or quantise them into an artifact.
+    Export(export::ExportArgs),
+    /// Print the compiled programs of a model.
+    Ir(ir::IrArgs),
+    /// Print the op reference.
+    Ops,
+    /// Start a model file that derives from another.
+    New(new::NewArgs),
+    /// Compare two models or runs: constants, sizes, scores, curves at equal tokens and time.
+    Compare(compare::CompareArgs),
+    /// Look at token shards.
+    #[command(subcommand)]
+    Data(data::DataCommand),
+}
+
+/// What went well enough to report but must not end with exit code 0.
+enum Outcome {
+    Success,
+    /// Everything was said already, as by `pg check` on a model that does not check.
+    Failure,
+}
+
+pub(crate) fn main(started: Instant) -> ExitCode {
+    // clap prints usage errors itself and ends with exit code 2.
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.json, cli.quiet, cli.color);
+    match dispatch(cli.command, &ui, started) {
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Failure) => ExitCode::FAILURE,
+        // Whoever read our output has seen enough, as in `pg ops | head`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `{:#}` puts the causes behind colons; the library's errors are whole sentences without them.
+            let text = format!("{error:#}");
+            ui.error(&text);
+            if cli.json {
+                // Standard output may be what failed; the exit code says so anyway.
+                let _ = ui.report(&json!({ "error": text }), String::new);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Run(args) => run::run(args, ui, started)?,
+        Command::Check(args) => return check::check(args, ui),
+        Command::Eval(args) => eval::eval(args, ui)?,
+        Command::Export(args) => export::export(args, ui)?,
+        Command::Ir(args) => ir::ir(args, ui)?,
+        Command::Ops => ops::ops(ui)?,
+        Command::New(args) => new::new(args, ui)?,
+        Command::Compare(args) => compare::compare(args, ui)?,
+        Command::Data(command) => data::data(command, ui)?,
+    }
+    Ok(Outcome::Success)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io_errors = error.chain().filter_map(|e| e.downcast_ref::<io::Error>());
+    io_errors.into_iter().any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

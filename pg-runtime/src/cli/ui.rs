@@ -1,0 +1,96 @@
+//! Where words go: results on standard output, everything else on standard error.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// When to colour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to speak to the user.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ui {
+    json: bool,
+    quiet: bool,
+    color: bool,
+}
+
+impl Ui {
+    pub(crate) fn new(json: bool, quiet: bool, color: Color) -> Ui {
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let color = match color {
+            Color::Auto => io::stderr().is_terminal() && !no_color,
+            Color::Always => true,
+            Color::Never => false,
+        };
+        Ui { json, quiet, color }
+    }
+
+    /// Whether progress may be drawn over itself.
+    pub(crate) fn can_draw(&self) -> bool {
+        !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// The result of a command: the JSON object, or the text. With `--json` the text goes to standard error.
+    pub(crate) fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        if !self.json {
+            return print(&mut io::stdout().lock(), &text());
+        }
+        if !self.quiet {
+            // Standard error is a courtesy here.
+            let _ = print(&mut io::stderr().lock(), &text());
+        }
+        print(&mut io::stdout().lock(), &serde_json::to_string(value).map_err(io::Error::from)?)
+    }
+
+    /// A line worth reading.
+    pub(crate) fn note(&self, text: impl fmt::Display) {
+        if !self.quiet {
+            // Nobody to tell if standard error is closed.
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// Something that may be wrong. Said even where quiet is wanted.
+    pub(crate) fn warning(&self, text: &str) {
+        self.labelled("warning", AnsiColor::Yellow, text);
+    }
+
+    /// What ends the command.
+    pub(crate) fn error(&self, text: &str) {
+        self.labelled("error", AnsiColor::Red, text);
+    }
+
+    /// `label: text`, the label in colour. Diagnostics bring the label along, on each of their findings.
+    fn labelled(&self, label: &str, color: AnsiColor, text: &str) {
+        let style = if self.color { color.on_default().bold() } else { Style::new() };
+        let own = format!("{label}: ");
+        let text = if text.starts_with(&own) { text.to_string() } else { format!("{own}{text}") };
+        let mut err = io::stderr().lock();
+        for line in text.trim_end().lines() {
+            let _ = match line.strip_prefix(&own) {
+                Some(rest) => writeln!(err, "{style}{label}{style:#}: {rest}"),
+                None => writeln!(err, "{line}"),
+            };
+        }
+    }
+}
+
+fn print(out: &mut impl Write, text: &str) -> io::Result<()> {
+    let text = text.trim_end();
+    if !text.is_empty() {
+        writeln!(out, "{text}")?;
+    }
+    out.flush()
+}

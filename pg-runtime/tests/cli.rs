@@ -1,0 +1,248 @@
+//! The `pg` binary from outside: exit codes, what is on which stream, and that nothing is overwritten.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A model small enough to train in a test, with every kind of block.
+const SMALL: &str = r#"pg_macros::model! {
+    /// A bigram table.
+    small {
+        const VOCAB = 1024;
+        const DIM = 8;
+
+        fn forward(tokens) {
+            let x = gather(param("emb.weight", [VOCAB, DIM], normal(0.02)), tokens);
+            linear(x, param("head.weight", [VOCAB, DIM], orthogonal))
+        }
+
+        optim { "*" => adamw(lr = 0.01) }
+
+        train {
+            batch_tokens = 64;
+            micro_batch_tokens = 64;
+            seq_len = 32;
+            steps = 2;
+            ema_decay = 0.5;
+        }
+
+        eval {
+            seq_len = 32;
+            stride = 16;
+            max_targets = 128;
+        }
+    }
+}
+"#;
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn with_model() -> Dir {
+        let dir = Dir(tempfile::tempdir().unwrap());
+        std::fs::write(dir.path("small.rs"), SMALL).unwrap();
+        dir
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn pg(&self, args: &[&str]) -> Output {
+        pg_in(self.0.path(), args)
+    }
+}
+
+fn pg_in(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pg")).args(args).current_dir(folder).output().unwrap()
+}
+
+/// The one JSON object that standard output must be.
+#[track_caller]
+fn json(output: &Output) -> Value {
+    let text = std::str::from_utf8(&output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "stdout: {text}\nstderr: {}", stderr(output));
+    serde_json::from_str(text).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[track_caller]
+fn succeeds(output: Output) -> Output {
+    assert!(output.status.success(), "{}", stderr(&output));
+    output
+}
+
+#[test]
+fn usage_errors_are_2_and_bad_input_is_1() {
+    let dir = Dir::with_model();
+    let code = |args: &[&str]| dir.pg(args).status.code();
+    for usage in [
+        &["run"][..],
+        &["nonsense"],
+        &["check"],
+        &["check", "small.rs", "--set", "DIM"],
+        &["run", "small.rs", "--steps", "0"],
+        &["run", "small.rs", "--seconds", "nan"],
+        &["export", "small.rs"],
+    ] {
+        assert_eq!(code(usage), Some(2), "{usage:?}");
+    }
+    std::fs::write(dir.path("bad.rs"), SMALL.replace("[VOCAB, DIM], orth", "[VOCAB, DIM + 1], orth"))
+        .unwrap();
+    std::fs::write(dir.path("not.pg"), "no artifact").unwrap();
+    for bad in [
+        &["check", "missing.rs"][..],
+        &["check", "bad.rs"],
+        &["run", "bad.rs"],
+        &["ir", "small.rs", "--program", "scores"],
+        &["eval", "not.pg"],
+        &["new", "../evil", "--from", "small.rs"],
+        &["new", "small", "--from", "small.rs"],
+        &["compare", "small.rs", "not.pg"],
+        &["data", "stats", "--tokenizer", "not.pg"],
+        &["run", "small.rs", "--init", "not.pg"],
+    ] {
+        let output = dir.pg(bad);
+        assert_eq!(output.status.code(), Some(1), "{bad:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("error: "), "{bad:?}");
+        // The same with --json: an object, and a message in it.
+        let output = dir.pg(&[&["--json"], bad].concat());
+        assert_eq!(output.status.code(), Some(1), "{bad:?}");
+        assert!(json(&output).is_object(), "{bad:?}");
+    }
+    assert_eq!(std::fs::read_to_string(dir.path("small.rs")).unwrap(), SMALL, "overwritten");
+}
+
+#[test]
+fn check_reports_every_file() {
+    let dir = Dir::with_model();
+    std::fs::write(dir.path("bad.rs"), SMALL.replace("linear(x,", "liner(x,")).unwrap();
+    let output = dir.pg(&["--json", "check", "small.rs", "bad.rs"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report = json(&output);
+    let (small, bad) = (&report["models"][0], &report["models"][1]);
+    assert_eq!(
+        (&small["model"], &small["params"], &small["ok"]),
+        (&"small".into(), &16384.into(), &true.into())
+    );
+    assert_eq!(small["errors"].as_array().map(Vec::len), Some(0));
+    // Forward: one contraction of 8 × 1024 a token.
+    assert_eq!(small["flops_per_token"].as_f64(), Some(3.0 * 2.0 * 8.0 * 1024.0));
+    assert!(small["artifact_raw_bytes"].as_u64() >= Some(2 * 16384));
+    assert_eq!((&bad["ok"], &bad["model"]), (&false.into(), &"small".into()));
+    let error = &bad["errors"][0];
+    assert!(error["message"].as_str().unwrap().contains("liner"), "{error}");
+    assert_eq!(error["line"].as_u64(), Some(9));
+    assert!(error["help"].as_str().unwrap().contains("linear"), "{error}");
+}
+
+#[test]
+fn a_folder_of_models_can_be_checked() {
+    let dir = Dir::with_model();
+    std::fs::write(dir.path("lib.rs"), "pub mod small;").unwrap();
+    let report = json(&succeeds(dir.pg(&["--json", "check", "lib.rs", "small.rs"])));
+    assert_eq!(report["models"].as_array().map(Vec::len), Some(1));
+    assert_eq!(dir.pg(&["check", "lib.rs"]).status.code(), Some(1));
+}
+
+#[test]
+fn overrides_reach_the_model() {
+    let dir = Dir::with_model();
+    let report = json(&succeeds(dir.pg(&["--json", "check", "small.rs", "--set", "DIM=4"])));
+    assert_eq!(report["models"][0]["params"], 8192);
+    let output = dir.pg(&["check", "small.rs", "--set", "DIMM=4"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("`DIM`"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_run_can_be_evaluated_exported_and_compared() {
+    let dir = Dir::with_model();
+    let report = json(&succeeds(dir.pg(&["--json", "run", "small.rs", "--out", "one"])));
+    assert_eq!(report["train"]["steps"], 2);
+    assert_eq!(report["params"], 16384);
+    for key in ["initial", "live", "ema", "quantized", "sliding"] {
+        assert!(report["bpb"][key].is_f64(), "{key}: {}", report["bpb"]);
+    }
+    let artifact = report["artifact"]["path"].as_str().unwrap();
+    let metrics = std::fs::read_to_string(dir.path("one/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 2);
+
+    let scores = json(&succeeds(dir.pg(&["--json", "eval", artifact])));
+    assert_eq!(scores["bpb"]["quantized"], report["bpb"]["quantized"]);
+    assert_eq!(scores["bpb"]["sliding"], report["bpb"]["sliding"]);
+
+    // The run's weights start another run; `--steps` is the budget of that one.
+    succeeds(dir.pg(&["-q", "export", "one", "--safetensors", "w.safetensors"]));
+    let again =
+        dir.pg(&["--json", "run", "small.rs", "--out", "two", "--init", "w.safetensors", "--steps", "3"]);
+    let again = json(&succeeds(again));
+    assert_eq!(again["bpb"]["initial"], report["bpb"]["ema"]);
+    assert_eq!(again["train"]["steps"], 3);
+
+    let compared = json(&succeeds(dir.pg(&["--json", "compare", "one", "two"])));
+    assert!(!compared["at_equal_tokens"].as_array().unwrap().is_empty(), "{compared}");
+    // Weights quantised again are the same artifact but for the model text's path.
+    let args = ["-q", "export", "w.safetensors", "--model", "small.rs", "--artifact", "again.pg"];
+    succeeds(dir.pg(&args));
+    let same = json(&succeeds(dir.pg(&["--json", "eval", "again.pg"])));
+    assert_eq!(same["bpb"], scores["bpb"]);
+}
+
+#[test]
+fn a_new_model_checks() {
+    let dir = Dir::with_model();
+    succeeds(dir.pg(&["new", "mine", "--from", "small.rs"]));
+    let report = json(&succeeds(dir.pg(&["--json", "check", "mine.rs"])));
+    assert_eq!(
+        (&report["models"][0]["model"], &report["models"][0]["params"]),
+        (&"mine".into(), &16384.into())
+    );
+    let compared = json(&succeeds(dir.pg(&["--json", "compare", "small.rs", "mine.rs"])));
+    assert_eq!(compared["constants"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn programs_and_ops_are_printed() {
+    let dir = Dir::with_model();
+    let listing = json(&succeeds(dir.pg(&["--json", "ir", "small.rs"])));
+    let names: Vec<&str> =
+        listing["programs"].as_array().unwrap().iter().map(|p| p["program"].as_str().unwrap()).collect();
+    assert!(
+        names.contains(&"grad.first") && names.contains(&"update") && names.contains(&"score"),
+        "{names:?}"
+    );
+    for pass in ["trace", "autodiff", "plan"] {
+        let output = succeeds(dir.pg(&["ir", "small.rs", "--program", "grad.first", "--after", pass]));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("emb.weight"), "{pass}");
+    }
+    let ops = json(&succeeds(dir.pg(&["--json", "ops"])));
+    assert_eq!(ops["ops"].as_array().map(Vec::len), Some(pg_ir::ops::all().len()));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pg"))
+        .arg("ops")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(output.stderr.is_empty(), "{}", stderr(&output));
+}
+
+#[test]
+fn quiet_is_quiet_and_color_can_be_forced() {
+    let dir = Dir::with_model();
+    let output = succeeds(dir.pg(&["--quiet", "check", "small.rs"]));
+    assert!(output.stderr.is_empty() && !output.stdout.is_empty());
+    assert!(!stderr(&dir.pg(&["check", "none.rs"])).contains('\x1b'));
+    assert!(stderr(&dir.pg(&["--color", "always", "check", "none.rs"])).contains('\x1b'));
+}

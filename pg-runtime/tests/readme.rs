@@ -1,0 +1,40 @@
+//! README's examples are real: each is checked, and the new idea trains.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Model files in README, in order.
+fn examples() -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let blocks = text.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.map(str::to_owned).collect()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+#[track_caller]
+fn pg(folder: &Path, args: &[&str]) {
+    let output = Command::new(env!("CARGO_BIN_EXE_pg")).args(args).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "pg {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_examples_check_and_the_idea_trains() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(root().join("models/int4mlp_12l.rs"), at("int4mlp_12l.rs")).unwrap();
+    let examples = examples();
+    assert_eq!(examples.len(), 2);
+    for (text, file) in examples.iter().zip(["first.rs", "my_idea.rs"]) {
+        std::fs::write(at(file), text).unwrap();
+        pg(folder.path(), &["-q", "check", file]);
+    }
+    let small = ["LAYERS=2", "VE_LAYERS=[1]", "DIM=64", "HEADS=2", "KV_HEADS=1", "eval.max_targets=128"];
+    let mut args = vec!["-q", "run", "my_idea.rs", "--no-full-size", "--profile", "quick", "--steps", "2"];
+    args.extend(["--batch-tokens", "128", "--seq-len", "64", "--out", "run"]);
+    args.extend(small.iter().flat_map(|s| ["--set", s]));
+    pg(folder.path(), &args);
+    assert!(at("run/artifact.pg").is_file());
+}
