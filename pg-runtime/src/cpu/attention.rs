@@ -314,9 +314,13 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn call(self) -> (f32, f32) {
         let Softmax { scores, scale } = self;
-        scores.iter_mut().for_each(|x| *x *= scale);
+        for x in scores.iter_mut() {
+            *x *= scale;
+        }
         let max = reduce(Reduction::Max, scores);
-        scores.iter_mut().for_each(|x| *x = math::exp(*x - max));
+        for x in scores.iter_mut() {
+            *x = math::exp(*x - max);
+        }
         (max, reduce(Reduction::Sum, scores))
     }
 }
@@ -338,10 +342,11 @@ impl Kernel for SoftmaxGrad<'_> {
         let SoftmaxGrad { probs, d_probs, o, d_o, lse, scale } = self;
         // Σ over keys of p · dp, which equals o · do.
         let mut delta = [0.0f32; 16];
-        let mut pairs = o.chunks(16).zip(d_o.chunks(16));
-        pairs.by_ref().for_each(|(o, d)| {
-            delta.iter_mut().zip(o.iter().zip(d)).for_each(|(s, (o, d))| *s += o * d);
-        });
+        for (o, d) in o.chunks(16).zip(d_o.chunks(16)) {
+            for (s, (o, d)) in delta.iter_mut().zip(o.iter().zip(d)) {
+                *s += o * d;
+            }
+        }
         let delta = reduce(Reduction::Sum, &delta);
         for (p, d) in probs.iter_mut().zip(d_probs) {
             *p = math::exp(*p * scale - lse);

@@ -35,16 +35,30 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The whole register as one line.
+    /// A row, or the whole register as one line.
     #[inline(always)]
-    fn flat<T: Element>(self, len: usize) -> Line<'a, T> {
-        let bits: &'a [T] = bytemuck::cast_slice(self.bits);
-        if self.is_uniform() { Line::One(bits[0]) } else { Line::Many(&bits[..len]) }
+    fn piece<T: Element>(self, row: usize, cut: Cut) -> Line<'a, T> {
+        if cut.flat && !self.is_uniform() {
+            Line::Many(bytemuck::cast_slice(&self.bits[..cut.step]))
+        } else {
+            self.line(row, cut.lanes)
+        }
     }
 
+    #[inline(always)]
     fn is_uniform(self) -> bool {
         self.class == Class::default()
     }
+}
+
+/// How an element-wise step is cut into loops.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// One loop serves for all rows, because all operands are laid out as the result is.
+    flat: bool,
+    /// Length of a loop: everything, or a row.
+    step: usize,
+    lanes: usize,
 }
 
 /// The result of an element-wise step: its class and the block's size.
@@ -60,24 +74,15 @@ impl Shape {
         self.class.len(self.rows, self.lanes)
     }
 
-    /// Calls `f` with stretches of the result and of the operands: the whole of them if they are laid out
-    /// alike, else row by row.
     #[inline(always)]
-    fn each<const N: usize, A: Element, O: Element>(
-        self,
-        out: &mut [u32],
-        operands: [View<'_>; N],
-        mut f: impl FnMut(&mut [O], [Line<'_, A>; N]),
-    ) {
-        let out: &mut [O] = bytemuck::cast_slice_mut(&mut out[..self.len()]);
-        if operands.iter().all(|v| v.class == self.class || v.is_uniform()) {
-            let len = out.len();
-            f(out, operands.map(|v| v.flat(len)));
-        } else {
-            for (row, out) in out.chunks_exact_mut(self.lanes).enumerate() {
-                f(out, operands.map(|v| v.line(row, self.lanes)));
-            }
-        }
+    fn pieces<const N: usize>(self, operands: [View<'_>; N]) -> Cut {
+        let flat = operands.iter().all(|v| v.class == self.class || v.is_uniform());
+        Cut { flat, step: if flat { self.len() } else { self.lanes }, lanes: self.lanes }
+    }
+
+    #[inline(always)]
+    fn cut<O: Element>(self, out: &mut [u32]) -> &mut [O] {
+        bytemuck::cast_slice_mut(&mut out[..self.len()])
     }
 }
 
@@ -115,12 +120,22 @@ fn rsqrt(x: f32) -> f32 {
     1.0 / x.sqrt()
 }
 
+// The loops below are plain `for` loops inside functions that are always inlined: a closure with a large
+// body would stay a function of its own, compiled for the base instruction set.
+
 #[inline(always)]
 fn map<F: Function>(shape: Shape, out: &mut [u32], x: View<'_>) {
-    shape.each::<1, f32, f32>(out, [x], |out, [x]| match x {
-        Line::Many(x) => out.iter_mut().zip(x).for_each(|(o, &x)| *o = F::of(x)),
-        Line::One(x) => out.fill(F::of(x)),
-    });
+    let cut = shape.pieces([x]);
+    for (row, out) in shape.cut::<f32>(out).chunks_exact_mut(cut.step).enumerate() {
+        match x.piece(row, cut) {
+            Line::Many(x) => {
+                for (o, &x) in out.iter_mut().zip(x) {
+                    *o = F::of(x);
+                }
+            }
+            Line::One(x) => out.fill(F::of(x)),
+        }
+    }
 }
 
 /// A function of one float register; `None` rounds to bfloat16.
@@ -154,17 +169,30 @@ impl Kernel for UnaryKernel<'_> {
 fn zip<A: Element, O: Element>(
     shape: Shape,
     out: &mut [u32],
-    operands: [View<'_>; 2],
+    [a, b]: [View<'_>; 2],
     f: impl Fn(A, A) -> O + Copy,
 ) {
-    shape.each::<2, A, O>(out, operands, |out, [a, b]| match (a, b) {
-        (Line::Many(a), Line::Many(b)) => {
-            out.iter_mut().zip(a.iter().zip(b)).for_each(|(o, (&a, &b))| *o = f(a, b));
+    let cut = shape.pieces([a, b]);
+    for (row, out) in shape.cut::<O>(out).chunks_exact_mut(cut.step).enumerate() {
+        match (a.piece(row, cut), b.piece(row, cut)) {
+            (Line::Many(a), Line::Many(b)) => {
+                for (o, (&a, &b)) in out.iter_mut().zip(a.iter().zip(b)) {
+                    *o = f(a, b);
+                }
+            }
+            (Line::Many(a), Line::One(b)) => {
+                for (o, &a) in out.iter_mut().zip(a) {
+                    *o = f(a, b);
+                }
+            }
+            (Line::One(a), Line::Many(b)) => {
+                for (o, &b) in out.iter_mut().zip(b) {
+                    *o = f(a, b);
+                }
+            }
+            (Line::One(a), Line::One(b)) => out.fill(f(a, b)),
         }
-        (Line::Many(a), Line::One(b)) => out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a, b)),
-        (Line::One(a), Line::Many(b)) => out.iter_mut().zip(b).for_each(|(o, &b)| *o = f(a, b)),
-        (Line::One(a), Line::One(b)) => out.fill(f(a, b)),
-    });
+    }
 }
 
 /// All ones or all zeros.
@@ -227,25 +255,37 @@ impl Kernel for SelectKernel<'_> {
         fn pick(c: u32, a: u32, b: u32) -> u32 {
             (c & a) | (!c & b)
         }
-        shape.each::<3, u32, u32>(out, operands, |out, [c, a, b]| match (c, a, b) {
-            (Line::Many(c), Line::Many(a), Line::Many(b)) => {
-                let abc = c.iter().zip(a.iter().zip(b));
-                out.iter_mut().zip(abc).for_each(|(o, (&c, (&a, &b)))| *o = pick(c, a, b));
+        let [c, a, b] = operands;
+        let cut = shape.pieces(operands);
+        for (row, out) in shape.cut::<u32>(out).chunks_exact_mut(cut.step).enumerate() {
+            let [c, a, b] = [c, a, b].map(|v| v.piece::<u32>(row, cut));
+            match (c, a, b) {
+                (Line::Many(c), Line::Many(a), Line::Many(b)) => {
+                    for (o, (&c, (&a, &b))) in out.iter_mut().zip(c.iter().zip(a.iter().zip(b))) {
+                        *o = pick(c, a, b);
+                    }
+                }
+                (Line::Many(c), Line::Many(a), Line::One(b)) => {
+                    for (o, (&c, &a)) in out.iter_mut().zip(c.iter().zip(a)) {
+                        *o = pick(c, a, b);
+                    }
+                }
+                (Line::Many(c), Line::One(a), Line::Many(b)) => {
+                    for (o, (&c, &b)) in out.iter_mut().zip(c.iter().zip(b)) {
+                        *o = pick(c, a, b);
+                    }
+                }
+                (Line::Many(c), Line::One(a), Line::One(b)) => {
+                    for (o, &c) in out.iter_mut().zip(c) {
+                        *o = pick(c, a, b);
+                    }
+                }
+                (Line::One(c), a, b) => match if c != 0 { a } else { b } {
+                    Line::Many(x) => out.copy_from_slice(x),
+                    Line::One(x) => out.fill(x),
+                },
             }
-            (Line::Many(c), Line::Many(a), Line::One(b)) => {
-                out.iter_mut().zip(c.iter().zip(a)).for_each(|(o, (&c, &a))| *o = pick(c, a, b));
-            }
-            (Line::Many(c), Line::One(a), Line::Many(b)) => {
-                out.iter_mut().zip(c.iter().zip(b)).for_each(|(o, (&c, &b))| *o = pick(c, a, b));
-            }
-            (Line::Many(c), Line::One(a), Line::One(b)) => {
-                out.iter_mut().zip(c).for_each(|(o, &c)| *o = pick(c, a, b));
-            }
-            (Line::One(c), a, b) => match if c != 0 { a } else { b } {
-                Line::Many(x) => out.copy_from_slice(x),
-                Line::One(x) => out.fill(x),
-            },
-        });
+        }
     }
 }
 
@@ -275,10 +315,17 @@ impl Kernel for ConvertKernel<'_> {
         let ConvertKernel { convert, shape, out, x } = self;
         #[inline(always)]
         fn each<A: Element, O: Element>(shape: Shape, out: &mut [u32], x: View<'_>, f: impl Fn(A) -> O) {
-            shape.each::<1, A, O>(out, [x], |out, [x]| match x {
-                Line::Many(x) => out.iter_mut().zip(x).for_each(|(o, &x)| *o = f(x)),
-                Line::One(x) => out.fill(f(x)),
-            });
+            let cut = shape.pieces([x]);
+            for (row, out) in shape.cut::<O>(out).chunks_exact_mut(cut.step).enumerate() {
+                match x.piece(row, cut) {
+                    Line::Many(x) => {
+                        for (o, &x) in out.iter_mut().zip(x) {
+                            *o = f(x);
+                        }
+                    }
+                    Line::One(x) => out.fill(f(x)),
+                }
+            }
         }
         match convert {
             Convert::FloatToInt => each(shape, out, x, |x: f32| x as i32),
@@ -374,8 +421,16 @@ impl Kernel for AccumulateKernel<'_> {
         #[inline(always)]
         fn add(into: &mut [f32], x: Line<'_, f32>, f: impl Fn(f32, f32) -> f32) {
             match x {
-                Line::Many(x) => into.iter_mut().zip(x).for_each(|(a, &x)| *a = f(*a, x)),
-                Line::One(x) => into.iter_mut().for_each(|a| *a = f(*a, x)),
+                Line::Many(x) => {
+                    for (a, &x) in into.iter_mut().zip(x) {
+                        *a = f(*a, x);
+                    }
+                }
+                Line::One(x) => {
+                    for a in into {
+                        *a = f(*a, x);
+                    }
+                }
             }
         }
         for row in 0..rows {

@@ -10,12 +10,14 @@
 //! threads, and partial results are combined in order: the same bits come out for any thread count.
 
 mod access;
+mod build;
 mod canonical;
 pub(crate) mod check;
 mod compile;
 mod interpret;
 mod lines;
 mod run;
+mod schedule;
 
 pub(crate) use compile::Program;
 pub(crate) use lines::reduce;
