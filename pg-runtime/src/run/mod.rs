@@ -136,15 +136,16 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     check_size(&full, observer)?;
     let fallback = full.profiles.iter().find(|p| *p == CPU_PROFILE).cloned();
     let profile = options.profile.clone().or(fallback);
-    let chosen = Options { profile: profile.clone(), ..full_options };
-    let mut model = load_model(&source, &chosen)?;
-    apply_settings(&mut model, options);
+    let mut chosen = Options { profile: profile.clone(), ..full_options };
+    let as_written = load_model(&source, &chosen)?;
+    chosen.overrides.extend(settings(options, &as_written));
+    let model = load_model(&source, &chosen)?;
     let corpus = Corpus::open(options, &model)?;
     let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
     let plan =
         TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
-    let seed = options.seed.unwrap_or(model.train.seed);
+    let seed = model.train.seed;
     let initial = options.init.as_deref().map(|path| weights::load(path, &model.params)).transpose()?;
     if full.param_count() != model.param_count() && !options.skip_full_size {
         full_size::time_steps(full.clone(), &corpus, observer)?;
@@ -226,24 +227,28 @@ fn check_size(model: &Model, observer: &mut Observer<'_>) -> Result<(), RunError
     Ok(())
 }
 
-/// The command line's settings over the model's.
-fn apply_settings(model: &mut Model, options: &RunOptions) {
-    let train = &mut model.train;
-    // A number of steps that the user gives is the whole budget: a profile's wall clock must not bend the schedule.
+/// The command line's settings as overrides, so that the artifact records them with all others and its
+/// reader elaborates the model that was trained.
+fn settings(options: &RunOptions, model: &Model) -> Vec<(String, String)> {
+    let mut overrides = Vec::new();
+    let mut set = |name: &str, value: Option<String>| {
+        overrides.extend(value.map(|v| (name.to_string(), v)));
+    };
+    // A number of steps that the user gives is the whole budget: a profile's wall clock must not bend the
+    // schedule.
     if options.steps.is_some() || options.seconds.is_some() {
-        (train.steps, train.seconds) = (options.steps, options.seconds);
+        set("train.steps", Some(options.steps.map_or("none".into(), |n| n.to_string())));
+        set("train.seconds", Some(options.seconds.map_or("none".into(), |s| format!("{s:?}"))));
     }
-    if let Some(seq) = options.seq_len {
-        train.seq_len = seq;
-        model.eval.seq_len = seq;
-    }
-    if let Some(tokens) = options.batch_tokens {
-        train.batch_tokens = tokens;
-        train.micro_batch_tokens = train.micro_batch_tokens.min(tokens);
-    }
-    if let Some(tokens) = options.micro_batch_tokens {
-        train.micro_batch_tokens = tokens;
-    }
+    let sequence = options.seq_len.map(|n| n.to_string());
+    set("train.seq_len", sequence.clone());
+    set("eval.seq_len", sequence);
+    set("train.batch_tokens", options.batch_tokens.map(|n| n.to_string()));
+    // A smaller step than the file's micro-batch is one micro-batch.
+    let shrunk = options.batch_tokens.map(|n| n.min(model.train.micro_batch_tokens));
+    set("train.micro_batch_tokens", options.micro_batch_tokens.or(shrunk).map(|n| n.to_string()));
+    set("train.seed", options.seed.map(|n| n.to_string()));
+    overrides
 }
 
 fn announce(
