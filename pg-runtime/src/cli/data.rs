@@ -1,4 +1,4 @@
-//! `pg data stats`: what is in token shards.
+//! `pg data`: what is in token shards, and making them.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use pg_runtime::data::{Dataset, Tokenizer, sample, stats};
 
 use super::format::{grouped, table};
+use super::tokenize::{TokenizeArgs, tokenize};
 use super::ui::Ui;
 
 /// Commands on data.
@@ -13,6 +14,8 @@ use super::ui::Ui;
 pub(crate) enum DataCommand {
     /// Count shards, tokens, documents, targets and the bytes of text that targets stand for.
     Stats(StatsArgs),
+    /// Turn text or JSON Lines into token shards with a SentencePiece model. Continues where it was stopped.
+    Tokenize(TokenizeArgs),
 }
 
 /// Arguments of `pg data stats`.
@@ -28,7 +31,13 @@ pub(crate) struct StatsArgs {
 
 /// Runs a command on data.
 pub(crate) fn data(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
-    let DataCommand::Stats(args) = command;
+    match command {
+        DataCommand::Stats(args) => count(&args, ui),
+        DataCommand::Tokenize(args) => tokenize(args, ui),
+    }
+}
+
+fn count(args: &StatsArgs, ui: &Ui) -> anyhow::Result<()> {
     let tokenizer = match &args.tokenizer {
         Some(path) => Tokenizer::open(path)?,
         None => sample::tokenizer(),

@@ -17,6 +17,7 @@ mod ops;
 mod progress;
 mod run;
 mod summary;
+mod tokenize;
 mod ui;
 
 use std::io;
