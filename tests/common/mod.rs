@@ -9,8 +9,10 @@ use pg_ir::model::Model;
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
 
+/// The workspace's root, whichever package's test this is.
 pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    if package.join("models").exists() { package } else { package.join("..") }
 }
 
 /// The constants of `tests/training`, too.

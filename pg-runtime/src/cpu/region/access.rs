@@ -202,14 +202,15 @@ fn read_as<T: Stored>(
         out.fill(0);
         return Err(Outside);
     }
-    // SAFETY: in bounds; no task writes what another reads (`check_touches`), and this one stores later.
-    let from = unsafe { arg.read::<T>(low as usize, span) };
-    let step = stride.unsigned_abs() as usize;
+    // Each slice covers exactly the elements that are read: what lies between strided elements may be another
+    // task's to write.
+    // SAFETY: in bounds, and no task writes an element that another reads (`check_touches`); this one stores later.
+    let read = |at: i64, len: usize| unsafe { arg.read::<T>(at as usize, len) };
     match stride {
-        0 => out.fill(widen(from[0])),
-        1 => out.iter_mut().zip(from).for_each(|(o, &x)| *o = widen(x)),
-        s if s > 0 => out.iter_mut().zip(from.iter().step_by(step)).for_each(|(o, &x)| *o = widen(x)),
-        _ => out.iter_mut().zip(from.iter().rev().step_by(step)).for_each(|(o, &x)| *o = widen(x)),
+        0 => out.fill(widen(read(low, 1)[0])),
+        1 => out.iter_mut().zip(read(low, span)).for_each(|(o, &x)| *o = widen(x)),
+        -1 => out.iter_mut().zip(read(low, span).iter().rev()).for_each(|(o, &x)| *o = widen(x)),
+        _ => (out.iter_mut().enumerate()).for_each(|(i, o)| *o = widen(read(from + i as i64 * stride, 1)[0])),
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! against float64 PyTorch (`benches/peer/reference_losses.py`, with the constants of `tests/common`, 512
 //! tokens a step in two micro-batches of sequences of 64, constant rate).
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use std::process::Command;
@@ -21,7 +22,7 @@ fn trained(more: &[&str]) -> Vec<f64> {
     let out = tempfile::tempdir().unwrap();
     let init = root().join("tests/training/init.safetensors");
     let shard = root().join("pg-runtime/sample/sample_train_000000.bin");
-    let mut command = Command::new(pg());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
     command.arg("run").arg(root().join("models/int4mlp_12l.rs"));
     command.args(["--profile", "full", "--no-full-size", "--schedule", "spec", "--warmdown-steps", "0"]);
     command.args([
@@ -43,14 +44,6 @@ fn trained(more: &[&str]) -> Vec<f64> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metrics = std::fs::read_to_string(out.path().join("metrics.jsonl")).unwrap();
     metrics.lines().map(|l| serde_json::from_str::<StepMetrics>(l).unwrap().loss).collect()
-}
-
-/// The binary of this build: cargo names it only to tests of its own package.
-fn pg() -> std::path::PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    let pg = deps.parent().and_then(|d| d.parent()).unwrap().join("pg");
-    assert!(pg.exists(), "{} is not there: run `cargo test` for the whole workspace", pg.display());
-    pg
 }
 
 #[test]

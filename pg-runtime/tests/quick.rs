@@ -1,0 +1,44 @@
+//! The promise of README's first command, on the sample text: the model learns past the bigram, averaging
+//! and quantising cost next to nothing, and exporting as PR #910 did costs a lot.
+//!
+//! Minutes, not seconds: `cargo test --release -p pg-runtime --test quick -- --ignored`, as `.ci/run` does.
+
+use std::process::Command;
+
+use pg_runtime::report::RunReport;
+
+/// The `quick` profile with its steps as the only budget, so that a slow machine gives the same numbers.
+fn quick(model: &str) -> RunReport {
+    let out = tempfile::tempdir().unwrap();
+    let file = format!("{}/../models/{model}.rs", env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+    command
+        .args(["--json", "--quiet", "run", &file, "--steps", "200", "--no-full-size", "--out"])
+        .arg(out.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Bits per byte of the sample's validation text under counted bigrams.
+const BIGRAM: f64 = 2.36;
+
+#[test]
+#[ignore = "trains two models for 200 steps: run by .ci/run"]
+fn quantisation_costs_nothing_on_the_training_grid_and_much_off_it() {
+    let ours = quick("int4mlp_12l");
+    println!("int4mlp_12l: {:?}", ours.bpb);
+    let score = |score: Option<f64>| score.expect("every score is asked for");
+    let (live, ema) = (score(ours.bpb.live), score(ours.bpb.ema));
+    let (sliding, ttt) = (score(ours.bpb.sliding), score(ours.bpb.ttt));
+    assert!(score(ours.bpb.quantized) <= BIGRAM);
+    assert!(ema <= live + 0.02);
+    assert!(ours.quant_gap_bpb <= 0.01);
+    assert!(ttt != sliding && (ttt - sliding).abs() <= 0.02);
+    let error = ours.artifact.estimate_bytes as f64 / ours.artifact.artifact_bytes as f64 - 1.0;
+    assert!(error.abs() <= 0.03, "the size was predicted {:.1} % off", 100.0 * error);
+
+    let theirs = quick("pr910");
+    println!("pr910: {:?}", theirs.bpb);
+    assert!(theirs.quant_gap_bpb > 0.03);
+}
