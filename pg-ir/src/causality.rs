@@ -1,7 +1,9 @@
 //! The static proof that no score depends on the future: from axis roles and each op's time rule.
 //!
 //! For every value, how far into the future of position t its element at t can look, for each data
-//! input. It must never be optimistic: an op that says nothing precise mixes everything.
+//! input. It must never be optimistic: an op that says nothing precise mixes everything. The sequences of a
+//! batch are later tokens to each other (windows overlap, and what a row scores another holds as context),
+//! so an op that mixes the rows of a batch axis mixes everything too.
 
 use crate::graph::{Graph, ValueId};
 use crate::op::{Op, Time};
