@@ -1,11 +1,14 @@
 //! What the static proofs refuse: one leaking graph for each op that could carry the leak.
 
-use pg_ir::causality::prove_causal;
+use pg_ir::causality::{prove_causal, prove_pointwise};
+use pg_ir::dsl::{Options, Source, elaborate};
 use pg_ir::graph::{Builder, ValueId};
 use pg_ir::op::{Bits, DotDims, Op, Reduction};
+use pg_ir::programs::Program;
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axis, DType, Role, Type};
+use pg_ir::{programs, verify};
 
 const B: Axis = Axis { size: 2, role: Role::Batch };
 const T: Axis = Axis { size: 6, role: Role::Time };
@@ -113,4 +116,82 @@ fn attention_among_sequences_is_refused() {
 #[test]
 fn quantising_across_a_sequence_is_refused() {
     refused(|b, _, x| b.op(Op::FakeQuant(Grid { clip: 7, rule: ScaleRule::Amax }), &[x]));
+}
+
+#[test]
+fn a_likelihood_reads_its_own_target_alone() {
+    let said = |by: i64, scored: bool| {
+        let mut b = Builder::default();
+        let mut input = |name: &str| b.input(Slot::new(Space::Data, name), Type::new(DType::I32, [B, T]));
+        let (tokens, targets) = (input("tokens"), input("targets"));
+        let x = b.op(Op::Cast(DType::F32), &[tokens]);
+        let y = b.op(Op::Cast(DType::F32), &[targets]);
+        let y = if by == 0 { y } else { b.op(Op::Shift { axis: 1, by }, &[y]) };
+        let nll = if scored { b.add(x, y) } else { x };
+        prove_pointwise(b.graph(), nll)
+    };
+    said(0, true).unwrap();
+    // An earlier target is no leak, but then a target is scored elsewhere, or twice.
+    assert!(said(1, true).unwrap_err().contains("targets of other positions"));
+    assert!(said(-1, true).unwrap_err().contains("targets of other positions"));
+    assert!(said(0, false).unwrap_err().contains("does not depend on its target"));
+}
+
+const MODEL: &str = r#"model! { m {
+    const CLIP = 7;
+    fn forward(tokens) {
+        let x = gather(param("t", [16, 8], normal(1.0)), tokens);
+        linear(x, param("head", [16, 8], normal(1.0)))
+    }
+    quant { "head" => int(clip = CLIP) }
+    optim { "*" => adamw(lr = 0.1) }
+    train { seq_len = 16; }
+} }"#;
+
+#[test]
+fn every_program_that_scores_is_proved_in_its_own_graph() {
+    let source = Source::parse("m.rs", MODEL, &|_| Err("no base".into())).unwrap();
+    let model = elaborate(&source, &Options::default()).unwrap();
+    for qat in [false, true] {
+        let prove = |p: &Program| verify::prove(&model, 0, qat, p);
+        let score = programs::score(&model, 0, (2, 16), qat).unwrap();
+        assert!(score.logits.is_some() && score.nll.is_some());
+        let grad = programs::grad(&model, 0, (2, 16), qat, false).unwrap();
+        assert!(grad.logits.is_some() && grad.nll.is_some());
+        for program in [&score, &grad, &programs::logits(&model, 0, (2, 16), qat).unwrap()] {
+            prove(program).unwrap();
+            assert!(verify::prove(&model, 0, !qat, program).is_err());
+        }
+        // Logits that know the targets, though what is written is fine.
+        let leaking = Program { logits: score.nll, ..score.clone() };
+        assert!(prove(&leaking).unwrap_err().contains("depend on"));
+        let unknown = Program { logits: None, ..score };
+        assert!(prove(&unknown).is_err());
+    }
+}
+
+#[test]
+fn a_slot_is_one_input_and_quantised_wherever_it_comes_in() {
+    let mut b = Builder::default();
+    let grid = Grid { clip: 7, rule: ScaleRule::Amax };
+    let slot = Slot::new(Space::Param, "w");
+    let first = b.input(slot.clone(), Type::channels(&[3]));
+    let coded = b.op(Op::FakeQuant(grid), &[first]);
+    // Another type, so that it is another node.
+    let second = b.input(slot, Type::channels(&[3, 1]));
+    let raw = b.scale(2.0, second);
+    b.output(Slot::new(Space::Result, "a"), coded);
+    b.output(Slot::new(Space::Result, "b"), raw);
+    assert!(verify::verify(b.graph()).unwrap_err().contains("an input twice"));
+    assert!(verify::quantised(b.graph(), "w", grid).unwrap_err().contains("reads it raw"));
+}
+
+/// With as many words as positions the sizes of transposed logits are right.
+#[test]
+fn logits_have_the_roles_of_logits() {
+    let forward = "linear(x, param(\"head\", [16, 8], normal(1.0)))";
+    let text = MODEL.replace(forward, &format!("transpose({forward}, [0, 2, 1])"));
+    let source = Source::parse("m.rs", &text, &|_| Err("no base".into())).unwrap();
+    let errors = elaborate(&source, &Options::default()).unwrap_err().to_string();
+    assert!(errors.contains("logits are float32 [batch, time, vocabulary]"), "{errors}");
 }

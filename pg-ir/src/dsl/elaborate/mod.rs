@@ -133,7 +133,7 @@ impl<'m> Elaborator<'m> {
         }
 
         let logits = runs.get(1)?;
-        let vocab = logits.builder.ty(logits.value?).axes.last()?.size;
+        let vocab = logits.builder.ty(logits.value?.value).axes.last()?.size;
         let used = |name: &str| runs.iter().any(|r| r.used.contains(name));
         let consts = &programs.first()?.consts;
         Some(Model {
