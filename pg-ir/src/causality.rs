@@ -1,9 +1,11 @@
 //! The static proof that no score depends on the future: from axis roles and each op's time rule.
 //!
 //! For every value, how far into the future of position t its element at t can look, for each data
-//! input. It must never be optimistic: an op that says nothing precise mixes everything.
+//! input. It must never be optimistic: an op that says nothing precise mixes everything. The sequences of a
+//! batch are later tokens to each other (windows overlap, and what a row scores another holds as context),
+//! so an op that mixes the rows of a batch axis mixes everything too.
 
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Node, ValueId};
 use crate::op::{Op, Time};
 use crate::slot::{Slot, Space};
 
@@ -66,15 +68,49 @@ pub fn prove_causal(graph: &Graph, logits: ValueId) -> Result<(), String> {
     Err(format!("the logits of a position depend on later tokens{place}"))
 }
 
-/// Proves that `nll` at position t depends on tokens and targets up to t only.
+/// Proves that `nll` at position t depends on tokens up to t and on the target of t alone.
 ///
-/// Together with [`prove_causal`] of the logits it is computed from: a target reaches its own loss alone.
+/// Together with [`prove_causal`] of the logits in the same graph: every target is scored once, by a
+/// distribution that knows neither it nor what follows.
 pub fn prove_pointwise(graph: &Graph, nll: ValueId) -> Result<(), String> {
-    for name in ["tokens", "targets"] {
-        let slot = Slot::new(Space::Data, name);
-        if reach(graph, &slot)[nll.index()] > Reach::Until(0) {
-            return Err(format!("the loss of a position depends on later {name}"));
+    let [tokens, targets] = ["tokens", "targets"].map(|name| Slot::new(Space::Data, name));
+    if reach(graph, &tokens)[nll.index()] > Reach::Until(0) {
+        return Err("the loss of a position depends on later tokens".into());
+    }
+    let is_targets = |node: &Node| matches!(&node.op, Op::Input(slot, _) if *slot == targets);
+    let needed = needed(graph, nll);
+    // Whether a value holds anything of a target; arena order is topological.
+    let mut holds = vec![false; graph.value_count()];
+    for (_, node) in graph.nodes() {
+        let mut from = node.operands.iter().any(|v| holds[v.index()]);
+        if from {
+            let time = (node.op.record().time)(&node.op, &graph.operand_types(node));
+            if time != Time::Point && graph.results(node).any(|r| needed[r.index()]) {
+                let place = &node.origin.loc;
+                return Err(format!(
+                    "the loss reads targets of other positions through `{}` at {place}",
+                    node.op
+                ));
+            }
+        }
+        from |= is_targets(node);
+        graph.results(node).for_each(|r| holds[r.index()] = from);
+    }
+    if holds[nll.index()] {
+        Ok(())
+    } else {
+        Err("the loss of a position does not depend on its target".into())
+    }
+}
+
+/// The values that `value` is computed from, and itself.
+fn needed(graph: &Graph, value: ValueId) -> Vec<bool> {
+    let mut needed = vec![false; graph.value_count()];
+    needed[value.index()] = true;
+    for (_, node) in graph.nodes().rev() {
+        if graph.results(node).any(|r| needed[r.index()]) {
+            node.operands.iter().for_each(|v| needed[v.index()] = true);
         }
     }
-    Ok(())
+    needed
 }

@@ -163,7 +163,7 @@ pub enum Op {
     AttentionGrad { scale: Bits },
 }
 
-/// How a result at position t depends on operands along the time axis.
+/// How a result at position t of a sequence depends on operands along the time and batch axes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Time {
     /// On position t only.
@@ -172,7 +172,7 @@ pub enum Time {
     Shift(i64),
     /// On positions 0 ..= t.
     Prefix,
-    /// On every position.
+    /// On every position, or on other sequences of the batch.
     All,
 }
 

@@ -3,10 +3,13 @@
 //! Types follow from operands, operands come before their users, every output's type fits its slot, and
 //! quantisation is really there: see [`quantised`]. It must never repair anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use crate::causality::{prove_causal, prove_pointwise};
 use crate::graph::{Graph, ValueId};
+use crate::model::Model;
 use crate::op::Op;
+use crate::programs::Program;
 use crate::quant::Grid;
 use crate::slot::{Slot, Space};
 use crate::ty::DType;
@@ -33,7 +36,12 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
             return Err(format!("output {} is written twice", output.slot));
         }
     }
+    let mut read: HashSet<&Slot> = HashSet::new();
     for (slot, value) in graph.inputs() {
+        // A proof about a slot must not miss a second way in.
+        if !read.insert(slot) {
+            return Err(format!("{slot} is an input twice"));
+        }
         let fits = written.get(slot).is_none_or(|w| graph.ty(*w).len() == graph.ty(value).len());
         if !fits {
             return Err(format!("{slot} is read and written with different sizes"));
@@ -49,10 +57,8 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
 /// an op cannot disappear without this proof failing.
 pub fn quantised(graph: &Graph, name: &str, grid: Grid) -> Result<(), String> {
     let slot = Slot::new(Space::Param, name);
-    let Some((_, param)) = graph.inputs().find(|(s, _)| **s == slot) else {
-        return Ok(());
-    };
-    for (_, node) in graph.nodes().filter(|(_, n)| n.operands.contains(&param)) {
+    let params: Vec<ValueId> = graph.inputs().filter(|(s, _)| **s == slot).map(|(_, v)| v).collect();
+    for (_, node) in graph.nodes().filter(|(_, n)| n.operands.iter().any(|v| params.contains(v))) {
         match node.op {
             Op::FakeQuant(g) if g == grid => {}
             Op::FakeQuant(g) => {
@@ -68,6 +74,34 @@ pub fn quantised(graph: &Graph, name: &str, grid: Grid) -> Result<(), String> {
                 ));
             }
         }
+    }
+    Ok(())
+}
+
+/// All that must hold of a program that runs the model in `phase`, with its quantisers or without: the graph
+/// is well formed, every parameter that trains on a grid is read through its quantiser (and nothing is
+/// quantised without `qat`), and in this very graph the logits are causal and each target reaches its own
+/// likelihood alone. A loss of the model's own may do with logits and targets what it likes; `score` never
+/// uses it.
+pub fn prove(model: &Model, phase: usize, qat: bool, program: &Program) -> Result<(), String> {
+    let graph = &program.graph;
+    verify(graph)?;
+    if qat {
+        for (name, grid) in model.quantised_in(phase) {
+            quantised(graph, name, grid)?;
+        }
+    } else if graph.nodes().any(|(_, n)| matches!(n.op, Op::FakeQuant(_))) {
+        return Err("a program without quantisation-aware training holds a quantiser".into());
+    }
+    let written = |name: &str| graph.output(&Slot::new(Space::Result, name));
+    for logits in [program.logits, written("logits")].into_iter().flatten() {
+        prove_causal(graph, logits)?;
+    }
+    for nll in [program.nll, written("nll")].into_iter().flatten() {
+        prove_pointwise(graph, nll)?;
+    }
+    if written("nll").is_some() && program.logits.is_none() {
+        return Err("the likelihoods come from no logits that are known".into());
     }
     Ok(())
 }

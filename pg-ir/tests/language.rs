@@ -279,3 +279,43 @@ fn no_input_panics() {
         let _ = build_with(&model(body, ""), &[], None);
     }
 }
+
+/// A block's setting, or a rule's value, that is out of range.
+#[test]
+fn ranges_are_checked() {
+    let body = "gather(param(\"t\", [9, 9], ones), tokens)";
+    let says = |items: &str, what: &str| {
+        let found = messages(&model(body, items));
+        assert!(found.iter().any(|m| m.contains(what)), "{items}: {found:?}");
+    };
+    // Nobody wrote the sequence length that does not divide.
+    says("train { batch_tokens = 1000; }", "train.seq_len = 256 does not divide");
+    says("train { seq_len = 64; } eval { seq_len = 32; stride = 33; }", "over the window");
+    says("train { seq_len = 65536; } eval { ttt { } }", "a chunk holds no whole sequence");
+    for (setting, what) in [
+        ("ema_decay = 1.0", "below 1"),
+        ("momentum_start = 1.5", "below 1"),
+        ("seconds = 0.0", "above 0"),
+        ("steps = 0", "at least 1"),
+    ] {
+        says(&format!("train {{ {setting}; }}"), what);
+    }
+    says("eval { max_targets = 0; }", "at least 1");
+    says("eval { ttt { momentum = 1; } }", "below 1");
+    for (rule, what) in [
+        ("adamw(lr = -1)", "from 0"),
+        ("adamw(lr = 1, beta1 = 1)", "below 1"),
+        ("adamw(lr = 1, beta2 = -0.5)", "below 1"),
+        ("adamw(lr = 1, eps = 1.0 / 0.0)", "finite"),
+        ("muon(lr = 1, ns_steps = 0)", "at least 1"),
+    ] {
+        says(&format!("optim {{ \"t\" => {rule} }}"), what);
+    }
+    says("phases { p at fraction(1.5) { } }", "below 1");
+    for init in ["normal(-1)", "uniform(-1)"] {
+        let body = format!("gather(param(\"t\", [9, 9], {init}), tokens)");
+        assert!(messages(&model(&body, ""))[0].contains("from 0"));
+    }
+    let ttt = build_with(BASE, &[("eval.ttt.lr", "0.1")], None).unwrap_err().to_string();
+    assert!(ttt.contains("no test-time training"), "{ttt}");
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::ast::{Expr, ModelAst, Name};
-use super::builtins::{boolean, float, size, text};
+use super::builtins::{boolean, float, positive, size, text};
 use super::diag::{Diagnostic, nearest};
 use super::interp::{Fault, Interp, Outcome};
 use super::span::Span;
@@ -40,12 +40,14 @@ pub(crate) fn collect(model: &ModelAst) -> Settings {
 pub(crate) struct Reader<'a, 'b> {
     cx: &'a mut Interp<'b>,
     written: &'a Settings,
+    /// The model's name, to blame where no setting is written.
+    name: &'a Span,
     known: Vec<String>,
 }
 
 impl<'a, 'b> Reader<'a, 'b> {
-    pub(crate) fn new(cx: &'a mut Interp<'b>, written: &'a Settings) -> Self {
-        Reader { cx, written, known: Vec::new() }
+    pub(crate) fn new(cx: &'a mut Interp<'b>, written: &'a Settings, name: &'a Span) -> Self {
+        Reader { cx, written, name, known: Vec::new() }
     }
 
     /// The value of a key, if it is written and right.
@@ -67,10 +69,7 @@ impl<'a, 'b> Reader<'a, 'b> {
     }
 
     fn size(&mut self, path: &str) -> Option<usize> {
-        self.read(path, |v| match size(v, path)? {
-            0 => Err(format!("{path} is at least 1, found 0").into()),
-            n => Ok(n),
-        })
+        self.read(path, |v| positive(v, path))
     }
 
     fn count(&mut self, path: &str) -> Option<u64> {
@@ -81,6 +80,14 @@ impl<'a, 'b> Reader<'a, 'b> {
         self.read(path, |v| match float(v, path)? {
             f if f.is_finite() && f >= 0.0 => Ok(f),
             f => Err(format!("{path} is a number from 0, found {f:?}").into()),
+        })
+    }
+
+    /// A number from 0 and below 1.
+    fn decay(&mut self, path: &str) -> Option<f64> {
+        self.read(path, |v| match float(v, path)? {
+            f if (0.0..1.0).contains(&f) => Ok(f),
+            f => Err(format!("{path} is from 0 and below 1, found {f:?}").into()),
         })
     }
 
@@ -99,8 +106,11 @@ impl<'a, 'b> Reader<'a, 'b> {
         let seq_len = self.size("train.seq_len").unwrap_or(256);
         let batch_tokens = self.size("train.batch_tokens").unwrap_or(seq_len);
         let micro_batch_tokens = self.size("train.micro_batch_tokens").unwrap_or(batch_tokens);
-        let steps = self.optional("train.steps", |v| Ok(size(v, "train.steps")? as u64));
-        let seconds = self.optional("train.seconds", |v| float(v, "train.seconds"));
+        let steps = self.optional("train.steps", |v| Ok(positive(v, "train.steps")? as u64));
+        let seconds = self.optional("train.seconds", |v| match float(v, "train.seconds")? {
+            f if f.is_finite() && f > 0.0 => Ok(f),
+            f => Err(format!("train.seconds is above 0, found {f:?}").into()),
+        });
         let train = Train {
             batch_tokens,
             micro_batch_tokens,
@@ -108,21 +118,16 @@ impl<'a, 'b> Reader<'a, 'b> {
             steps: if steps.is_none() && seconds.is_none() { Some(100) } else { steps },
             seconds,
             warmdown_steps: self.count("train.warmdown_steps").unwrap_or(0),
-            momentum_start: self.float("train.momentum_start").unwrap_or(0.85),
-            momentum_end: self.float("train.momentum_end").unwrap_or(0.95),
+            momentum_start: self.decay("train.momentum_start").unwrap_or(0.85),
+            momentum_end: self.decay("train.momentum_end").unwrap_or(0.95),
             momentum_warmup_steps: self.count("train.momentum_warmup_steps").unwrap_or(0),
             grad_clip: self.float("train.grad_clip").unwrap_or(0.0),
-            ema_decay: self.float("train.ema_decay").unwrap_or(0.0),
+            ema_decay: self.decay("train.ema_decay").unwrap_or(0.0),
             seed: self.count("train.seed").unwrap_or(42),
         };
-        self.divides("train.micro_batch_tokens", micro_batch_tokens, "train.batch_tokens", batch_tokens);
-        self.divides("train.seq_len", seq_len, "train.micro_batch_tokens", micro_batch_tokens);
-        if train.ema_decay >= 1.0 {
-            self.complain(
-                "train.ema_decay",
-                format!("train.ema_decay is below 1, found {:?}", train.ema_decay),
-            );
-        }
+        let micro = ("train.micro_batch_tokens", micro_batch_tokens);
+        self.divides(micro, ("train.batch_tokens", batch_tokens), &[]);
+        self.divides(("train.seq_len", seq_len), micro, &["train.batch_tokens"]);
         train
     }
 
@@ -131,23 +136,39 @@ impl<'a, 'b> Reader<'a, 'b> {
         let seq_len = self.size("eval.seq_len").unwrap_or(train.seq_len);
         let stride = self.size("eval.stride").unwrap_or(seq_len.div_ceil(2));
         if stride > seq_len {
-            self.complain("eval.stride", format!("eval.stride {stride} is over the window of {seq_len}"));
+            let message = format!("eval.stride {stride} is over the window of {seq_len}");
+            self.complain(&["eval.stride", "eval.seq_len", "train.seq_len"], message);
         }
         let ttt = Ttt {
             chunk: self.size("eval.ttt.chunk").unwrap_or(32_768),
             lr: self.float("eval.ttt.lr").unwrap_or(0.002),
-            momentum: self.float("eval.ttt.momentum").unwrap_or(0.9),
+            momentum: self.decay("eval.ttt.momentum").unwrap_or(0.9),
             epochs: self.size("eval.ttt.epochs").unwrap_or(3),
             batch_seqs: self.size("eval.ttt.batch_seqs").unwrap_or(32),
             grad_clip: self.float("eval.ttt.grad_clip").unwrap_or(1.0),
         };
+        if has_ttt && ttt.chunk < seq_len {
+            let message = format!(
+                "eval.ttt.chunk is {}, below eval.seq_len = {seq_len}: a chunk holds no whole sequence",
+                ttt.chunk
+            );
+            self.complain(&["eval.ttt.chunk", "eval.seq_len", "train.seq_len"], message);
+        }
+        let stray = self.written.iter().filter(|(path, _)| !has_ttt && path.starts_with("eval.ttt."));
+        for (path, written) in stray {
+            let d = Diagnostic::error(
+                &written.key,
+                format!("`{path}` is set, but this model has no test-time training"),
+            );
+            self.cx.report(d.help("eval { ttt { } } asks for it"));
+        }
         Eval {
             seq_len,
             stride,
             rescore_tail: self
                 .read("eval.rescore_tail", |v| boolean(v, "eval.rescore_tail"))
                 .unwrap_or(false),
-            max_targets: self.optional("eval.max_targets", |v| size(v, "eval.max_targets")),
+            max_targets: self.optional("eval.max_targets", |v| positive(v, "eval.max_targets")),
             ttt: has_ttt.then_some(ttt),
         }
     }
@@ -195,19 +216,18 @@ impl<'a, 'b> Reader<'a, 'b> {
         }
     }
 
-    fn divides(&mut self, small_path: &str, small: usize, large_path: &str, large: usize) {
-        if small == 0 || !large.is_multiple_of(small) {
-            let message = format!("{large_path} is {large}, which {small_path} = {small} does not divide");
-            self.complain(
-                if self.written.contains_key(large_path) { large_path } else { small_path },
-                message,
-            );
+    fn divides(&mut self, small: (&str, usize), large: (&str, usize), related: &[&str]) {
+        if !large.1.is_multiple_of(small.1) {
+            let message =
+                format!("{} is {}, which {} = {} does not divide", large.0, large.1, small.0, small.1);
+            self.complain(&[&[large.0, small.0], related].concat(), message);
         }
     }
 
-    fn complain(&mut self, path: &str, message: String) {
-        if let Some(written) = self.written.get(path) {
-            self.cx.error(&written.value.span, message);
-        }
+    /// An error at the first of these settings that is written, or at the model's name: a default can be as
+    /// wrong as what somebody wrote.
+    fn complain(&mut self, paths: &[&str], message: String) {
+        let written = paths.iter().find_map(|path| self.written.get(*path));
+        self.cx.error(written.map_or(self.name, |w| &w.value.span), message);
     }
 }

@@ -51,6 +51,10 @@ pub struct Traced {
     pub builder: Builder,
     /// The value asked for.
     pub value: ValueId,
+    /// The logits that it comes from; `None` for a loss of the model's own, which makes what it likes of them.
+    pub logits: Option<ValueId>,
+    /// Negative log-likelihood of each target, where the value comes from it.
+    pub nll: Option<ValueId>,
     /// The inputs of the parameters that the model declares, before any quantiser.
     pub params: IndexMap<String, ValueId>,
 }
@@ -69,11 +73,19 @@ impl PhaseProgram {
     }
 }
 
+/// Where a trace ends: the value asked for and what it passed on the way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) value: ValueId,
+    pub(crate) logits: Option<ValueId>,
+    pub(crate) nll: Option<ValueId>,
+}
+
 /// All that one trace finds.
 pub(crate) struct Run {
     pub(crate) builder: Builder,
     /// The value, if there were no errors.
-    pub(crate) value: Option<ValueId>,
+    pub(crate) value: Option<Ends>,
     pub(crate) params: IndexMap<String, Declared>,
     pub(crate) used: IndexSet<Arc<str>>,
     pub(crate) errors: Vec<Diagnostic>,
@@ -110,9 +122,9 @@ impl Model {
         };
         let run = run(&program.ast, phase, request);
         match run.value {
-            Some(value) => {
+            Some(Ends { value, logits, nll }) => {
                 let params = run.params.into_iter().map(|(name, p)| (name, p.input)).collect();
-                Ok(Traced { builder: run.builder, value, params })
+                Ok(Traced { builder: run.builder, value, logits, nll, params })
             }
             None => Err(fail(run.errors)),
         }
@@ -162,11 +174,12 @@ fn head(
     request: &Trace,
     tokens: Value,
     targets: Value,
-) -> Option<ValueId> {
+) -> Option<Ends> {
     let own = |name: &str| model.functions.iter().find(|f| &*f.name.text == name);
     if let (Head::Loss, Some(loss)) = (request.head, own("loss")) {
         let value = cx.enter_function(loss, Home::Model, vec![tokens, targets]);
-        return expect(cx, loss, value, "the loss is a float32 scalar", |ty| ty.rank() == 0);
+        let value = expect(cx, loss, value, "the loss is a float32 scalar", |ty| ty.rank() == 0)?;
+        return Some(Ends { value, logits: None, nll: None });
     }
     let Some(forward) = own("forward") else {
         let d = Diagnostic::error(&model.name.span, "the model has no `fn forward(tokens)`");
@@ -175,26 +188,29 @@ fn head(
     };
     let logits = cx.enter_function(forward, Home::Model, vec![tokens]);
     let (batch, seq) = (request.batch, request.seq);
-    let fits = move |ty: &Type| ty.rank() == 3 && ty.shape()[..2] == [batch, seq];
+    // Roles, not sizes alone: with as many words as positions a transposition has the same shape.
+    let fits = move |ty: &Type| match ty.axes[..] {
+        [b, t, c] => {
+            b == Axis::new(batch, Role::Batch) && t == Axis::new(seq, Role::Time) && c.role == Role::Channel
+        }
+        _ => false,
+    };
     let logits = expect(cx, forward, logits, "logits are float32 [batch, time, vocabulary]", fits)?;
     // Scores are cross entropy by definition; the library says what that is.
-    let mut value = Value::Tensor(logits);
-    let mut then = |name: &str, more: Vec<Value>| {
+    let mut then = |name: &str, args: Vec<Value>| {
         let f = library.function(name)?;
-        let args = std::iter::once(value.clone()).chain(more).collect();
-        value = cx.enter_function(f, Home::Library, args);
-        Some(())
+        match cx.enter_function(f, Home::Library, args) {
+            Value::Tensor(id) => Some(id),
+            _ => None,
+        }
     };
-    if request.head != Head::Logits {
-        then("cross_entropy", vec![targets])?;
+    let ends = Ends { value: logits, logits: Some(logits), nll: None };
+    if request.head == Head::Logits {
+        return Some(ends);
     }
-    if request.head == Head::Loss {
-        then("mean", vec![])?;
-    }
-    match value {
-        Value::Tensor(id) => Some(id),
-        _ => None,
-    }
+    let nll = then("cross_entropy", vec![Value::Tensor(logits), targets])?;
+    let value = if request.head == Head::Loss { then("mean", vec![Value::Tensor(nll)])? } else { nll };
+    Some(Ends { value, nll: Some(nll), ..ends })
 }
 
 /// The tensor that an entry function gives, if it has the right shape.

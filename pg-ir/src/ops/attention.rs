@@ -1,6 +1,6 @@
 //! Causal attention with grouped key/value heads, and its gradient from the log-sum-exp alone.
 
-use super::{arity, check_float};
+use super::{arity, check_float, has_sequence};
 use crate::interp::Tensor;
 use crate::op::{Op, Record, RuleError, Time};
 use crate::ty::{DType, Role, Type};
@@ -83,7 +83,10 @@ pub(super) static ATTENTION: Record = Record {
         check_qkv(q, k, v)?;
         Ok(vec![q.with_dtype(DType::F32), Type::new(DType::F32, q.axes[..3].iter().copied())])
     },
-    time: |_, _| Time::Prefix,
+    // Among heads and inside a head everything mixes.
+    time: |_, operands| {
+        if operands.iter().any(|t| has_sequence(&t.axes[2..])) { Time::All } else { Time::Prefix }
+    },
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None; 3] };
         assert!(cx.cotangents[1].is_none(), "internal error: the log-sum-exp is not differentiable");

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{arity, check_float};
+use super::{arity, check_float, is_sequence};
 use crate::autodiff::Adjoint;
 use crate::graph::ValueId;
 use crate::interp::{flat, for_each_index, strides};
@@ -39,14 +39,19 @@ fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
 
 fn time(op: &Op, operands: &[&Type]) -> Time {
     let d = dims(op);
-    let is_time = |ty: &Type, i: usize| ty.axes[i].role == Role::Time;
-    let contracted = d.contract.iter().any(|&(l, r)| is_time(operands[0], l) || is_time(operands[1], r));
-    let lhs_free = d.lhs_free(operands[0].rank()).into_iter().any(|i| is_time(operands[0], i));
-    let rhs_free = d.rhs_free(operands[1].rank()).into_iter().any(|i| is_time(operands[1], i));
-    let in_step = d.batch.iter().any(|&(l, r)| is_time(operands[0], l) || is_time(operands[1], r));
-    // With a second free time axis, an element of the result sits at two positions at once.
-    let crosses = (lhs_free && rhs_free) || (in_step && (lhs_free || rhs_free));
-    if contracted || crosses { Time::All } else { Time::Point }
+    let [a, b] = [operands[0], operands[1]];
+    let contracted = d.contract.iter().any(|&(l, r)| is_sequence(&a.axes[l]) || is_sequence(&b.axes[r]));
+    // Walked in step with an axis of another role, b's positions would hide behind that role.
+    let hidden = d.batch.iter().any(|&(l, r)| is_sequence(&b.axes[r]) && a.axes[l].role != b.axes[r].role);
+    // With a second axis of one role, an element of the result sits at two positions (or in two
+    // sequences) at once.
+    let crosses = |role: Role| {
+        let lhs_free = d.lhs_free(a.rank()).into_iter().any(|i| a.axes[i].role == role);
+        let rhs_free = d.rhs_free(b.rank()).into_iter().any(|i| b.axes[i].role == role);
+        let in_step = d.batch.iter().any(|&(l, r)| a.axes[l].role == role || b.axes[r].role == role);
+        (lhs_free && rhs_free) || (in_step && (lhs_free || rhs_free))
+    };
+    if contracted || hidden || crosses(Role::Time) || crosses(Role::Batch) { Time::All } else { Time::Point }
 }
 
 /// One operand of a contraction as its gradient sees it. Pairs are (own axis, other axis).

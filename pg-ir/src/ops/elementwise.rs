@@ -1,8 +1,8 @@
 //! Element-wise ops. Operands have exactly the same axes: broadcasting is an op of its own.
 
-use super::{arity, check_float, no_flops, one_per_element, pointwise};
+use super::{arity, check_float, mixes, no_flops, one_per_element, pointwise};
 use crate::autodiff::Adjoint;
-use crate::op::{Binary, Op, Record, RuleError, Unary};
+use crate::op::{Binary, Op, Record, RuleError, Time, Unary};
 use crate::ty::{DType, Type};
 
 fn infer_unary(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
@@ -275,7 +275,8 @@ pub(super) static FAKE_QUANT: Record = Record {
     signature: "w [.., C] -> y [.., C]",
     maths: "y = s·clamp(round(w/s), −clip, clip) with a scale s per row; dy/dw = 1 (straight through).",
     infer: infer_unary,
-    time: pointwise,
+    // A row has one scale.
+    time: |_, operands| operands[0].rank().checked_sub(1).map_or(Time::Point, |a| mixes(a, operands[0])),
     vjp: |cx| vec![cx.cotangents[0]],
     flops: |_, _, results| 4.0 * results[0].len() as f64,
     eval: |op, x, _, results| {

@@ -1,6 +1,6 @@
 //! Rows of a table by id, and the transpose of that.
 
-use super::{arity, check_float, no_flops, one_per_element};
+use super::{arity, check_float, has_sequence, no_flops, one_per_element};
 use crate::op::{Op, Record, Time};
 use crate::ty::{Axis, DType, Type};
 
@@ -16,7 +16,7 @@ pub(super) static GATHER: Record = Record {
         }
         Ok(vec![Type::new(DType::F32, ids.axes.iter().chain(&table.axes[1..]).copied())])
     },
-    time: |_, operands| if operands[0].time_axis().is_some() { Time::All } else { Time::Point },
+    time: |_, operands| if has_sequence(&operands[0].axes) { Time::All } else { Time::Point },
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None, None] };
         let (table, ids) = (cx.node.operands[0], cx.node.operands[1]);
@@ -46,7 +46,7 @@ pub(super) static SCATTER_ADD: Record = Record {
         let axes = [Axis::channel(rows)].into_iter().chain(x.axes[ids.rank()..].iter().copied());
         Ok(vec![Type::new(DType::F32, axes)])
     },
-    time: |_, operands| if operands[0].time_axis().is_some() { Time::All } else { Time::Point },
+    time: |_, operands| if has_sequence(&operands[0].axes) { Time::All } else { Time::Point },
     vjp: |cx| {
         let ids = cx.node.operands[0];
         let axes = cx.b.ty(cx.node.operands[1]).axes.clone();

@@ -11,7 +11,7 @@ mod source;
 mod view;
 
 use crate::op::{Binary, Op, Record, RuleError, Time, Unary};
-use crate::ty::{Role, Type};
+use crate::ty::{Axis, Role, Type};
 
 impl Op {
     /// What the compiler knows about this op.
@@ -129,9 +129,19 @@ fn pointwise(_: &Op, _: &[&Type]) -> Time {
     Time::Point
 }
 
+/// Whether the elements along an axis belong to different positions or different sequences.
+fn is_sequence(axis: &Axis) -> bool {
+    matches!(axis.role, Role::Batch | Role::Time)
+}
+
+/// Whether any of the axes is a [sequence axis](is_sequence).
+fn has_sequence(axes: &[Axis]) -> bool {
+    axes.iter().any(is_sequence)
+}
+
 /// Time rule of ops that mix the elements of one axis.
 fn mixes(axis: usize, operand: &Type) -> Time {
-    if operand.axes[axis].role == Role::Time { Time::All } else { Time::Point }
+    if is_sequence(&operand.axes[axis]) { Time::All } else { Time::Point }
 }
 
 /// FLOPs of ops that only move elements.

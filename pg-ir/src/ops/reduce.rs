@@ -2,10 +2,10 @@
 
 use smallvec::SmallVec;
 
-use super::{arity, check_axis, check_float};
+use super::{arity, check_axis, check_float, is_sequence};
 use crate::interp::{Tensor, flat, for_each_index, strides};
 use crate::op::{Binary, Op, Record, Reduction, RuleError, Time};
-use crate::ty::{DType, Role, Type};
+use crate::ty::{DType, Type};
 
 fn parts(op: &Op) -> (Reduction, &SmallVec<[usize; 4]>) {
     match op {
@@ -29,8 +29,8 @@ fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
 }
 
 fn time(op: &Op, operands: &[&Type]) -> Time {
-    let mixes_time = parts(op).1.iter().any(|&a| operands[0].axes[a].role == Role::Time);
-    if mixes_time { Time::All } else { Time::Point }
+    let mixes = parts(op).1.iter().any(|&a| is_sequence(&operands[0].axes[a]));
+    if mixes { Time::All } else { Time::Point }
 }
 
 fn flops(_: &Op, operands: &[&Type], _: &[&Type]) -> f64 {

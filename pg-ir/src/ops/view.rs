@@ -177,7 +177,9 @@ pub(super) static SHIFT: Record = Record {
     },
     time: |op, operands| match op {
         Op::Shift { axis, by } if operands[0].axes[*axis].role == Role::Time => Time::Shift(*by),
-        _ => Time::Point,
+        // Along a batch axis it moves whole sequences.
+        Op::Shift { axis, .. } => mixes(*axis, operands[0]),
+        _ => unreachable!("record of another op"),
     },
     vjp: |cx| {
         let &Op::Shift { axis, by } = &cx.node.op else { unreachable!("record of another op") };

@@ -18,7 +18,7 @@ pub fn grad(
     accumulate: bool,
 ) -> Result<Program, Diagnostics> {
     let traced = model.trace(&Trace { phase, batch, seq, qat, head: Head::Loss })?;
-    let (mut b, loss) = (traced.builder, traced.value);
+    let (mut b, loss, logits, nll) = (traced.builder, traced.value, traced.logits, traced.nll);
     result(&mut b, "loss", loss);
     let seed = b.scalar("inv_accum");
     let used: Vec<ValueId> = traced.params.values().copied().collect();
@@ -44,7 +44,7 @@ pub fn grad(
         }
     }
     let name = if accumulate { "grad.next" } else { "grad.first" };
-    Ok(Program::new(suffixed(name, phase, qat), b))
+    Ok(Program::new(suffixed(name, phase, qat), b).with_scores(logits, nll))
 }
 
 /// Negative log-likelihood in nats of each target, [batch, time].
@@ -64,7 +64,8 @@ fn forward(
     qat: bool,
     head: Head,
 ) -> Result<Program, Diagnostics> {
-    // The logits are there in both programs, so that causality can be proven of both.
+    // `score` writes only the likelihoods, but remembers which value is the logits: the proof that they are
+    // causal is of the very graph that is scored.
     let traced = model.trace(&Trace { phase, batch, seq, qat, head })?;
     let mut b = traced.builder;
     debug_assert_eq!(b.ty(traced.value).dtype, DType::F32);
@@ -73,7 +74,7 @@ fn forward(
         Head::Logits | Head::Loss => ("logits", "logits"),
     };
     result(&mut b, output, traced.value);
-    Ok(Program::new(suffixed(name, phase, qat), b))
+    Ok(Program::new(suffixed(name, phase, qat), b).with_scores(traced.logits, traced.nll))
 }
 
 fn suffixed(name: &str, phase: usize, qat: bool) -> String {

@@ -31,11 +31,20 @@ pub struct Program {
     pub name: String,
     /// What it computes.
     pub graph: Graph,
+    /// The logits in that graph, written or not, for [`prove`](crate::verify::prove); `None` where no
+    /// distribution is computed, or only by a loss of the model's own.
+    pub logits: Option<ValueId>,
+    /// Negative log-likelihood of each target in that graph, likewise.
+    pub nll: Option<ValueId>,
 }
 
 impl Program {
     fn new(name: impl Into<String>, b: Builder) -> Program {
-        Program { name: name.into(), graph: b.finish() }
+        Program { name: name.into(), graph: b.finish(), logits: None, nll: None }
+    }
+
+    fn with_scores(self, logits: Option<ValueId>, nll: Option<ValueId>) -> Program {
+        Program { logits, nll, ..self }
     }
 }
 

@@ -138,6 +138,14 @@ pub(crate) fn size(value: &Value, what: &str) -> Outcome<usize> {
     }
 }
 
+/// A size from 1.
+pub(crate) fn positive(value: &Value, what: &str) -> Outcome<usize> {
+    match size(value, what)? {
+        0 => Err(format!("{what} is at least 1, found 0").into()),
+        n => Ok(n),
+    }
+}
+
 /// Whether axes of these sizes hold at most [`MAX_ELEMENTS`].
 pub(crate) fn is_storable(sizes: impl IntoIterator<Item = usize>) -> bool {
     let count = sizes.into_iter().try_fold(1_usize, |n, s| n.checked_mul(s));

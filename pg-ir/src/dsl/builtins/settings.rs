@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Args, Row, boolean, float, get, is_storable, size, text};
+use super::{Args, Row, boolean, float, get, is_storable, positive, size, text};
 use crate::dsl::interp::{Fault, Interp, Outcome};
 use crate::dsl::span::Span;
 use crate::dsl::value::{ExportRule, Value};
@@ -19,10 +19,10 @@ pub(super) const ROWS: &[Row] = &[
         Ok(Value::Init(Init::Constant(float(get(a, 0)?, "the value")?)))
     }),
     ("normal", "std", "starts normal with mean 0", |_, a, _| {
-        Ok(Value::Init(Init::Normal { std: float(get(a, 0)?, "the standard deviation")? }))
+        Ok(Value::Init(Init::Normal { std: magnitude(get(a, 0)?, "the standard deviation")? }))
     }),
     ("uniform", "bound", "starts uniform on -bound … bound", |_, a, _| {
-        Ok(Value::Init(Init::Uniform { bound: float(get(a, 0)?, "the bound")? }))
+        Ok(Value::Init(Init::Uniform { bound: magnitude(get(a, 0)?, "the bound")? }))
     }),
     ("first_row", "first rest", "starts with row 0 one constant and the others another", |_, a, _| {
         let (first, rest) = (float(get(a, 0)?, "the first row")?, float(get(a, 1)?, "the rest")?);
@@ -50,29 +50,29 @@ pub(super) const ROWS: &[Row] = &[
         "momentum orthogonalised by Newton–Schulz, for matrices",
         |_, a, _| {
             Ok(Value::Optimiser(Optimiser::Muon(Muon {
-                lr: float(get(a, 0)?, "lr")?,
-                weight_decay: opt_float(a, 1, 0.0, "weight_decay")?,
-                ns_steps: a[2].as_ref().map_or(Ok(5), |v| size(v, "ns_steps"))?,
+                lr: magnitude(get(a, 0)?, "lr")?,
+                weight_decay: opt(a, 1, 0.0, "weight_decay", magnitude)?,
+                ns_steps: a[2].as_ref().map_or(Ok(5), |v| positive(v, "ns_steps"))?,
             })))
         },
     ),
     ("adamw", "lr beta1? beta2? eps? weight_decay?", "AdamW", |_, a, _| {
         Ok(Value::Optimiser(Optimiser::AdamW(AdamW {
-            lr: float(get(a, 0)?, "lr")?,
-            beta1: opt_float(a, 1, 0.9, "beta1")?,
-            beta2: opt_float(a, 2, 0.95, "beta2")?,
-            eps: opt_float(a, 3, 1e-8, "eps")?,
-            weight_decay: opt_float(a, 4, 0.0, "weight_decay")?,
+            lr: magnitude(get(a, 0)?, "lr")?,
+            beta1: opt(a, 1, 0.9, "beta1", fraction)?,
+            beta2: opt(a, 2, 0.95, "beta2", fraction)?,
+            eps: opt(a, 3, 1e-8, "eps", magnitude)?,
+            weight_decay: opt(a, 4, 0.0, "weight_decay", magnitude)?,
         })))
     }),
     ("step", "step", "a phase begins at this step", |_, a, _| {
         Ok(Value::Trigger(Trigger::Step(size(get(a, 0)?, "the step")? as u64)))
     }),
     ("fraction", "spent", "a phase begins when this fraction of the budget is spent", |_, a, _| {
-        Ok(Value::Trigger(Trigger::Fraction(float(get(a, 0)?, "the fraction")?)))
+        Ok(Value::Trigger(Trigger::Fraction(fraction(get(a, 0)?, "the fraction")?)))
     }),
     ("lr_scale_below", "scale", "a phase begins when the learning-rate scale falls below", |_, a, _| {
-        Ok(Value::Trigger(Trigger::LrScaleBelow(float(get(a, 0)?, "the scale")?)))
+        Ok(Value::Trigger(Trigger::LrScaleBelow(magnitude(get(a, 0)?, "the scale")?)))
     }),
     ("param", "name shape init shared?", "a parameter, named under the scopes in force", param),
 ];
@@ -81,15 +81,26 @@ fn axis(args: &Args, role: Role) -> Outcome {
     Ok(Value::Axis(Axis::new(positive(get(args, 0)?, "the size of an axis")?, role)))
 }
 
-fn positive(value: &Value, what: &str) -> Outcome<usize> {
-    match size(value, what)? {
-        0 => Err(format!("{what} is at least 1, found 0").into()),
-        n => Ok(n),
+type Read = fn(&Value, &str) -> Outcome<f64>;
+
+fn opt(args: &Args, i: usize, default: f64, what: &str, read: Read) -> Outcome<f64> {
+    args[i].as_ref().map_or(Ok(default), |v| read(v, what))
+}
+
+/// A finite number from 0.
+fn magnitude(value: &Value, what: &str) -> Outcome<f64> {
+    match float(value, what)? {
+        f if f.is_finite() && f >= 0.0 => Ok(f),
+        f => Err(format!("{what} is a finite number from 0, found {f:?}").into()),
     }
 }
 
-fn opt_float(args: &Args, i: usize, default: f64, what: &str) -> Outcome<f64> {
-    args[i].as_ref().map_or(Ok(default), |v| float(v, what))
+/// A number from 0 and below 1.
+fn fraction(value: &Value, what: &str) -> Outcome<f64> {
+    match float(value, what)? {
+        f if (0.0..1.0).contains(&f) => Ok(f),
+        f => Err(format!("{what} is from 0 and below 1, found {f:?}").into()),
+    }
 }
 
 fn rule(args: &Args, i: usize) -> Outcome<Option<ScaleRule>> {

@@ -81,7 +81,7 @@ impl<'m> Elaborator<'m> {
         let (train, eval, freeze, export, f16_up_to) = {
             let mut cx = Interp::new(&model.functions, Library::std(), consts[0].clone());
             let has_ttt = model.blocks.iter().flat_map(|b| &b.groups).any(|g| &*g.text == "ttt");
-            let mut reader = Reader::new(&mut cx, &settings);
+            let mut reader = Reader::new(&mut cx, &settings, &model.name.span);
             let train = reader.train();
             let eval = reader.eval(&train, has_ttt);
             let freeze = reader.ttt_freeze();
@@ -133,7 +133,7 @@ impl<'m> Elaborator<'m> {
         }
 
         let logits = runs.get(1)?;
-        let vocab = logits.builder.ty(logits.value?).axes.last()?.size;
+        let vocab = logits.builder.ty(logits.value?.value).axes.last()?.size;
         let used = |name: &str| runs.iter().any(|r| r.used.contains(name));
         let consts = &programs.first()?.consts;
         Some(Model {

@@ -1,0 +1,197 @@
+//! What the static proofs refuse: one leaking graph for each op that could carry the leak.
+
+use pg_ir::causality::{prove_causal, prove_pointwise};
+use pg_ir::dsl::{Options, Source, elaborate};
+use pg_ir::graph::{Builder, ValueId};
+use pg_ir::op::{Bits, DotDims, Op, Reduction};
+use pg_ir::programs::Program;
+use pg_ir::quant::{Grid, ScaleRule};
+use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::{Axis, DType, Role, Type};
+use pg_ir::{programs, verify};
+
+const B: Axis = Axis { size: 2, role: Role::Batch };
+const T: Axis = Axis { size: 6, role: Role::Time };
+
+/// A graph over `tokens` as int32 and as float [batch, time], and what `prove_causal` says of the result.
+fn proof(build: impl FnOnce(&mut Builder, ValueId, ValueId) -> ValueId) -> Result<(), String> {
+    let mut b = Builder::default();
+    let ids = b.input(Slot::new(Space::Data, "tokens"), Type::new(DType::I32, [B, T]));
+    let x = b.op(Op::Cast(DType::F32), &[ids]);
+    let y = build(&mut b, ids, x);
+    prove_causal(b.graph(), y)
+}
+
+#[track_caller]
+fn refused(build: impl FnOnce(&mut Builder, ValueId, ValueId) -> ValueId) {
+    let error = proof(build).expect_err("a graph that mixes the rows of a batch was proved causal");
+    assert!(error.contains("later tokens"), "{error}");
+}
+
+fn transposed(b: &mut Builder, x: ValueId) -> ValueId {
+    b.op(Op::Transpose([1, 0].into_iter().collect()), &[x])
+}
+
+#[test]
+fn position_by_position_is_causal() {
+    proof(|b, _, x| b.scale(2.0, x)).unwrap();
+    proof(|b, _, x| b.op(Op::Shift { axis: 1, by: 1 }, &[x])).unwrap();
+    // [B, T, 1] · [B, 1, 3], walked in step along the batch: each row with itself.
+    proof(|b, _, x| {
+        let x = b.reshape(x, [B, T, Axis::channel(1)].into_iter().collect());
+        let w = b.input(Slot::new(Space::Param, "w"), Type::channels(&[3, 1]));
+        b.dot(DotDims::contract(2, 1), x, w)
+    })
+    .unwrap();
+}
+
+#[test]
+fn reductions_over_a_batch_are_refused() {
+    refused(|b, _, x| b.reduce(Reduction::Sum, x, &[0]));
+    refused(|b, _, x| b.reduce(Reduction::Max, x, &[0]));
+}
+
+#[test]
+fn shifts_slices_pads_and_lanes_along_a_batch_are_refused() {
+    for by in [1, -1] {
+        refused(|b, _, x| b.op(Op::Shift { axis: 0, by }, &[x]));
+    }
+    refused(|b, _, x| b.op(Op::Slice { axis: 0, start: 1, len: 1 }, &[x]));
+    refused(|b, _, x| b.op(Op::Pad { axis: 0, before: 1, after: 0 }, &[x]));
+    refused(|b, _, x| {
+        let x = transposed(b, x);
+        b.op(Op::Lanes([1, 0].into()), &[x])
+    });
+}
+
+#[test]
+fn contractions_that_mix_a_batch_are_refused() {
+    let weights = |b: &mut Builder, n| b.input(Slot::new(Space::Param, "w"), Type::channels(&[n, 3]));
+    // Contracted.
+    refused(|b, _, x| {
+        let w = weights(b, 2);
+        b.dot(DotDims::contract(0, 0), x, w)
+    });
+    // Free on both sides.
+    refused(|b, _, x| {
+        let x = b.reshape(x, [B, T, Axis::channel(1)].into_iter().collect());
+        b.dot(DotDims::contract(2, 2), x, x)
+    });
+    // Walked in step with, and free beside, another axis of the batch.
+    refused(|b, _, x| {
+        let c = b.reduce(Reduction::Max, x, &[1]);
+        let c = b.reshape(c, [B].into_iter().collect());
+        let wide = b.broadcast(c, [B, B].into_iter().collect());
+        b.dot(DotDims { batch: [(0, 0)].into_iter().collect(), ..DotDims::default() }, wide, c)
+    });
+    // Walked in step with an axis of another role, which would be the result's.
+    refused(|b, _, x| {
+        let w = weights(b, 2);
+        b.dot(DotDims { batch: [(0, 0)].into_iter().collect(), ..DotDims::default() }, w, x)
+    });
+}
+
+#[test]
+fn rows_of_a_batch_as_a_table_are_refused() {
+    refused(|b, ids, x| b.op(Op::Gather, &[x, ids]));
+    refused(|b, ids, x| b.op(Op::ScatterAdd { rows: 9 }, &[ids, x]));
+    // The batch is inside the rows.
+    refused(|b, ids, x| {
+        let x = b.reshape(x, [Axis::channel(1), B, T].into_iter().collect());
+        b.op(Op::Gather, &[x, ids])
+    });
+}
+
+#[test]
+fn attention_among_sequences_is_refused() {
+    refused(|b, _, x| {
+        let ones = |n: usize| Axis::new(n, Role::Batch);
+        let axes = [Axis { size: 1, ..B }, T, ones(2), Axis::channel(1)];
+        let x = transposed(b, x);
+        let x = b.reshape(x, axes.into_iter().collect());
+        b.push(Op::Attention { scale: Bits::new(1.0) }, &[x, x, x]).unwrap()[0]
+    });
+}
+
+#[test]
+fn quantising_across_a_sequence_is_refused() {
+    refused(|b, _, x| b.op(Op::FakeQuant(Grid { clip: 7, rule: ScaleRule::Amax }), &[x]));
+}
+
+#[test]
+fn a_likelihood_reads_its_own_target_alone() {
+    let said = |by: i64, scored: bool| {
+        let mut b = Builder::default();
+        let mut input = |name: &str| b.input(Slot::new(Space::Data, name), Type::new(DType::I32, [B, T]));
+        let (tokens, targets) = (input("tokens"), input("targets"));
+        let x = b.op(Op::Cast(DType::F32), &[tokens]);
+        let y = b.op(Op::Cast(DType::F32), &[targets]);
+        let y = if by == 0 { y } else { b.op(Op::Shift { axis: 1, by }, &[y]) };
+        let nll = if scored { b.add(x, y) } else { x };
+        prove_pointwise(b.graph(), nll)
+    };
+    said(0, true).unwrap();
+    // An earlier target is no leak, but then a target is scored elsewhere, or twice.
+    assert!(said(1, true).unwrap_err().contains("targets of other positions"));
+    assert!(said(-1, true).unwrap_err().contains("targets of other positions"));
+    assert!(said(0, false).unwrap_err().contains("does not depend on its target"));
+}
+
+const MODEL: &str = r#"model! { m {
+    const CLIP = 7;
+    fn forward(tokens) {
+        let x = gather(param("t", [16, 8], normal(1.0)), tokens);
+        linear(x, param("head", [16, 8], normal(1.0)))
+    }
+    quant { "head" => int(clip = CLIP) }
+    optim { "*" => adamw(lr = 0.1) }
+    train { seq_len = 16; }
+} }"#;
+
+#[test]
+fn every_program_that_scores_is_proved_in_its_own_graph() {
+    let source = Source::parse("m.rs", MODEL, &|_| Err("no base".into())).unwrap();
+    let model = elaborate(&source, &Options::default()).unwrap();
+    for qat in [false, true] {
+        let prove = |p: &Program| verify::prove(&model, 0, qat, p);
+        let score = programs::score(&model, 0, (2, 16), qat).unwrap();
+        assert!(score.logits.is_some() && score.nll.is_some());
+        let grad = programs::grad(&model, 0, (2, 16), qat, false).unwrap();
+        assert!(grad.logits.is_some() && grad.nll.is_some());
+        for program in [&score, &grad, &programs::logits(&model, 0, (2, 16), qat).unwrap()] {
+            prove(program).unwrap();
+            assert!(verify::prove(&model, 0, !qat, program).is_err());
+        }
+        // Logits that know the targets, though what is written is fine.
+        let leaking = Program { logits: score.nll, ..score.clone() };
+        assert!(prove(&leaking).unwrap_err().contains("depend on"));
+        let unknown = Program { logits: None, ..score };
+        assert!(prove(&unknown).is_err());
+    }
+}
+
+#[test]
+fn a_slot_is_one_input_and_quantised_wherever_it_comes_in() {
+    let mut b = Builder::default();
+    let grid = Grid { clip: 7, rule: ScaleRule::Amax };
+    let slot = Slot::new(Space::Param, "w");
+    let first = b.input(slot.clone(), Type::channels(&[3]));
+    let coded = b.op(Op::FakeQuant(grid), &[first]);
+    // Another type, so that it is another node.
+    let second = b.input(slot, Type::channels(&[3, 1]));
+    let raw = b.scale(2.0, second);
+    b.output(Slot::new(Space::Result, "a"), coded);
+    b.output(Slot::new(Space::Result, "b"), raw);
+    assert!(verify::verify(b.graph()).unwrap_err().contains("an input twice"));
+    assert!(verify::quantised(b.graph(), "w", grid).unwrap_err().contains("reads it raw"));
+}
+
+/// With as many words as positions the sizes of transposed logits are right.
+#[test]
+fn logits_have_the_roles_of_logits() {
+    let forward = "linear(x, param(\"head\", [16, 8], normal(1.0)))";
+    let text = MODEL.replace(forward, &format!("transpose({forward}, [0, 2, 1])"));
+    let source = Source::parse("m.rs", &text, &|_| Err("no base".into())).unwrap();
+    let errors = elaborate(&source, &Options::default()).unwrap_err().to_string();
+    assert!(errors.contains("logits are float32 [batch, time, vocabulary]"), "{errors}");
+}
