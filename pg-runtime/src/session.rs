@@ -8,11 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pg_codegen::{CodegenError, Options, compile};
-use pg_ir::causality::{prove_causal, prove_pointwise};
 use pg_ir::dsl::Diagnostics;
 use pg_ir::layout::{BankKind, Layout};
 use pg_ir::model::Model;
-use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::verify;
@@ -141,8 +139,6 @@ impl Session {
             }
             Key::Update => programs::update(&self.layout, &model.train),
             Key::Score { batch, seq, qat } => {
-                // The proof that the scored distribution ignores targets and later tokens is of the logits.
-                self.program(Key::Logits { batch, seq, qat })?;
                 programs::score(model, last, (batch, seq), qat).map_err(SessionError::Model)?
             }
             Key::Logits { batch, seq, qat } => {
@@ -159,27 +155,12 @@ impl Session {
     }
 
     fn prove(&self, key: Key, program: &Program) -> Result<(), String> {
-        verify::verify(&program.graph)?;
         let (phase, qat) = match key {
             Key::Grad { phase, qat, .. } => (phase, qat),
             Key::Score { qat, .. } | Key::Logits { qat, .. } => (self.model.phases.len() - 1, qat),
-            Key::Update | Key::Adapt => return Ok(()),
+            Key::Update | Key::Adapt => return verify::verify(&program.graph),
         };
-        if qat {
-            for (name, grid) in self.model.quantised_in(phase) {
-                verify::quantised(&program.graph, name, grid)?;
-            }
-        } else if program.graph.nodes().any(|(_, n)| matches!(n.op, Op::FakeQuant(_))) {
-            return Err("a program without quantisation-aware training holds a quantiser".into());
-        }
-        let proven = |name: &str| program.graph.output(&Slot::new(Space::Result, name));
-        if let Some(logits) = proven("logits") {
-            prove_causal(&program.graph, logits)?;
-        }
-        if let Some(nll) = proven("nll") {
-            prove_pointwise(&program.graph, nll)?;
-        }
-        Ok(())
+        verify::prove(&self.model, phase, qat, program)
     }
 
     /// Compiles a program, if that has not been done.
