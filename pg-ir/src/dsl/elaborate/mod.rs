@@ -164,7 +164,7 @@ impl<'m> Elaborator<'m> {
             if library.is_some() || builtins::find(name).is_some() {
                 let what = if library.is_some() { "library's" } else { "built-in" };
                 let mut d = Diagnostic::error(&f.name.span, format!("`{name}` shadows the {what} `{name}`"));
-                d.severity = Severity::Note;
+                d.severity = Severity::Warning;
                 if let Some(f) = library {
                     d = d.label(&f.name.span, "library functions go on using this one");
                 }
