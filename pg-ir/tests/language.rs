@@ -135,7 +135,7 @@ fn library_functions_are_ordinary_text() {
         let with = format!("{}{body}\n{}", &text[..at], &text[at..]);
         let m = good(build_with(&with, &set, None));
         assert_eq!(ops(&graph(&m, 0)), ops(&plain), "{}", f.name);
-        assert!(m.notes.list.iter().any(|n| n.severity == Severity::Note && n.message.contains(&f.name)));
+        assert!(m.notes.list.iter().any(|n| n.severity == Severity::Warning && n.message.contains(&f.name)));
         pasted += 1;
     }
     assert!(pasted > 20, "{pasted}");
@@ -318,4 +318,20 @@ fn ranges_are_checked() {
     }
     let ttt = build_with(BASE, &[("eval.ttt.lr", "0.1")], None).unwrap_err().to_string();
     assert!(ttt.contains("no test-time training"), "{ttt}");
+}
+
+#[test]
+fn integers_and_lists_have_bounds() {
+    let table = "gather(param(\"t\", [9, 9], ones), tokens)";
+    for (body, what) in [
+        ("let x = tokens * 3000000000;", "does not fit an int32 tensor"),
+        ("let x = (-9223372036854775807 - 1) / -1;", "does not fit into 64 bits"),
+        ("let mut l = [1]; for i in 0..30 { l = l + l; }", "at most 1048576 items"),
+        ("let mut l = [1]; for i in 0..30 { l += l; }", "at most 1048576 items"),
+        ("let mut l = 0..1048576; l.push(1);", "at most 1048576 items"),
+        ("let l = 0..1048577;", "too long"),
+    ] {
+        let found = messages(&model(&format!("{body} {table}"), ""));
+        assert!(found.iter().any(|m| m.contains(what)), "{body}: {found:?}");
+    }
 }
