@@ -210,3 +210,16 @@ fn int32_arithmetic_is_exact_and_wraps() {
     assert!(b.try_op(Op::Const(Bits::new(3e9), DType::I32), &[]).is_err());
     assert!(b.try_op(Op::Const(Bits::new(0.5), DType::I32), &[]).is_err());
 }
+
+#[test]
+fn a_model_that_mixes_its_batch_is_refused_as_a_whole() {
+    let build = |text: &str| {
+        let source = Source::parse("m.rs", text, &|_| Err("no base".into())).unwrap();
+        elaborate(&source, &Options::default()).unwrap()
+    };
+    build(MODEL).prove().unwrap();
+    let leaking = MODEL.replace("linear(x, param", "linear(x + sum(x, 0), param");
+    let error = build(&leaking).prove().unwrap_err();
+    assert!(error.to_string().contains("depend on later tokens"), "{error}");
+    assert_eq!(error.list[0].loc().line, 1);
+}
