@@ -6,10 +6,11 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::causality::{prove_causal, prove_pointwise};
+use crate::dsl::Diagnostics;
 use crate::graph::{Graph, ValueId};
 use crate::model::Model;
 use crate::op::Op;
-use crate::programs::Program;
+use crate::programs::{self, Program};
 use crate::quant::Grid;
 use crate::slot::{Slot, Space};
 use crate::ty::DType;
@@ -104,4 +105,34 @@ pub fn prove(model: &Model, phase: usize, qat: bool, program: &Program) -> Resul
         return Err("the likelihoods come from no logits that are known".into());
     }
     Ok(())
+}
+
+impl Model {
+    /// [Proves](prove) the programs of every phase, with and without quantisers, on a small batch: what makes
+    /// a model non-causal does so at any size.
+    pub fn prove(&self) -> Result<(), Diagnostics> {
+        for phase in 0..self.phases.len() {
+            for qat in [false, true] {
+                self.prove_phase(phase, qat, self.train.seq_len.min(32))
+                    // A model may hold for its own length alone.
+                    .or_else(|_| self.prove_phase(phase, qat, self.train.seq_len))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn prove_phase(&self, phase: usize, qat: bool, seq: usize) -> Result<(), Diagnostics> {
+        // Two sequences, so that one cannot leak into the other unseen.
+        let shape = (2, seq);
+        let all = [
+            programs::score(self, phase, shape, qat)?,
+            programs::logits(self, phase, shape, qat)?,
+            programs::grad(self, phase, shape, qat, false)?,
+        ];
+        for program in &all {
+            prove(self, phase, qat, program)
+                .map_err(|e| self.finding(format!("program `{}` is refused: {e}", program.name)))?;
+        }
+        Ok(())
+    }
 }

@@ -110,7 +110,7 @@ fn overrides_are_checked_against_their_defaults() {
 fn phases_switch_constants_and_keep_parameters() {
     let text = r#"model! { m from "base.rs" {
         const CLIP = 0;
-        phases { early at step(5) { RATE = 0.2; } late at fraction(0.5) { CLIP = 7; } }
+        phases { early at step(5) { TAPS = [3]; } late at fraction(0.5) { CLIP = 7; } }
     } }"#;
     let m = good(build_with(text, &[], None));
     let triggers: Vec<Trigger> = m.phases.iter().map(|p| p.trigger).collect();
@@ -135,7 +135,7 @@ fn library_functions_are_ordinary_text() {
         let with = format!("{}{body}\n{}", &text[..at], &text[at..]);
         let m = good(build_with(&with, &set, None));
         assert_eq!(ops(&graph(&m, 0)), ops(&plain), "{}", f.name);
-        assert!(m.notes.list.iter().any(|n| n.severity == Severity::Note && n.message.contains(&f.name)));
+        assert!(m.notes.list.iter().any(|n| n.severity == Severity::Warning && n.message.contains(&f.name)));
         pasted += 1;
     }
     assert!(pasted > 20, "{pasted}");
@@ -318,4 +318,41 @@ fn ranges_are_checked() {
     }
     let ttt = build_with(BASE, &[("eval.ttt.lr", "0.1")], None).unwrap_err().to_string();
     assert!(ttt.contains("no test-time training"), "{ttt}");
+}
+
+#[test]
+fn integers_and_lists_have_bounds() {
+    let table = "gather(param(\"t\", [9, 9], ones), tokens)";
+    for (body, what) in [
+        ("let x = tokens * 3000000000;", "does not fit an int32 tensor"),
+        ("let x = (-9223372036854775807 - 1) / -1;", "does not fit into 64 bits"),
+        ("let mut l = [1]; for i in 0..30 { l = l + l; }", "at most 1048576 items"),
+        ("let mut l = [1]; for i in 0..30 { l += l; }", "at most 1048576 items"),
+        ("let mut l = 0..1048576; l.push(1);", "at most 1048576 items"),
+        ("let l = 0..1048577;", "too long"),
+    ] {
+        let found = messages(&model(&format!("{body} {table}"), ""));
+        assert!(found.iter().any(|m| m.contains(what)), "{body}: {found:?}");
+    }
+}
+
+#[test]
+fn phases_leave_alone_what_is_fixed_for_the_run() {
+    let with = |phases: &str| {
+        format!("model! {{ m from \"base.rs\" {{ const LEN = 16; {phases} train {{ seq_len = LEN; }} }} }}")
+    };
+    let early = |settings: &str| with(&format!("phases {{ p at step(5) {{ {settings} }} }}"));
+    assert_eq!(
+        messages(&early("CLIP = 0; RATE = 0.2;")),
+        ["a phase cannot change RATE: optimisers are fixed for the run"]
+    );
+    assert!(messages(&early("LEN = 8;"))[0].contains("`train` settings are fixed"));
+    let text = early("CLIP = 1 + DIM / 8; RULE = floored;");
+    let m = good(build_with(&text, &[], None));
+    let shown: Vec<(&str, &str)> =
+        m.phases[1].overrides.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(shown, [("CLIP", "2"), ("RULE", "floored")]);
+    let m = good(build_with(&text, &[("CLIP", "31")], None));
+    assert_eq!(m.phases[1].overrides[0].1, "31");
+    assert_eq!(m.quantised_in(1)[0].1.clip, 31);
 }

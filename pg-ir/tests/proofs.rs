@@ -3,7 +3,8 @@
 use pg_ir::causality::{prove_causal, prove_pointwise};
 use pg_ir::dsl::{Options, Source, elaborate};
 use pg_ir::graph::{Builder, ValueId};
-use pg_ir::op::{Bits, DotDims, Op, Reduction};
+use pg_ir::interp::{Environment, evaluate};
+use pg_ir::op::{Binary, Bits, DotDims, Op, Reduction};
 use pg_ir::programs::Program;
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::slot::{Slot, Space};
@@ -194,4 +195,31 @@ fn logits_have_the_roles_of_logits() {
     let source = Source::parse("m.rs", &text, &|_| Err("no base".into())).unwrap();
     let errors = elaborate(&source, &Options::default()).unwrap_err().to_string();
     assert!(errors.contains("logits are float32 [batch, time, vocabulary]"), "{errors}");
+}
+
+#[test]
+fn int32_arithmetic_is_exact_and_wraps() {
+    let mut b = Builder::default();
+    let k = |b: &mut Builder, v: i32| b.op(Op::Const(Bits::new(f64::from(v)), DType::I32), &[]);
+    let (x, y) = (k(&mut b, 2_147_483_629), k(&mut b, 2_147_483_587));
+    let all = [Binary::Mul, Binary::Add, Binary::Sub].map(|f| b.binary(f, x, y));
+    let values = evaluate(b.graph(), &Environment::new()).unwrap();
+    let (p, q) = (2_147_483_629_i32, 2_147_483_587_i32);
+    let want = [p.wrapping_mul(q), p.wrapping_add(q), p.wrapping_sub(q)];
+    assert_eq!(all.map(|v| values[v.index()][0]), want.map(f64::from));
+    assert!(b.try_op(Op::Const(Bits::new(3e9), DType::I32), &[]).is_err());
+    assert!(b.try_op(Op::Const(Bits::new(0.5), DType::I32), &[]).is_err());
+}
+
+#[test]
+fn a_model_that_mixes_its_batch_is_refused_as_a_whole() {
+    let build = |text: &str| {
+        let source = Source::parse("m.rs", text, &|_| Err("no base".into())).unwrap();
+        elaborate(&source, &Options::default()).unwrap()
+    };
+    build(MODEL).prove().unwrap();
+    let leaking = MODEL.replace("linear(x, param", "linear(x + sum(x, 0), param");
+    let error = build(&leaking).prove().unwrap_err();
+    assert!(error.to_string().contains("depend on later tokens"), "{error}");
+    assert_eq!(error.list[0].loc().line, 1);
 }

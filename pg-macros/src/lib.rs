@@ -12,7 +12,8 @@ use places::Places;
 use proc_macro2::TokenStream;
 use quote::quote;
 
-/// Declares a model and checks it: names, shapes, heads, patterns and the artifact's size.
+/// Declares a model and checks it: names, shapes, heads, patterns, every profile, the artifact's size, and
+/// that no score depends on a later token or goes around a quantiser.
 ///
 /// The text between the braces is the model language (README, "The language"); `pg run FILE` reads the same
 /// text at run time. Errors stand at the offending token. The macro expands to
@@ -42,7 +43,18 @@ fn expand(input: TokenStream, file: Option<PathBuf>) -> TokenStream {
         Err(errors) => report(&errors, &name, &places),
         Ok((model, source)) => {
             let size = model.check_size();
-            let errors = if size.has_errors() { report(&size, &name, &places) } else { TokenStream::new() };
+            let mut errors =
+                if size.has_errors() { report(&size, &name, &places) } else { TokenStream::new() };
+            if let Err(refused) = model.prove() {
+                errors.extend(report(&refused, &name, &places));
+            }
+            // Nobody should find out from `--profile` that a profile is no model.
+            for profile in &model.profiles {
+                let options = Options { profile: Some(profile.clone()), ..Options::default() };
+                if let Err(wrong) = elaborate(&source, &options) {
+                    errors.extend(report(&wrong, &name, &places));
+                }
+            }
             let facts = facts(&model, &source, text.is_some());
             quote!(#errors #facts)
         }

@@ -1,5 +1,8 @@
 //! Patterns over parameter paths: `*` stands for anything, `{a,b}` for either.
 
+/// Most alternatives of a pattern: braces multiply.
+const MAX_ALTERNATIVES: usize = 4096;
+
 /// A pattern, as the list of its alternatives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Glob(Vec<String>);
@@ -10,6 +13,9 @@ impl Glob {
         let mut done = Vec::new();
         let mut open = vec![pattern.to_string()];
         while let Some(p) = open.pop() {
+            if done.len() + open.len() >= MAX_ALTERNATIVES {
+                return Err(format!("a pattern has at most {MAX_ALTERNATIVES} alternatives"));
+            }
             let Some(start) = p.find('{') else {
                 if p.contains('}') {
                     return Err("unmatched `}` in a pattern".into());
@@ -72,5 +78,6 @@ mod tests {
         assert!(!fits("smear", "smear.gate"));
         assert!(fits("*.scale", "bigram.scale") && !fits("*.scale", "blocks.0.attn_scale"));
         assert!(Glob::new("a{b").is_err() && Glob::new("").is_err() && Glob::new("a b").is_err());
+        assert!(Glob::new(&"{a,b}".repeat(40)).is_err() && Glob::new(&"{a,b}".repeat(10)).is_ok());
     }
 }

@@ -119,22 +119,28 @@ macro_rules! binary {
                 rule(cx, g, a, b).to_vec()
             },
             flops: one_per_element,
-            eval: |_, x, types, _| {
+            eval: |op, x, types, _| {
                 let f: fn(f64, f64) -> f64 = $eval;
-                let values = x[0].iter().zip(x[1]).map(|(&a, &b)| f(a, b));
-                vec![if types[0].dtype == DType::I32 {
-                    values.map(wrap_i32).collect()
-                } else {
-                    values.collect()
+                let pairs = x[0].iter().zip(x[1]).map(|(&a, &b)| (a, b));
+                vec![match wrapping(op).filter(|_| types[0].dtype == DType::I32) {
+                    Some(f) => pairs.map(|(a, b)| f64::from(f(a as i32, b as i32))).collect(),
+                    None => pairs.map(|(a, b)| f(a, b)).collect(),
                 }]
             },
         };
     };
 }
 
-/// int32 arithmetic wraps, as on every device.
-fn wrap_i32(v: f64) -> f64 {
-    v as i64 as i32 as f64
+/// int32 arithmetic wraps, as on every device; a product in float64 would be rounded before that.
+fn wrapping(op: &Op) -> Option<fn(i32, i32) -> i32> {
+    match op {
+        Op::Binary(Binary::Add) => Some(i32::wrapping_add),
+        Op::Binary(Binary::Sub) => Some(i32::wrapping_sub),
+        Op::Binary(Binary::Mul) => Some(i32::wrapping_mul),
+        // By zero: 0, as on the CPU executor.
+        Op::Binary(Binary::Rem) => Some(|a, b| a.checked_rem(b).unwrap_or(0)),
+        _ => None,
+    }
 }
 
 binary!(ADD, "add", "y = a + b.", infer_float, |a, b| a + b, |_, g, _, _| [Some(g), Some(g)]);

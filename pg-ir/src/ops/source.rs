@@ -30,7 +30,11 @@ pub(super) static CONST: Record = Record {
     maths: "A constant scalar.",
     infer: |op, operands| {
         let [] = arity(operands)?;
-        let Op::Const(_, dtype) = op else { unreachable!("record of another op") };
+        let Op::Const(bits, dtype) = op else { unreachable!("record of another op") };
+        let value = bits.get();
+        if *dtype == DType::I32 && f64::from(value as i32) != value {
+            return Err(format!("{value} does not fit int32"));
+        }
         Ok(vec![Type::scalar(*dtype)])
     },
     time: pointwise,

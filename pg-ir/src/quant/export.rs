@@ -42,7 +42,8 @@ impl Method {
         Method::Table,
     ];
 
-    /// The method's name in the DSL.
+    /// The method's name in messages and parsers. A model file calls them `training_grid`, `clip_search(…)`,
+    /// `clip_search(…, per_matrix = true)` and `quantile_rows(…)`.
     pub fn name(self) -> &'static str {
         match self {
             Method::Grid => "grid",
@@ -137,14 +138,16 @@ pub fn gptq_lite(
 /// Quantises a row with its clip point at `quantile` of `|row|` (SPEC 5.3: int8 tables at
 /// [`TABLE_QUANTILE`], which for rows below 640,000 values interpolates just under the maximum).
 ///
-/// The clamp to the clip point needs no operation of its own: a value beyond it has a code beyond `clip`.
+/// Values are clamped to the clip point first: under rule `floored` a code of `clip` can lie beyond it.
 ///
 /// # Panics
 /// If the lengths differ, or the clip exceeds [`MAX_CLIP`].
 pub fn quantile_row_f16(row: &[f32], grid: Grid, quantile: f32, codes: &mut [i8]) -> f16 {
     let mut sorted = Vec::with_capacity(row.len());
     sort_magnitudes(row, &mut sorted);
-    encode_row(row, grid.scale_of(quantile_of_sorted(&sorted, quantile)), grid.clip, codes)
+    let point = quantile_of_sorted(&sorted, quantile);
+    let clamped: Vec<f32> = row.iter().map(|w| w.max(-point).min(point)).collect();
+    encode_row(&clamped, grid.scale_of(point), grid.clip, codes)
 }
 
 /// `codes * scale` in float32, row by row: how an artifact's codes become weights again (SPEC 5.5).
@@ -212,6 +215,15 @@ mod tests {
         assert_eq!(codes[1000], 127);
         assert!(scale.to_f32() <= 1.0 / 127.0 && scale.to_f32() > 0.999 / 127.0);
         assert_eq!(dequantize(&codes, &[scale], row.len())[1000], 127.0 * scale.to_f32());
+    }
+
+    /// With a floored scale the clip point is inside the grid.
+    #[test]
+    fn tables_clamp_before_they_round() {
+        let grid = Grid { clip: 7, rule: ScaleRule::Floored };
+        let mut codes = [0; 5];
+        let scale = quantile_row_f16(&[0.1, 0.1, 0.1, 0.1, -0.5], grid, 0.5, &mut codes);
+        assert_eq!((scale, codes), (f16::from_f32(1.0 / 7.0), [1, 1, 1, 1, -1]));
     }
 
     #[test]

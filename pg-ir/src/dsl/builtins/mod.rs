@@ -15,6 +15,7 @@ use super::span::Span;
 use super::value::Value;
 use crate::model::Init;
 
+pub(crate) use numbers::{MAX_LIST, long_list};
 pub(crate) use tensors::{index, negate};
 
 /// Runs a builtin on arguments in the order of its parameters.

@@ -50,6 +50,14 @@ fn assert(cx: &mut Interp<'_>, args: &Args, _: &Span) -> Outcome {
     }
 }
 
+/// Most items of a list: far more than a model has layers, far less than memory holds.
+pub(crate) const MAX_LIST: usize = 1 << 20;
+
+/// What is said of a longer one.
+pub(crate) fn long_list() -> String {
+    format!("a list has at most {MAX_LIST} items")
+}
+
 /// An operator on compile-time values.
 pub(super) fn operator(op: BinOp, a: &Value, b: &Value) -> Outcome {
     match (op, a, b) {
@@ -62,6 +70,9 @@ pub(super) fn operator(op: BinOp, a: &Value, b: &Value) -> Outcome {
             Ok(floats(op, float(a, "left")?, float(b, "right")?))
         }
         (BinOp::Add, Value::Text(x), Value::Text(y)) => Ok(Value::text(format!("{x}{y}"))),
+        (BinOp::Add, Value::List(x), Value::List(y)) if x.len() + y.len() > MAX_LIST => {
+            Err(long_list().into())
+        }
         (BinOp::Add, Value::List(x), Value::List(y)) => {
             Ok(Value::list(x.iter().chain(y.iter()).cloned().collect()))
         }
@@ -77,7 +88,7 @@ fn integers(op: BinOp, x: i64, y: i64) -> Outcome {
         BinOp::Div | BinOp::Rem if y == 0 => {
             return Err(format!("{x} {} 0: division by zero", op.symbol()).into());
         }
-        BinOp::Div if x % y != 0 => {
+        BinOp::Div if x.checked_rem(y).is_some_and(|rest| rest != 0) => {
             let help =
                 format!("Int division is exact; {x} % {y} is {}. For a Float, make one side a Float", x % y);
             return Err(Fault::Error(format!("{x} does not divide by {y}"), Some(help)));

@@ -205,6 +205,9 @@ fn lift(cx: &mut Interp<'_>, value: &Value, like: Option<ValueId>) -> Outcome<Va
         None => DType::F32,
     };
     let number = match (value, dtype) {
+        (Value::Int(i), DType::I32) if i32::try_from(*i).is_err() => {
+            return Err(format!("{i} does not fit an int32 tensor").into());
+        }
         (Value::Int(i), DType::F32 | DType::BF16 | DType::I32) => *i as f64,
         (Value::Float(f), DType::F32 | DType::BF16) => *f,
         (Value::Float(_), DType::I32) => {

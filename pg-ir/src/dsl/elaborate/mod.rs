@@ -71,7 +71,12 @@ impl<'m> Elaborator<'m> {
         let mut switched: Given = given.clone();
         let mut consts = vec![self.constants(&switched)];
         for phase in &model.phases {
-            self.switch(&phase.settings, &format!("phase {}", phase.name.text), &mut switched);
+            let by = format!("phase {}", phase.name.text);
+            for setting in &phase.settings {
+                let before = switched.clone();
+                self.switch(setting, &by, &mut switched);
+                self.keeps_what_is_fixed(setting, &settings, &before, &switched);
+            }
             consts.push(self.constants(&switched));
         }
         if !self.errors.is_empty() {
@@ -90,7 +95,7 @@ impl<'m> Elaborator<'m> {
             self.errors.append(&mut cx.errors);
             (train, eval, freeze, export, f16_up_to)
         };
-        let phases = self.phases(&consts[0]);
+        let phases = self.phases(&consts);
 
         let programs: Vec<PhaseProgram> = consts
             .into_iter()
@@ -164,7 +169,7 @@ impl<'m> Elaborator<'m> {
             if library.is_some() || builtins::find(name).is_some() {
                 let what = if library.is_some() { "library's" } else { "built-in" };
                 let mut d = Diagnostic::error(&f.name.span, format!("`{name}` shadows the {what} `{name}`"));
-                d.severity = Severity::Note;
+                d.severity = Severity::Warning;
                 if let Some(f) = library {
                     d = d.label(&f.name.span, "library functions go on using this one");
                 }

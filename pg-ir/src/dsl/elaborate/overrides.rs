@@ -10,7 +10,7 @@ use crate::dsl::diag::{Diagnostic, nearest};
 use crate::dsl::interp::{ConstValue, Interp};
 use crate::dsl::library::Library;
 use crate::dsl::parse;
-use crate::dsl::settings::{Settings, Written};
+use crate::dsl::settings::{Reader, Settings, Written};
 use crate::dsl::source::detached;
 use crate::dsl::span::Span;
 use crate::dsl::value::Value;
@@ -95,14 +95,48 @@ impl Elaborator<'_> {
         self.error(d);
     }
 
-    pub(super) fn switch(&mut self, settings: &[Setting], by: &str, given: &mut Given) {
-        for s in settings {
-            if self.model.consts.iter().any(|c| c.name.text == s.path.text) {
-                given.insert(s.path.text.clone(), (s.value.clone(), by.to_string()));
-            } else {
-                self.unknown_constant(&s.path.text, &s.path.span);
-            }
+    /// What a phase puts in a constant's place. The command line wins over that too.
+    pub(super) fn switch(&mut self, s: &Setting, by: &str, given: &mut Given) {
+        let name = &s.path.text;
+        if !self.model.consts.iter().any(|c| c.name.text == *name) {
+            self.unknown_constant(name, &s.path.span);
+        } else if !given.get(name).is_some_and(|(_, by)| by.starts_with("--set ")) {
+            given.insert(name.clone(), (s.value.clone(), by.to_string()));
         }
+    }
+
+    /// An error where a phase's setting reaches what one run has only one of: optimisers, export, `train`.
+    pub(super) fn keeps_what_is_fixed(
+        &mut self,
+        s: &Setting,
+        settings: &Settings,
+        before: &Given,
+        after: &Given,
+    ) {
+        let [before, after] = [before, after].map(|given| self.fixed(given, settings));
+        let of = ["optimisers are", "export rules are", "`train` settings are", "`export` settings are"];
+        let changed = before.iter().zip(&after).position(|(b, a)| b != a);
+        if let Some(what) = changed.and_then(|i| of.get(i)) {
+            let message = format!("a phase cannot change {}: {what} fixed for the run", s.path.text);
+            self.error(Diagnostic::error(&s.path.span, message));
+        }
+    }
+
+    /// What the rules and settings that hold for the whole run come to, to be compared. What is wrong with
+    /// them is reported elsewhere.
+    fn fixed(&mut self, given: &Given, settings: &Settings) -> [String; 4] {
+        let before = self.errors.len();
+        let consts = self.constants(given);
+        let rules = ["optim", "export"].map(|block| {
+            let rules = self.rules(block, &consts);
+            let text = rules.iter().map(|e| format!("{:?} {:?} {:?}\n", e.rule.glob.span, e.glob, e.value));
+            text.collect::<String>()
+        });
+        self.errors.truncate(before);
+        let mut cx = Interp::new(&self.model.functions, Library::std(), consts);
+        let mut reader = Reader::new(&mut cx, settings, &self.model.name.span);
+        let [optim, export] = rules;
+        [optim, export, format!("{:?}", reader.train()), format!("{:?}", reader.export())]
     }
 
     /// Evaluates constants in order of declaration; each may use those before it.
@@ -137,11 +171,12 @@ impl Elaborator<'_> {
         consts
     }
 
-    pub(super) fn phases(&mut self, consts: &IndexMap<Arc<str>, ConstValue>) -> Vec<Phase> {
-        let mut cx = Interp::new(&self.model.functions, Library::std(), consts.clone());
+    /// The phases, from the constants of each.
+    pub(super) fn phases(&mut self, consts: &[IndexMap<Arc<str>, ConstValue>]) -> Vec<Phase> {
+        let mut cx = Interp::new(&self.model.functions, Library::std(), consts[0].clone());
         let mut phases =
             vec![Phase { name: "start".into(), trigger: Trigger::Step(0), overrides: Vec::new() }];
-        for phase in &self.model.phases {
+        for (phase, consts) in self.model.phases.iter().zip(&consts[1..]) {
             let trigger = match cx.expr(&phase.trigger) {
                 Value::Trigger(t) => t,
                 Value::Poison => Trigger::Step(0),
@@ -152,10 +187,10 @@ impl Elaborator<'_> {
                     Trigger::Step(0)
                 }
             };
-            let overrides = phase.settings.iter().map(|s| {
-                let value = cx.expr(&s.value);
-                (s.path.text.to_string(), value.to_string())
-            });
+            let overrides = phase
+                .settings
+                .iter()
+                .filter_map(|s| Some((s.path.text.to_string(), consts.get(&s.path.text)?.value.to_string())));
             phases.push(Phase { name: phase.name.text.to_string(), trigger, overrides: overrides.collect() });
         }
         let errors = std::mem::take(&mut cx.errors);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Frame, Interp, MAX_DEPTH, is_library};
 use crate::dsl::ast::*;
-use crate::dsl::builtins;
+use crate::dsl::builtins::{self, MAX_LIST, long_list};
 use crate::dsl::diag::{Diagnostic, nearest};
 use crate::dsl::span::Span;
 use crate::dsl::value::{Closure, Home, Value, Var};
@@ -20,6 +20,7 @@ impl Interp<'_> {
         let Value::List(list) = &value else { return None };
         let mut items = (**list).clone();
         let result = match (&*method.text, args) {
+            ("push", _) if items.len() >= MAX_LIST => return Some(self.error(&method.span, long_list())),
             ("push", [Arg { name: None, value }]) => {
                 items.push(self.expr(value));
                 Value::None

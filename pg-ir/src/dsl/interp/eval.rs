@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Interp, MAX_STEPS, Outcome};
 use crate::dsl::ast::*;
-use crate::dsl::builtins;
+use crate::dsl::builtins::{self, MAX_LIST};
 use crate::dsl::diag::Diagnostic;
 use crate::dsl::span::Span;
 use crate::dsl::value::{Closure, Value, Var};
@@ -218,7 +218,7 @@ impl Interp<'_> {
 
     pub(super) fn range(&mut self, a: &Expr, b: &Expr, span: &Span) -> Value {
         match (self.expr(a), self.expr(b)) {
-            (Value::Int(a), Value::Int(b)) if b.saturating_sub(a) <= MAX_STEPS as i64 => {
+            (Value::Int(a), Value::Int(b)) if b.saturating_sub(a) <= MAX_LIST as i64 => {
                 Value::list((a..b).map(Value::Int).collect())
             }
             (Value::Int(_), Value::Int(_)) => self.error(span, "this range is too long"),
