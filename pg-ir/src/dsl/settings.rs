@@ -147,13 +147,6 @@ impl<'a, 'b> Reader<'a, 'b> {
             batch_seqs: self.size("eval.ttt.batch_seqs").unwrap_or(32),
             grad_clip: self.float("eval.ttt.grad_clip").unwrap_or(1.0),
         };
-        if has_ttt && ttt.chunk < seq_len {
-            let message = format!(
-                "eval.ttt.chunk is {}, below eval.seq_len = {seq_len}: a chunk holds no whole sequence",
-                ttt.chunk
-            );
-            self.complain(&["eval.ttt.chunk", "eval.seq_len", "train.seq_len"], message);
-        }
         let stray = self.written.iter().filter(|(path, _)| !has_ttt && path.starts_with("eval.ttt."));
         for (path, written) in stray {
             let d = Diagnostic::error(
