@@ -57,6 +57,22 @@ struct Settings {
     /// File name of the model's own text.
     file: String,
     seed: u64,
+    /// Version of the program that wrote the artifact.
+    #[serde(default)]
+    pg: String,
+}
+
+/// Hash of the standard library's text that the model uses.
+const LIBRARY: &str = "library";
+/// Hash of the tokenizer that the model was trained and scored with.
+const TOKENIZER: &str = "tokenizer";
+
+fn library_hash(model: &Model) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for source in model.sources.iter().filter(|s| s.file.starts_with("std/")) {
+        hasher.update(source.text.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The weights of a model as the artifact stores them.
@@ -92,7 +108,7 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    fn manifest(&self, model: &Model) -> Manifest {
+    fn manifest(&self, model: &Model, tokenizer: Option<&str>) -> Manifest {
         let texts = self.source.texts();
         let settings = Settings {
             profile: self.options.profile.clone(),
@@ -100,17 +116,15 @@ impl Provenance {
             sources: texts.iter().skip(1).map(|t| (t.file.to_string(), t.text.to_string())).collect(),
             file: texts[0].file.to_string(),
             seed: self.seed,
+            pg: env!("CARGO_PKG_VERSION").into(),
         };
-        let library = model.sources.iter().filter(|s| s.file.starts_with("std/"));
-        let mut hasher = blake3::Hasher::new();
-        library.for_each(|s| {
-            hasher.update(s.text.as_bytes());
-        });
+        let mut hashes = BTreeMap::from([(LIBRARY.to_string(), library_hash(model))]);
+        hashes.extend(tokenizer.map(|hash| (TOKENIZER.to_string(), hash.to_string())));
         Manifest {
             model: model.name.clone(),
             text: texts[0].text.to_string(),
             settings: serde_json::to_value(settings).expect("strings and numbers always serialise"),
-            hashes: BTreeMap::from([("library".into(), hasher.finalize().to_hex().to_string())]),
+            hashes,
         }
     }
 }
@@ -122,8 +136,19 @@ pub fn write(
     weights: &Weights,
     provenance: &Provenance,
 ) -> Result<artifact::Sizes, ExportError> {
+    write_for(path, model, weights, provenance, None)
+}
+
+/// As [`write`], with the hash of the tokenizer that the model's tokens are of.
+pub fn write_for(
+    path: &Path,
+    model: &Model,
+    weights: &Weights,
+    provenance: &Provenance,
+    tokenizer: Option<&str>,
+) -> Result<artifact::Sizes, ExportError> {
     let tensors = quantise(model, weights)?;
-    let (bytes, sizes) = artifact::encode(&provenance.manifest(model), &tensors)?;
+    let (bytes, sizes) = artifact::encode(&provenance.manifest(model, tokenizer), &tensors)?;
     let (code, cap) = (model.code_bytes(), model.export.cap_bytes);
     let total = sizes.total_bytes + code;
     if total > cap {
@@ -145,6 +170,13 @@ pub struct Loaded {
     pub artifact: Artifact,
 }
 
+impl Loaded {
+    /// Hash of the tokenizer that the model was trained and scored with, if the artifact says so.
+    pub fn tokenizer(&self) -> Option<&str> {
+        self.artifact.manifest.hashes.get(TOKENIZER).map(String::as_str)
+    }
+}
+
 /// Reads an artifact and elaborates the model inside it.
 pub fn read(path: &Path) -> Result<Loaded, ExportError> {
     let artifact = artifact::read(path)?;
@@ -157,6 +189,15 @@ pub fn read(path: &Path) -> Result<Loaded, ExportError> {
     let source = Source::parse(&settings.file, &artifact.manifest.text, &base).map_err(ExportError::Model)?;
     let options = Options { overrides: settings.overrides, profile: settings.profile };
     let model = elaborate(&source, &options).map_err(ExportError::Model)?;
+    // The library's text is not in the artifact, but the scores are of it.
+    if artifact.manifest.hashes.get(LIBRARY) != Some(&library_hash(&model)) {
+        let version = if settings.pg.is_empty() { "unknown" } else { &settings.pg };
+        return Err(mismatch(format!(
+            "it was written with another standard library (pg version {version}, this is {}); score it with \
+             that version",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
     if artifact.tensors.len() != model.params.len() {
         let (have, want) = (artifact.tensors.len(), model.params.len());
         return Err(mismatch(format!("it holds {have} tensors, the model has {want} parameters")));

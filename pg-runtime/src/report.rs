@@ -19,10 +19,16 @@ pub struct RunReport {
     pub profile: String,
     /// Seed.
     pub seed: u64,
+    /// Whether text and tokenizer are the built-in sample, whose reference points are known.
+    #[serde(default)]
+    pub sample: bool,
     /// Training figures.
     pub train: TrainReport,
     /// Scores in bits per byte.
     pub bpb: Scores,
+    /// What test-time training did; `null` without it.
+    #[serde(default)]
+    pub ttt: Option<TttReport>,
     /// `bpb.quantized` − `bpb.ema`.
     pub quant_gap_bpb: f64,
     /// The artifact.
@@ -67,6 +73,17 @@ pub struct Scores {
     pub sliding: Option<f64>,
     /// The artifact read back, sliding window with score-first test-time training.
     pub ttt: Option<f64>,
+}
+
+/// What an evaluation with test-time training did.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, PartialEq, Eq)]
+pub struct TttReport {
+    /// Chunks scored.
+    pub chunks_scored: usize,
+    /// Chunks trained on after they had been scored: those with an update.
+    pub chunks_trained: usize,
+    /// Optimiser steps.
+    pub updates: usize,
 }
 
 /// Sizes of a written artifact. The second total is what the cap holds.

@@ -2,6 +2,8 @@
 //! warmdown, momentum warm-up and averaging horizon to its planned number of steps, because with the
 //! original constants a 40-step run ends at its initial loss.
 
+use std::fmt;
+
 use pg_ir::model::Train;
 
 /// Constants of a schedule after scaling to the planned number of steps.
@@ -22,6 +24,16 @@ pub struct Schedule {
 /// Below this many steps, momentum 0.99 would still carry the first gradients at the end.
 const SHORT_RUN: f64 = 1000.0;
 const SHORT_RUN_MOMENTUM: f64 = 0.95;
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "warmdown {:.0} steps, momentum {:.3} to {:.3} over {:.0} steps, EMA decay {:.4}",
+            self.warmdown, self.momentum_start, self.momentum_end, self.momentum_warmup, self.ema_decay
+        )
+    }
+}
 
 impl Schedule {
     /// The file's constants as they stand.

@@ -21,16 +21,18 @@ pub enum TrainError {
     /// The batch does not divide into sequences or micro-batches.
     #[error("{0}")]
     Batch(String),
-    /// The loss is not a number.
+    /// The loss or the gradient is not a number.
     #[error(
-        "the loss of step {step} is {loss}: training has diverged and was stopped; nothing was exported. \
+        "the {what} of step {step} is {value}: training has diverged and was stopped; nothing was exported. \
          Lower the learning rates, or raise the gradient clip's bite"
     )]
     NotFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
         /// The step, from 0.
         step: u64,
-        /// Its loss.
-        loss: f64,
+        /// What it is.
+        value: f64,
     },
     /// Compiling or running a program failed.
     #[error(transparent)]
@@ -124,6 +126,8 @@ pub fn spaces(train: &Train) -> Vec<Space> {
 pub struct Trained {
     /// Metrics of every step.
     pub steps: Vec<StepMetrics>,
+    /// The schedule of the last step: under a time budget it follows the steps' speed.
+    pub schedule: Option<Schedule>,
 }
 
 /// Trains until the budget is spent. `on_first_step` is called once, after the first step.
@@ -154,12 +158,11 @@ pub fn train(
         let position = Position { step, fraction: plan.budget.fraction(step, elapsed), lr_scale };
         phase = next_phase(&session.model.phases, phase, position, observer);
         let loss = accumulate_gradients(session, state, plan, loader, phase)?;
-        if !loss.is_finite() {
-            return Err(TrainError::NotFinite { step, loss });
-        }
+        finite("loss", step, loss)?;
         let scalars = update_scalars(session, &schedule, step, lr_scale);
         let scalars: Vec<(&str, f32)> = scalars.iter().map(|(n, v)| (n.as_str(), *v as f32)).collect();
         let norm = session.run(Key::Update, state, &[], &scalars)?.result("grad_norm")[0];
+        finite("gradient norm", step, f64::from(norm))?;
         let seconds = start.elapsed().as_secs_f64();
         elapsed += seconds;
         if step == 0 {
@@ -169,12 +172,17 @@ pub fn train(
         serde_json::to_writer(&mut *metrics, &line).map_err(std::io::Error::from)?;
         metrics.write_all(b"\n")?;
         done.steps.push(line);
+        done.schedule = Some(schedule);
         let planned = planned.map_or(0, |p| p.round() as u64);
         observer(Event::Step { metrics: line, tokens: plan.train.batch_tokens, planned });
     }
     metrics.flush()?;
     observer(Event::End(format!("{} steps in {elapsed:.1} s", done.steps.len())));
     Ok(done)
+}
+
+fn finite(what: &'static str, step: u64, value: f64) -> Result<(), TrainError> {
+    if value.is_finite() { Ok(()) } else { Err(TrainError::NotFinite { what, step, value }) }
 }
 
 /// Where training stands when a phase may begin.

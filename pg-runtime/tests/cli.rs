@@ -193,6 +193,82 @@ fn a_run_can_be_evaluated_exported_and_compared() {
     assert_eq!(same["bpb"], scores["bpb"]);
 }
 
+/// The bytes of every file of a run's folder.
+fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|p| p.is_file()).map(|p| (p.clone(), std::fs::read(p).unwrap())).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_run_that_diverges_overwrites_nothing() {
+    let dir = Dir::with_model();
+    succeeds(dir.pg(&["-q", "run", "small.rs", "--out", "one"]));
+    let before = contents(&dir.path("one"));
+    assert_eq!(before.len(), 4, "{before:?}");
+    assert!(!dir.path("one/.unfinished").exists());
+    std::fs::write(dir.path("wild.rs"), SMALL.replace("adamw(lr = 0.01)", "adamw(lr = 1e30)")).unwrap();
+    let output = dir.pg(&["run", "wild.rs", "--out", "one", "--steps", "20"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("diverged"), "{}", stderr(&output));
+    assert_eq!(contents(&dir.path("one")), before);
+    // The same folder serves the next run.
+    succeeds(dir.pg(&["-q", "run", "small.rs", "--out", "one", "--seed", "7"]));
+    assert_ne!(contents(&dir.path("one")), before);
+    assert!(!dir.path("one/.unfinished").exists());
+}
+
+#[test]
+fn settings_for_the_profile_alone_are_fine() {
+    let dir = Dir::with_model();
+    // 96 tokens divide into the profile's micro-batches of 32, not into the file's of 64.
+    let profile = "profile quick { DIM = 4; train.micro_batch_tokens = 32; }\n    }\n}\n";
+    let text = format!("{}{profile}", SMALL.strip_suffix("    }\n}\n").unwrap());
+    std::fs::write(dir.path("sizes.rs"), text).unwrap();
+    let args = ["--json", "run", "sizes.rs", "--set", "train.batch_tokens=96", "--out", "one"];
+    let output = succeeds(dir.pg(&args));
+    let report = json(&output);
+    assert_eq!((&report["params"], &report["trained_params"]), (&16384.into(), &8192.into()));
+    assert_eq!((&report["profile"], &report["sample"]), (&"quick".into(), &true.into()));
+    assert_eq!(report["ttt"], Value::Null);
+    // Export picks the same profile.
+    let output = succeeds(dir.pg(&["--json", "export", "sizes.rs", "--safetensors", "w.safetensors"]));
+    assert_eq!(json(&output)["params"], 8192);
+    let output = dir.pg(&["run", "sizes.rs", "--profile", "full", "--init", "w.safetensors"]);
+    assert!(stderr(&output).contains("profile `full`"), "{}", stderr(&output));
+}
+
+#[test]
+fn arguments_without_effect_are_errors() {
+    let dir = Dir::with_model();
+    succeeds(dir.pg(&["-q", "run", "small.rs", "--out", "one"]));
+    for (args, word) in [
+        (&["export", "one", "--safetensors", "w", "--set", "DIM=4"][..], "--model"),
+        (&["export", "one/artifact.pg", "--safetensors", "w", "--profile", "full"], "--model"),
+        (&["export", "one", "--safetensors", "w", "--seed", "3"], "--seed"),
+        (&["eval", "one/artifact.pg", "--stride", "64"], "--stride"),
+    ] {
+        let output = dir.pg(args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(stderr(&output).contains(word), "{args:?}: {}", stderr(&output));
+    }
+    assert!(!dir.path("w").exists());
+}
+
+#[test]
+fn over_the_cap_is_said_at_the_place() {
+    let dir = Dir::with_model();
+    let text = SMALL.replace("        eval {", "        export { cap_bytes = 1000; }\n\n        eval {");
+    std::fs::write(dir.path("big.rs"), text).unwrap();
+    let error = &json(&dir.pg(&["--json", "check", "big.rs"]))["models"][0]["errors"][0];
+    assert!(error["line"].is_u64() && error["message"].as_str().unwrap().contains("cap"), "{error}");
+    let output = dir.pg(&["run", "big.rs"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("big.rs:"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_new_model_checks() {
     let dir = Dir::with_model();
@@ -222,6 +298,7 @@ fn programs_and_ops_are_printed() {
     }
     let ops = json(&succeeds(dir.pg(&["--json", "ops"])));
     assert_eq!(ops["ops"].as_array().map(Vec::len), Some(pg_ir::ops::all().len()));
+    assert_eq!(ops["functions"].as_array().map(Vec::len), Some(pg_ir::dsl::reference().len()));
 }
 
 #[test]

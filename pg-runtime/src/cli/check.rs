@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 use pg_ir::dsl::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::model::Model;
-use pg_runtime::session::{Key, Session};
+use pg_runtime::session::{Key, Session, SessionError};
 use serde::Serialize;
 
 use super::Outcome;
@@ -42,6 +42,15 @@ impl Finding {
     fn whole(message: String) -> Finding {
         let rendered = format!("error: {message}");
         Finding { message, file: None, line: None, col: None, help: None, rendered }
+    }
+
+    /// Says of a finding which profile it is of.
+    fn under(mut self, profile: &str) -> Finding {
+        let message = format!("profile `{profile}`: {}", self.message);
+        // The message stands in the first line of what is rendered, after the severity.
+        self.rendered = self.rendered.replacen(&self.message, &message, 1);
+        self.message = message;
+        self
     }
 
     fn at(all: &Diagnostics, d: &Diagnostic) -> Finding {
@@ -131,26 +140,30 @@ impl Checked {
     /// Sizes, proofs and profiles of a model that elaborated.
     fn examine(&mut self, source: &Source, model: Model, options: &Options) {
         self.warnings = Finding::list(&model.notes, Severity::Warning);
+        let size = model.check_size();
+        self.warnings.extend(Finding::list(&size, Severity::Warning));
+        self.errors = Finding::list(&size, Severity::Error);
         match Facts::of(&model) {
             Ok(facts) => self.take(&facts),
             Err(message) => {
                 self.params = Some(model.param_count());
-                self.errors.push(Finding::whole(message));
+                // A size that cannot be predicted has been found above, at its place.
+                if self.errors.is_empty() {
+                    self.errors.push(Finding::whole(message));
+                }
             }
         }
         let mut also: Vec<String> = model.profiles.clone();
         also.retain(|p| options.profile.as_ref() != Some(p));
-        self.errors.extend(prove(model).err().map(Finding::whole));
+        self.errors.extend(prove(model).err().unwrap_or_default());
         for profile in also {
             let options = Options { profile: Some(profile.clone()), ..options.clone() };
             let refused = match elaborate(source, &options) {
-                Ok(model) => prove(model).map_err(|e| vec![Finding::whole(e)]),
+                Ok(model) => prove(model),
                 Err(errors) => Err(Finding::list(&errors, Severity::Error)),
             };
-            for mut finding in refused.err().unwrap_or_default() {
-                finding.message = format!("profile `{profile}`: {}", finding.message);
-                self.errors.push(finding);
-            }
+            let refused = refused.err().unwrap_or_default();
+            self.errors.extend(refused.into_iter().map(|finding| finding.under(&profile)));
         }
     }
 
@@ -161,32 +174,28 @@ impl Checked {
         self.code_bytes = Some(facts.code_bytes);
         self.cap_bytes = Some(facts.cap_bytes);
         self.flops_per_token = Some(facts.flops_per_token);
-        let size = || {
-            let (total, cap) = (grouped(facts.total_bytes()), grouped(facts.cap_bytes));
-            format!("{}: artifact and code are predicted at {total} bytes; the cap is {cap}", facts.model)
-        };
-        if facts.is_over_cap() {
-            self.errors.push(Finding::whole(size()));
-        } else if facts.is_near_cap() {
-            let mut warning = Finding::whole(format!("{}: less than 5 % apart", size()));
-            warning.rendered = format!("warning: {}", warning.message);
-            self.warnings.push(warning);
-        }
     }
 }
 
-/// Builds the training and scoring programs, each with its proofs: the graph is well formed, quantised parameters are
-/// read through their quantiser, no score depends on a later token.
-fn prove(model: Model) -> Result<(), String> {
-    let (seq, phases) = (model.train.seq_len, model.phases.len());
+/// Builds every program, each with its proofs: the graph is well formed, quantised parameters are read through their
+/// quantiser, no score depends on a later token.
+fn prove(model: Model) -> Result<(), Vec<Finding>> {
+    // Two sequences: with one, a program that mixes them up would look right.
+    let (seq, phases, batch) = (model.train.seq_len, model.phases.len(), 2);
     let session = Session::new(Arc::new(model), Default::default());
-    for phase in 0..phases {
+    let grads = (0..phases).flat_map(|phase| {
         let qat = session.model.is_quantised(phase);
-        let key = Key::Grad { phase, batch: 1, seq, qat, accumulate: false };
-        session.program(key).map_err(|e| e.to_string())?;
+        [false, true].map(|accumulate| Key::Grad { phase, batch, seq, qat, accumulate })
+    });
+    let adapt = session.model.eval.ttt.is_some().then_some(Key::Adapt);
+    let others = [Key::Update, Key::Score { batch, seq, qat: false }];
+    for key in grads.chain(others).chain(adapt) {
+        session.program(key).map_err(|error| match error {
+            SessionError::Model(errors) => Finding::list(&errors, Severity::Error),
+            error => vec![Finding::whole(error.to_string())],
+        })?;
     }
-    let score = Key::Score { batch: 1, seq, qat: false };
-    session.program(score).map(drop).map_err(|e| e.to_string())
+    Ok(())
 }
 
 impl Report {

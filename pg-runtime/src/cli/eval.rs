@@ -7,12 +7,13 @@ use anyhow::bail;
 use clap::Args;
 use pg_ir::slot::Space;
 use pg_runtime::export;
-use pg_runtime::report::Scores;
+use pg_runtime::report::{Scores, TttReport};
 use pg_runtime::run::{Corpus, Judge, RunOptions};
 use pg_runtime::session::Session;
+use pg_runtime::state::State;
 use serde::Serialize;
 
-use super::format::{bpb, grouped, table};
+use super::format::{adapted, bpb, grouped, table};
 use super::progress::Progress;
 use super::ui::Ui;
 
@@ -49,16 +50,25 @@ struct Report {
     hash: String,
     targets: usize,
     bpb: Scores,
+    /// `null` without `--ttt`.
+    ttt: Option<TttReport>,
 }
 
 /// Scores an artifact and reports.
 pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     let loaded = export::read(&args.artifact)?;
+    let tokenizer = loaded.tokenizer().map(str::to_string);
     let mut model = loaded.model;
     if let Some(targets) = args.targets {
         model.eval.max_targets = Some(targets);
     }
     if let Some(stride) = args.stride {
+        if stride > model.eval.seq_len {
+            bail!(
+                "--stride {stride} is larger than the window of {} tokens: some targets would not be scored",
+                model.eval.seq_len
+            );
+        }
         model.eval.stride = stride;
     }
     if args.ttt && model.eval.ttt.is_none() {
@@ -66,19 +76,19 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     let text = RunOptions { val: args.data, tokenizer: args.tokenizer, ..RunOptions::default() };
     let corpus = Corpus::open(&text, &model)?;
+    corpus.doubts.iter().for_each(|doubt| ui.warning(doubt));
+    if tokenizer.is_some_and(|hash| hash != corpus.tokenizer.hash()) {
+        ui.warning(
+            "the artifact was made with another tokenizer than the one in use: its tokens mean other text",
+        );
+    }
     let mut session = Session::new(Arc::new(model), Default::default());
     let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
 
     let mut progress = Progress::new(ui);
-    let mut judge = Judge::new(&corpus, &session);
-    let mut bpb = Scores::default();
-    let mut observer = |event| progress.event(event);
-    bpb.quantized = Some(judge.plain(&mut session, &mut state, "score the artifact", &mut observer)?);
-    bpb.sliding = Some(judge.sliding(&mut session, &mut state, &mut observer)?);
-    if args.ttt {
-        bpb.ttt = judge.ttt(&mut session, &mut state, &mut observer)?;
-    }
+    let scored = score(&corpus, &mut session, &mut state, args.ttt, &mut progress);
     progress.finish();
+    let (bpb, ttt) = scored?;
     let report = Report {
         model: session.model.name.clone(),
         params: session.model.param_count(),
@@ -87,9 +97,27 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
         hash: loaded.artifact.hash,
         targets: corpus.val.len().saturating_sub(1),
         bpb,
+        ttt,
     };
     ui.report(&report, || report.text())?;
     Ok(())
+}
+
+fn score(
+    corpus: &Corpus,
+    session: &mut Session,
+    state: &mut State,
+    with_ttt: bool,
+    progress: &mut Progress<'_>,
+) -> anyhow::Result<(Scores, Option<TttReport>)> {
+    let mut judge = Judge::new(corpus, session);
+    let mut bpb = Scores::default();
+    let mut observer = |event| progress.event(event);
+    bpb.quantized = Some(judge.plain(session, state, "score the artifact", &mut observer)?);
+    bpb.sliding = Some(judge.sliding(session, state, &mut observer)?);
+    let adapted = if with_ttt { judge.ttt(session, state, &mut observer)? } else { None };
+    bpb.ttt = adapted.map(|(score, _)| score);
+    Ok((bpb, adapted.map(|(_, facts)| facts)))
 }
 
 impl Report {
@@ -100,7 +128,8 @@ impl Report {
             ("test-time", self.bpb.ttt, "sliding, and training on each chunk after it has been scored"),
         ];
         let rows = rows.into_iter().filter(|(_, v, _)| v.is_some());
-        let rows = rows.map(|(n, v, why)| vec![n.into(), bpb(v), why.into()]).collect();
+        let mut rows: Vec<Vec<String>> = rows.map(|(n, v, why)| vec![n.into(), bpb(v), why.into()]).collect();
+        rows.extend(self.ttt.as_ref().map(adapted));
         format!(
             "{}: {} parameters, {} bytes, {} targets scored\n{}",
             self.model,

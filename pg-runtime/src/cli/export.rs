@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use pg_ir::dsl::{Options, Source};
 use pg_ir::model::Model;
 use pg_runtime::export::{self, Provenance};
 use pg_runtime::init::initialise_all;
+use pg_runtime::run::default_profile;
 use pg_runtime::weights::{self, Weights};
 use serde::Serialize;
 
@@ -69,7 +70,7 @@ impl Origin {
 
 /// Writes what was asked for.
 pub(crate) fn export(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
-    let options = args.variation.options();
+    let options = options_of(&args, ui)?;
     let (model, weights) = weights_of(&args, &options, ui)?;
     let mut report = Report {
         model: model.name.clone(),
@@ -96,6 +97,34 @@ pub(crate) fn export(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The model file in question, if any, elaborates under these: the profile is chosen as `pg run` does.
+fn options_of(args: &ExportArgs, ui: &Ui) -> anyhow::Result<Options> {
+    let origin = Origin::of(&args.from);
+    if args.seed.is_some() && !matches!(origin, Origin::Model(_)) {
+        bail!("--seed is of initial weights: these come from {}", args.from.display());
+    }
+    let file = match (&args.model, &origin) {
+        (Some(file), _) | (None, Origin::Model(file)) => file,
+        (None, Origin::Safetensors(_)) => return Ok(args.variation.options()),
+        (None, Origin::Run(_) | Origin::Artifact(_)) => {
+            if args.variation.profile.is_some() || !args.variation.overrides.is_empty() {
+                bail!("--set and --profile vary a model file: give it with --model FILE");
+            }
+            return Ok(Options::default());
+        }
+    };
+    let mut options = args.variation.options();
+    if options.profile.is_none() {
+        options.profile = default_profile(&Source::load(file)?, &options.overrides)?;
+        if let Some(name) = &options.profile {
+            ui.note(format_args!(
+                "profile `{name}`, as `pg run` would; `--profile full` is the file as it stands"
+            ));
+        }
+    }
+    Ok(options)
+}
+
 fn weights_of(args: &ExportArgs, options: &Options, ui: &Ui) -> anyhow::Result<(Model, Weights)> {
     let named = args.model.as_ref().map(|file| load(file, options, ui)).transpose()?;
     let (model, weights) = match Origin::of(&args.from) {
@@ -106,7 +135,10 @@ fn weights_of(args: &ExportArgs, options: &Options, ui: &Ui) -> anyhow::Result<(
         }
         Origin::Safetensors(file) => {
             let model = named.context("--model FILE must say which model these weights are of")?;
-            let weights = weights::load(&file, &model.params)?;
+            let profile =
+                options.profile.as_deref().map_or("no profile".into(), |p| format!("profile `{p}`"));
+            let weights = weights::load(&file, &model.params)
+                .map_err(|e| anyhow!("{e}\nthe model is under {profile}; `--profile` chooses another"))?;
             (model, weights)
         }
         Origin::Artifact(file) => {

@@ -35,19 +35,4 @@ impl Facts {
             flops_per_token: model.flops_per_token().map_err(|e| e.to_string())?,
         })
     }
-
-    /// What the cap holds.
-    pub(crate) fn total_bytes(&self) -> u64 {
-        self.artifact_estimate_bytes + self.code_bytes
-    }
-
-    /// Whether the prediction is over the cap.
-    pub(crate) fn is_over_cap(&self) -> bool {
-        self.total_bytes() > self.cap_bytes
-    }
-
-    /// Whether the prediction is within 5 % of the cap, which its own error makes doubtful.
-    pub(crate) fn is_near_cap(&self) -> bool {
-        !self.is_over_cap() && self.total_bytes() as f64 > 0.95 * self.cap_bytes as f64
-    }
 }

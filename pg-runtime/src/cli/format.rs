@@ -1,6 +1,7 @@
 //! Numbers and tables for people.
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+use pg_runtime::report::TttReport;
 
 /// `29,355,620`.
 pub(crate) fn grouped(n: u64) -> String {
@@ -40,6 +41,17 @@ pub(crate) fn duration(seconds: f64) -> String {
 /// A score in bits per byte, or a dash.
 pub(crate) fn bpb(score: Option<f64>) -> String {
     score.map_or("–".into(), |s| format!("{s:.4}"))
+}
+
+/// What test-time training did, as a row of a table of scores.
+pub(crate) fn adapted(ttt: &TttReport) -> Vec<String> {
+    let of = format!(
+        "{} chunks scored, {} of them then trained on, {} updates",
+        grouped(ttt.chunks_scored as u64),
+        grouped(ttt.chunks_trained as u64),
+        grouped(ttt.updates as u64)
+    );
+    vec![String::new(), String::new(), of]
 }
 
 /// A line beneath the headings and no others: numbers stand out by standing in columns.

@@ -60,7 +60,7 @@ enum Command {
     Export(export::ExportArgs),
     /// Print the compiled programs of a model.
     Ir(ir::IrArgs),
-    /// Print the op reference.
+    /// Print the reference of ops and of the functions that a model file can call.
     Ops,
     /// Start a model file that derives from another.
     New(new::NewArgs),

@@ -6,7 +6,7 @@ use pg_runtime::data::{self, sample};
 use pg_runtime::report::RunReport;
 use pg_runtime::run::RunOptions;
 
-use super::format::{bpb, duration, grouped, megabytes, table};
+use super::format::{adapted, bpb, duration, grouped, megabytes, table};
 
 /// The end of `pg run`.
 pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
@@ -37,7 +37,7 @@ pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
         megabytes(report.peak_rss_bytes)
     );
     out += &scores(report);
-    if options.data.is_none() && options.val.is_none() {
+    if report.sample {
         let _ = writeln!(out, "\n\nThe same text under simpler models:\n");
         out += &reference_points();
     }
@@ -64,6 +64,7 @@ fn scores(report: &RunReport) -> String {
     ];
     let mut rows: Vec<Vec<String>> = rows.map(|(n, v, why)| vec![n.into(), bpb(v), why.into()]).into();
     let gap = "quantised − averaged: what quantisation costs";
+    rows.extend(report.ttt.as_ref().map(adapted));
     rows.insert(4, vec!["gap".into(), format!("{:+.4}", report.quant_gap_bpb), gap.into()]);
     table(&["score", "bits per byte", "of"], &[1], rows)
 }
@@ -102,15 +103,20 @@ fn sizes(report: &RunReport) -> String {
 /// Three commands for what a reader may want next.
 fn next_commands(report: &RunReport, options: &RunOptions) -> [(String, &'static str); 3] {
     let pg = invocation();
-    let (file, run) = (options.model.display(), report.run_dir.display());
+    let file = options.model.display();
+    // Only of this model is that one "the same, but".
     let sibling = options.model.with_file_name("pr910.rs");
-    let second = if sibling.is_file() && sibling != options.model {
+    let second = if report.model == "int4mlp_12l" && sibling.is_file() {
         (
             format!("{pg} run {}", sibling.display()),
             "the same model, exported on another grid than it was trained on: watch the gap",
         )
     } else {
-        (format!("{pg} compare {run} {file}"), "the run beside the full-size model")
+        let artifact = report.artifact.path.display();
+        match report.bpb.ttt {
+            Some(_) => (format!("{pg} eval {artifact} --ttt"), "the artifact's scores, from the file alone"),
+            None => (format!("{pg} eval {artifact}"), "the artifact's scores, from the file alone"),
+        }
     };
     [
         (format!("{pg} ir {file}"), "what the model compiles to"),

@@ -2,26 +2,32 @@
 //!
 //! The order is in the types: training takes a [`Scored`] chunk, and only scoring makes one.
 //!
-//! ```compile_fail
-//! use pg_runtime::eval::Scored;
-//! // A chunk that nobody has scored cannot be passed off as one: the field is private.
-//! let chunk = Scored(0..1024);
 //! ```
+//! use pg_runtime::eval::Scored;
+//! fn train_on(_: Scored<std::ops::Range<usize>>) {}
+//! ```
+//!
+//! A chunk that nobody has scored cannot be passed off as one: the field is private.
+//!
+//! ```compile_fail,E0423
+//! use pg_runtime::eval::Scored;
+//! fn train_on(_: Scored<std::ops::Range<usize>>) {}
+//! train_on(Scored(0..1024));
+//! ```
+
+mod scored;
 
 use std::f64::consts::PI;
 use std::ops::Range;
 
 use pg_ir::model::Ttt;
 
+use self::scored::Pass;
+pub use self::scored::Scored;
 use super::EvalError;
-use super::sliding::window_nll;
-use super::windows::{Window, Windows};
+use super::windows::Windows;
 use crate::session::{Key, Session};
 use crate::state::State;
-
-/// Proof that something has been scored, and so may be trained on.
-#[derive(Debug)]
-pub struct Scored<T>(T);
 
 /// Targets of one chunk, counted from the start of the text.
 type Chunk = Range<usize>;
@@ -29,11 +35,13 @@ type Chunk = Range<usize>;
 /// What an evaluation with test-time training did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TttOutcome {
-    /// NLL in nats of every target; with re-scored tails, of every scored target in order.
+    /// NLL in nats of every target, the last where it was scored again.
     pub nll: Vec<f32>,
+    /// Target and NLL of every earlier score of a target that was scored again: with re-scored tails only.
+    pub rescored: Vec<(usize, f32)>,
     /// Chunks scored.
     pub chunks_scored: usize,
-    /// Chunks trained on: all but the last.
+    /// Chunks trained on: all but the last that hold a whole sequence.
     pub chunks_trained: usize,
     /// SGD steps.
     pub updates: usize,
@@ -53,20 +61,18 @@ pub fn score_and_adapt(
     let total = tokens.len().checked_sub(1).filter(|&n| n > 0).ok_or(EvalError::TooShort(tokens.len()))?;
     let chunks: Vec<Chunk> =
         (0..total).step_by(ttt.chunk).map(|start| start..(start + ttt.chunk).min(total)).collect();
-    let all = windows.cover(total);
+    let mut pass = Pass::new(windows, total);
     let mut adapter = Adapter { session, state, tokens, windows, ttt, qat };
     let mut outcome = TttOutcome { nll: vec![f32::NAN; total], ..TttOutcome::default() };
-    let mut done = 0;
     for (index, chunk) in chunks.iter().enumerate() {
-        let own: Vec<Window> = all.iter().copied().filter(|w| chunk.contains(&w.first_target())).collect();
-        let scored = adapter.score(chunk.clone(), &own, &mut outcome.nll, &mut |n| progress(done + n))?;
-        done += own.len() as u64;
+        let scored = adapter.score(&mut pass, chunk.clone(), &mut outcome, progress)?;
         outcome.chunks_scored += 1;
         // The last chunk has nothing after it to adapt for.
         if index + 1 < chunks.len() {
             let turn = PI * index as f64 / (chunks.len() - 1).max(1) as f64;
-            outcome.updates += adapter.train(scored, ttt.lr * 0.5 * (1.0 + turn.cos()))?;
-            outcome.chunks_trained += 1;
+            let updates = adapter.train(scored, ttt.lr * 0.5 * (1.0 + turn.cos()))?;
+            outcome.updates += updates;
+            outcome.chunks_trained += usize::from(updates > 0);
         }
     }
     Ok(outcome)
@@ -84,19 +90,25 @@ struct Adapter<'a> {
 impl Adapter<'_> {
     fn score(
         &mut self,
+        pass: &mut Pass,
         chunk: Chunk,
-        windows: &[Window],
-        nll: &mut [f32],
+        outcome: &mut TttOutcome,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Scored<Chunk>, EvalError> {
-        let shape = (self.windows.seq, self.qat);
-        let mut sink = |target: usize, value: f32| nll[target] = value;
-        window_nll(self.session, self.state, self.tokens, windows, shape, &mut sink, progress)?;
-        Ok(Scored(chunk))
+        let TttOutcome { nll, rescored, .. } = outcome;
+        let mut sink = |target: usize, value: f32| {
+            let before = std::mem::replace(&mut nll[target], value);
+            // No score is NaN: that is an error of its own.
+            if !before.is_nan() {
+                rescored.push((target, before));
+            }
+        };
+        pass.score(self.session, self.state, self.tokens, self.qat, chunk, &mut sink, progress)
     }
 
     /// Trains on the chunk's whole sequences, in order, `batch_seqs` at a time; the number of SGD steps.
-    fn train(&mut self, Scored(chunk): Scored<Chunk>, lr: f64) -> Result<usize, EvalError> {
+    fn train(&mut self, scored: Scored<Chunk>, lr: f64) -> Result<usize, EvalError> {
+        let chunk = scored.into_inner();
         let seq = self.windows.seq;
         let sequences: Vec<usize> = (0..chunk.len() / seq).map(|i| chunk.start + i * seq).collect();
         let mut updates = 0;

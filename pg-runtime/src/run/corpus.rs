@@ -17,6 +17,8 @@ pub struct Corpus {
     pub tokenizer: Tokenizer,
     /// Whether this is the embedded sample, whose reference points are known.
     pub is_sample: bool,
+    /// What may be wrong about the choice, in words.
+    pub doubts: Vec<String>,
 }
 
 impl Corpus {
@@ -46,6 +48,26 @@ impl Corpus {
         };
         let targets = model.eval.max_targets.map_or(whole, |max| whole.min(max));
         let is_sample = options.data.is_none() && options.val.is_none() && options.tokenizer.is_none();
-        Ok(Corpus { train: Arc::new(train), val: val.head(targets)?, tokenizer, is_sample })
+        let doubts = doubts(options);
+        Ok(Corpus { train: Arc::new(train), val: val.head(targets)?, tokenizer, is_sample, doubts })
     }
+}
+
+fn doubts(options: &RunOptions) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if options.data.is_some() && options.val.is_none() {
+        let text =
+            "--data without --val: the scores are of the training text, not of text that is new to the model";
+        doubts.push(text.to_string());
+    }
+    let foreign_text = options.data.is_some() || options.val.is_some();
+    let doubt = match (foreign_text, options.tokenizer.is_some()) {
+        (true, false) => {
+            "the shards are counted in bytes by the built-in tokenizer: give theirs with --tokenizer"
+        }
+        (false, true) => "--tokenizer without shards: the built-in text was not made with that tokenizer",
+        _ => return doubts,
+    };
+    doubts.push(format!("{doubt}, unless it is the same; else the bits per byte mean nothing"));
+    doubts
 }

@@ -8,13 +8,24 @@ use super::RunError;
 use crate::artifact::write_atomically;
 use crate::report::RunReport;
 
-/// A run's folder. Files appear under their names only when they are whole.
+/// A run's folder. What an earlier run left in it stays as it was until this one has succeeded: files are
+/// written and read back in a folder inside it, and take their names together at the end.
 pub(super) struct RunFolder {
     pub(super) path: PathBuf,
 }
 
+/// What a run leaves. The report comes last: where it is of this run, so is everything else.
+const FILES: [&str; 4] = [METRICS, WEIGHTS, ARTIFACT, REPORT];
+pub(super) const METRICS: &str = "metrics.jsonl";
+pub(super) const WEIGHTS: &str = "weights.safetensors";
+pub(super) const ARTIFACT: &str = "artifact.pg";
+const REPORT: &str = "report.json";
+
+/// Where the files of a run are until it has succeeded. After a failure they remain here, to be looked at.
+const UNFINISHED: &str = ".unfinished";
+
 impl RunFolder {
-    /// The folder that the user names, or the first free `runs/MODEL-N`.
+    /// The folder that the user names, or the first free `runs/MODEL-N`. Fails where nothing can be written.
     pub(super) fn create(named: Option<&Path>, model: &str) -> Result<RunFolder, RunError> {
         let path = match named {
             Some(path) => path.to_owned(),
@@ -23,37 +34,56 @@ impl RunFolder {
                 (1..).map(numbered).find(|p| !p.exists()).expect("some number is free")
             }
         };
-        std::fs::create_dir_all(&path).map_err(located(&path))?;
+        let unfinished = path.join(UNFINISHED);
+        match std::fs::remove_dir_all(&unfinished) {
+            Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(located(&unfinished)(e));
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(&unfinished).map_err(located(&unfinished))?;
+        // A folder in the place of a file would be found only after all the work.
+        if let Some(taken) = FILES.map(|name| path.join(name)).into_iter().find(|p| p.is_dir()) {
+            return Err(located(&taken)(io::ErrorKind::IsADirectory.into()));
+        }
         Ok(RunFolder { path })
     }
 
-    /// A file of the folder.
+    /// Where a file is to be after the run.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// Where metrics go while the run is on: `metrics.jsonl` of an earlier run stays until this one is done.
+    /// Where a file is until then.
+    pub(super) fn unfinished(&self, name: &str) -> PathBuf {
+        self.path.join(UNFINISHED).join(name)
+    }
+
+    /// Begins the metrics.
     pub(super) fn metrics(&self) -> Result<BufWriter<File>, RunError> {
-        let path = self.file(UNFINISHED_METRICS);
+        let path = self.unfinished(METRICS);
         Ok(BufWriter::new(File::create(&path).map_err(located(&path))?))
     }
 
-    /// Gives finished metrics their name.
-    pub(super) fn keep_metrics(&self, metrics: BufWriter<File>) -> Result<(), RunError> {
-        let path = self.file("metrics.jsonl");
+    /// Ends the metrics.
+    pub(super) fn finish_metrics(&self, metrics: BufWriter<File>) -> Result<(), RunError> {
         let done = metrics.into_inner().map_err(|e| e.into_error()).and_then(|file| file.sync_all());
-        done.and_then(|()| std::fs::rename(self.file(UNFINISHED_METRICS), &path)).map_err(located(&path))
+        done.map_err(located(&self.unfinished(METRICS)))
     }
 
-    /// Writes `report.json`.
-    pub(super) fn write_report(&self, report: &RunReport) -> Result<(), RunError> {
-        let path = self.file("report.json");
+    /// Writes the report and gives every file its name.
+    pub(super) fn finish(&self, report: &RunReport) -> Result<(), RunError> {
+        let path = self.unfinished(REPORT);
         let text = serde_json::to_vec_pretty(report).map_err(io::Error::from).map_err(located(&path))?;
-        write_atomically(&path, &text).map_err(located(&path))
+        write_atomically(&path, &text).map_err(located(&path))?;
+        for name in FILES {
+            let path = self.file(name);
+            std::fs::rename(self.unfinished(name), &path).map_err(located(&path))?;
+        }
+        let unfinished = self.path.join(UNFINISHED);
+        std::fs::remove_dir(&unfinished).map_err(located(&unfinished))
     }
 }
-
-const UNFINISHED_METRICS: &str = "metrics.jsonl.part";
 
 fn located(path: &Path) -> impl FnOnce(io::Error) -> RunError + '_ {
     |error| RunError::Io { path: path.to_owned(), error }

@@ -16,8 +16,8 @@ use crate::train::{TrainPlan, spaces, train};
 
 const TIMED_STEPS: u64 = 3;
 
-/// Says what the full-size model weighs and costs, and times three of its steps on one sequence each.
-pub(super) fn time_steps(model: Model, corpus: &Corpus, observer: &mut Observer<'_>) -> Result<(), RunError> {
+/// Says what the full-size model weighs and costs.
+pub(super) fn announce(model: &Model, observer: &mut Observer<'_>) -> Result<(), RunError> {
     let size = model.predict_size(Moment::Trained)?;
     let flops = model.flops_per_token().map_err(RunError::Model)?;
     observer(Event::Note(format!(
@@ -30,6 +30,12 @@ pub(super) fn time_steps(model: Model, corpus: &Corpus, observer: &mut Observer<
         flops / 1e6,
         model.train.batch_tokens
     )));
+    Ok(())
+}
+
+/// Times three steps of the full-size model, on one sequence each.
+pub(super) fn time_steps(model: Model, corpus: &Corpus, observer: &mut Observer<'_>) -> Result<(), RunError> {
+    let flops = model.flops_per_token().map_err(RunError::Model)?;
     let full_tokens = model.train.batch_tokens;
     let mut settings = model.train.clone();
     settings.batch_tokens = settings.seq_len;

@@ -2,8 +2,8 @@
 
 use super::Corpus;
 use crate::data::Score;
-use crate::eval::{EvalError, Windows, score_and_adapt, window_nll};
-use crate::report::{Event, Observer};
+use crate::eval::{EvalError, TttOutcome, Windows, score_and_adapt, window_nll};
+use crate::report::{Event, Observer, TttReport};
 use crate::session::Session;
 use crate::state::State;
 
@@ -43,13 +43,14 @@ impl<'a> Judge<'a> {
         self.windows(session, state, windows, &stage, observer)
     }
 
-    /// Bits per byte with score-first test-time training, if the model has it. The weights are changed.
+    /// Bits per byte with score-first test-time training, if the model has it, and what it did. The weights are
+    /// changed.
     pub fn ttt(
         &mut self,
         session: &mut Session,
         state: &mut State,
         observer: &mut Observer<'_>,
-    ) -> Result<Option<f64>, EvalError> {
+    ) -> Result<Option<(f64, TttReport)>, EvalError> {
         let Some(ttt) = session.model.eval.ttt.clone() else { return Ok(None) };
         let windows = self.sliding_windows(session);
         let total = windows.cover(self.targets()?).len() as u64;
@@ -59,6 +60,7 @@ impl<'a> Judge<'a> {
         let outcome = score_and_adapt(session, state, val, windows, &ttt, false, &mut progress)?;
         let mut score = Score::default();
         self.add(&mut score, 0, &outcome.nll);
+        outcome.rescored.iter().for_each(|&(target, nll)| self.add(&mut score, target, &[nll]));
         observer(Event::End(format!(
             "{:.4} bits per byte; {} chunks scored, {} trained on, {} updates",
             score.bits_per_byte(),
@@ -66,7 +68,8 @@ impl<'a> Judge<'a> {
             outcome.chunks_trained,
             outcome.updates
         )));
-        Ok(Some(score.bits_per_byte()))
+        let TttOutcome { chunks_scored, chunks_trained, updates, .. } = outcome;
+        Ok(Some((score.bits_per_byte(), TttReport { chunks_scored, chunks_trained, updates })))
     }
 
     fn targets(&self) -> Result<usize, EvalError> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pg_ir::budget::BudgetError;
-use pg_ir::dsl::{Diagnostics, Options, Source, elaborate};
+use pg_ir::dsl::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::footprint::Moment;
 use pg_ir::model::Model;
 use pg_ir::slot::Space;
@@ -75,19 +75,6 @@ pub enum RunError {
     /// The model file does not check.
     #[error("{0}")]
     Model(Diagnostics),
-    /// The prediction says that the artifact cannot fit.
-    #[error(
-        "the artifact is predicted at {estimate} bytes and its code at {code}: over the cap of {cap} bytes before \
-         any training. Use fewer parameters or smaller clips, or raise `cap_bytes` in the `export` block"
-    )]
-    OverCap {
-        /// Predicted bytes of the artifact.
-        estimate: u64,
-        /// Bytes of model and library text.
-        code: u64,
-        /// The cap.
-        cap: u64,
-    },
     /// The size cannot be predicted.
     #[error(transparent)]
     Budget(#[from] BudgetError),
@@ -106,7 +93,17 @@ pub enum RunError {
     /// Export.
     #[error(transparent)]
     Export(#[from] ExportError),
-    /// `--init` or the saved weights.
+    /// `--init`.
+    #[error(
+        "{error}\nthe run uses {profile}; `--profile` chooses another, `--profile full` the file as it stands"
+    )]
+    Init {
+        /// The profile in use, in words.
+        profile: String,
+        /// What is wrong with the file.
+        error: WeightsError,
+    },
+    /// The saved weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// A file or folder of the run.
@@ -127,30 +124,112 @@ pub fn load_model(source: &Source, options: &Options) -> Result<Model, RunError>
 /// The profile that a machine without a GPU uses where the user names none.
 const CPU_PROFILE: &str = "quick";
 
-/// Does the main job.
-pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunReport, RunError> {
-    let started = options.started.unwrap_or_else(Instant::now);
+/// The profile that this machine uses for a model where the user names none; `None` takes the file as it
+/// stands.
+pub fn default_profile(
+    source: &Source,
+    overrides: &[(String, String)],
+) -> Result<Option<String>, Diagnostics> {
+    Ok(WithoutProfile::of(source, overrides)?.default_profile())
+}
+
+/// A model file as it stands, under overrides.
+struct WithoutProfile {
+    /// Overrides may be meant for a profile alone, as a width that the full model's heads do not divide.
+    model: Result<Model, Diagnostics>,
+    /// Parameters, without the overrides if it must be.
+    params: usize,
+    profiles: Vec<String>,
+}
+
+impl WithoutProfile {
+    fn of(source: &Source, overrides: &[(String, String)]) -> Result<WithoutProfile, Diagnostics> {
+        let model = elaborate(source, &Options { overrides: overrides.to_vec(), profile: None });
+        let (params, profiles) = match &model {
+            Ok(model) => (model.param_count(), model.profiles.clone()),
+            Err(errors) => match elaborate(source, &Options::default()) {
+                Ok(model) => (model.param_count(), model.profiles),
+                Err(_) => return Err(errors.clone()),
+            },
+        };
+        Ok(WithoutProfile { model, params, profiles })
+    }
+
+    fn default_profile(&self) -> Option<String> {
+        self.profiles.iter().find(|p| *p == CPU_PROFILE).cloned()
+    }
+}
+
+/// What a model file gives under a run's options.
+struct Prepared {
+    source: Source,
+    /// The model without a profile; `None` where it does not check under the overrides.
+    full: Option<Model>,
+    /// Parameters of the model without a profile, without the overrides if it must be.
+    params: usize,
+    profile: Option<String>,
+    /// How `model` was elaborated.
+    chosen: Options,
+    model: Model,
+}
+
+fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Prepared, RunError> {
     let source = Source::load(&options.model).map_err(RunError::Model)?;
-    let full_options = Options { overrides: options.overrides.clone(), profile: None };
-    let full = load_model(&source, &full_options)?;
-    check_size(&full, observer)?;
-    let fallback = full.profiles.iter().find(|p| *p == CPU_PROFILE).cloned();
-    let profile = options.profile.clone().or(fallback);
-    let mut chosen = Options { profile: profile.clone(), ..full_options };
+    let without = WithoutProfile::of(&source, &options.overrides).map_err(RunError::Model)?;
+    let profile = options.profile.clone().or_else(|| without.default_profile());
+    let WithoutProfile { model: full, params, .. } = without;
+    let mut chosen = Options { overrides: options.overrides.clone(), profile: profile.clone() };
     let as_written = load_model(&source, &chosen)?;
     chosen.overrides.extend(settings(options, &as_written));
     let model = load_model(&source, &chosen)?;
+    if let Err(errors) = &full {
+        let reason = errors.list.first().map_or(String::new(), |d| format!(": {}", d.message));
+        observer(Event::Note(format!(
+            "without the profile, the model does not check under these settings{reason}; its size and speed \
+             are left out"
+        )));
+    }
+    for finding in model.notes.list.iter().filter(|d| d.severity != Severity::Error) {
+        observer(event_of(&model.notes, finding));
+    }
+    let full = full.ok();
+    if let Some(full) = &full {
+        check_size(full, observer)?;
+    }
+    // What is trained is also written: nobody should wait for an artifact that cannot be.
+    if full.as_ref().is_none_or(|full| full.param_count() != model.param_count()) {
+        check_size(&model, observer)?;
+    }
+    Ok(Prepared { source, full, params, profile, chosen, model })
+}
+
+fn event_of(all: &Diagnostics, finding: &Diagnostic) -> Event {
+    let text = all.render(finding);
+    if finding.severity == Severity::Note { Event::Note(text) } else { Event::Warning(text) }
+}
+
+/// Does the main job.
+pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunReport, RunError> {
+    let started = options.started.unwrap_or_else(Instant::now);
+    let Prepared { source, full, params, profile, chosen, model } = prepare(options, observer)?;
     let corpus = Corpus::open(options, &model)?;
+    corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
     let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
     let plan =
         TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
     let seed = model.train.seed;
-    let initial = options.init.as_deref().map(|path| weights::load(path, &model.params)).transpose()?;
-    if full.param_count() != model.param_count() && !options.skip_full_size {
-        full_size::time_steps(full.clone(), &corpus, observer)?;
-    }
+    let load = |path: &PathBuf| {
+        let named = |error| RunError::Init { profile: profile_words(profile.as_deref()), error };
+        weights::load(path, &model.params).map_err(named)
+    };
+    let initial = options.init.as_ref().map(load).transpose()?;
     let folder = RunFolder::create(options.out.as_deref(), &model.name)?;
+    let other_size = |full: &Model| full.param_count() != model.param_count() && !options.skip_full_size;
+    let full = full.filter(other_size);
+    if let Some(full) = &full {
+        full_size::announce(full, observer)?;
+    }
 
     let mut session = Session::new(Arc::new(model), Default::default());
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
@@ -158,6 +237,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     if plan.train.ema_decay > 0.0 {
         session.write_weights(&mut state, Space::Ema, &initial)?;
     }
+    drop(initial);
     let estimate = session.model.predict_size(Moment::Trained)?.estimate_bytes;
     let mut bpb = Scores::default();
     let mut judge = Judge::new(&corpus, &session);
@@ -168,7 +248,10 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let mut loader = Loader::new(corpus.train.clone());
     let on_first_step = || first_step_s = started.elapsed().as_secs_f64();
     let trained = train(&mut session, &mut state, &plan, &mut loader, &mut metrics, observer, on_first_step)?;
-    folder.keep_metrics(metrics)?;
+    folder.finish_metrics(metrics)?;
+    if let Some(schedule) = trained.schedule {
+        observer(Event::Note(format!("schedule in force at the end: {schedule}")));
+    }
     let compile_s = session.compile_seconds;
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
@@ -178,53 +261,67 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     drop(state);
     let mut state = session.state_with(&weights, &[Space::Param])?;
     bpb.ema = Some(judge.plain(&mut session, &mut state, "score the averaged weights", observer)?);
-    weights::save(&folder.file("weights.safetensors"), &session.model.params, &weights)?;
+    drop(state);
+    weights::save(&folder.unfinished(folder::WEIGHTS), &session.model.params, &weights)?;
 
-    let path = folder.file("artifact.pg");
+    let written = folder.unfinished(folder::ARTIFACT);
     let provenance = Provenance { source, options: chosen, seed };
-    let sizes = export::write(&path, &session.model, &weights, &provenance)?;
-    observer(Event::Note(format!("wrote {} ({} bytes)", path.display(), sizes.total_bytes)));
+    let tokenizer = Some(corpus.tokenizer.hash());
+    let sizes = export::write_for(&written, &session.model, &weights, &provenance, tokenizer)?;
+    drop(weights);
+    let path = folder.file(folder::ARTIFACT);
     let artifact = artifact_report(&path, &session.model, sizes.total_bytes, estimate);
 
     // Everything from here on is of the file, not of what is in memory.
-    let loaded = export::read(&path)?;
+    let loaded = export::read(&written)?;
     let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
     bpb.quantized = Some(judge.plain(&mut session, &mut state, "score the artifact", observer)?);
     bpb.sliding = Some(judge.sliding(&mut session, &mut state, observer)?);
-    bpb.ttt = judge.ttt(&mut session, &mut state, observer)?;
+    let adapted = judge.ttt(&mut session, &mut state, observer)?;
+    bpb.ttt = adapted.map(|(score, _)| score);
 
     let report = RunReport {
         model: session.model.name.clone(),
-        params: full.param_count(),
+        params,
         trained_params: session.model.param_count(),
         device: "cpu".into(),
         profile: profile.unwrap_or_else(|| "none".into()),
         seed,
+        sample: corpus.is_sample,
         train: train_report(&trained, &plan, first_step_s, compile_s),
         quant_gap_bpb: bpb.quantized.unwrap_or(f64::NAN) - bpb.ema.unwrap_or(f64::NAN),
         bpb,
+        ttt: adapted.map(|(_, facts)| facts),
         artifact,
         peak_rss_bytes: peak_rss_bytes(),
         run_dir: folder.path.clone(),
     };
-    folder.write_report(&report)?;
+    folder.finish(&report)?;
+    observer(Event::Note(format!("wrote {} ({} bytes)", path.display(), sizes.total_bytes)));
+
+    // Last, so that the time and memory it takes are not the run's.
+    drop((session, state, loaded));
+    if let Some(full) = full
+        && let Err(error) = full_size::time_steps(full, &corpus, observer)
+    {
+        observer(Event::Warning(format!("the full-size model could not be timed: {error}")));
+    }
     Ok(report)
 }
 
 /// An estimate over the cap is an error, one within 5 % of it a warning.
 fn check_size(model: &Model, observer: &mut Observer<'_>) -> Result<(), RunError> {
-    let estimate = model.predict_size(Moment::Trained)?.estimate_bytes;
-    let (code, cap) = (model.code_bytes(), model.export.cap_bytes);
-    if estimate + code > cap {
-        return Err(RunError::OverCap { estimate, code, cap });
+    let findings = model.check_size();
+    if findings.has_errors() {
+        return Err(RunError::Model(findings));
     }
-    if (estimate + code) as f64 > 0.95 * cap as f64 {
-        let total = estimate + code;
-        observer(Event::Warning(format!(
-            "the artifact is predicted at {total} bytes, within 5 % of the cap {cap}"
-        )));
-    }
+    findings.list.iter().for_each(|d| observer(event_of(&findings, d)));
     Ok(())
+}
+
+/// Which profile is in force, for a sentence.
+fn profile_words(profile: Option<&str>) -> String {
+    profile.map_or("no profile".into(), |p| format!("profile `{p}`"))
 }
 
 /// The command line's settings as overrides, so that the artifact records them with all others and its
@@ -269,12 +366,13 @@ fn announce(
     };
     let train = &plan.train;
     note(format!("train: {steps} of {} tokens, sequences of {}", train.batch_tokens, train.seq_len));
-    let s = plan.schedule(plan.budget.planned(0, 0.0));
-    let scaled = if plan.unscaled { "as written" } else { "scaled to the planned steps" };
-    note(format!(
-        "schedule ({scaled}): warmdown {:.0} steps, momentum {:.3} to {:.3} over {:.0} steps, EMA decay {:.4}",
-        s.warmdown, s.momentum_start, s.momentum_end, s.momentum_warmup, s.ema_decay
-    ));
+    let planned = plan.budget.planned(0, 0.0);
+    let scaled = match planned {
+        _ if plan.unscaled => "as written",
+        Some(_) => "scaled to the planned steps",
+        None => "as written, and scaled as the run is timed",
+    };
+    note(format!("schedule ({scaled}): {}", plan.schedule(planned)));
 }
 
 fn train_report(trained: &Trained, plan: &TrainPlan, first_step_s: f64, compile_s: f64) -> TrainReport {

@@ -1,0 +1,59 @@
+//! Proof of having been scored. Scoring is in this module because nothing else can make a [`Scored`]: not
+//! even the loop that scores and adapts.
+
+use std::ops::Range;
+
+use super::super::EvalError;
+use super::super::sliding::window_nll;
+use super::super::windows::{Window, Windows};
+use crate::session::Session;
+use crate::state::State;
+
+/// Proof that something has been scored, and so may be trained on.
+#[derive(Debug)]
+pub struct Scored<T>(T);
+
+impl<T> Scored<T> {
+    /// What has been scored. The proof is used up.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+/// One pass over a text's windows, chunk by chunk.
+pub(super) struct Pass {
+    /// In the order of their first targets.
+    windows: Vec<Window>,
+    seq: usize,
+    /// Windows that have been scored.
+    done: usize,
+}
+
+impl Pass {
+    /// A pass over a text of `total` targets.
+    pub(super) fn new(windows: Windows, total: usize) -> Pass {
+        Pass { windows: windows.cover(total), seq: windows.seq, done: 0 }
+    }
+
+    /// Scores every window up to the end of `chunk` that has not been scored. A window belongs to the chunk of
+    /// the first target that it scores.
+    #[expect(clippy::too_many_arguments, reason = "what a program needs, and where its results go")]
+    pub(super) fn score(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        tokens: &[i32],
+        qat: bool,
+        chunk: Range<usize>,
+        sink: &mut dyn FnMut(usize, f32),
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Scored<Range<usize>>, EvalError> {
+        let rest = &self.windows[self.done..];
+        let own = &rest[..rest.partition_point(|w| w.first_target() < chunk.end)];
+        let before = self.done as u64;
+        let mut progress = |n| progress(before + n);
+        window_nll(session, state, tokens, own, (self.seq, qat), sink, &mut progress)?;
+        self.done += own.len();
+        Ok(Scored(chunk))
+    }
+}
