@@ -196,6 +196,11 @@ fn reads_where_it_writes(work: &Work, value: ValueId, old: ValueId) -> bool {
         _ => None,
     });
     let Some((stored_at, store)) = store else { return false };
+    // One element for a row of many lanes: executors that cut long rows read it in every piece, and one of
+    // them writes it.
+    if built.region.lanes > 1 && store.strides.last() == Some(&0) {
+        return false;
+    }
     built.region.body.iter().enumerate().all(|(i, instr)| match instr {
         Instr::Load { arg, map } if Some(*arg) == from => {
             i < stored_at && map.at == *store && map.guards.is_empty()

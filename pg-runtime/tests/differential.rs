@@ -13,8 +13,8 @@ use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, Graph};
 use pg_ir::interp::{self, Environment};
 use pg_ir::op::Op;
-use pg_ir::slot::Space;
-use pg_ir::ty::DType;
+use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::{DType, Type};
 use pg_runtime::cpu::CpuExecutor;
 use pg_runtime::state::State;
 
@@ -80,7 +80,7 @@ fn with_float_outputs(mut graph: Graph) -> Graph {
 
 /// Changes every float; ids stay.
 fn map(env: &Environment, change: impl Fn(f64) -> f64) -> Environment {
-    let values = |(slot, v): (&pg_ir::slot::Slot, &Vec<f64>)| {
+    let values = |(slot, v): (&Slot, &Vec<f64>)| {
         let v = if slot.space == Space::Data { v.clone() } else { v.iter().map(|&x| change(x)).collect() };
         (slot.clone(), v)
     };
@@ -134,4 +134,29 @@ fn the_executor_agrees_with_the_interpreter() {
     );
     assert!(refused < SEEDS, "most random graphs did not run");
     assert!(compared > 10_000, "only {compared} values were compared");
+}
+
+/// A gradient of a scalar, added to what earlier micro-batches left, over a row that no block holds whole.
+#[test]
+fn a_long_sum_is_added_to_a_scalar_of_the_state() {
+    let mut b = Builder::default();
+    let ty = Type::channels(&[100_000]);
+    let x = b.input(Slot::new(Space::Param, "x"), ty.clone());
+    let y = b.input(Slot::new(Space::Param, "y"), ty);
+    let product = b.mul(x, y);
+    let sum = b.sum_all(product);
+    let slot = Slot::new(Space::Grad, "g");
+    let old = b.input(slot.clone(), Type::scalar(DType::F32));
+    let new = b.add(old, sum);
+    b.output(slot.clone(), new);
+    let graph = b.finish();
+    let ones = |n: usize| vec![1.0; n];
+    let env = Environment::from([
+        (Slot::new(Space::Param, "x"), ones(100_000)),
+        (Slot::new(Space::Param, "y"), vec![0.5; 100_000]),
+        (slot.clone(), vec![7.0]),
+    ]);
+    for fuse in [false, true] {
+        assert_eq!(execute(&graph, &env, fuse).unwrap()[&slot], [50_007.0]);
+    }
 }

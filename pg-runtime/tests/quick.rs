@@ -8,7 +8,7 @@ use std::process::Command;
 use pg_runtime::report::RunReport;
 
 /// The `quick` profile with its steps as the only budget, so that a slow machine gives the same numbers.
-fn quick(model: &str) -> RunReport {
+fn quick(model: &str, steps: &str, more: &[&str]) -> RunReport {
     let out = tempfile::tempdir().unwrap();
     let file = format!("{}/../models/{model}.rs", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
@@ -26,7 +26,7 @@ const BIGRAM: f64 = 2.36;
 #[test]
 #[ignore = "trains two models for 200 steps: run by .ci/run"]
 fn quantisation_costs_nothing_on_the_training_grid_and_much_off_it() {
-    let ours = quick("int4mlp_12l");
+    let ours = quick("int4mlp_12l", "200", &[]);
     println!("int4mlp_12l: {:?}", ours.bpb);
     let score = |score: Option<f64>| score.expect("every score is asked for");
     let (live, ema) = (score(ours.bpb.live), score(ours.bpb.ema));
@@ -38,7 +38,19 @@ fn quantisation_costs_nothing_on_the_training_grid_and_much_off_it() {
     let error = ours.artifact.estimate_bytes as f64 / ours.artifact.artifact_bytes as f64 - 1.0;
     assert!(error.abs() <= 0.03, "the size was predicted {:.1} % off", 100.0 * error);
 
-    let theirs = quick("pr910");
+    let theirs = quick("pr910", "200", &[]);
     println!("pr910: {:?}", theirs.bpb);
     assert!(theirs.quant_gap_bpb > 0.03);
+}
+
+/// Two micro-batches give the step of one twice as large, up to rounding.
+#[test]
+#[ignore = "beside the other: run by .ci/run"]
+fn accumulation_changes_nothing() {
+    let whole = quick("int4mlp_12l", "3", &["--batch-tokens", "2048", "--set", "eval.max_targets=256"]);
+    let halves = ["--batch-tokens", "2048", "--micro-batch-tokens", "1024", "--set", "eval.max_targets=256"];
+    let halves = quick("int4mlp_12l", "3", &halves);
+    // Each micro-batch takes its tokens plus one from the stream, so the texts are not quite the same.
+    assert!((whole.train.loss_first - halves.train.loss_first).abs() < 0.01);
+    assert!((whole.train.loss_last - halves.train.loss_last).abs() < 0.2);
 }
