@@ -12,9 +12,8 @@ fn quick(model: &str, steps: &str, more: &[&str]) -> RunReport {
     let out = tempfile::tempdir().unwrap();
     let file = format!("{}/../models/{model}.rs", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-    command
-        .args(["--json", "--quiet", "run", &file, "--steps", "200", "--no-full-size", "--out"])
-        .arg(out.path());
+    command.args(["--json", "--quiet", "run", &file, "--steps", steps, "--no-full-size", "--out"]);
+    command.arg(out.path()).args(more);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
