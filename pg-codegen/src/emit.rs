@@ -293,7 +293,7 @@ impl<'a> Emitter<'a> {
         let over: Sizes = axes.iter().map(|&a| ty.axes[a].size).collect();
         let is_per_row = point.coords.iter().all(|c| d.is_row_constant(c))
             && point.guards.iter().all(|g| d.is_row_constant(&g.expr));
-        if !is_per_row || over.iter().product::<usize>() != d.lane_sizes().iter().product() {
+        if !is_per_row || over.iter().product::<usize>() != d.lane_sizes().iter().product::<usize>() {
             return Err(why);
         }
         let lanes = d.indices(d.row_rank()..d.rank());

@@ -3,8 +3,9 @@
 //!
 //! The road, one pass a file: [`canon`] (canonical graph), [`fold`] (constants), [`select`] (which
 //! values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
-//! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`schedule`] (order, buffers, launches) with
-//! [`matmul`] and [`memory`], and [`text`] (the plan for people).
+//! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
+//! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], and [`text`] (the plan for
+//! people). Behind the feature `cube`, kernels of a plan become CubeCL kernels.
 
 use std::fmt;
 
@@ -13,6 +14,8 @@ use pg_ir::graph::{Graph, Node, Origin};
 mod access;
 mod canon;
 mod cost;
+#[cfg(feature = "cube")]
+pub mod cube;
 mod domain;
 mod effort;
 mod emit;

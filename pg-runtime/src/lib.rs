@@ -3,6 +3,8 @@
 
 pub mod artifact;
 pub mod cpu;
+#[cfg(feature = "cube")]
+pub mod cube;
 pub mod data;
 pub mod eval;
 pub mod export;

@@ -61,8 +61,10 @@ pub enum StateError {
 /// A place in a [`State`], found once and used at every launch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
-    bank: usize,
-    offset: usize,
+    /// Position of the bank among [`State::memory`].
+    pub(crate) bank: usize,
+    /// First element.
+    pub(crate) offset: usize,
     /// Number of elements.
     pub(crate) len: usize,
 }
@@ -156,6 +158,18 @@ impl State {
             return Err(StateError::OutsideBank { slot, bank, offset, end, len });
         }
         Ok(Place { bank, offset: segment.offset, len: segment.len })
+    }
+
+    /// Every bank's elements, in order of allocation.
+    #[cfg(feature = "cube")]
+    pub(crate) fn memory(&self) -> impl Iterator<Item = &[f32]> {
+        self.memory.iter().map(|m| m.view())
+    }
+
+    /// Every bank's elements, in order of allocation.
+    #[cfg(feature = "cube")]
+    pub(crate) fn memory_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.memory.iter_mut().map(|m| m.view_mut())
     }
 
     /// Pointer to a place's first element. Pointers to several places of one bank are good together.

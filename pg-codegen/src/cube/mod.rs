@@ -1,0 +1,65 @@
+//! Kernels of a plan as CubeCL kernels: the portable variant.
+//!
+//! [`lower`] turns one launch of a plan into one or a few generated launches. A [`Generated`] kernel is a
+//! value: it runs on any CubeCL runtime, and [`emit_cuda`] gives its CUDA C++ without any device. The
+//! portable variant keeps to what every GPU has: float32, vectors of four, shared memory and barriers;
+//! no plane operations, no matrix units, no float atomics. Every sum has an order that follows from
+//! shapes alone, so results are the same from run to run.
+
+#![allow(
+    clippy::if_same_then_else,
+    clippy::useless_conversion,
+    reason = "in `#[cube]` functions a constant condition chooses code, and both forms of a value need one type"
+)]
+
+mod attention;
+mod attention_grad;
+mod emit;
+mod kernel;
+mod math;
+mod matmul;
+mod region;
+mod scatter;
+mod stage;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use crate::plan::Kernel;
+use crate::region::{Affine, IndexMap, Instr, Region};
+
+#[cfg(feature = "wgsl")]
+pub use self::emit::emit_wgsl;
+pub use self::emit::{CudaCompiler, cuda_options, emit_cuda};
+pub use self::kernel::{ArgSpec, CUBECL, Generated, Launchable};
+pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
+pub use self::target::{CubeError, Needs, Target};
+
+/// The generated launches of one launch of a plan, whose arguments are as `args` says.
+///
+/// # Errors
+/// If the kernel is malformed, needs what the target does not have, or exceeds one of its limits.
+pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launches, CubeError> {
+    let mut out = Launches::default();
+    match kernel {
+        Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
+        Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
+        Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
+        Kernel::AttentionGrad(shape) => attention_grad::lower(shape, args, target, &mut out)?,
+        Kernel::ScatterAdd { rows, width, count } => {
+            scatter::lower((*rows, *width, *count), args, target, &mut out)?;
+        }
+        Kernel::Copy { len } => region::lower(&copy(*len, args)?, args, target, false, &mut out)?,
+    }
+    Ok(out)
+}
+
+fn copy(len: usize, args: &[ArgInfo]) -> Result<Region, CubeError> {
+    let [from, to] = args else {
+        return Err(CubeError::Malformed { kernel: "copy".into(), what: "it takes two arguments".into() });
+    };
+    let at = Affine { offset: 0, strides: [1].into_iter().collect() };
+    let load = Instr::Load { arg: 0, map: IndexMap { at: at.clone(), guards: Vec::new() } };
+    let body = vec![load, Instr::Store { arg: 1, value: 0, at }];
+    Ok(Region { rows: Vec::new(), reduced: 0, lanes: len, body, args: vec![from.dtype, to.dtype] })
+}

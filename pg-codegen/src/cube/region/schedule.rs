@@ -1,0 +1,165 @@
+//! How a region is cut into cubes and units. Everything follows from shapes, so that the order of every
+//! sum is fixed.
+
+use pg_ir::ty::DType;
+
+use super::program::{Program, Step};
+use crate::region::{Affine, IndexMap};
+
+/// Units of a cube.
+const UNITS: usize = 256;
+/// Pieces of a row that a unit keeps in registers; a longer row is walked once per reduction.
+const RESIDENT: usize = 8;
+/// Cubes that a column reduction is spread over: enough for any device.
+const SPREAD: usize = 512;
+
+/// Elements of a vector access.
+pub(crate) const VECTOR: usize = 4;
+
+/// How a region runs.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Schedule {
+    /// No lanes meet and nothing is accumulated: any unit takes any piece of any row.
+    pub(crate) flat: bool,
+    /// Lanes of a piece.
+    pub(crate) vector: usize,
+    /// Pieces of a row.
+    pub(crate) pieces: usize,
+    /// Units that share a row, a power of two.
+    pub(crate) units: usize,
+    /// Rows that a cube has in hand at once.
+    pub(crate) slots: usize,
+    /// Pieces of a row that a unit computes.
+    pub(crate) chunks: usize,
+    /// Whether cubes own rows of a result, rather than rows of the domain.
+    pub(crate) accumulates: bool,
+    /// Whether the chunks are a loop, repeated for each row reduction.
+    pub(crate) streamed: bool,
+    /// Cubes that share a row, each with its own lanes.
+    pub(crate) lane_blocks: usize,
+    /// Rows of the result of accumulations, or all rows.
+    pub(crate) kept: usize,
+    /// Rows that are accumulated into each.
+    pub(crate) folded: usize,
+    /// Cubes that share those rows.
+    pub(crate) blocks: usize,
+    /// Rows that a slot walks, one after the other.
+    pub(crate) trip: usize,
+    /// Elements of an access, by argument.
+    pub(crate) widths: Vec<usize>,
+}
+
+impl Schedule {
+    /// Chooses for a program. `single` keeps accumulations in one pass.
+    pub(crate) fn new(p: &Program, dtypes: &[DType], single: bool) -> Result<Schedule, String> {
+        let accumulates = p.steps.iter().any(|s| matches!(s, Step::Accumulate { .. }));
+        let (vector, widths) = widths(p, dtypes);
+        let pieces = p.lanes / vector;
+        let mut s = Schedule {
+            flat: !accumulates && !p.has_row_steps(),
+            vector,
+            pieces,
+            units: UNITS,
+            slots: 1,
+            chunks: 1,
+            accumulates,
+            streamed: false,
+            lane_blocks: 1,
+            kept: p.row_count(),
+            folded: 1,
+            blocks: 1,
+            trip: 1,
+            widths,
+        };
+        if s.flat {
+            return Ok(s);
+        }
+        if p.has_row_steps() || pieces <= UNITS {
+            s.units = if pieces <= UNITS { pieces.next_power_of_two() } else { least_waste(pieces) };
+            s.chunks = pieces.div_ceil(s.units);
+        } else {
+            s.lane_blocks = pieces.div_ceil(UNITS);
+        }
+        s.slots = UNITS / s.units;
+        s.streamed = s.chunks > RESIDENT;
+        if s.streamed {
+            let needs_row = |step: &Step| match step {
+                Step::Lanes(..) => true,
+                Step::Accumulate { at, .. } => p.writes_lanes(at),
+                _ => false,
+            };
+            if p.steps.iter().any(needs_row) {
+                return Err(format!("a row of {} lanes is too long to keep in registers", p.lanes));
+            }
+        }
+        if accumulates {
+            s.folded = p.rows[p.rows.len() - p.reduced..].iter().product();
+            s.kept = p.row_count() / s.folded;
+            let most = if single { 1 } else { (SPREAD / (s.kept * s.lane_blocks)).max(1) };
+            s.blocks = s.folded.div_ceil(16 * s.slots).clamp(1, most);
+            s.trip = s.folded.div_ceil(s.blocks * s.slots);
+            s.blocks = s.folded.div_ceil(s.trip * s.slots);
+        }
+        Ok(s)
+    }
+
+    /// Cubes of the launch.
+    pub(crate) fn cubes(&self) -> usize {
+        match (self.flat, self.accumulates) {
+            (true, _) => (self.kept * self.pieces).div_ceil(UNITS),
+            (false, true) => self.kept * self.blocks * self.lane_blocks,
+            (false, false) => self.kept.div_ceil(self.slots),
+        }
+    }
+
+    /// Units of a cube.
+    pub(crate) fn cube_units(&self) -> usize {
+        UNITS
+    }
+}
+
+/// Units for a row of more pieces than a cube has units: the fewest idle, and then the most units.
+fn least_waste(pieces: usize) -> usize {
+    let waste = |u: usize| pieces.div_ceil(u) * u - pieces;
+    [256, 128, 64]
+        .into_iter()
+        .filter(|&u| pieces.div_ceil(u) <= RESIDENT || u == UNITS)
+        .min_by_key(|&u| (waste(u), UNITS - u))
+        .unwrap_or(UNITS)
+}
+
+/// The vector width of the program and of each argument's accesses.
+fn widths(p: &Program, dtypes: &[DType]) -> (usize, Vec<usize>) {
+    let mut aligned = vec![None; dtypes.len()];
+    let mut see = |arg: usize, wide: bool, fits: bool| {
+        let fits = wide && fits;
+        aligned[arg] = Some(aligned[arg].unwrap_or(true) && fits);
+    };
+    for (i, step) in p.steps.iter().enumerate() {
+        let wide = p.classes[i].wide;
+        match step {
+            Step::Load { arg, map } => see(*arg, wide, aligned_map(p, map)),
+            Step::Gather { arg, row, stride, map, .. } => {
+                let one_row = !p.classes[*row as usize].wide && stride % VECTOR as i64 == 0;
+                see(*arg, wide, one_row && aligned_map(p, map));
+            }
+            Step::Store { arg, at, .. } | Step::Accumulate { arg, at, .. } => {
+                see(*arg, p.writes_lanes(at), aligned_affine(p, at));
+            }
+            _ => {}
+        }
+    }
+    let any = p.lanes.is_multiple_of(VECTOR) && aligned.contains(&Some(true));
+    let vector = if any { VECTOR } else { 1 };
+    (vector, aligned.iter().map(|a| if *a == Some(true) { vector } else { 1 }).collect())
+}
+
+fn aligned_map(p: &Program, map: &IndexMap) -> bool {
+    aligned_affine(p, &map.at) && map.guards.iter().all(|g| g.expr.strides[p.rows.len()] == 0)
+}
+
+fn aligned_affine(p: &Program, at: &Affine) -> bool {
+    let v = VECTOR as i64;
+    let rows = at.strides.iter().zip(&p.rows).all(|(s, &n)| n == 1 || s % v == 0);
+    at.offset % v == 0 && rows && at.strides[p.rows.len()] == 1
+}

@@ -1,0 +1,148 @@
+//! What can be seen of kernels without a device: their source, their identity, their limits.
+
+use pg_ir::op::{Binary, Reduction, Unary};
+use pg_ir::quant::{Grid, ScaleRule};
+use pg_ir::ty::DType;
+
+use super::*;
+use crate::plan::{AttentionShape, Matmul, MatrixView};
+
+fn affine(strides: &[i64]) -> Affine {
+    Affine { offset: 0, strides: strides.iter().copied().collect() }
+}
+
+fn load(arg: u32, strides: &[i64]) -> Instr {
+    Instr::Load { arg, map: IndexMap { at: affine(strides), guards: vec![] } }
+}
+
+/// RMS norm of rows, quantised, with the column sums of what came in.
+fn norm(rows: usize, lanes: usize) -> Region {
+    let l = lanes as i64;
+    let grid = Grid { clip: 7, rule: ScaleRule::Amax };
+    Region {
+        rows: vec![rows],
+        reduced: 1,
+        lanes,
+        body: vec![
+            load(0, &[l, 1]),
+            Instr::Binary(Binary::Mul, 0, 0),
+            Instr::RowReduce(Reduction::Sum, 1),
+            Instr::Unary(Unary::Rsqrt, 2),
+            Instr::Binary(Binary::Mul, 0, 3),
+            Instr::FakeQuant(grid, 4),
+            Instr::Store { arg: 1, value: 5, at: affine(&[l, 1]) },
+            Instr::Accumulate { arg: 2, value: 0, kind: Reduction::Sum, at: affine(&[0, 1]) },
+        ],
+        args: vec![DType::F32; 3],
+    }
+}
+
+fn whole(lens: &[usize]) -> Vec<ArgInfo> {
+    lens.iter().map(|&len| ArgInfo::whole(DType::F32, len)).collect()
+}
+
+fn matmul(m: usize, n: usize, k: usize) -> (Kernel, Vec<ArgInfo>) {
+    let view = |row| MatrixView { offset: 0, batch: 0, row, col: 1 };
+    let shape = Matmul { batch: 1, m, n, k, a: view(k), b: view(n), c: view(n), accumulate: false };
+    (Kernel::Matmul(shape), whole(&[m * k, k * n, m * n]))
+}
+
+/// One launch of every family.
+fn every_family() -> Vec<(Kernel, Vec<ArgInfo>)> {
+    let shape = AttentionShape { batch: 2, time: 40, heads: 4, kv_heads: 2, dim: 64, scale: 0.125 };
+    let (q, kv, lse) = (2 * 40 * 4 * 64, 2 * 40 * 2 * 64, 2 * 40 * 4);
+    let ids = ArgInfo::whole(DType::I32, 100);
+    vec![
+        (Kernel::Region(norm(1000, 512)), whole(&[512_000, 512_000, 512])),
+        (Kernel::Region(norm(30, 9)), whole(&[270, 270, 9])),
+        matmul(128, 96, 64),
+        matmul(7, 5, 3),
+        (Kernel::Attention(shape), whole(&[q, kv, kv, q, lse])),
+        (Kernel::AttentionGrad(shape), whole(&[q, kv, kv, q, lse, q, q, kv, kv])),
+        (
+            Kernel::ScatterAdd { rows: 50, width: 8, count: 100 },
+            vec![ids, ArgInfo::whole(DType::F32, 800), ArgInfo::whole(DType::F32, 400)],
+        ),
+        (Kernel::Copy { len: 1000 }, whole(&[1000, 1000])),
+    ]
+}
+
+#[test]
+fn every_family_becomes_cuda_and_fits_the_portable_target() {
+    for (kernel, args) in every_family() {
+        let launches = lower(&kernel, &args, &Target::portable()).unwrap();
+        assert!(!launches.stages.is_empty());
+        for stage in &launches.stages {
+            let source = emit_cuda(&stage.kernel).unwrap();
+            assert!(source.contains(stage.kernel.name()), "{source}");
+            assert!(source.contains("__grid_constant__"), "another ABI than the server's:\n{source}");
+            assert!(!source.contains("atomic"), "{source}");
+            assert!(stage.grid.iter().all(|&g| (1..=65_535).contains(&g)));
+            #[cfg(feature = "wgsl")]
+            assert!(emit_wgsl(&stage.kernel).unwrap().contains("@compute"));
+        }
+    }
+}
+
+#[test]
+fn a_generated_region_is_readable() {
+    let launches = lower(&Kernel::Region(norm(1000, 512)), &whole(&[512_000, 512_000, 512]), &Target::cuda());
+    let launches = launches.unwrap();
+    assert_eq!(launches.stages.len(), 2, "columns over many rows are summed in two passes");
+    let source = emit_cuda(&launches.stages[0].kernel).unwrap();
+    for line in ["%0 = load arg0[512·i0 + lane]", "%2 = row sum %1", "scale of int(clip=7, rule=amax)"] {
+        assert!(source.contains(line), "no comment `{line}` in\n{source}");
+    }
+    assert!(source.contains("float_4"), "rows of 512 are read as vectors\n{source}");
+    assert!(source.contains("rint("), "codes round half to even\n{source}");
+}
+
+#[test]
+fn equal_kernels_are_one() {
+    let (kernel, args) = matmul(64, 64, 64);
+    let make = |args: &[ArgInfo]| lower(&kernel, args, &Target::portable()).unwrap().stages[0].kernel.clone();
+    assert_eq!(make(&args).hash(), make(&args).hash());
+    let mut shifted = args.clone();
+    shifted[0].shift = 4;
+    assert_ne!(make(&args).hash(), make(&shifted).hash());
+}
+
+#[test]
+fn what_does_not_fit_is_one_error() {
+    let small = Target { shared_bytes: 1024, ..Target::portable() };
+    let (kernel, args) = matmul(128, 128, 64);
+    let error = lower(&kernel, &args, &small).unwrap_err().to_string();
+    assert!(error.contains("bytes of shared memory, portable has 1024"), "{error}");
+    let error = lower(&Kernel::Copy { len: 4 }, &whole(&[4]), &small).unwrap_err().to_string();
+    assert!(error.contains("two arguments"), "{error}");
+    let mut region = norm(4, 8);
+    region.body[1] = Instr::Binary(Binary::Mul, 0, 9);
+    let error = lower(&Kernel::Region(region), &whole(&[32, 32, 8]), &small).unwrap_err().to_string();
+    assert!(error.contains("instruction 1: an operand is not an earlier instruction"), "{error}");
+}
+
+/// Offline sources are only those of the server if the options are. CubeCL sets them one by one for a
+/// device of compute capability 9.0; this reads how.
+#[test]
+fn cuda_options_are_those_of_the_server() {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|h| std::path::Path::new(&h).join(".cargo")));
+    let registries = home.and_then(|h| std::fs::read_dir(h.join("registry/src")).ok());
+    let file = format!("cubecl-cuda-{CUBECL}/src/runtime.rs");
+    let found = registries.into_iter().flatten().flatten().map(|r| r.path().join(&file)).find(|p| p.exists());
+    let Some(found) = found else {
+        eprintln!("NOT RUN: the sources of cubecl-cuda {CUBECL} are not in the registry");
+        return;
+    };
+    let text = std::fs::read_to_string(found).unwrap();
+    let set: Vec<&str> = (text.lines())
+        .filter_map(|l| l.trim().strip_prefix("comp_opts.supports_features."))
+        .filter_map(|l| l.split_once(" = ").map(|(name, _)| name))
+        .collect();
+    assert_eq!(set, ["grid_constants", "fast_tanh", "clusters", "elect_sync"]);
+    assert_eq!(text.matches("fast_math: true").count(), 1);
+    let options = cuda_options();
+    let f = &options.supports_features;
+    assert!(f.grid_constants && f.fast_tanh && f.clusters && f.elect_sync && f.fast_math);
+    assert_eq!(options.warp_size, 32);
+}
