@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pg_codegen::plan::Plan;
 use pg_codegen::{CodegenError, Options, compile};
 use pg_ir::dsl::Diagnostics;
 use pg_ir::layout::{BankKind, Layout};
@@ -16,7 +17,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::verify;
 use thiserror::Error;
 
-use crate::cpu::{CpuError, CpuExecutor};
+use crate::cpu::{CpuError, CpuExecutor, SharedMemory, Timed};
 use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
@@ -114,6 +115,8 @@ pub struct Session {
     /// Seconds spent compiling so far.
     pub compile_seconds: f64,
     options: Options,
+    /// Programs run one at a time.
+    memory: SharedMemory,
     programs: HashMap<Key, CpuExecutor>,
 }
 
@@ -121,7 +124,7 @@ impl Session {
     /// A session without programs yet.
     pub fn new(model: Arc<Model>, options: Options) -> Session {
         let layout = Arc::new(Layout::new(&model));
-        Session { model, layout, compile_seconds: 0.0, options, programs: HashMap::new() }
+        Session { model, layout, compile_seconds: 0.0, options, memory: SharedMemory::new(), programs: HashMap::new() }
     }
 
     /// Sequences of one scoring batch at a window length.
@@ -171,7 +174,7 @@ impl Session {
         let start = Instant::now();
         let program = self.program(key)?;
         let plan = compile(&program.name, &program.graph, &self.options)?;
-        let executor = CpuExecutor::new(Arc::new(plan))?;
+        let executor = CpuExecutor::sharing(Arc::new(plan), &self.memory)?;
         self.programs.insert(key, executor);
         self.compile_seconds += start.elapsed().as_secs_f64();
         Ok(())
@@ -194,6 +197,27 @@ impl Session {
         let executor = self.programs.get_mut(&key).expect("prepared just now");
         executor.run(state, data, scalars)?;
         Ok(Ran(executor))
+    }
+
+    /// [`Self::run`], calling `observe` after each launch.
+    pub fn run_timed(
+        &mut self,
+        key: Key,
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+        observe: &mut (dyn FnMut(Timed<'_>) + Send),
+    ) -> Result<Ran<'_>, SessionError> {
+        self.prepare(key)?;
+        let executor = self.programs.get_mut(&key).expect("prepared just now");
+        executor.run_timed(state, data, scalars, observe)?;
+        Ok(Ran(executor))
+    }
+
+    /// The plan of a program, compiled if need be.
+    pub fn plan(&mut self, key: Key) -> Result<&Arc<Plan>, SessionError> {
+        self.prepare(key)?;
+        Ok(self.programs[&key].plan())
     }
 
     /// A state with room for `spaces` of every bank that keeps them.

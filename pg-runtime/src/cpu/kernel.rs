@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul};
 
+use super::aligned::Aligned;
 use super::error::Problem;
 use super::raw::Arg;
 use super::scatter::Scatter;
@@ -22,28 +23,53 @@ pub(crate) enum Compiled {
     Copy(usize),
 }
 
-/// What kernels run with: the instruction set, and scratch memory for the greediest of them.
+/// What plans run with: the instruction set, an arena for the temporaries of the greediest plan, and
+/// scratch memory for the greediest kernel. Programs that run one after the other share one.
 #[derive(Debug)]
 pub(crate) struct Machine {
     isa: Isa,
+    arena_bytes: usize,
+    arena: Aligned,
     scratch: region::Scratch,
     workspace: Workspace,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Machine { isa: Isa::detect(), scratch: region::Scratch::default(), workspace: Workspace::default() }
+        Machine {
+            isa: Isa::detect(),
+            arena_bytes: 0,
+            arena: Aligned::default(),
+            scratch: region::Scratch::default(),
+            workspace: Workspace::default(),
+        }
     }
 
-    /// Allocates scratch memory for so many threads, if it is not there already.
+    /// Makes room for a plan's temporaries.
+    pub(crate) fn reserve_arena(&mut self, bytes: usize) {
+        self.arena_bytes = self.arena_bytes.max(bytes);
+    }
+
+    /// Allocates what was reserved, for so many threads, if it is not there already. What the arena held
+    /// is lost: nothing in it outlives a run.
     pub(crate) fn allocate(&mut self, threads: usize) {
+        if 4 * self.arena.len() < self.arena_bytes {
+            // The old one goes first, so that there are never two.
+            self.arena = Aligned::default();
+            self.arena = Aligned::zeroed(self.arena_bytes.div_ceil(4));
+        }
         self.scratch.allocate(threads);
         self.workspace.allocate(threads);
     }
 
+    /// The first byte of the arena.
+    pub(crate) fn arena(&mut self) -> *mut u8 {
+        self.arena.as_mut_ptr().cast()
+    }
+
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        self.scratch.bytes() + self.workspace.bytes()
+        4 * self.arena.len() + self.scratch.bytes() + self.workspace.bytes()
     }
 }
 
@@ -96,7 +122,7 @@ impl Compiled {
 
     /// Runs on checked arguments. Sets `outside` if an id was outside its table.
     pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
-        let Machine { isa, scratch, workspace } = machine;
+        let Machine { isa, scratch, workspace, .. } = machine;
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),
             Compiled::Matmul(matmul) => matmul::run(matmul, args),
