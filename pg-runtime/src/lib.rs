@@ -9,6 +9,7 @@ pub mod data;
 pub mod eval;
 pub mod export;
 pub mod init;
+pub mod profile;
 pub mod report;
 pub mod run;
 pub mod schedule;

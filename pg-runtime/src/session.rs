@@ -124,7 +124,14 @@ impl Session {
     /// A session without programs yet.
     pub fn new(model: Arc<Model>, options: Options) -> Session {
         let layout = Arc::new(Layout::new(&model));
-        Session { model, layout, compile_seconds: 0.0, options, memory: SharedMemory::new(), programs: HashMap::new() }
+        Session {
+            model,
+            layout,
+            compile_seconds: 0.0,
+            options,
+            memory: SharedMemory::new(),
+            programs: HashMap::new(),
+        }
     }
 
     /// Sequences of one scoring batch at a window length.

@@ -14,6 +14,7 @@ mod ir;
 mod model;
 mod new;
 mod ops;
+mod profile;
 mod progress;
 mod run;
 mod summary;
@@ -60,6 +61,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Print the compiled programs of a model.
     Ir(ir::IrArgs),
+    /// Time every launch of a training step: what is slow, and against which roof.
+    Profile(profile::ProfileArgs),
     /// Print the reference of ops and of the functions that a model file can call.
     Ops,
     /// Start a model file that derives from another.
@@ -107,6 +110,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Eval(args) => eval::eval(args, ui)?,
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
+        Command::Profile(args) => profile::profile(args, ui)?,
         Command::Ops => ops::ops(ui)?,
         Command::New(args) => new::new(args, ui)?,
         Command::Compare(args) => compare::compare(args, ui)?,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul};
 
 use super::aligned::Aligned;
+use super::amx::Amx;
 use super::error::Problem;
 use super::raw::Arg;
 use super::scatter::Scatter;
@@ -23,11 +24,12 @@ pub(crate) enum Compiled {
     Copy(usize),
 }
 
-/// What plans run with: the instruction set, an arena for the temporaries of the greediest plan, and
+/// What plans run with: the instruction set, the matrix units, an arena for the temporaries of the greediest plan, and
 /// scratch memory for the greediest kernel. Programs that run one after the other share one.
 #[derive(Debug)]
 pub(crate) struct Machine {
     isa: Isa,
+    amx: Option<Amx>,
     arena_bytes: usize,
     arena: Aligned,
     scratch: region::Scratch,
@@ -38,6 +40,7 @@ impl Machine {
     pub(crate) fn new() -> Self {
         Machine {
             isa: Isa::detect(),
+            amx: Amx::detect(),
             arena_bytes: 0,
             arena: Aligned::default(),
             scratch: region::Scratch::default(),
@@ -116,16 +119,17 @@ impl Compiled {
             Compiled::Attention(shape) => machine.workspace.reserve(attention::workspace(*shape)),
             Compiled::AttentionGrad(shape) => machine.workspace.reserve(attention::grad_workspace(*shape)),
             Compiled::Scatter(scatter) => machine.workspace.reserve(scatter.workspace()),
-            Compiled::Matmul(_) | Compiled::Copy(_) => {}
+            Compiled::Matmul(mm) => machine.workspace.reserve(matmul::workspace(mm, machine.amx)),
+            Compiled::Copy(_) => {}
         }
     }
 
     /// Runs on checked arguments. Sets `outside` if an id was outside its table.
     pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
-        let Machine { isa, scratch, workspace, .. } = machine;
+        let Machine { isa, amx, scratch, workspace, .. } = machine;
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),
-            Compiled::Matmul(matmul) => matmul::run(matmul, args),
+            Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, *amx),
             Compiled::Attention(shape) => attention::run(*shape, args, workspace, *isa),
             Compiled::AttentionGrad(shape) => attention::run_grad(*shape, args, workspace, *isa),
             Compiled::Scatter(scatter) => {

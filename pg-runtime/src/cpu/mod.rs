@@ -7,6 +7,8 @@
 //! threads of the rayon pool that it runs in.
 
 pub(crate) mod aligned;
+#[cfg_attr(not(target_arch = "x86_64"), path = "amx/absent.rs")]
+mod amx;
 mod attention;
 mod bind;
 mod error;
@@ -23,8 +25,8 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pg_codegen::plan::{Launch, Plan};
