@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan};
+use pg_codegen::provenance::Provenance;
 use pg_ir::ty::DType;
 use serde::Serialize;
 
@@ -45,11 +46,23 @@ fn fastest(kernel: Kernel, lens: &[usize]) -> Result<f64, SessionError> {
     let mut plan = Plan { program: "roof".into(), kernels: vec![kernel], ..Plan::default() };
     for &len in lens {
         let place = Place::Temp { offset: plan.arena_bytes };
-        plan.buffers.push(Buffer { dtype: DType::F32, len, place, label: "roof".into() });
+        plan.buffers.push(Buffer {
+            dtype: DType::F32,
+            len,
+            place,
+            label: "roof".into(),
+            why: "it is measured",
+        });
         plan.arena_bytes += (4 * len).next_multiple_of(64);
     }
     let args = (0..lens.len() as u32).map(BufferId).collect();
-    plan.launches.push(Launch { kernel: KernelId(0), args, note: "roof".into(), flops: 0.0, bytes: 0.0 });
+    plan.launches.push(Launch {
+        kernel: KernelId(0),
+        args,
+        provenance: Provenance::task("roof"),
+        flops: 0.0,
+        bytes: 0.0,
+    });
     let mut executor = CpuExecutor::new(Arc::new(plan))?;
     let mut state = State::new([]);
     let mut best = f64::INFINITY;
