@@ -6,6 +6,7 @@
 mod check;
 mod compare;
 mod data;
+mod devices;
 mod eval;
 mod export;
 mod facts;
@@ -60,6 +61,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Print the compiled programs of a model.
     Ir(ir::IrArgs),
+    /// List the devices that programs can run on, and what is missing for the others.
+    Devices,
     /// Print the reference of ops and of the functions that a model file can call.
     Ops,
     /// Start a model file that derives from another.
@@ -107,6 +110,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Eval(args) => eval::eval(args, ui)?,
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
+        Command::Devices => devices::devices(ui)?,
         Command::Ops => ops::ops(ui)?,
         Command::New(args) => new::new(args, ui)?,
         Command::Compare(args) => compare::compare(args, ui)?,
