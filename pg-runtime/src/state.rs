@@ -9,6 +9,7 @@
 //! asked for somewhere else, so what reads and writes parameters by name need not know where they are. Copies
 //! in two places are equal; one that could be stale must never be kept.
 
+#[cfg(feature = "cube")]
 use std::any::Any;
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -88,6 +89,7 @@ pub(crate) trait Remote: fmt::Debug {
     fn download(&self, to: &mut [f32]) -> Result<(), String>;
 
     /// For the device's own executor.
+    #[cfg(feature = "cube")]
     fn as_any(&self) -> &dyn Any;
 }
 
