@@ -4,8 +4,8 @@
 //! The road, one pass a file: [`canon`] (canonical graph), [`fold`] (constants), [`select`] (which
 //! values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
-//! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], and [`text`] (the plan for
-//! people). Behind the feature `cube`, kernels of a plan become CubeCL kernels.
+//! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], [`provenance`] (what launches
+//! compute, in the model's terms) and [`text`] (the plan for people). Behind the feature `cube`, kernels of a plan become CubeCL kernels.
 
 use std::fmt;
 
@@ -24,6 +24,7 @@ mod fuse;
 mod matmul;
 mod memory;
 pub mod plan;
+pub mod provenance;
 pub mod region;
 mod schedule;
 mod select;

@@ -12,7 +12,12 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axis, DType, Role, Type};
 
 fn at(b: &mut Builder, line: u32, scope: &str) {
-    b.set_origin(Origin { loc: Loc::new("model.rs", line, 1), scope: scope.into(), backward: false });
+    b.set_origin(Origin {
+        loc: Loc::new("model.rs", line, 1),
+        call: None,
+        scope: scope.into(),
+        backward: false,
+    });
 }
 
 fn input(b: &mut Builder, name: &str, axes: &[Axis]) -> ValueId {

@@ -75,6 +75,8 @@ impl NodeId {
 pub struct Origin {
     /// The expression in the model or library text.
     pub loc: Loc,
+    /// For an expression of the library: the call in the model's own text that leads to it.
+    pub call: Option<Loc>,
     /// Parameter scope in force, as in `blocks.3.mlp`; empty at the top.
     pub scope: Arc<str>,
     /// Whether the node belongs to a derivative of that expression.
@@ -84,7 +86,7 @@ pub struct Origin {
 impl Origin {
     /// The origin of what a pass made up.
     pub fn pass(name: &str) -> Self {
-        Origin { loc: Loc::pass(name), scope: "".into(), backward: false }
+        Origin { loc: Loc::pass(name), call: None, scope: "".into(), backward: false }
     }
 }
 

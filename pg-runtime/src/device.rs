@@ -142,7 +142,7 @@ impl Default for Device {
 impl Device {
     /// The processor: always there.
     pub fn cpu() -> Device {
-        Device { name: DeviceName::Cpu, description: cpu_description(), backend: Arc::new(Cpu) }
+        Device { name: DeviceName::Cpu, description: cpu_description(), backend: Arc::new(Cpu::default()) }
     }
 
     /// Its name on the command line.

@@ -11,7 +11,7 @@ use pg_codegen::plan::Plan;
 use thiserror::Error;
 
 pub use crate::cpu::Timed;
-use crate::cpu::{CpuError, CpuExecutor};
+use crate::cpu::{CpuError, CpuExecutor, SharedMemory};
 #[cfg(feature = "cube")]
 use crate::cube::CubeExecError;
 use crate::state::State;
@@ -70,20 +70,20 @@ pub trait Executor: fmt::Debug + Send {
     /// What the last run gave back under a name: `loss`, `nll`, `logits`, …
     fn result(&self, name: &str) -> Option<&[f32]>;
 
-    /// Bytes of temporaries, results and scratch memory.
+    /// Bytes of results, constants and what else is the executor's own.
     fn bytes(&self) -> usize;
 
     /// Launches of the plan that the device does not run itself, but leaves to the host.
     fn host_launches(&self) -> usize;
 }
 
-/// The CPU.
+/// The CPU. Its executors run one at a time and share memory for temporaries.
 #[derive(Debug, Default)]
-pub(crate) struct Cpu;
+pub(crate) struct Cpu(SharedMemory);
 
 impl Backend for Cpu {
     fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
-        Ok(Box::new(CpuExecutor::new(plan)?))
+        Ok(Box::new(CpuExecutor::sharing(plan, &self.0)?))
     }
 }
 

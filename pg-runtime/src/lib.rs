@@ -11,6 +11,7 @@ pub mod eval;
 pub mod executor;
 pub mod export;
 pub mod init;
+pub mod profile;
 pub mod report;
 pub mod run;
 pub mod schedule;

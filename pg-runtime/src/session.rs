@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pg_codegen::plan::Plan;
 use pg_codegen::{CodegenError, Options, compile};
 use pg_ir::dsl::Diagnostics;
 use pg_ir::layout::{BankKind, Layout};
@@ -17,7 +18,7 @@ use pg_ir::verify;
 use thiserror::Error;
 
 use crate::device::Device;
-use crate::executor::{ExecError, Executor, Inputs};
+use crate::executor::{ExecError, Executor, Inputs, Observe};
 use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
@@ -218,6 +219,27 @@ impl Session {
         let executor = self.programs.get_mut(&key).expect("prepared just now");
         executor.run(state, Inputs { data, scalars }, None)?;
         Ok(Ran(&**executor))
+    }
+
+    /// [`Self::run`], calling `observe` after each launch.
+    pub fn run_timed(
+        &mut self,
+        key: Key,
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+        observe: &mut Observe<'_>,
+    ) -> Result<Ran<'_>, SessionError> {
+        self.prepare(key)?;
+        let executor = self.programs.get_mut(&key).expect("prepared just now");
+        executor.run(state, Inputs { data, scalars }, Some(observe))?;
+        Ok(Ran(&**executor))
+    }
+
+    /// The plan of a program, compiled if need be.
+    pub fn plan(&mut self, key: Key) -> Result<&Arc<Plan>, SessionError> {
+        self.prepare(key)?;
+        Ok(self.programs[&key].plan())
     }
 
     /// A state with room for `spaces` of every bank that keeps them.

@@ -15,6 +15,7 @@ mod ir;
 mod model;
 mod new;
 mod ops;
+mod profile;
 mod progress;
 mod run;
 mod summary;
@@ -63,6 +64,8 @@ enum Command {
     Ir(ir::IrArgs),
     /// List the devices that programs can run on, and what is missing for the others.
     Devices,
+    /// Time every launch of a training step: what is slow, and against which roof.
+    Profile(profile::ProfileArgs),
     /// Print the reference of ops and of the functions that a model file can call.
     Ops,
     /// Start a model file that derives from another.
@@ -111,6 +114,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
         Command::Devices => devices::devices(ui)?,
+        Command::Profile(args) => profile::profile(args, ui)?,
         Command::Ops => ops::ops(ui)?,
         Command::New(args) => new::new(args, ui)?,
         Command::Compare(args) => compare::compare(args, ui)?,
