@@ -15,7 +15,9 @@ mod ir;
 mod model;
 mod new;
 mod ops;
+mod plan;
 mod profile;
+mod programs;
 mod progress;
 mod run;
 mod summary;
@@ -66,6 +68,8 @@ enum Command {
     Devices,
     /// Time every launch of a training step: what is slow, and against which roof.
     Profile(profile::ProfileArgs),
+    /// Print what is launched: what each launch computes, what it costs, and why it ends where it does.
+    Plan(plan::PlanArgs),
     /// Print the reference of ops and of the functions that a model file can call.
     Ops,
     /// Start a model file that derives from another.
@@ -115,6 +119,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Ir(args) => ir::ir(args, ui)?,
         Command::Devices => devices::devices(ui)?,
         Command::Profile(args) => profile::profile(args, ui)?,
+        Command::Plan(args) => plan::plan(args, ui)?,
         Command::Ops => ops::ops(ui)?,
         Command::New(args) => new::new(args, ui)?,
         Command::Compare(args) => compare::compare(args, ui)?,
