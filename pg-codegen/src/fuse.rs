@@ -15,10 +15,11 @@ use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::matmul::operand;
 use crate::select::{Absorbed, Selection};
+use crate::target::FEWEST_BINDINGS;
 use crate::{CodegenError, Options};
 
-/// Bindings of one kernel; Vulkan devices have 31.
-const MAX_ARGS: usize = 24;
+/// Buffers that one region binds: one fused graph serves all targets, and CubeCL binds one of its own.
+pub(crate) const MAX_ARGS: usize = FEWEST_BINDINGS - 1;
 /// Instructions of one region.
 const MAX_INSTRS: usize = 400;
 

@@ -5,7 +5,9 @@
 //! values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
 //! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], [`provenance`] (what launches
-//! compute, in the model's terms) and [`text`] (the plan for people). Behind the feature `cube`, kernels of a plan become CubeCL kernels.
+//! compute, in the model's terms), [`text`] (the plan for people) and [`digest`] (the same, short). [`target`]
+//! describes machines and [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan
+//! become CubeCL kernels.
 
 use std::fmt;
 
@@ -16,6 +18,7 @@ mod canon;
 mod cost;
 #[cfg(feature = "cube")]
 pub mod cube;
+pub mod digest;
 mod domain;
 mod effort;
 mod emit;
@@ -26,8 +29,10 @@ mod memory;
 pub mod plan;
 pub mod provenance;
 pub mod region;
+pub mod roofline;
 mod schedule;
 mod select;
+pub mod target;
 mod text;
 mod view;
 

@@ -37,6 +37,8 @@ pub struct Site {
     pub scope: Arc<str>,
     /// Whether it is the gradient of those lines.
     pub backward: bool,
+    /// How many of the launch's ops stand there, without views and constants.
+    pub ops: usize,
     /// Lines, in the order in which the launch computes them, each once.
     pub lines: Vec<Line>,
     /// Lines of the model file whose calls lead to those of `lines` that are in the library, each once.
@@ -80,30 +82,45 @@ impl Provenance {
         let mut out = Provenance::default();
         for &id in nodes {
             let node = graph.node(id);
-            if !node.op.is_view() && !matches!(node.op, Op::Const(..) | Op::Iota(_)) {
+            let is_work = !node.op.is_view() && !matches!(node.op, Op::Const(..) | Op::Iota(_));
+            if is_work {
                 let name = node.op.record().name;
                 match out.ops.iter_mut().find(|(n, _)| *n == name) {
                     Some((_, count)) => *count += 1,
                     None => out.ops.push((name, 1)),
                 }
             }
-            out.add_site(&node.origin);
+            out.add_site(&node.origin, usize::from(is_work));
         }
         out
     }
 
-    fn add_site(&mut self, origin: &Origin) {
+    fn add_site(&mut self, origin: &Origin, ops: usize) {
         let known = self.sites.iter().position(|s| s.scope == origin.scope && s.backward == origin.backward);
         let at = known.unwrap_or_else(|| {
             let (scope, backward) = (origin.scope.clone(), origin.backward);
-            self.sites.push(Site { scope, backward, lines: vec![], calls: vec![] });
+            self.sites.push(Site { scope, backward, ops: 0, lines: vec![], calls: vec![] });
             self.sites.len() - 1
         });
         let site = &mut self.sites[at];
+        site.ops += ops;
         push_once(&mut site.lines, Line::of(&origin.loc));
         if let Some(call) = &origin.call {
             push_once(&mut site.calls, Line::of(call));
         }
+    }
+
+    /// The place that most of the launch's ops come from; of several, the last, which is what it leads to.
+    pub fn main_site(&self) -> Option<&Site> {
+        self.sites.iter().max_by_key(|s| s.ops)
+    }
+
+    /// The ops in a few words: `mul×4 add`.
+    pub fn ops_text(&self) -> String {
+        let times = |count: usize| if count > 1 { format!("×{count}") } else { String::new() };
+        let ops = self.ops.iter().map(|(name, count)| format!("{name}{}", times(*count)));
+        let words = std::iter::once(self.task.clone()).chain(ops).filter(|w| !w.is_empty());
+        words.collect::<Vec<_>>().join(" ")
     }
 
     /// Every line of the model file that the launch computes a part of, itself or through the library.
@@ -121,11 +138,7 @@ fn push_once(lines: &mut Vec<Line>, line: Line) {
 /// `mul×4 add — block (model.rs:4), block.norm (std/norm:5)`.
 impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let times = |count: usize| if count > 1 { format!("×{count}") } else { String::new() };
-        let ops = self.ops.iter().map(|(name, count)| format!("{name}{}", times(*count)));
-        let head: Vec<String> =
-            std::iter::once(self.task.clone()).chain(ops).filter(|w| !w.is_empty()).collect();
-        f.write_str(&head.join(" "))?;
+        f.write_str(&self.ops_text())?;
         let sites: Vec<String> = self.sites.iter().map(Site::to_string).collect();
         write!(f, "{}{}", if sites.is_empty() { "" } else { " — " }, sites.join(", "))
     }

@@ -54,6 +54,43 @@ impl Kernel {
             Kernel::Copy { .. } => "copy",
         }
     }
+
+    /// Whether the kernel writes an argument.
+    pub fn writes(&self, arg: usize) -> bool {
+        match self {
+            Kernel::Region(region) => region.body.iter().any(|instr| match instr {
+                Instr::Store { arg: a, .. } | Instr::Accumulate { arg: a, .. } => *a as usize == arg,
+                _ => false,
+            }),
+            Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => arg == 2,
+            Kernel::Attention(_) => arg >= 3,
+            Kernel::AttentionGrad(_) => arg >= 6,
+            Kernel::Copy { .. } => arg == 1,
+        }
+    }
+
+    /// The problem's shape in a few characters.
+    pub fn shape(&self) -> String {
+        match self {
+            Kernel::Region(r) => {
+                let (kept, reduced) = r.rows.split_at(r.rows.len() - r.reduced);
+                let product = |sizes: &[usize]| sizes.iter().product::<usize>();
+                let over =
+                    if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
+                format!("{} × {}{over}", product(kept), r.lanes)
+            }
+            Kernel::Matmul(m) => {
+                let batch = if m.batch > 1 { format!("{} of ", m.batch) } else { String::new() };
+                let plus = if m.accumulate { " added" } else { "" };
+                format!("{batch}{} × {} × {}{plus}", m.m, m.n, m.k)
+            }
+            Kernel::Attention(s) | Kernel::AttentionGrad(s) => {
+                format!("{} × {}, {}/{} heads of {}", s.batch, s.time, s.heads, s.kv_heads, s.dim)
+            }
+            Kernel::ScatterAdd { rows, width, count } => format!("{count} × {width} into {rows}"),
+            Kernel::Copy { len } => len.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Plan {

@@ -11,6 +11,7 @@ use pg_runtime::artifact::write_atomically;
 use pg_runtime::profile::{self, LaunchTime, Profile, ProfileOptions};
 use pg_runtime::session::Session;
 
+use super::devices::DeviceArgs;
 use super::format::table;
 use super::model::ModelArgs;
 use super::run::count;
@@ -45,6 +46,8 @@ pub(crate) struct ProfileArgs {
     /// Write the last step as a trace for Chrome (chrome://tracing) or Perfetto.
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// More tokens take long on a CPU and say nothing more.
@@ -64,7 +67,7 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
         phases - 1
     );
     let fuse = pg_codegen::Options { fuse: !args.no_fuse };
-    let mut session = Session::new(Arc::new(model), fuse);
+    let mut session = Session::on(args.device.open()?, Arc::new(model), fuse);
     let (accumulation, phase, steps) = (args.micro_batches, args.phase, args.steps);
     let options = ProfileOptions { batch, seq, accumulation, phase, steps };
     ui.note(format_args!(

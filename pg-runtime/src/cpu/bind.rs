@@ -165,14 +165,13 @@ impl Buffers {
                     (ids.as_ptr().cast_mut().cast(), ids.len())
                 }
                 (Source::State, Place::External(slot)) => {
+                    let failed = |error| CpuError::State { program: program(), error };
                     let place = match self.places[i] {
                         Some(place) if !fresh => place,
-                        _ => state
-                            .locate(slot)
-                            .map_err(|error| CpuError::State { program: program(), error })?,
+                        _ => state.locate(slot).map_err(failed)?,
                     };
                     self.places[i] = Some(place);
-                    (state.pointer(place).cast(), place.len)
+                    (state.pointer(place).map_err(failed)?.cast(), place.len)
                 }
                 (Source::Own(own), place) => {
                     let (_, memory) = &mut self.own[own];

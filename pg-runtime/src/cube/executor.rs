@@ -1,8 +1,8 @@
 //! Runs a plan on a device.
 
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cubecl::prelude::*;
 use pg_codegen::cube::{ArgInfo, CubeError, Generated, Launches, StageArg, lower};
@@ -13,7 +13,8 @@ use pg_ir::slot::{Slot, Space};
 use super::device::{Device, Memory};
 use super::error::CubeExecError;
 use super::memory::{Buffers, Range, bytes_of};
-use super::state::DeviceState;
+use crate::executor::{ExecError, Executor, Inputs, Observe, Timed};
+use crate::state::State;
 
 /// Runs one plan on a GPU.
 #[derive(Debug)]
@@ -27,8 +28,8 @@ pub struct CubeExecutor<R: Runtime> {
     prepared: Option<(u64, Vec<Prepared>)>,
     kernels: HashMap<[u64; 4], Arc<Generated>>,
     workspaces: Vec<Memory>,
-    /// Results of the last run that were asked for.
-    results: Vec<OnceCell<Vec<f32>>>,
+    /// Results of the last run.
+    results: Vec<Vec<f32>>,
 }
 
 /// A generated launch, and where its buffers come from.
@@ -49,7 +50,7 @@ impl<R: Runtime> CubeExecutor<R> {
     pub fn new(plan: Arc<Plan>, device: &Device<R>) -> Result<Self, CubeExecError> {
         let buffers = Buffers::new(&plan, device)?;
         let tables = tables(&plan);
-        let results = vec![OnceCell::new(); buffers.result_count()];
+        let results = vec![Vec::new(); buffers.result_count()];
         let executor = CubeExecutor {
             plan,
             device: device.clone(),
@@ -75,64 +76,54 @@ impl<R: Runtime> CubeExecutor<R> {
         Ok(executor)
     }
 
-    /// The plan that it runs.
-    pub fn plan(&self) -> &Arc<Plan> {
-        &self.plan
-    }
-
     /// The device.
     pub fn device(&self) -> &Device<R> {
         &self.device
     }
 
-    /// Runs the program once. `data` are token ids by name, `scalars` the run-time scalars; what the
-    /// program does not read is ignored. Launches are queued: a result waits for them.
-    ///
-    /// # Errors
-    /// If an input or state is missing or does not fit.
-    pub fn run(
+    /// Queues the launches of one run.
+    fn launch_all(
         &mut self,
-        state: &mut DeviceState<R>,
-        data: &[(&str, &[i32])],
-        scalars: &[(&str, f32)],
+        state: &mut State,
+        inputs: Inputs<'_>,
+        mut observe: Option<&mut Observe<'_>>,
     ) -> Result<(), CubeExecError> {
-        self.check_ids(data)?;
-        let ranges = self.buffers.bind(&self.plan, &self.device, state, data, scalars)?;
+        self.check_ids(inputs.data)?;
+        let ranges = self.buffers.bind(&self.plan, &self.device, state, inputs)?;
         if self.prepared.as_ref().is_none_or(|(id, _)| *id != state.id()) {
             self.prepare(state.id(), &ranges)?;
         }
-        self.results.iter_mut().for_each(|r| *r = OnceCell::new());
         let align = self.device.target().binding_align;
         let handles: Vec<_> = ranges.iter().map(|r| r.handle(align)).collect();
         let Some((_, prepared)) = &self.prepared else { return Ok(()) };
-        for p in prepared {
-            let args = &self.plan.launches[p.launch].args;
-            let buffer = |arg: &StageArg| match *arg {
-                StageArg::Arg(i) => handles[args[i].0 as usize].clone(),
-                StageArg::Workspace(i) => self.workspaces[i].handle.clone(),
-            };
-            let buffers: Vec<_> = p.args.iter().map(buffer).collect();
-            self.device.launch(&p.kernel, &buffers, p.grid);
+        if observe.is_some() {
+            self.device.wait()?;
+        }
+        let begin = Instant::now();
+        for of_launch in prepared.chunk_by(|a, b| a.launch == b.launch) {
+            let (index, start) = (of_launch[0].launch, begin.elapsed());
+            let launch = &self.plan.launches[index];
+            for p in of_launch {
+                let buffer = |arg: &StageArg| match *arg {
+                    StageArg::Arg(i) => handles[launch.args[i].0 as usize].clone(),
+                    StageArg::Workspace(i) => self.workspaces[i].handle.clone(),
+                };
+                self.device.launch(&p.kernel, p.args.iter().map(buffer).collect(), p.grid)?;
+            }
+            if let Some(observe) = &mut observe {
+                self.device.wait()?;
+                observe(Timed { index, launch, start, duration: begin.elapsed() - start });
+            }
         }
         Ok(())
     }
 
-    /// What the last run gave back under a name: `loss`, `nll`, `logits`, … Waits for the device.
-    ///
-    /// # Errors
-    /// If the device failed.
-    pub fn result(&self, name: &str) -> Result<Option<&[f32]>, CubeExecError> {
-        let Some((at, memory, len)) = self.buffers.result(name) else { return Ok(None) };
-        if self.results[at].get().is_none() {
-            let bytes = self.device.read(memory, 4 * len)?;
-            let _ = self.results[at].set(bytemuck::pod_collect_to_vec(&bytes));
+    /// Brings the results to the host, which waits for the device.
+    fn fetch(&mut self) -> Result<(), CubeExecError> {
+        for (result, (memory, len)) in self.results.iter_mut().zip(self.buffers.results()) {
+            *result = bytemuck::pod_collect_to_vec(&self.device.read(memory, 4 * len)?);
         }
-        Ok(self.results[at].get().map(Vec::as_slice))
-    }
-
-    /// Bytes of temporaries, results, constants and workspaces.
-    pub fn bytes(&self) -> usize {
-        self.buffers.bytes() + self.workspaces.iter().map(|w| w.capacity).sum::<usize>()
+        Ok(())
     }
 
     /// The generated kernels, each once, in the order of their names.
@@ -221,6 +212,36 @@ impl<R: Runtime> CubeExecutor<R> {
             }
         }
         Ok(())
+    }
+}
+
+impl<R: Runtime> Executor for CubeExecutor<R> {
+    fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    fn run(
+        &mut self,
+        state: &mut State,
+        inputs: Inputs<'_>,
+        observe: Option<&mut Observe<'_>>,
+    ) -> Result<(), ExecError> {
+        self.launch_all(state, inputs, observe)?;
+        Ok(self.fetch()?)
+    }
+
+    fn result(&self, name: &str) -> Option<&[f32]> {
+        Some(&self.results[self.buffers.result(name)?])
+    }
+
+    fn bytes(&self) -> usize {
+        self.buffers.bytes() + self.workspaces.iter().map(|w| w.capacity).sum::<usize>()
+    }
+
+    fn host_launches(&self) -> usize {
+        let Some((_, prepared)) = &self.prepared else { return 0 };
+        let on_device = prepared.chunk_by(|a, b| a.launch == b.launch).count();
+        self.plan.launches.len() - on_device
     }
 }
 

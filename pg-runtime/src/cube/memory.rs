@@ -6,9 +6,10 @@ use pg_codegen::plan::{Buffer, Place, Plan};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
-use super::device::{Device, Memory};
+use super::device::{Device, Memory, Resident};
 use super::error::CubeExecError;
-use super::state::DeviceState;
+use crate::executor::Inputs;
+use crate::state::State;
 
 /// Where a buffer's memory comes from at each run.
 #[derive(Clone, Debug)]
@@ -113,9 +114,8 @@ impl Buffers {
         &self,
         plan: &Plan,
         device: &Device<R>,
-        state: &DeviceState<R>,
-        data: &[(&str, &[i32])],
-        scalars: &[(&str, f32)],
+        state: &mut State,
+        inputs: Inputs<'_>,
     ) -> Result<Vec<Range>, CubeExecError> {
         let program = || plan.program.clone();
         let mut uploaded: Vec<(&Slot, Memory)> = Vec::new();
@@ -126,16 +126,18 @@ impl Buffers {
                 (Source::Own(memory), _) => (memory.clone(), 0),
                 (Source::Arena(offset), _) => (self.arena.clone(), *offset),
                 (Source::State, Place::External(slot)) => {
-                    let place = state
-                        .locate(slot)
-                        .map_err(|error| CubeExecError::State { program: program(), error })?;
+                    let failed = |error| CubeExecError::State { program: program(), error };
+                    let place = state.locate(slot).map_err(failed)?;
                     check_length(plan, slot, buffer, place.len)?;
-                    (state.bank(place).clone(), 4 * place.offset)
+                    let is_there = |bank: &Resident<R>| bank.is_on(device);
+                    let upload = |bank: &[f32]| Resident::upload(device, bank).map_err(|e| e.to_string());
+                    let bank = state.remote(place.bank, is_there, upload).map_err(failed)?;
+                    (bank.memory.clone(), 4 * place.offset)
                 }
                 (Source::Call, Place::External(slot)) => match uploaded.iter().find(|(s, _)| *s == slot) {
                     Some((_, memory)) => (memory.clone(), 0),
                     None => {
-                        let memory = supply(plan, device, slot, buffer, data, scalars)?;
+                        let memory = supply(plan, device, slot, buffer, inputs)?;
                         uploaded.push((slot, memory.clone()));
                         (memory, 0)
                     }
@@ -147,10 +149,14 @@ impl Buffers {
         Ok(ranges)
     }
 
-    /// Memory and length of a result.
-    pub(super) fn result(&self, name: &str) -> Option<(usize, &Memory, usize)> {
-        let at = self.results.iter().position(|(slot, ..)| slot.name == name)?;
-        Some((at, &self.results[at].1, self.results[at].2))
+    /// Position of a result.
+    pub(super) fn result(&self, name: &str) -> Option<usize> {
+        self.results.iter().position(|(slot, ..)| slot.name == name)
+    }
+
+    /// Memory and length of every result.
+    pub(super) fn results(&self) -> impl Iterator<Item = (&Memory, usize)> {
+        self.results.iter().map(|(_, memory, len)| (memory, *len))
     }
 
     pub(super) fn result_count(&self) -> usize {
@@ -169,17 +175,16 @@ fn supply<R: Runtime>(
     device: &Device<R>,
     slot: &Slot,
     buffer: &Buffer,
-    data: &[(&str, &[i32])],
-    scalars: &[(&str, f32)],
+    inputs: Inputs<'_>,
 ) -> Result<Memory, CubeExecError> {
     let missing = || CubeExecError::NoInput { program: plan.program.clone(), slot: slot.clone() };
     if slot.space == Space::Data {
-        let (_, ids) = data.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
+        let (_, ids) = inputs.data.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
         check_length(plan, slot, buffer, ids.len())?;
-        return Ok(device.upload(bytemuck::cast_slice(ids)));
+        return device.upload(bytemuck::cast_slice(ids));
     }
-    let (_, value) = scalars.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
-    Ok(device.upload(bytemuck::cast_slice(&vec![*value; buffer.len])))
+    let (_, value) = inputs.scalars.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
+    device.upload(bytemuck::cast_slice(&vec![*value; buffer.len]))
 }
 
 fn check_length(plan: &Plan, slot: &Slot, buffer: &Buffer, have: usize) -> Result<(), CubeExecError> {

@@ -137,7 +137,7 @@ pub fn profile(session: &mut Session, options: ProfileOptions) -> Result<Profile
             last: vec![Vec::with_capacity(accumulation); launches],
         });
     }
-    let roof = Roof::measure()?;
+    let roof = Roof::measure(session.device())?;
     let weights = session.initial_weights(session.model.train.seed);
     let mut state = session.state_with(&weights, &spaces(&session.model.train))?;
     drop(weights);
