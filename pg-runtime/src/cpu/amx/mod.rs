@@ -69,7 +69,8 @@ pub(crate) fn workspace([m, n, k]: [usize; 3]) -> WorkspaceSize {
     WorkspaceSize { thread: left / 4, shared: right / 4 }
 }
 
-/// c [m, n] = a [m, k] · b [k, n], plus the old c if `accumulate`, on all threads.
+/// c [m, n] = a [m, k] · b [k, n], plus the old c if `accumulate`, on all threads. With `upper` what is left of
+/// the diagonal's blocks of [`ROWS`] is not computed.
 ///
 /// # Safety
 /// All elements of the three matrices must be valid, and no other thread may write a or b or touch c. c must
@@ -79,11 +80,13 @@ pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
     [a, b, c]: [Matrix; 3],
     accumulate: bool,
+    upper: bool,
     memory: &mut Workspace,
 ) {
     if c.col != 1 {
+        debug_assert!(!upper, "a symmetric result has neighbouring columns");
         // SAFETY: the same elements; cᵀ = bᵀ · aᵀ, and cᵀ has neighbouring columns.
-        return unsafe { product(Amx(()), [n, m, k], [b.t(), a.t(), c.t()], accumulate, memory) };
+        return unsafe { product(Amx(()), [n, m, k], [b.t(), a.t(), c.t()], accumulate, upper, memory) };
     }
     let (threads, shared) = memory.split();
     for n0 in (0..n).step_by(PIECE) {
@@ -95,12 +98,17 @@ pub(crate) unsafe fn product(
             unsafe { right.pack(b.at(k0, n0)) };
             let (a, c) = (a.at(0, k0), c.at(0, n0));
             let row_tasks = m.div_ceil(ROWS);
-            let width = cols.div_ceil(TASKS.div_ceil(row_tasks)).next_multiple_of(4 * BLOCK);
+            let width = cols.div_ceil(TASKS.div_ceil(row_tasks)).next_multiple_of(ROWS);
             let col_tasks = cols.div_ceil(width);
             parallel(row_tasks * col_tasks, ROWS * width * depth, |task| {
                 let (row, col) = (task / col_tasks * ROWS, task % col_tasks * width);
                 let rows = ROWS.min(m - row);
-                let span = [col, (col + width).min(cols)];
+                // Widths are multiples of `ROWS`, so a task is on one side of the diagonal or has it at its corner.
+                let first = if upper { col.max(row.saturating_sub(n0)) } else { col };
+                let span = [first, (col + width).min(cols)];
+                if span[0] >= span[1] {
+                    return;
+                }
                 threads.with(|left| {
                     // SAFETY: the rows lie in a and c by the caller's promise, each task has its own of c, and
                     // the right operand is packed.
@@ -250,7 +258,10 @@ mod tests {
                 memory.allocate(rayon::current_num_threads());
                 let accumulate = layout % 3 == 0;
                 // SAFETY: the matrices are whole vectors of their shapes.
-                rayon::join(|| unsafe { product(amx, shape, [am, bm, cm], accumulate, &mut memory) }, || ());
+                rayon::join(
+                    || unsafe { product(amx, shape, [am, bm, cm], accumulate, false, &mut memory) },
+                    || (),
+                );
                 for (i, [sum, size]) in want.iter().enumerate() {
                     let (row, col) = (i / n, i % n);
                     let got = f64::from(if layout & 4 == 0 { c[i] } else { c[col * m + row] });
@@ -295,7 +306,7 @@ mod tests {
                         let bm = if layout == 2 { Matrix::of(&b[i], k).t() } else { Matrix::of(&b[i], n) };
                         let cm = Matrix::of_mut(&mut c[i], n);
                         rayon::join(
-                            || unsafe { product(amx, shape, [am, bm, cm], false, &mut memory) },
+                            || unsafe { product(amx, shape, [am, bm, cm], false, false, &mut memory) },
                             || (),
                         );
                     }
