@@ -16,7 +16,7 @@ use super::math;
 use super::matmul::{Matrix, product};
 use super::parallel::parallel;
 use super::raw::Arg;
-use super::region::check::check_types;
+use super::region::check::check_float_types;
 use super::region::reduce;
 use super::scatter::{check_apart, check_lengths};
 use super::simd::{Isa, Kernel};
@@ -89,7 +89,7 @@ fn check_shape(s: &AttentionShape) -> Result<(), Problem> {
 /// Checks the arguments of the forward.
 pub(crate) fn check(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem> {
     check_shape(shape)?;
-    check_types(&[DType::F32; 5], args)?;
+    check_float_types(5, args)?;
     check_lengths(&lengths(shape), args)?;
     check_apart(args, 3)
 }
@@ -97,7 +97,7 @@ pub(crate) fn check(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem>
 /// Checks the arguments of the backward.
 pub(crate) fn check_grad(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem> {
     check_shape(shape)?;
-    check_types(&[DType::F32; 9], args)?;
+    check_float_types(9, args)?;
     let [q, k, v, o, lse] = lengths(shape);
     check_lengths(&[q, k, v, o, lse, o, q, k, v], args)?;
     check_apart(args, 6)
@@ -149,7 +149,7 @@ impl Block {
     /// The keys or values (or their gradients) of the block's sequence and head.
     fn keys_of(&self, s: &Sizes, arg: Arg) -> Matrix {
         let AttentionShape { kv_heads, dim, .. } = s.shape;
-        Matrix { ptr: arg.at((self.sequence * kv_heads + self.kv_head) * dim), row: kv_heads * dim, col: 1 }
+        Matrix::new(arg, (self.sequence * kv_heads + self.kv_head) * dim, kv_heads * dim, 1)
     }
 }
 
@@ -214,12 +214,12 @@ pub(crate) fn run_grad(shape: AttentionShape, args: &[Arg], workspace: &mut Work
         let [dk, dv] = if s.parts == 1 {
             [any.keys_of(&s, d_k), any.keys_of(&s, d_v)]
         } else {
-            [0, 1].map(|which| Matrix { ptr: partials.at((2 * task + which) * time * dim), row: dim, col: 1 })
+            [0, 1].map(|which| Matrix::new(partials, (2 * task + which) * time * dim, dim, 1))
         };
         for matrix in [dk, dv] {
             for key in 0..time {
                 // SAFETY: inside by the checked lengths or the workspace's size; this task's own.
-                unsafe { std::slice::from_raw_parts_mut(matrix.ptr.add(key * matrix.row), dim) }.fill(0.0);
+                unsafe { std::slice::from_raw_parts_mut(matrix.at(key, 0).ptr.cast::<f32>(), dim) }.fill(0.0);
             }
         }
         // Dealt in turn: the parts have strips of all lengths.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul};
+use pg_ir::ty::DType;
 
 use super::aligned::Aligned;
 use super::amx::Amx;
@@ -11,7 +12,7 @@ use super::raw::Arg;
 use super::scatter::Scatter;
 use super::simd::Isa;
 use super::workspace::Workspace;
-use super::{attention, matmul, region, scatter};
+use super::{attention, matmul, narrow, region, scatter};
 
 /// A kernel ready to run.
 #[derive(Debug)]
@@ -32,6 +33,9 @@ pub(crate) struct Machine {
     amx: Option<Amx>,
     arena_bytes: usize,
     arena: Aligned,
+    widened_len: usize,
+    /// float32 copies of bfloat16 arguments.
+    widened: Aligned,
     scratch: region::Scratch,
     workspace: Workspace,
 }
@@ -43,6 +47,8 @@ impl Machine {
             amx: Amx::detect(),
             arena_bytes: 0,
             arena: Aligned::default(),
+            widened_len: 0,
+            widened: Aligned::default(),
             scratch: region::Scratch::default(),
             workspace: Workspace::default(),
         }
@@ -61,6 +67,9 @@ impl Machine {
             self.arena = Aligned::default();
             self.arena = Aligned::zeroed(self.arena_bytes.div_ceil(4));
         }
+        if self.widened.len() < self.widened_len {
+            self.widened = Aligned::zeroed(self.widened_len);
+        }
         self.scratch.allocate(threads);
         self.workspace.allocate(threads);
     }
@@ -72,7 +81,7 @@ impl Machine {
 
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        4 * self.arena.len() + self.scratch.bytes() + self.workspace.bytes()
+        4 * (self.arena.len() + self.widened.len()) + self.scratch.bytes() + self.workspace.bytes()
     }
 }
 
@@ -92,10 +101,31 @@ impl Compiled {
     pub(crate) fn written(&self) -> Vec<usize> {
         match self {
             Compiled::Region(program) => program.written().collect(),
-            Compiled::Matmul(_) | Compiled::Scatter(_) => vec![2],
-            Compiled::Attention(_) => vec![3, 4],
-            Compiled::AttentionGrad(_) => vec![6, 7, 8],
-            Compiled::Copy(_) => vec![1],
+            _ => self.written_by_family().to_vec(),
+        }
+    }
+
+    /// The arguments that it writes because of its family: none for a region, whose program says it.
+    fn written_by_family(&self) -> &'static [usize] {
+        match self {
+            Compiled::Region(_) => &[],
+            Compiled::Matmul(_) | Compiled::Scatter(_) => &[2],
+            Compiled::Attention(_) => &[3, 4],
+            Compiled::AttentionGrad(_) => &[6, 7, 8],
+            Compiled::Copy(_) => &[1],
+        }
+    }
+
+    /// Whether it runs on arguments of these types as they are; otherwise on float32 copies.
+    fn takes(&self, dtypes: impl Iterator<Item = DType>, amx: Option<Amx>) -> bool {
+        let mut dtypes = dtypes.peekable();
+        match self {
+            Compiled::Region(_) | Compiled::Copy(_) => true,
+            Compiled::Matmul(mm) => {
+                let all: [DType; 3] = std::array::from_fn(|_| dtypes.next().unwrap_or(DType::F32));
+                all == [DType::F32; 3] || matmul::on_units(mm, all, amx).is_some()
+            }
+            _ => dtypes.all(|dtype| dtype != DType::BF16),
         }
     }
 
@@ -112,20 +142,38 @@ impl Compiled {
         }
     }
 
-    /// Asks for the scratch memory that it needs.
-    pub(crate) fn reserve(&self, machine: &mut Machine) {
+    /// Asks for the scratch memory that it needs on arguments of these types and lengths.
+    pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
+        if !self.takes(args.iter().map(|a| a.0), machine.amx) {
+            machine.widened_len = machine.widened_len.max(narrow::elements(args.iter().copied()));
+        }
         match self {
             Compiled::Region(program) => machine.scratch.reserve(program.scratch()),
             Compiled::Attention(shape) => machine.workspace.reserve(attention::workspace(*shape)),
             Compiled::AttentionGrad(shape) => machine.workspace.reserve(attention::grad_workspace(*shape)),
             Compiled::Scatter(scatter) => machine.workspace.reserve(scatter.workspace()),
-            Compiled::Matmul(mm) => machine.workspace.reserve(matmul::workspace(mm, machine.amx)),
+            Compiled::Matmul(mm) => {
+                if let [a, b, c] = args {
+                    machine.workspace.reserve(matmul::workspace(mm, [a.0, b.0, c.0], machine.amx));
+                }
+            }
             Compiled::Copy(_) => {}
         }
     }
 
     /// Runs on checked arguments. Sets `outside` if an id was outside its table.
     pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
+        if self.takes(args.iter().map(Arg::dtype), machine.amx) {
+            return self.run_as_they_are(args, machine, outside);
+        }
+        let mut memory = std::mem::take(&mut machine.widened);
+        narrow::widened(args, self.written_by_family(), &mut memory, |args| {
+            self.run_as_they_are(args, machine, outside);
+        });
+        machine.widened = memory;
+    }
+
+    fn run_as_they_are(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
         let Machine { isa, amx, scratch, workspace, .. } = machine;
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),

@@ -17,12 +17,19 @@ impl Amx {
     }
 }
 
-pub(crate) fn workspace(_: [usize; 3]) -> WorkspaceSize {
+pub(crate) fn workspace(_: usize, _: [usize; 3]) -> WorkspaceSize {
     WorkspaceSize::default()
 }
 
 /// # Safety
 /// None is asked for.
-pub(crate) unsafe fn product(amx: Amx, _: [usize; 3], _: [Matrix; 3], _: bool, _: bool, _: &mut Workspace) {
+pub(crate) unsafe fn products(
+    amx: Amx,
+    _: [usize; 3],
+    _: (usize, impl Fn(usize) -> [Matrix; 3] + Sync),
+    _: bool,
+    _: bool,
+    _: &mut Workspace,
+) {
     match amx {}
 }
