@@ -54,11 +54,12 @@ pub(crate) fn plan(
     Ok(planner.finish())
 }
 
-/// Graph position of the last value that a launch computes. A matmul that adds to a gradient runs where
+/// Graph position of the first value that a launch computes: of what others wait for, if it also gives a result
+/// that leaves the program late. A matmul that adds to a gradient runs where
 /// its dot stands: the sum may stand at the very end, and its operands would be kept until then.
 fn position(graph: &Graph, work: &Work) -> usize {
     match work {
-        Work::Region(_) => work.writes().map(ValueId::index).max().unwrap_or(0),
+        Work::Region(_) => work.writes().map(ValueId::index).min().unwrap_or(0),
         Work::Opaque(id, ..) => graph.node(*id).first.index(),
     }
 }

@@ -5,7 +5,7 @@
 //! a cheap function of one kept value is never saved for the backward pass. This pass must leave a
 //! selection under which every kernel can be emitted: what emission refuses, it keeps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op};
@@ -17,6 +17,7 @@ use crate::domain::Domain;
 use crate::effort::efforts;
 use crate::emit::{Built, build};
 use crate::fold::Constants;
+use crate::fuse::MAX_ARGS;
 use crate::matmul::{only_reaches, operand, written_as};
 use crate::plan::MatrixView;
 use crate::{CodegenError, Options};
@@ -79,7 +80,7 @@ pub(crate) fn select(
     } else {
         s.everything()
     }
-    let regions = s.settle()?;
+    let regions = s.settle(options.fuse)?;
     let opaque = s.opaque();
     Ok(Selection { stored: s.stored, why: s.why, regions, opaque, absorbed: s.absorbed })
 }
@@ -98,7 +99,7 @@ fn live_values(graph: &Graph, constants: &Constants) -> Vec<bool> {
 }
 
 /// First results of the live nodes that read each value.
-fn readers(graph: &Graph, live: &[bool]) -> Vec<Vec<ValueId>> {
+pub(crate) fn readers(graph: &Graph, live: &[bool]) -> Vec<Vec<ValueId>> {
     let mut readers = vec![Vec::new(); graph.value_count()];
     for (_, node) in graph.nodes() {
         if graph.results(node).any(|v| live[v.index()]) {
@@ -292,7 +293,7 @@ impl Selector<'_> {
     }
 
     /// Emits one region for every kept value, keeping more until all can be emitted.
-    fn settle(&mut self) -> Result<Vec<(ValueId, Built)>, CodegenError> {
+    fn settle(&mut self, fuse: bool) -> Result<Vec<(ValueId, Built)>, CodegenError> {
         loop {
             let mut changed = false;
             let mut regions = Vec::new();
@@ -306,6 +307,16 @@ impl Selector<'_> {
                     continue;
                 }
                 match standalone(self.context(), v) {
+                    Ok(built) if fuse && built.args.len() > MAX_ARGS => {
+                        let inner = self.half_of(v).ok_or_else(|| {
+                            let found = built.args.len();
+                            CodegenError::at(
+                                node,
+                                format!("reads {found} buffers, a kernel binds {MAX_ARGS}"),
+                            )
+                        })?;
+                        changed |= self.store(inner, "its reader would bind too many buffers");
+                    }
                     Ok(built) => regions.push((v, built)),
                     Err(Blocked::Store(inner, why)) if self.store(inner, why) => changed = true,
                     Err(e) => return Err(CodegenError::at(node, format!("internal error: {e:?}"))),
@@ -315,6 +326,38 @@ impl Selector<'_> {
                 return Ok(regions);
             }
         }
+    }
+}
+
+impl Selector<'_> {
+    /// The value below `value` that reads the most buffers, but no more than fit into a region of its own.
+    fn half_of(&self, value: ValueId) -> Option<ValueId> {
+        let cx = self.context();
+        let mut leaves: HashMap<ValueId, BTreeSet<ValueId>> = HashMap::new();
+        let mut stack = vec![(value, false)];
+        let mut best: Option<(usize, ValueId)> = None;
+        while let Some((at, is_done)) = stack.pop() {
+            if leaves.contains_key(&at) {
+                continue;
+            }
+            let node = self.graph.producer(at);
+            if at != value && (cx.in_memory(at) || self.constants.uniform(at).is_some()) {
+                let found = cx.in_memory(at).then_some(at);
+                leaves.insert(at, found.into_iter().collect());
+            } else if is_done {
+                let all: BTreeSet<ValueId> =
+                    node.operands.iter().flat_map(|v| leaves[v].iter().copied()).collect();
+                let fits = at != value && !node.op.is_view() && all.len() < MAX_ARGS;
+                if fits && best.is_none_or(|(most, _)| all.len() > most) {
+                    best = Some((all.len(), at));
+                }
+                leaves.insert(at, all);
+            } else {
+                stack.push((at, true));
+                stack.extend(node.operands.iter().map(|&v| (v, false)));
+            }
+        }
+        best.filter(|(most, _)| *most > 1).map(|(_, at)| at)
     }
 }
 

@@ -39,7 +39,8 @@ fn digest(name: &str) -> String {
         assert!(fused.launches.len() <= apart.launches.len(), "{what}");
         assert!(fused.bytes() <= apart.bytes(), "{what}");
         if let Ok(dir) = std::env::var("PG_PLANS") {
-            std::fs::write(format!("{dir}/{name}.{}.plan", program.name), fused.to_string()).unwrap();
+            let file = format!("{dir}/{}.{}.plan", name.replace('/', "_"), program.name);
+            std::fs::write(file, fused.to_string()).unwrap();
         }
         let (n, bytes) = (apart.launches.len(), apart.bytes());
         text += &format!("{}  unfused: {n} launches, {bytes:.3e} bytes\n\n", Digest(&fused));
