@@ -75,7 +75,7 @@ pub(crate) fn groups(
     again: &Again,
     options: &Options,
 ) -> Result<Groups, CodegenError> {
-    let Selection { stored, why, regions, opaque, absorbed } = selection;
+    let Selection { stored, why, regions, opaque, absorbed, rounded } = selection;
     let cx = Context { graph, constants, stored: &stored };
     let mut work: Vec<Option<Work>> =
         regions.into_iter().map(|(_, built)| Some(Work::Region(built))).collect();
@@ -86,7 +86,7 @@ pub(crate) fn groups(
         let reads = reads.map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
         let writes = match absorbed.get(&id) {
             Some(a) => vec![a.value],
-            None => graph.results(node).collect(),
+            None => graph.results(node).map(|r| rounded.get(&r).copied().unwrap_or(r)).collect(),
         };
         work.push(Some(Work::Opaque(id, reads, writes)));
     }

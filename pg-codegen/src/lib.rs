@@ -1,7 +1,7 @@
 //! From a graph to a plan: views folded into loads, ops fused into regions, matmuls and attention
 //! scheduled, memory laid out. It knows no training, no data and no optimiser policy.
 //!
-//! The road, one pass a file: [`canon`] (canonical graph), [`recompute`] (what the backward computes again
+//! The road, one pass a file: [`precision`] (for targets that store bf16, rounds), [`canon`] (canonical graph), [`recompute`] (what the backward computes again
 //! instead of keeping it), [`fold`] (constants), [`select`] (which values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
 //! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], [`provenance`] (what launches
@@ -27,6 +27,7 @@ mod fuse;
 mod matmul;
 mod memory;
 pub mod plan;
+pub mod precision;
 pub mod provenance;
 mod recompute;
 pub mod region;
@@ -73,6 +74,19 @@ impl fmt::Display for CodegenError {
 }
 
 impl std::error::Error for CodegenError {}
+
+/// Compiles one program into a plan for a target: one fused graph, stored as the target stores it.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn compile_for(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &target::Target,
+) -> Result<plan::Plan, CodegenError> {
+    compile(program_name, &precision::store_as(graph, target.storage)?, options)
+}
 
 /// Compiles one program into a plan.
 pub fn compile(program_name: &str, graph: &Graph, options: &Options) -> Result<plan::Plan, CodegenError> {

@@ -8,8 +8,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use pg_ir::graph::{Builder, Graph, NodeId, ValueId};
+use pg_ir::graph::{Builder, Graph, Node, NodeId, ValueId};
 use pg_ir::op::Op;
+use pg_ir::ty::DType;
 
 use crate::access::Context;
 use crate::fold::{Constants, fold};
@@ -79,7 +80,13 @@ impl Chooser<'_> {
         let least = stored.map(|v| graph.ty(v).bytes()).max().unwrap_or(0) / SMALL;
         let is_candidate = |s: &Self, id: NodeId, v: ValueId| {
             let is_kept = id < first && s.stored[v.index()] && late[v.index()];
-            is_kept && graph.ty(v).bytes() >= least && !is_opaque(&graph.node(id).op) && !outputs.contains(&v)
+            let is_round =
+                |n: &Node| n.op == Op::Cast(DType::BF16) && is_opaque(&graph.producer(n.operands[0]).op);
+            is_kept
+                && !is_round(graph.node(id))
+                && graph.ty(v).bytes() >= least
+                && !is_opaque(&graph.node(id).op)
+                && !outputs.contains(&v)
         };
         // Operands first: what they are computed from may then be computed again as well, but what is computed
         // from something chosen in this way stays, so that every layer looks like the one before.

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op};
 use pg_ir::slot::Slot;
+use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
 use crate::access::{Blocked, Context};
@@ -48,6 +49,8 @@ pub(crate) struct Selection {
     pub(crate) opaque: Vec<NodeId>,
     /// Dots that write into another value's buffer.
     pub(crate) absorbed: HashMap<NodeId, Absorbed>,
+    /// Results of kernels of their own family that are rounded where they are written, with the rounded value.
+    pub(crate) rounded: HashMap<ValueId, ValueId>,
 }
 
 /// Whether the op is computed by a kernel family of its own.
@@ -70,9 +73,11 @@ pub(crate) fn select(
         readers: readers(graph, &live),
         live,
         absorbed: HashMap::new(),
+        rounded: HashMap::new(),
     };
     if options.fuse {
         s.absorb();
+        s.round();
     }
     s.must();
     if options.fuse {
@@ -82,7 +87,8 @@ pub(crate) fn select(
     }
     let regions = s.settle(options.fuse)?;
     let opaque = s.opaque();
-    Ok(Selection { stored: s.stored, why: s.why, regions, opaque, absorbed: s.absorbed })
+    let Selector { stored, why, absorbed, rounded, .. } = s;
+    Ok(Selection { stored, why, regions, opaque, absorbed, rounded })
 }
 
 /// Values that kernels need, directly or to recompute others; nothing below a constant is.
@@ -121,6 +127,7 @@ struct Selector<'a> {
     live: Vec<bool>,
     readers: Vec<Vec<ValueId>>,
     absorbed: HashMap<NodeId, Absorbed>,
+    rounded: HashMap<ValueId, ValueId>,
 }
 
 impl Selector<'_> {
@@ -193,6 +200,21 @@ impl Selector<'_> {
         }
     }
 
+    /// Finds results that nothing but a round reads: their kernels round as they write.
+    fn round(&mut self) {
+        for id in self.opaque() {
+            for result in self.graph.results(self.graph.node(id)) {
+                let is_output = self.graph.outputs.iter().any(|o| o.value == result);
+                if let [reader] = self.readers[result.index()][..]
+                    && !is_output
+                    && self.graph.producer(reader).op == Op::Cast(DType::BF16)
+                {
+                    self.rounded.insert(result, reader);
+                }
+            }
+        }
+    }
+
     /// What has to be in memory whatever is fused.
     fn must(&mut self) {
         for id in self.opaque() {
@@ -202,7 +224,8 @@ impl Selector<'_> {
                 continue;
             }
             for result in self.graph.results(self.graph.node(id)) {
-                self.store(result, "its kernel writes it");
+                let written = self.rounded.get(&result).copied().unwrap_or(result);
+                self.store(written, "its kernel writes it");
             }
         }
         for output in &self.graph.outputs {
@@ -303,7 +326,8 @@ impl Selector<'_> {
             for (_, node) in self.graph.nodes() {
                 let v = node.first;
                 let absorbed = self.absorbed.values().any(|a| a.value == v);
-                if !self.stored[v.index()] || is_opaque(&node.op) || absorbed {
+                let rounded = node.operands.first().and_then(|x| self.rounded.get(x)) == Some(&v);
+                if !self.stored[v.index()] || is_opaque(&node.op) || absorbed || rounded {
                     continue;
                 }
                 match standalone(self.context(), v) {

@@ -6,9 +6,11 @@ mod common;
 use std::collections::BTreeSet;
 
 use pg_codegen::plan::Kernel;
+use pg_codegen::precision::store_as;
 use pg_codegen::region::Instr;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, Graph, Origin, ValueId};
+use pg_ir::ty::DType;
 
 fn instr_name(instr: &Instr) -> String {
     let text = format!("{instr:?}");
@@ -54,6 +56,13 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
                 }
             }
             common::compare(&graph, &env, &plan, &what);
+        }
+        let rounded = store_as(&graph, DType::BF16).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        for fuse in [false, true] {
+            let what = format!("seed {seed}, stored as bf16, fuse {fuse}");
+            let plan =
+                compile("random", &rounded, &Options { fuse }).unwrap_or_else(|e| panic!("{what}: {e}"));
+            common::compare(&rounded, &env, &plan, &what);
         }
         let halves = with_backward(&graph);
         let plan = compile("halves", &halves, &Options::default());

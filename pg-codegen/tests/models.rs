@@ -5,7 +5,8 @@ use std::path::Path;
 
 use pg_codegen::digest::Digest;
 use pg_codegen::plan::Plan;
-use pg_codegen::{Options, compile};
+use pg_codegen::target::H100;
+use pg_codegen::{Options, compile, compile_for};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
 use pg_ir::layout::Layout;
 use pg_ir::programs::{self, Program};
@@ -68,6 +69,17 @@ golden! {
     swiglu: "ideas/swiglu",
     two_lanes: "ideas/two_lanes",
     value_residual: "ideas/value_residual",
+}
+
+/// The training step as an H100 would run it: stored in bf16.
+#[test]
+fn int4mlp_12l_on_h100() {
+    let mut text = String::new();
+    for program in programs("int4mlp_12l").iter().take(3) {
+        let plan = compile_for(&program.name, &program.graph, &Options::default(), &H100);
+        text += &format!("{}\n", Digest(&plan.unwrap_or_else(|e| panic!("{e}"))));
+    }
+    insta::assert_snapshot!(text);
 }
 
 /// A model without a golden plan would go unnoticed.
