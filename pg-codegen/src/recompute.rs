@@ -14,7 +14,7 @@ use pg_ir::ty::DType;
 
 use crate::access::Context;
 use crate::fold::{Constants, fold};
-use crate::select::{is_opaque, readers, select};
+use crate::select::{is_opaque, is_widening, readers, select};
 use crate::{CodegenError, Options};
 
 /// Values smaller than the largest by this factor are kept.
@@ -156,7 +156,7 @@ impl Chooser<'_> {
                 sources.push(at);
                 continue;
             }
-            ops += usize::from(!node.op.is_view());
+            ops += usize::from(!node.op.is_view() && !is_widening(self.graph, node));
             whole_rows |= matches!(node.op, Op::Reduce(..) | Op::FakeQuant(_));
             // Not what is computed again itself: every layer is to look like the one before.
             if matches!(node.op, Op::Gather) || chosen.contains(&at) {

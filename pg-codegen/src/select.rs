@@ -58,6 +58,11 @@ pub(crate) fn is_opaque(op: &Op) -> bool {
     matches!(op, Op::Dot(_) | Op::Attention { .. } | Op::AttentionGrad { .. } | Op::ScatterAdd { .. })
 }
 
+/// Whether a node gives what bf16 storage holds as float32: what is loaded is that already.
+pub(crate) fn is_widening(graph: &Graph, node: &Node) -> bool {
+    node.op == Op::Cast(DType::F32) && graph.ty(node.operands[0]).dtype == DType::BF16
+}
+
 /// Chooses what to keep.
 pub(crate) fn select(
     graph: &Graph,
@@ -292,6 +297,7 @@ impl Selector<'_> {
             let is_shared = users.contains(&Err(())) || users.iter().any(|u| Some(*u) != first);
             user[v.index()] = if is_shared { Some(Err(())) } else { first };
             if node.op.is_view()
+                || is_widening(self.graph, node)
                 || matches!(node.op, Op::Iota(_) | Op::Const(..))
                 || self.constants.uniform(v).is_some()
             {
