@@ -4,15 +4,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul};
 use pg_ir::ty::DType;
+use smallvec::SmallVec;
 
 use super::aligned::Aligned;
-use super::amx::Amx;
+use super::amx::{self, Amx};
 use super::error::Problem;
 use super::raw::Arg;
 use super::scatter::Scatter;
 use super::simd::Isa;
 use super::workspace::Workspace;
 use super::{attention, matmul, narrow, region, scatter};
+
+/// Types of a launch's arguments; as many as a region has fit without an allocation.
+type Types = SmallVec<[DType; 32]>;
 
 /// A kernel ready to run.
 #[derive(Debug)]
@@ -116,16 +120,28 @@ impl Compiled {
         }
     }
 
+    /// The matrix units, if it runs on them with arguments of these types.
+    fn on_units(&self, dtypes: &[DType], amx: Option<Amx>) -> Option<Amx> {
+        let suits = match (self, dtypes) {
+            (Compiled::Matmul(mm), &[a, b, c]) => {
+                Amx::suits([mm.m, mm.n, mm.k], [a, b, c], [mm.c.row, mm.c.col])
+            }
+            (Compiled::Attention(shape) | Compiled::AttentionGrad(shape), _) => {
+                Amx::suits_attention(*shape, dtypes)
+            }
+            _ => false,
+        };
+        amx.filter(|_| suits)
+    }
+
     /// Whether it runs on arguments of these types as they are; otherwise on float32 copies.
     fn takes(&self, dtypes: impl Iterator<Item = DType>, amx: Option<Amx>) -> bool {
-        let mut dtypes = dtypes.peekable();
         match self {
             Compiled::Region(_) | Compiled::Copy(_) => true,
-            Compiled::Matmul(mm) => {
-                let all: [DType; 3] = std::array::from_fn(|_| dtypes.next().unwrap_or(DType::F32));
-                all == [DType::F32; 3] || matmul::on_units(mm, all, amx).is_some()
+            _ => {
+                let dtypes: Types = dtypes.collect();
+                !dtypes.contains(&DType::BF16) || self.on_units(&dtypes, amx).is_some()
             }
-            _ => dtypes.all(|dtype| dtype != DType::BF16),
         }
     }
 
@@ -147,14 +163,22 @@ impl Compiled {
         if !self.takes(args.iter().map(|a| a.0), machine.amx) {
             machine.widened_len = machine.widened_len.max(narrow::elements(args.iter().copied()));
         }
+        let dtypes: Types = args.iter().map(|a| a.0).collect();
+        let units = self.on_units(&dtypes, machine.amx);
         match self {
             Compiled::Region(program) => machine.scratch.reserve(program.scratch()),
-            Compiled::Attention(shape) => machine.workspace.reserve(attention::workspace(*shape)),
-            Compiled::AttentionGrad(shape) => machine.workspace.reserve(attention::grad_workspace(*shape)),
+            Compiled::Attention(shape) => machine.workspace.reserve(match units {
+                Some(_) => amx::attention::workspace(*shape, args[0].0),
+                None => attention::workspace(*shape),
+            }),
+            Compiled::AttentionGrad(shape) => machine.workspace.reserve(match units {
+                Some(_) => amx::attention::grad_workspace(*shape, args[0].0),
+                None => attention::grad_workspace(*shape),
+            }),
             Compiled::Scatter(scatter) => machine.workspace.reserve(scatter.workspace()),
             Compiled::Matmul(mm) => {
                 if let [a, b, c] = args {
-                    machine.workspace.reserve(matmul::workspace(mm, [a.0, b.0, c.0], machine.amx));
+                    machine.workspace.reserve(matmul::workspace(mm, [a.0, b.0, c.0], units));
                 }
             }
             Compiled::Copy(_) => {}
@@ -175,11 +199,19 @@ impl Compiled {
 
     fn run_as_they_are(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
         let Machine { isa, amx, scratch, workspace, .. } = machine;
+        let dtypes: Types = args.iter().map(Arg::dtype).collect();
+        let units = self.on_units(&dtypes, *amx);
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),
-            Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, *amx),
-            Compiled::Attention(shape) => attention::run(*shape, args, workspace, *isa),
-            Compiled::AttentionGrad(shape) => attention::run_grad(*shape, args, workspace, *isa),
+            Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, units),
+            Compiled::Attention(shape) => match units {
+                Some(amx) => amx::attention::run(amx, *shape, args, workspace, *isa),
+                None => attention::run(*shape, args, workspace, *isa),
+            },
+            Compiled::AttentionGrad(shape) => match units {
+                Some(amx) => amx::attention::run_grad(amx, *shape, args, workspace, *isa),
+                None => attention::run_grad(*shape, args, workspace, *isa),
+            },
             Compiled::Scatter(scatter) => {
                 if !scatter.run(args, workspace) {
                     outside.store(true, Ordering::Relaxed);

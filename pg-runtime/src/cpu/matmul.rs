@@ -131,30 +131,24 @@ pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
     check_touches(&touches, &domain, args)
 }
 
-/// Whether a launch on arguments of these types runs on the matrix units.
-pub(crate) fn on_units(mm: &Matmul, dtypes: [DType; 3], amx: Option<Amx>) -> Option<Amx> {
-    let suits = Amx::suits([mm.m, mm.n, mm.k], dtypes, [mm.c.row, mm.c.col]);
-    amx.filter(|_| suits)
-}
-
-/// Scratch memory of a launch.
-pub(crate) fn workspace(mm: &Matmul, dtypes: [DType; 3], amx: Option<Amx>) -> WorkspaceSize {
-    match on_units(mm, dtypes, amx) {
+/// Scratch memory of a launch, on the matrix units if they are given.
+pub(crate) fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSize {
+    match units {
         Some(_) => amx::workspace(mm.batch, [mm.m, mm.n, mm.k], dtypes),
         None => WorkspaceSize::default(),
     }
 }
 
-/// Runs on checked arguments; without the matrix units, on float32 ones. Both ways give the same bits for any
-/// number of threads.
-pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, amx: Option<Amx>) {
+/// Runs on checked arguments: on the matrix units those that suit them, without them float32 ones. Both ways give
+/// the same bits for any number of threads.
+pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: Option<Amx>) {
     let &[a, b, c] = args else { unreachable!("checked") };
     let shape = [mm.m, mm.n, mm.k];
     let matrices = |i: usize| {
         [(a, &mm.a), (b, &mm.b), (c, &mm.c)]
             .map(|(arg, v)| Matrix::new(arg, v.offset + i * v.batch, v.row, v.col))
     };
-    if let Some(amx) = on_units(mm, [a, b, c].map(|arg| arg.dtype()), amx) {
+    if let Some(amx) = units {
         // SAFETY: `check` has found every element inside its argument, those of c distinct and apart from a
         // and b; `workspace` was asked for this shape.
         unsafe { amx::products(amx, shape, (mm.batch, &matrices), mm.accumulate, mm.symmetric, workspace) };

@@ -10,6 +10,7 @@
 //! Operands are first [packed](pack) into tiles, split; then tasks of [`ROWS`] rows run the
 //! [kernel](kernel). What a task computes, and in which order it sums, follows from the shape alone.
 
+pub(crate) mod attention;
 mod kernel;
 mod pack;
 mod product;

@@ -17,11 +17,12 @@ const LANES: usize = 16;
 /// Bytes of a cache line, and of a row of a tile.
 const LINE: usize = 64;
 
-/// Where an operand's elements lie: strides in elements, and how many there are. They are float32 of three
-/// parts, or bfloat16 of one.
+/// Where an operand's elements lie: strides in elements, and how many there are. float32 is split into as many
+/// parts as asked for; bfloat16 is one.
 #[derive(Clone, Copy)]
 pub(super) struct Source<const PARTS: usize> {
     pub(super) ptr: *const u8,
+    pub(super) dtype: DType,
     pub(super) lane: usize,
     pub(super) k: usize,
     pub(super) lanes: usize,
@@ -60,9 +61,6 @@ pub(super) unsafe fn pack<const PARTS: usize>(source: Source<PARTS>, format: For
 }
 
 impl<const PARTS: usize> Source<PARTS> {
-    /// Bytes of an element.
-    const SIZE: usize = if PARTS == 1 { 2 } else { 4 };
-
     /// Tiles of one part, zero lanes and elements of k included.
     fn tiles(&self) -> usize {
         self.lanes.div_ceil(BLOCK) * (BLOCK / LANES) * self.ks.div_ceil(STEP)
@@ -75,7 +73,7 @@ impl<const PARTS: usize> Source<PARTS> {
     }
 
     fn at(&self, lane: usize, k: usize) -> *const u8 {
-        self.ptr.wrapping_add((lane * self.lane + k * self.k) * Self::SIZE)
+        self.ptr.wrapping_add((lane * self.lane + k * self.k) * self.dtype.size())
     }
 
     /// Packs an operand none of whose strides is 1, a panel's step at a time.
@@ -94,8 +92,8 @@ impl<const PARTS: usize> Source<PARTS> {
                 // for it at its place.
                 unsafe {
                     for (l, p) in (0..lanes).flat_map(|l| (0..ks).map(move |p| (l, p))) {
-                        let to = copied.wrapping_add((l * STEP + p) * Self::SIZE);
-                        std::ptr::copy_nonoverlapping(self.at(lane + l, k + p), to, Self::SIZE);
+                        let to = copied.wrapping_add((l * STEP + p) * self.dtype.size());
+                        std::ptr::copy_nonoverlapping(self.at(lane + l, k + p), to, self.dtype.size());
                     }
                     pack(part, format, out.wrapping_add(self.tile(lane / LANES, k / STEP)));
                 }
@@ -116,7 +114,7 @@ impl<const PARTS: usize> Source<PARTS> {
                 let to = out.wrapping_add(self.tile(lane / LANES, step) + lane % LANES * LINE);
                 // SAFETY: masked to the elements that there are; a row of the caller's tile.
                 unsafe {
-                    if PARTS == 1 {
+                    if self.dtype == DType::BF16 {
                         let all = ((1u64 << ks) - 1) as u32;
                         _mm512_store_si512(to.cast(), _mm512_maskz_loadu_epi16(all, at.cast()));
                         continue;
@@ -149,7 +147,7 @@ impl<const PARTS: usize> Source<PARTS> {
                 let to = out.wrapping_add(self.tile(lane / LANES, k / STEP) + k % STEP / 2 * LINE);
                 // SAFETY: masked to the elements that there are; a row of the caller's tile.
                 unsafe {
-                    if PARTS == 1 {
+                    if self.dtype == DType::BF16 {
                         let low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(masks[0], at[0].cast()));
                         let high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(masks[1], at[1].cast()));
                         _mm512_store_si512(to.cast(), _mm512_or_si512(low, _mm512_slli_epi32::<16>(high)));
@@ -173,7 +171,7 @@ impl<const PARTS: usize> Source<PARTS> {
     pub(super) fn ahead(self, shares: usize) -> Ahead {
         let (stride, width, rows) =
             if self.k == 1 { (self.lane, self.ks, self.lanes) } else { (self.k, self.lanes, self.ks) };
-        let (stride, width) = (stride * Self::SIZE, width * Self::SIZE);
+        let (stride, width) = (stride * self.dtype.size(), width * self.dtype.size());
         let share = (width.div_ceil(LINE) * rows).div_ceil(shares);
         Ahead { row: self.ptr, stride, width, column: 0, share }
     }

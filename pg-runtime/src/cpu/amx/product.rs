@@ -11,7 +11,7 @@ const GROUP: usize = 8;
 
 /// Scratch memory that a task has for itself, or that tasks share.
 #[derive(Clone, Copy)]
-pub(super) struct Lent(*mut u8);
+pub(super) struct Lent(pub(super) *mut u8);
 // SAFETY: an address. Tasks that share it write their own panels while operands are packed, and only read
 // afterwards.
 unsafe impl Send for Lent {}
@@ -87,7 +87,7 @@ impl Product {
             let cols = PIECE.min(n - n0);
             for k0 in (0..k).step_by(deep) {
                 let depth = deep.min(k - k0);
-                let right = Right::<PARTS> { cols, depth, packed };
+                let right = Right::<PARTS> { cols, packed_depth: depth, depth, packed };
                 let b = b.at(k0, n0);
                 // SAFETY: the piece lies in b; there is room for it.
                 each(right.groups(), 16 * GROUP * BLOCK * DEPTH, &|task| unsafe { right.pack(b, task) });
@@ -127,15 +127,23 @@ impl Product {
     }
 }
 
-/// A piece of the right operand, packed: for each [`DEPTH`] of k, panels of [`BLOCK`] columns.
+/// A right operand or a piece of it, packed: for each [`DEPTH`] of k, panels of [`BLOCK`] columns.
 #[derive(Clone, Copy)]
-struct Right<const PARTS: usize> {
-    cols: usize,
-    depth: usize,
-    packed: Lent,
+pub(super) struct Right<const PARTS: usize> {
+    pub(super) cols: usize,
+    /// Elements of k that were packed.
+    pub(super) packed_depth: usize,
+    /// Elements of k that count, from the first on.
+    pub(super) depth: usize,
+    pub(super) packed: Lent,
 }
 
 impl<const PARTS: usize> Right<PARTS> {
+    /// Words of memory that it takes.
+    pub(super) fn words(cols: usize, depth: usize) -> usize {
+        depth.div_ceil(STEP) * cols.div_ceil(BLOCK) * step_bytes(PARTS) / 4
+    }
+
     fn panels(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }
@@ -143,26 +151,27 @@ impl<const PARTS: usize> Right<PARTS> {
     /// Where the panel for these columns and elements of k begins.
     fn panel(&self, k: usize, panel: usize) -> *mut u8 {
         let steps = |k: usize| k.div_ceil(STEP);
-        let before = self.panels() * steps(k) + panel * steps(DEPTH.min(self.depth - k));
+        let before = self.panels() * steps(k) + panel * steps(DEPTH.min(self.packed_depth - k));
         let packed = self.packed;
         packed.0.wrapping_add(before * step_bytes(PARTS))
     }
 
     /// Tasks of packing it.
-    fn groups(&self) -> usize {
-        self.panels().div_ceil(GROUP) * self.depth.div_ceil(DEPTH)
+    pub(super) fn groups(&self) -> usize {
+        self.panels().div_ceil(GROUP) * self.packed_depth.div_ceil(DEPTH)
     }
 
     /// Packs one group of panels.
     ///
     /// # Safety
     /// All of b's piece must be valid, the memory large enough, and the group this task's own.
-    unsafe fn pack(&self, b: Matrix, task: usize) {
-        let depths = self.depth.div_ceil(DEPTH);
+    pub(super) unsafe fn pack(&self, b: Matrix, task: usize) {
+        let depths = self.packed_depth.div_ceil(DEPTH);
         let (k, panel) = (task % depths * DEPTH, task / depths * GROUP);
         let col = panel * BLOCK;
-        let (lanes, ks) = ((GROUP * BLOCK).min(self.cols - col), DEPTH.min(self.depth - k));
-        let source = Source::<PARTS> { ptr: b.at(k, col).ptr, lane: b.col, k: b.row, lanes, ks };
+        let (lanes, ks) = ((GROUP * BLOCK).min(self.cols - col), DEPTH.min(self.packed_depth - k));
+        let from = b.at(k, col);
+        let source = Source::<PARTS> { ptr: from.ptr, dtype: b.dtype, lane: b.col, k: b.row, lanes, ks };
         // SAFETY: inside by the caller's promise.
         unsafe { pack::pack(source, Format::Right, self.panel(k, panel)) };
     }
@@ -171,7 +180,7 @@ impl<const PARTS: usize> Right<PARTS> {
     ///
     /// # Safety
     /// The rows of a and c must be valid, and this task's own in c.
-    unsafe fn multiply(
+    pub(super) unsafe fn multiply(
         &self,
         a: Matrix,
         c: Matrix,
@@ -197,8 +206,14 @@ impl<const PARTS: usize> Right<PARTS> {
                 let ks = DEPTH.min(self.depth - k);
                 let steps = ks.div_ceil(STEP);
                 let panel = |row: usize| left.wrapping_add(row / BLOCK * steps * step);
-                let source =
-                    |a: Matrix, ks| Source::<PARTS> { ptr: a.ptr, lane: a.row, k: a.col, lanes: rows, ks };
+                let source = |a: Matrix, ks| Source::<PARTS> {
+                    ptr: a.ptr,
+                    dtype: a.dtype,
+                    lane: a.row,
+                    k: a.col,
+                    lanes: rows,
+                    ks,
+                };
                 // SAFETY: inside by the caller's promise; the scratch holds `ROWS` rows.
                 unsafe { pack::pack(source(a.at(0, k), ks), Format::Left, left) };
                 // What is packed next: the same rows' next elements, or the first ones of the rows below.
