@@ -87,26 +87,29 @@ pub fn compile_for(
     options: &Options,
     target: &target::Target,
 ) -> Result<plan::Plan, CodegenError> {
-    lower(program_name, &precision::store_as(graph, target.storage)?, options, target.epilogues)
+    lower(program_name, &precision::store_as(graph, target.storage)?, options, target)
 }
 
-/// Compiles one program into a plan.
+/// [`compile_for`] the CPU: float32 throughout.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
 pub fn compile(program_name: &str, graph: &Graph, options: &Options) -> Result<plan::Plan, CodegenError> {
-    lower(program_name, graph, options, false)
+    lower(program_name, graph, options, &target::CPU)
 }
 
 fn lower(
     program_name: &str,
     graph: &Graph,
     options: &Options,
-    epilogues: bool,
+    target: &target::Target,
 ) -> Result<plan::Plan, CodegenError> {
     let graph = canon::canonical(graph)?;
-    let (graph, again) = recompute::recompute(graph, options)?;
+    let (graph, again) = recompute::recompute(graph, options, target.recompute_traffic)?;
     let constants = fold::fold(&graph);
     let selection = select::select(&graph, &constants, options)?;
     let mut groups = fuse::groups(&graph, &constants, selection, &again, options)?;
-    if options.fuse && epilogues {
+    if options.fuse && target.epilogues {
         epilogue::attach(&graph, &mut groups);
     }
     schedule::plan(program_name, &graph, &constants, groups)
