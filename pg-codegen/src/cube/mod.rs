@@ -44,6 +44,10 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
     match kernel {
         Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
+        Kernel::MatmulRegion(..) => {
+            let what = "the generator has no regions on a matmul's result".into();
+            return Err(CubeError::Unsupported { kernel: "matmul_region".into(), what });
+        }
         Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
         Kernel::AttentionGrad(shape) => attention_grad::lower(shape, args, target, &mut out)?,
         Kernel::ScatterAdd { rows, width, count } => {

@@ -255,6 +255,9 @@ fn written(kernel: &Kernel) -> Vec<usize> {
             })
             .collect(),
         Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => vec![2],
+        Kernel::MatmulRegion(_, region) => {
+            (2..=region.args.len()).filter(|&i| region.writes(i - 1)).collect()
+        }
         Kernel::Attention(_) => vec![3, 4],
         Kernel::AttentionGrad(_) => vec![6, 7, 8],
         Kernel::Copy { .. } => vec![1],
