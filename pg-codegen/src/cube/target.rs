@@ -45,6 +45,16 @@ impl Target {
         }
     }
 
+    /// The limits and the language of kernels for a machine; `None` if kernels are not generated for it.
+    pub fn of(machine: &crate::target::Target) -> Option<(Target, Language)> {
+        let (target, language) = match machine.name {
+            "vulkan-cpu" => (Target::portable(), Language::Wgsl),
+            "h100" | "h200" => (Target::cuda(), Language::Cuda),
+            _ => return None,
+        };
+        Some((Target { name: machine.name.into(), ..target }, language))
+    }
+
     /// Any CUDA device from compute capability 7.0 on.
     pub fn cuda() -> Target {
         Target {
@@ -55,6 +65,25 @@ impl Target {
             binding_align: 16,
             bf16: true,
             ..Target::portable()
+        }
+    }
+}
+
+/// What a kernel's source is written in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Language {
+    /// CUDA C++.
+    Cuda,
+    /// WGSL.
+    Wgsl,
+}
+
+impl Language {
+    /// Of its files.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Language::Cuda => "cu",
+            Language::Wgsl => "wgsl",
         }
     }
 }
