@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::tuning::Tuning;
+
 /// Limits of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
@@ -26,6 +28,8 @@ pub struct Target {
     pub binding_align: u64,
     /// Whether buffers can hold bfloat16.
     pub bf16: bool,
+    /// Tile sizes, vector widths and split factors.
+    pub tuning: Tuning,
 }
 
 impl Target {
@@ -42,6 +46,7 @@ impl Target {
             allocation_bytes: 1 << 30,
             binding_align: 256,
             bf16: false,
+            tuning: Tuning::of("vulkan-cpu"),
         }
     }
 
@@ -52,7 +57,7 @@ impl Target {
             "h100" | "h200" => (Target::cuda(), Language::Cuda),
             _ => return None,
         };
-        Some((Target { name: machine.name.into(), ..target }, language))
+        Some((Target { name: machine.name.into(), tuning: Tuning::of(machine.name), ..target }, language))
     }
 
     /// Any CUDA device from compute capability 7.0 on.
@@ -64,6 +69,7 @@ impl Target {
             allocation_bytes: 1 << 40,
             binding_align: 16,
             bf16: true,
+            tuning: Tuning::of("h100"),
             ..Target::portable()
         }
     }
