@@ -3,8 +3,10 @@
 //!
 //! For people, reports and golden files. It must be deterministic, and never leave a launch out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+
+use pg_ir::ty::DType;
 
 use crate::plan::{Buffer, Place, Plan};
 use crate::provenance::Line;
@@ -142,6 +144,36 @@ pub fn peak(plan: &Plan) -> Option<Peak> {
     let mut holds: Vec<(String, usize, usize)> = kinds.into_iter().map(|(k, (n, b))| (k, n, b)).collect();
     holds.sort_by(|a, b| b.2.cmp(&a.2).then(a.0.cmp(&b.0)));
     Some(Peak { launch, bytes: total(launch), holds })
+}
+
+/// A program's traffic in passes over the activation that it keeps most often.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Passes {
+    /// Times that such an activation could be read or written with a layer's share of the program's bytes.
+    pub per_layer: f64,
+    /// Layers: different numbers in scopes.
+    pub layers: usize,
+    /// Elements of the activation for each token.
+    pub width: usize,
+    /// Its element type.
+    pub dtype: DType,
+}
+
+/// The passes of a plan for so many tokens; `None` if it has no layers or keeps nothing for each token.
+pub fn passes(plan: &Plan, tokens: usize) -> Option<Passes> {
+    let number = |scope: &str| scope.split('.').find_map(|part| part.parse::<usize>().ok());
+    let sites = plan.launches.iter().flat_map(|l| &l.provenance.sites);
+    let layers = sites.filter_map(|s| number(&s.scope)).collect::<BTreeSet<usize>>().len();
+    let mut kept: BTreeMap<(usize, DType), usize> = BTreeMap::new();
+    for buffer in &plan.buffers {
+        let is_activation = matches!(buffer.place, Place::Temp { .. }) && buffer.dtype.is_float();
+        if is_activation && buffer.len > tokens && buffer.len % tokens == 0 {
+            *kept.entry((buffer.len / tokens, buffer.dtype)).or_default() += 1;
+        }
+    }
+    let (&(width, dtype), _) = kept.iter().max_by_key(|(_, count)| **count)?;
+    let pass = (tokens * width * dtype.size()) as f64;
+    (layers > 0).then(|| Passes { per_layer: plan.bytes() / pass / layers as f64, layers, width, dtype })
 }
 
 /// A whole plan in a few dozen lines, for golden files: `{}` of this.

@@ -54,11 +54,12 @@ pub(crate) fn plan(
     Ok(planner.finish())
 }
 
-/// Graph position of the last value that a launch computes. A matmul that adds to a gradient runs where
+/// Graph position of the first value that a launch computes: of what others wait for, if it also gives a result
+/// that leaves the program late. A matmul that adds to a gradient runs where
 /// its dot stands: the sum may stand at the very end, and its operands would be kept until then.
 fn position(graph: &Graph, work: &Work) -> usize {
     match work {
-        Work::Region(_) => work.writes().map(ValueId::index).max().unwrap_or(0),
+        Work::Region(_) => work.writes().map(ValueId::index).min().unwrap_or(0),
         Work::Opaque(id, ..) => graph.node(*id).first.index(),
     }
 }
@@ -342,7 +343,10 @@ impl Planner<'_> {
         let results: Vec<_> = graph.result_types(node).into_iter().collect();
         let types = graph.operand_types(node);
         let whole = node.op.cost(&types, &results);
-        let mut cost = LaunchCost { flops: whole.flops, bytes: whole.bytes };
+        // Results that are rounded as they are written take less than the op says.
+        let written: usize = writes.iter().map(|&v| graph.ty(v).bytes()).sum();
+        let asked: usize = results.iter().map(|t| t.bytes()).sum();
+        let mut cost = LaunchCost { flops: whole.flops, bytes: whole.bytes + written as f64 - asked as f64 };
         let args: Result<Vec<BufferId>, _> = reads.iter().chain(writes).map(|&v| self.buffer(v)).collect();
         let shape = |scale: f64| {
             let (q, k) = (types[0].shape(), types[1].shape());
@@ -355,7 +359,12 @@ impl Planner<'_> {
                     .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
                 if let Some(absorbed) = self.groups.absorbed.get(&id) {
                     (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
+                    // An old value may be anything, and executors mirror rows.
+                    m.symmetric &= !m.accumulate && m.c.col == 1;
                     cost.bytes += if m.accumulate { results[0].bytes() as f64 } else { 0.0 };
+                }
+                if m.symmetric {
+                    cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
                 }
                 Kernel::Matmul(m)
             }

@@ -5,13 +5,18 @@
 use std::fmt;
 
 use pg_ir::graph::{Graph, ValueId};
+use pg_ir::op::Op;
 
 use crate::plan::{Kernel, Place, Plan};
 use crate::region::{Affine, IndexMap, Instr, Region};
 
 /// What a buffer holds: scope, op, type and place of the value.
 pub(crate) fn label(graph: &Graph, value: ValueId) -> String {
-    let node = graph.producer(value);
+    let mut node = graph.producer(value);
+    // What is rounded for storage is called after what computed it.
+    while let Op::Cast(_) = node.op {
+        node = graph.producer(node.operands[0]);
+    }
     let scope = if node.origin.scope.is_empty() { String::new() } else { format!("{} ", node.origin.scope) };
     let backward = if node.origin.backward { "grad of " } else { "" };
     let (name, ty) = (node.op.record().name, graph.ty(value));

@@ -26,7 +26,8 @@ fn time(kernel: &Kernel, args: &mut [Data]) -> f64 {
     let args: Vec<Arg> = args.iter_mut().map(Data::arg).collect();
     compiled.check(&args).expect("fits");
     let mut machine = Machine::new();
-    compiled.reserve(&mut machine);
+    let kinds: Vec<_> = args.iter().map(|a| (a.dtype(), a.len())).collect();
+    compiled.reserve(&kinds, &mut machine);
     machine.allocate(rayon::current_num_threads());
     let outside = AtomicBool::new(false);
     let mut run = || compiled.run(&args, &mut machine, &outside);
@@ -144,7 +145,17 @@ fn throughput() {
         [(2048, 512, 512, 1), (2048, 1536, 512, 1), (512, 1536, 2048, 1), (512, 512, 512, 12)]
     {
         let view = |rows: usize, cols: usize| MatrixView { offset: 0, batch: rows * cols, row: cols, col: 1 };
-        let mm = Matmul { batch, m, n, k, a: view(m, k), b: view(k, n), c: view(m, n), accumulate: false };
+        let mm = Matmul {
+            batch,
+            m,
+            n,
+            k,
+            a: view(m, k),
+            b: view(k, n),
+            c: view(m, n),
+            accumulate: false,
+            symmetric: false,
+        };
         let mut args =
             [random.floats(batch * m * k), random.floats(batch * k * n), Data::zeros(f, batch * m * n)];
         let flops = 2.0 * (batch * m * n * k) as f64;
