@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::tuning::Tuning;
+
 /// Limits of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
@@ -26,6 +28,8 @@ pub struct Target {
     pub binding_align: u64,
     /// Whether buffers can hold bfloat16.
     pub bf16: bool,
+    /// Tile sizes, vector widths and split factors.
+    pub tuning: Tuning,
 }
 
 impl Target {
@@ -42,7 +46,18 @@ impl Target {
             allocation_bytes: 1 << 30,
             binding_align: 256,
             bf16: false,
+            tuning: Tuning::of("vulkan-cpu"),
         }
+    }
+
+    /// The limits and the language of kernels for a machine; `None` if kernels are not generated for it.
+    pub fn of(machine: &crate::target::Target) -> Option<(Target, Language)> {
+        let (target, language) = match machine.name {
+            "vulkan-cpu" => (Target::portable(), Language::Wgsl),
+            "h100" | "h200" => (Target::cuda(), Language::Cuda),
+            _ => return None,
+        };
+        Some((Target { name: machine.name.into(), tuning: Tuning::of(machine.name), ..target }, language))
     }
 
     /// Any CUDA device from compute capability 7.0 on.
@@ -54,7 +69,27 @@ impl Target {
             allocation_bytes: 1 << 40,
             binding_align: 16,
             bf16: true,
+            tuning: Tuning::of("h100"),
             ..Target::portable()
+        }
+    }
+}
+
+/// What a kernel's source is written in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Language {
+    /// CUDA C++.
+    Cuda,
+    /// WGSL.
+    Wgsl,
+}
+
+impl Language {
+    /// Of its files.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Language::Cuda => "cu",
+            Language::Wgsl => "wgsl",
         }
     }
 }

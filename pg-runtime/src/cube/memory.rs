@@ -2,6 +2,7 @@
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use pg_codegen::cube::{Extent, element_bytes};
 use pg_codegen::plan::{Buffer, Place, Plan};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
@@ -28,10 +29,7 @@ enum Source {
 #[derive(Clone, Debug)]
 pub(super) struct Range {
     memory: Memory,
-    /// First byte.
-    start: usize,
-    /// One past the last byte.
-    end: usize,
+    pub(super) extent: Extent,
 }
 
 /// Memory of a plan's buffers.
@@ -40,11 +38,6 @@ pub(super) struct Buffers {
     sources: Vec<Source>,
     arena: Memory,
     results: Vec<(Slot, Memory, usize)>,
-}
-
-/// Bytes of an element on the device: booleans take a word.
-pub(super) fn bytes_of(dtype: DType) -> usize {
-    if dtype == DType::Bool { 4 } else { dtype.size() }
 }
 
 impl Buffers {
@@ -61,7 +54,7 @@ impl Buffers {
         let mut results: Vec<(Slot, Memory, usize)> = Vec::new();
         let mut sources = Vec::new();
         for buffer in &plan.buffers {
-            let bytes = buffer.len.saturating_mul(bytes_of(buffer.dtype));
+            let bytes = buffer.len.saturating_mul(element_bytes(buffer.dtype));
             check(bytes)?;
             let bad = |problem: &str| {
                 let (program, label) = (plan.program.clone(), buffer.label.clone());
@@ -121,7 +114,7 @@ impl Buffers {
         let mut uploaded: Vec<(&Slot, Memory)> = Vec::new();
         let mut ranges = Vec::with_capacity(self.sources.len());
         for (source, buffer) in self.sources.iter().zip(&plan.buffers) {
-            let bytes = buffer.len * bytes_of(buffer.dtype);
+            let bytes = buffer.len * element_bytes(buffer.dtype);
             let (memory, start) = match (source, &buffer.place) {
                 (Source::Own(memory), _) => (memory.clone(), 0),
                 (Source::Arena(offset), _) => (self.arena.clone(), *offset),
@@ -144,7 +137,8 @@ impl Buffers {
                 },
                 (Source::State | Source::Call, _) => unreachable!("only external buffers have these sources"),
             };
-            ranges.push(Range { memory, start, end: start + bytes });
+            let extent = Extent { allocation: memory.allocation, start, end: start + bytes };
+            ranges.push(Range { memory, extent });
         }
         Ok(ranges)
     }
@@ -207,32 +201,13 @@ fn constant(bits: &[u32], dtype: DType) -> Vec<u8> {
 }
 
 impl Range {
-    /// Bytes between the aligned address where the range is bound and its start.
-    pub(super) fn shift(&self, align: u64) -> usize {
-        self.start % align as usize
-    }
-
-    /// Bytes that are bound.
-    pub(super) fn bound_bytes(&self, align: u64) -> usize {
-        self.end - self.start + self.shift(align)
-    }
-
     /// What is bound.
     pub(super) fn handle(&self, align: u64) -> Handle {
-        let start = self.start - self.shift(align);
+        let Extent { start, end, .. } = self.extent;
+        let start = start - self.extent.shift(align);
         // A vector access may end beyond the last element, but not beyond the allocation.
-        let end = self.end.next_multiple_of(16).min(self.memory.capacity);
+        let end = end.next_multiple_of(16).min(self.memory.capacity);
         let after = self.memory.capacity - end;
         self.memory.handle.clone().offset_start(start as u64).offset_end(after as u64)
-    }
-
-    /// Whether two ranges share memory. Bindings are compared, not elements: a device may move whole ones.
-    pub(super) fn overlaps(&self, other: &Range) -> bool {
-        self.memory.allocation == other.memory.allocation && self.start < other.end && other.start < self.end
-    }
-
-    /// What decides how a kernel is made for the range: the same in the next run, or it is made anew.
-    pub(super) fn key(&self, align: u64) -> (usize, usize) {
-        (self.shift(align), self.end - self.start)
     }
 }

@@ -8,6 +8,7 @@ mod device;
 mod error;
 mod executor;
 mod memory;
+mod offline;
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -19,6 +20,7 @@ pub(crate) mod vulkan;
 pub use self::device::Device;
 pub use self::error::CubeExecError;
 pub use self::executor::CubeExecutor;
+pub use self::offline::offline;
 
 /// The runtime of Vulkan devices.
 #[cfg(feature = "vulkan")]

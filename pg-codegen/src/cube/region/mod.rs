@@ -58,7 +58,7 @@ pub(crate) fn lower(
         .collect();
     let mut program = Program::new(region, &buffers).map_err(malformed)?;
     let mut dtypes = region.args.clone();
-    let mut schedule = Schedule::new(&program, &dtypes, single).map_err(unsupported)?;
+    let mut schedule = Schedule::new(&program, &dtypes, &target.tuning, single).map_err(unsupported)?;
     let work = program.row_count() as u64 * program.lanes as u64;
     if work > i32::MAX as u64 {
         return Err(unsupported(format!("{work} elements are more than 2^31")));
@@ -99,7 +99,7 @@ pub(crate) fn lower(
     let blocks = schedule.blocks;
     let kernel = RegionKernel { program, schedule, cubes, exact };
     let kernel = Generated::new("region", Body::Region(kernel), specs, (units, shared), target)?;
-    out.push(kernel, args, grid);
+    out.push(kernel, args, grid, 1.0);
     for (arg, kind, at, width, workspace) in second {
         let region = second_pass(&kept_rows, blocks, width, kind, &at, infos[arg].shift);
         let len = blocks * kept_rows.iter().product::<usize>() * width;
