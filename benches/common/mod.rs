@@ -1,0 +1,29 @@
+//! What the benches share: the model, its shape, the device.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use pg_codegen::Options;
+use pg_ir::dsl::{self, Source, elaborate};
+use pg_runtime::device::{Device, DeviceName};
+use pg_runtime::session::Session;
+
+/// Sequences.
+pub(crate) const BATCH: usize = 4;
+/// Tokens of a sequence.
+pub(crate) const SEQ: usize = 512;
+
+/// The device that `PG_DEVICE` names; the CPU without it.
+pub(crate) fn device() -> Device {
+    let name = std::env::var("PG_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let name: DeviceName = name.parse().unwrap_or_else(|e| panic!("PG_DEVICE: {e}"));
+    name.open().unwrap_or_else(|e| panic!("PG_DEVICE={name}: {e}"))
+}
+
+/// int4mlp_12l at full size.
+pub(crate) fn session(fuse: bool) -> Session {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/int4mlp_12l.rs");
+    let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
+    let model = elaborate(&source, &dsl::Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    Session::on(device(), Arc::new(model), Options { fuse, ..Options::default() })
+}

@@ -1,0 +1,78 @@
+//! A training step's programs allocate nothing from their second run on: memory is laid out before step 0.
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{SMALL, session};
+use pg_ir::ty::DType;
+use pg_runtime::schedule::Schedule;
+use pg_runtime::session::Key;
+use pg_runtime::train::{spaces, update_scalars};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call is the system allocator's, with the same arguments.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: by the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: by the caller's promise.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: by the caller's promise.
+        unsafe { System.realloc(ptr, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const BATCH: usize = 2;
+const SEQ: usize = 64;
+
+/// Allocations of each of some steps: two micro-batches and the update.
+fn allocations(storage: DType, steps: usize) -> Vec<usize> {
+    let mut session = session("int4mlp_12l.rs", SMALL).storing(storage);
+    let grad = |accumulate| Key::Grad { phase: 0, batch: BATCH, seq: SEQ, qat: true, accumulate };
+    let keys = [grad(false), grad(true), Key::Update];
+    keys.iter().for_each(|&key| session.prepare(key).unwrap());
+    let weights = session.initial_weights(1);
+    let mut state = session.state_with(&weights, &spaces(&session.model.train)).unwrap();
+    let tokens: Vec<i32> = (0..=BATCH * SEQ).map(|i| (i * 37 % session.model.vocab) as i32).collect();
+    let data = [("tokens", &tokens[..BATCH * SEQ]), ("targets", &tokens[1..])];
+    let schedule = Schedule::spec(&session.model.train);
+    let scalars = update_scalars(&session, &schedule, 0, 1.0);
+    let mut scalars: Vec<(&str, f32)> = scalars.iter().map(|(n, v)| (n.as_str(), *v as f32)).collect();
+    scalars.push(("inv_accum", 0.5));
+    let mut step = || {
+        let before = COUNT.load(Ordering::Relaxed);
+        for key in keys {
+            session.run(key, &mut state, &data, &scalars).unwrap();
+        }
+        COUNT.load(Ordering::Relaxed) - before
+    };
+    (0..steps).map(|_| step()).collect()
+}
+
+#[test]
+fn steps_allocate_nothing_from_the_second_on() {
+    // Inside a pool: entering one from outside queues a job, for which rayon allocates now and then.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    for storage in [DType::F32, DType::BF16] {
+        let counts = pool.install(|| allocations(storage, 5));
+        assert_eq!(counts[1..], [0; 4], "{storage}: {counts:?}");
+    }
+}
