@@ -290,8 +290,10 @@ impl Line {
 }
 
 fn buffers(plan: &Plan) -> Vec<BufferLine> {
-    let line =
-        |(i, (buffer, uses)): (usize, (&pg_codegen::plan::Buffer, Option<(usize, usize)>))| BufferLine {
+    let uses = plan.uses();
+    let line = |i: usize| {
+        let (buffer, uses) = (&plan.buffers[i], uses[i]);
+        BufferLine {
             buffer: i,
             holds: buffer.label.clone(),
             place: match &buffer.place {
@@ -305,8 +307,9 @@ fn buffers(plan: &Plan) -> Vec<BufferLine> {
             first_launch: uses.map(|u| u.0),
             last_launch: uses.map(|u| u.1),
             why: buffer.why,
-        };
-    plan.buffers.iter().zip(plan.uses()).enumerate().map(line).collect()
+        }
+    };
+    (0..plan.buffers.len()).map(line).collect()
 }
 
 impl Report {
