@@ -259,6 +259,7 @@ fn summary(plan: &Plan, target: &Target) -> Vec<Group> {
     };
     let mut groups: Vec<Group> = grouped.into_iter().map(group).collect();
     let total: f64 = groups.iter().map(|g| g.roofline_us).sum();
+    // Every launch takes time, so that the total of some is not 0.
     groups.iter_mut().for_each(|g| g.share = g.roofline_us / total);
     groups.sort_by(|a, b| b.roofline_us.total_cmp(&a.roofline_us));
     groups
