@@ -1,14 +1,14 @@
 //! From a graph to a plan: views folded into loads, ops fused into regions, matmuls and attention
 //! scheduled, memory laid out. It knows no training, no data and no optimiser policy.
 //!
-//! The road, one pass a file: [`precision`] (for targets that store bf16, rounds), [`canon`] (canonical graph), [`recompute`] (what the backward computes again
-//! instead of keeping it), [`fold`] (constants), [`select`] (which values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
-//! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
-//! [`epilogue`] (which regions ride on a matmul),
-//! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], [`provenance`] (what launches
-//! compute, in the model's terms), [`text`] (the plan for people) and [`digest`] (the same, short). [`target`]
-//! describes machines and [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan
-//! become CubeCL kernels.
+//! The road, one pass a file: [`precision`] (rounds, for targets that store bf16), [`canon`] (canonical
+//! graph), [`recompute`] (what the backward computes again instead of keeping it), [`fold`] (constants),
+//! [`select`] (which values live in memory, and why; [`effort`] estimates the alternative, [`halve`] cuts
+//! what binds too much), [`emit`] (values to region instructions, over [`access`], [`view`] and [`domain`]),
+//! [`fuse`] (which stores share a region), [`epilogue`] (which regions ride on a matmul), [`schedule`]
+//! (buffers, launches) with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute
+//! in the model's terms, [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and
+//! [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels.
 
 use std::fmt;
 
@@ -26,8 +26,10 @@ mod emit;
 mod epilogue;
 mod fold;
 mod fuse;
+mod halve;
 mod matmul;
 mod memory;
+mod order;
 pub mod plan;
 pub mod precision;
 pub mod provenance;

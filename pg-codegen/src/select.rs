@@ -5,7 +5,7 @@
 //! a cheap function of one kept value is never saved for the backward pass. This pass must leave a
 //! selection under which every kernel can be emitted: what emission refuses, it keeps.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op};
@@ -19,6 +19,7 @@ use crate::effort::efforts;
 use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::fuse::MAX_ARGS;
+use crate::halve::half_of;
 use crate::matmul::{only_reaches, operand, written_as};
 use crate::plan::MatrixView;
 use crate::{CodegenError, Options};
@@ -338,7 +339,7 @@ impl Selector<'_> {
                 }
                 match standalone(self.context(), v) {
                     Ok(built) if fuse && built.args.len() > MAX_ARGS => {
-                        let inner = self.half_of(v).ok_or_else(|| {
+                        let inner = half_of(self.context(), v).ok_or_else(|| {
                             let found = built.args.len();
                             CodegenError::at(
                                 node,
@@ -356,38 +357,6 @@ impl Selector<'_> {
                 return Ok(regions);
             }
         }
-    }
-}
-
-impl Selector<'_> {
-    /// The value below `value` that reads the most buffers, but no more than fit into a region of its own.
-    fn half_of(&self, value: ValueId) -> Option<ValueId> {
-        let cx = self.context();
-        let mut leaves: HashMap<ValueId, BTreeSet<ValueId>> = HashMap::new();
-        let mut stack = vec![(value, false)];
-        let mut best: Option<(usize, ValueId)> = None;
-        while let Some((at, is_done)) = stack.pop() {
-            if leaves.contains_key(&at) {
-                continue;
-            }
-            let node = self.graph.producer(at);
-            if at != value && (cx.in_memory(at) || self.constants.uniform(at).is_some()) {
-                let found = cx.in_memory(at).then_some(at);
-                leaves.insert(at, found.into_iter().collect());
-            } else if is_done {
-                let all: BTreeSet<ValueId> =
-                    node.operands.iter().flat_map(|v| leaves[v].iter().copied()).collect();
-                let fits = at != value && !node.op.is_view() && all.len() < MAX_ARGS;
-                if fits && best.is_none_or(|(most, _)| all.len() > most) {
-                    best = Some((all.len(), at));
-                }
-                leaves.insert(at, all);
-            } else {
-                stack.push((at, true));
-                stack.extend(node.operands.iter().map(|&v| (v, false)));
-            }
-        }
-        best.filter(|(most, _)| *most > 1).map(|(_, at)| at)
     }
 }
 

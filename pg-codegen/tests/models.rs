@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use pg_codegen::digest::Digest;
+use pg_codegen::digest::{Digest, passes};
 use pg_codegen::plan::{BufferId, Kernel, Plan};
 use pg_codegen::region::Instr;
 use pg_codegen::target::{FEWEST_BINDINGS, H100};
@@ -12,6 +12,7 @@ use pg_codegen::{Options, compile, compile_for};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
 use pg_ir::layout::Layout;
 use pg_ir::programs::{self, Program};
+use pg_ir::ty::DType;
 
 /// Sequences and tokens of each: the full-size step on a CPU.
 const SHAPE: (usize, usize) = (4, 512);
@@ -158,6 +159,22 @@ fn int4mlp_12l_on_h100() {
         text += &format!("{}\n", Digest(&plan));
     }
     insta::assert_snapshot!(text);
+}
+
+/// A layer's share of a micro-batch's traffic, in passes over tokens × 512 in bf16, at the size of a real step.
+#[test]
+fn a_layer_of_int4mlp_12l_takes_few_passes_on_h100() {
+    let path = format!("{}/../models/int4mlp_12l.rs", env!("CARGO_MANIFEST_DIR"));
+    let source = Source::load(Path::new(&path)).unwrap_or_else(|e| panic!("{e}"));
+    let model = elaborate(&source, &Settings::default()).unwrap_or_else(|e| panic!("{e}"));
+    let shape = (48, 2048);
+    let program = programs::grad(&model, 0, shape, true, true).unwrap_or_else(|e| panic!("{e}"));
+    let plan = compile_for("grad", &program.graph, &Options::default(), &H100);
+    let passes = passes(&plan.unwrap_or_else(|e| panic!("{e}")), shape.0 * shape.1).unwrap();
+    println!("{passes:?}");
+    assert_eq!((passes.layers, passes.width, passes.dtype), (12, 512, DType::BF16));
+    // The aim is 100; see MEASURED.md for what the rest is.
+    assert!(passes.per_layer <= 105.0, "{passes:?}");
 }
 
 #[test]

@@ -259,6 +259,7 @@ fn summary(plan: &Plan, target: &Target) -> Vec<Group> {
     };
     let mut groups: Vec<Group> = grouped.into_iter().map(group).collect();
     let total: f64 = groups.iter().map(|g| g.roofline_us).sum();
+    // Every launch takes time, so that the total of some is not 0.
     groups.iter_mut().for_each(|g| g.share = g.roofline_us / total);
     groups.sort_by(|a, b| b.roofline_us.total_cmp(&a.roofline_us));
     groups
@@ -290,8 +291,10 @@ impl Line {
 }
 
 fn buffers(plan: &Plan) -> Vec<BufferLine> {
-    let line =
-        |(i, (buffer, uses)): (usize, (&pg_codegen::plan::Buffer, Option<(usize, usize)>))| BufferLine {
+    let uses = plan.uses();
+    let line = |i: usize| {
+        let (buffer, uses) = (&plan.buffers[i], uses[i]);
+        BufferLine {
             buffer: i,
             holds: buffer.label.clone(),
             place: match &buffer.place {
@@ -305,8 +308,9 @@ fn buffers(plan: &Plan) -> Vec<BufferLine> {
             first_launch: uses.map(|u| u.0),
             last_launch: uses.map(|u| u.1),
             why: buffer.why,
-        };
-    plan.buffers.iter().zip(plan.uses()).enumerate().map(line).collect()
+        }
+    };
+    (0..plan.buffers.len()).map(line).collect()
 }
 
 impl Report {
