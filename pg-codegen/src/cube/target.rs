@@ -179,7 +179,7 @@ impl Target {
             self.limit(kernel, what, need, have)?;
         }
         if needs.bf16 && !self.bf16 {
-            let what = format!("{} has no bfloat16 buffers; compile for float32 storage", self.name);
+            let what = format!("{} has no bfloat16 buffers; use --precision f32", self.name);
             return Err(CubeError::Unsupported { kernel: kernel.into(), what });
         }
         Ok(())

@@ -61,7 +61,7 @@ impl Buffers {
                 CubeExecError::Buffer { program, label, problem: problem.into() }
             };
             if buffer.dtype == DType::BF16 && !target.bf16 {
-                return Err(bad("the device has no bfloat16 buffers; compile for float32 storage"));
+                return Err(bad("the device has no bfloat16 buffers; use --precision f32"));
             }
             sources.push(match &buffer.place {
                 Place::External(slot) => {
