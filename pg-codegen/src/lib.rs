@@ -5,7 +5,8 @@
 //! values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
 //! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], and [`text`] (the plan for
-//! people). Behind the feature `cube`, kernels of a plan become CubeCL kernels.
+//! people). Behind the feature `cube`, kernels of a plan become CubeCL kernels, which
+//! `cuda` compiles for Hopper without a device.
 
 use std::fmt;
 
@@ -16,6 +17,8 @@ mod canon;
 mod cost;
 #[cfg(feature = "cube")]
 pub mod cube;
+#[cfg(feature = "cube")]
+pub mod cuda;
 mod domain;
 mod effort;
 mod emit;

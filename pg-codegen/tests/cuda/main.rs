@@ -1,0 +1,10 @@
+//! Generated CUDA C++ proven without a GPU: compiled for Hopper at full size, and executed on the CPU at
+//! small and odd sizes.
+//!
+//! Tests that need CUDA's compiler say so where it is missing (`scripts/cuda-tools` fetches it) and pass,
+//! unless PG_REQUIRE_CUDA_TOOLS=1.
+
+#![cfg(feature = "cube")]
+
+mod models;
+mod offline;

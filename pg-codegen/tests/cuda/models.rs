@@ -1,0 +1,84 @@
+//! The programs of the models in `models/`, and the generated kernels that they become.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pg_codegen::cube::{ArgInfo, Generated, Launches, Target, lower};
+use pg_codegen::plan::{Launch, Plan};
+use pg_codegen::{Options, compile};
+use pg_ir::dsl::{Options as Settings, Source, elaborate};
+use pg_ir::layout::Layout;
+use pg_ir::model::Model;
+use pg_ir::programs::{self, Program};
+
+/// Every model file, ideas included, by name.
+pub(crate) fn files() -> Vec<PathBuf> {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models"));
+    let list = |folder: PathBuf| {
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"))
+    };
+    let mut all: Vec<PathBuf> = list(root.clone()).chain(list(root.join("ideas"))).collect();
+    all.retain(|p| p.file_name().is_some_and(|n| n != "lib.rs"));
+    all.sort();
+    assert!(all.len() >= 5, "{all:?}");
+    all
+}
+
+/// A model at its full size.
+pub(crate) fn model(file: &std::path::Path) -> Model {
+    let source = Source::load(file.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    elaborate(&source, &Settings::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Every program of a model, whose micro-batches have so many tokens.
+pub(crate) fn programs(model: &Model, tokens: usize) -> Vec<Program> {
+    let layout = Layout::new(model);
+    let shape = (tokens / model.train.seq_len, model.train.seq_len);
+    let mut all = Vec::new();
+    for phase in 0..model.phases.len() {
+        for (qat, accumulate) in [(false, false), (false, true), (true, false), (true, true)] {
+            let program = programs::grad(model, phase, shape, qat, accumulate);
+            all.push(program.unwrap_or_else(|e| panic!("{e}")));
+        }
+    }
+    let last = model.phases.len() - 1;
+    all.push(programs::score(model, last, shape, false).unwrap_or_else(|e| panic!("{e}")));
+    all.push(programs::logits(model, last, shape, false).unwrap_or_else(|e| panic!("{e}")));
+    all.push(programs::update(&layout, &model.train));
+    all.extend(model.eval.ttt.as_ref().map(|ttt| programs::adapt(model, &layout, ttt)));
+    all
+}
+
+/// A program's plan.
+pub(crate) fn plan(program: &Program) -> Plan {
+    compile(&program.name, &program.graph, &Options::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The generated launches of a launch, every buffer on its own.
+pub(crate) fn launches(plan: &Plan, launch: &Launch, target: &Target) -> Launches {
+    let buffer = |id: &pg_codegen::plan::BufferId| &plan.buffers[id.0 as usize];
+    let infos: Vec<ArgInfo> =
+        launch.args.iter().map(buffer).map(|b| ArgInfo::whole(b.dtype, b.len)).collect();
+    let kernel = &plan.kernels[launch.kernel.0 as usize];
+    lower(kernel, &infos, target).unwrap_or_else(|e| panic!("{}: {}: {e}", plan.program, launch.note))
+}
+
+/// Every distinct generated kernel of every model, with where it is first used.
+pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> Vec<(Arc<Generated>, String)> {
+    let mut all: BTreeMap<[u64; 4], (Arc<Generated>, String)> = BTreeMap::new();
+    for file in files() {
+        let model = model(&file);
+        for program in programs(&model, tokens) {
+            let plan = plan(&program);
+            for launch in &plan.launches {
+                for stage in launches(&plan, launch, target).stages {
+                    let place = || format!("{} {}: {}", file.display(), plan.program, launch.note);
+                    all.entry(stage.kernel.hash()).or_insert_with(|| (stage.kernel, place()));
+                }
+            }
+        }
+    }
+    all.into_values().collect()
+}
