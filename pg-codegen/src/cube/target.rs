@@ -50,6 +50,8 @@ impl Target {
         Target {
             name: "cuda".into(),
             shared_bytes: 48 * 1024,
+            // A buffer takes two words of a kernel's 4 KiB of parameters, and two more of its metadata.
+            bindings: 128,
             binding_bytes: 1 << 40,
             allocation_bytes: 1 << 40,
             binding_align: 16,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pg_codegen::cube::{ArgInfo, Generated, Launches, Target, lower};
+use pg_codegen::cube::{ArgInfo, CubeError, Generated, Launches, Target, lower};
 use pg_codegen::plan::{Launch, Plan};
 use pg_codegen::{Options, compile};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
@@ -21,7 +21,8 @@ pub(crate) fn files() -> Vec<PathBuf> {
     };
     let mut all: Vec<PathBuf> = list(root.clone()).chain(list(root.join("ideas"))).collect();
     all.retain(|p| p.file_name().is_some_and(|n| n != "lib.rs"));
-    all.sort();
+    // A model before its ideas.
+    all.sort_by_key(|p| (p.components().count(), p.clone()));
     assert!(all.len() >= 5, "{all:?}");
     all
 }
@@ -57,28 +58,40 @@ pub(crate) fn plan(program: &Program) -> Plan {
 }
 
 /// The generated launches of a launch, every buffer on its own.
-pub(crate) fn launches(plan: &Plan, launch: &Launch, target: &Target) -> Launches {
+pub(crate) fn launches(plan: &Plan, launch: &Launch, target: &Target) -> Result<Launches, CubeError> {
     let buffer = |id: &pg_codegen::plan::BufferId| &plan.buffers[id.0 as usize];
     let infos: Vec<ArgInfo> =
         launch.args.iter().map(buffer).map(|b| ArgInfo::whole(b.dtype, b.len)).collect();
     let kernel = &plan.kernels[launch.kernel.0 as usize];
-    lower(kernel, &infos, target).unwrap_or_else(|e| panic!("{}: {}: {e}", plan.program, launch.note))
+    lower(kernel, &infos, target)
 }
 
-/// Every distinct generated kernel of every model, with where it is first used.
-pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> Vec<(Arc<Generated>, String)> {
+/// Every distinct generated kernel of every model, with where it is first used, and the launches that
+/// could not be generated.
+pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<(Arc<Generated>, String)>, Vec<String>) {
     let mut all: BTreeMap<[u64; 4], (Arc<Generated>, String)> = BTreeMap::new();
+    let mut failures = Vec::new();
     for file in files() {
         let model = model(&file);
+        // Files are in order, so a kernel's first use is in a product's model if it has one there.
         for program in programs(&model, tokens) {
             let plan = plan(&program);
             for launch in &plan.launches {
-                for stage in launches(&plan, launch, target).stages {
-                    let place = || format!("{} {}: {}", file.display(), plan.program, launch.note);
-                    all.entry(stage.kernel.hash()).or_insert_with(|| (stage.kernel, place()));
+                let is_idea = file.parent().is_some_and(|p| p.ends_with("ideas"));
+                let folder = if is_idea { "ideas/" } else { "" };
+                let name = format!("{folder}{}", file.file_stem().unwrap_or_default().display());
+                let ops = launch.note.split(" — ").next().unwrap_or_default();
+                let place = || format!("{name} {}: {ops}", plan.program);
+                match launches(&plan, launch, target) {
+                    Ok(launches) => launches.stages.into_iter().for_each(|stage| {
+                        all.entry(stage.kernel.hash()).or_insert_with(|| (stage.kernel, place()));
+                    }),
+                    Err(e) => failures.push(format!("{}: {e}", place())),
                 }
             }
         }
     }
-    all.into_values().collect()
+    failures.sort();
+    failures.dedup();
+    (all.into_values().collect(), failures)
 }
