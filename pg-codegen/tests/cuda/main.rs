@@ -6,5 +6,7 @@
 
 #![cfg(feature = "cube")]
 
+mod host;
 mod models;
 mod offline;
+mod planted;

@@ -36,7 +36,7 @@ pub(crate) fn model(file: &std::path::Path) -> Model {
 /// Every program of a model, whose micro-batches have so many tokens.
 pub(crate) fn programs(model: &Model, tokens: usize) -> Vec<Program> {
     let layout = Layout::new(model);
-    let shape = (tokens / model.train.seq_len, model.train.seq_len);
+    let shape = ((tokens / model.train.seq_len).max(1), model.train.seq_len);
     let mut all = Vec::new();
     for phase in 0..model.phases.len() {
         for (qat, accumulate) in [(false, false), (false, true), (true, false), (true, true)] {
