@@ -86,9 +86,12 @@ fn rank(ids: &Array<i32>, sorted: &mut Array<i32>, order: &mut Array<i32>, #[com
     for turn in 0..comptime!(p.count.div_ceil(UNITS) as u32) {
         let first = turn * comptime!(UNITS as u32);
         let mine = first + UNIT_POS;
+        let mut other = 0i32;
         if mine < count {
-            tile[UNIT_POS as usize] = ids[(mine + comptime!(p.shift as u32)) as usize];
+            other = ids[(mine + comptime!(p.shift as u32)) as usize];
         }
+        // Written whole, for it is read whole.
+        tile[UNIT_POS as usize] = other;
         sync_cube();
         for i in 0..comptime!(UNITS as u32) {
             let other = tile[i as usize];

@@ -2,10 +2,14 @@
 //! small and odd sizes.
 //!
 //! Tests that need CUDA's compiler say so where it is missing (`scripts/cuda-tools` fetches it) and pass,
-//! unless PG_REQUIRE_CUDA_TOOLS=1.
+//! unless PG_REQUIRE_CUDA_TOOLS=1. The executor on the CPU needs a C++ compiler, and nothing else.
 
 #![cfg(feature = "cube")]
 
+#[path = "../common/mod.rs"]
+mod common;
+mod device;
+mod executed;
 mod host;
 mod models;
 mod offline;
