@@ -6,12 +6,14 @@ use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
 };
 use pg_ir::interp::Environment;
+use pg_ir::graph::Graph;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
 use crate::common::exec;
 use crate::common::random::Rng;
 use crate::device::Device;
+use crate::models;
 
 /// A plan of one launch over buffers of its own.
 pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
@@ -143,5 +145,50 @@ fn regions_of_random_graphs() {
         let found = Device::new(&plan, &Target::cuda()).run_both(&env);
         let expected = exec::run(&plan, &env);
         compare(&found, &expected, 1e-4, &format!("seed {seed}"));
+    }
+}
+
+/// Values for the inputs of a model's program: small weights, ids below `vocab`, scalars in (0, 1).
+fn program_inputs(graph: &Graph, vocab: usize) -> Environment {
+    let mut rng = Rng::new(11);
+    let mut value = |slot: &Slot| match slot.space {
+        Space::Data => rng.below(vocab) as f64,
+        Space::Scalar | Space::Variance => f64::from((0.1 + 0.4 * rng.float().abs()) as f32),
+        _ => f64::from((0.2 * rng.float()) as f32),
+    };
+    let values = |(slot, id): (&Slot, pg_ir::graph::ValueId)| {
+        (slot.clone(), (0..graph.ty(id).len()).map(|_| value(slot)).collect())
+    };
+    graph.inputs().map(values).collect()
+}
+
+/// Whole programs of tiny, narrow and short: gradients with and without quantisers, the update, scores,
+/// logits and a step of test-time training.
+#[test]
+fn whole_programs_of_tiny() {
+    let sizes = [
+        ("LAYERS", "2"),
+        ("DIM", "24"),
+        ("HEADS", "2"),
+        ("KV_HEADS", "1"),
+        ("VOCAB", "50"),
+        ("SEQ_LEN", "13"),
+        ("train.batch_tokens", "26"),
+        ("eval.stride", "5"),
+        ("eval.ttt.chunk", "26"),
+    ];
+    let model = models::model(&models::file("tiny.rs"), &sizes);
+    let programs = models::programs(&model, 26);
+    let names: Vec<&str> = programs.iter().map(|p| p.name.as_str()).collect();
+    insta::assert_snapshot!(
+        names.join(" "),
+        @"grad.first grad.next grad.first.qat grad.next.qat score logits update adapt"
+    );
+    for program in &programs {
+        let env = program_inputs(&program.graph, 50);
+        let plan = models::plan(program);
+        let found = Device::new(&plan, &Target::cuda()).run_both(&env);
+        let expected = pg_ir::interp::run(&program.graph, &env).unwrap();
+        compare(&found, &expected, 1e-3, &program.name);
     }
 }

@@ -1,7 +1,7 @@
 //! The programs of the models in `models/`, and the generated kernels that they become.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pg_codegen::cube::{ArgInfo, CubeError, Generated, Launches, Target, lower};
@@ -14,7 +14,7 @@ use pg_ir::programs::{self, Program};
 
 /// Every model file, ideas included, by name.
 pub(crate) fn files() -> Vec<PathBuf> {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models"));
+    let root = file("");
     let list = |folder: PathBuf| {
         let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"))
@@ -27,10 +27,16 @@ pub(crate) fn files() -> Vec<PathBuf> {
     all
 }
 
-/// A model at its full size.
-pub(crate) fn model(file: &std::path::Path) -> Model {
+/// A model, with some of its constants replaced.
+pub(crate) fn model(file: &Path, overrides: &[(&str, &str)]) -> Model {
     let source = Source::load(file.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"));
-    elaborate(&source, &Settings::default()).unwrap_or_else(|e| panic!("{e}"))
+    let overrides = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    elaborate(&source, &Settings { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A model file by name.
+pub(crate) fn file(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models")).join(name)
 }
 
 /// Every program of a model, whose micro-batches have so many tokens.
@@ -72,7 +78,7 @@ pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<(Arc<Gene
     let mut all: BTreeMap<[u64; 4], (Arc<Generated>, String)> = BTreeMap::new();
     let mut failures = Vec::new();
     for file in files() {
-        let model = model(&file);
+        let model = model(&file, &[]);
         // Files are in order, so a kernel's first use is in a product's model if it has one there.
         for program in programs(&model, tokens) {
             let plan = plan(&program);
