@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
 use super::target::{CubeError, Needs, Target};
-use super::{attention, attention_grad, matmul, region, scatter};
+use super::{attention, attention_grad, hopper, matmul, region, scatter};
 
 /// Version of CubeCL that kernels are generated with; part of every kernel's hash.
 pub const CUBECL: &str = "0.10.0";
@@ -31,6 +31,7 @@ pub struct ArgSpec {
 pub(crate) enum Body {
     Region(region::RegionKernel),
     Matmul(matmul::MatmulKernel),
+    MmaMatmul(hopper::MmaMatmul),
     Attention(attention::Forward),
     AttentionDq(attention_grad::QueryGrad),
     AttentionDkv(attention_grad::KeyGrad),
@@ -117,6 +118,7 @@ impl KernelMetadata for Generated {
         match &self.body {
             Body::Region(_) => "region",
             Body::Matmul(_) => "matmul",
+            Body::MmaMatmul(_) => "mma",
             Body::Attention(_) => "attention",
             Body::AttentionDq(_) => "attention_dq",
             Body::AttentionDkv(_) => "attention_dkv",
@@ -140,6 +142,7 @@ impl KernelMetadata for Generated {
 impl CubeKernel for Generated {
     fn define(&self) -> KernelDefinition {
         let mut builder = KernelBuilder::default();
+        builder.runtime_properties(hopper::target_properties());
         AddressType::U32.register(&mut builder.scope);
         let mut buffers: Vec<ManagedVariable> = Vec::new();
         for arg in &self.args {
@@ -151,6 +154,7 @@ impl CubeKernel for Generated {
         match &self.body {
             Body::Region(k) => k.define(scope, &buffers, &self.args),
             Body::Matmul(k) => k.define(scope, &buffers),
+            Body::MmaMatmul(k) => k.define(scope, &buffers),
             Body::Attention(k) => k.define(scope, &buffers),
             Body::AttentionDq(k) => k.define(scope, &buffers),
             Body::AttentionDkv(k) => k.define(scope, &buffers),

@@ -15,6 +15,7 @@
 mod attention;
 mod attention_grad;
 mod emit;
+mod hopper;
 mod kernel;
 mod math;
 mod matmul;
@@ -43,6 +44,7 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
     let mut out = Launches::default();
     match kernel {
         Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
+        Kernel::Matmul(m) if hopper::matmul_fits(args, target) => hopper::lower_matmul(m, args, target, &mut out)?,
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
         Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
         Kernel::AttentionGrad(shape) => attention_grad::lower(shape, args, target, &mut out)?,

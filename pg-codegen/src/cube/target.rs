@@ -26,6 +26,10 @@ pub struct Target {
     pub binding_align: u64,
     /// Whether buffers can hold bfloat16.
     pub bf16: bool,
+    /// Whether warps multiply bfloat16 matrices (`mma`), with asynchronous copies to feed them.
+    pub matrix_units: bool,
+    /// Multiprocessors: how many cubes keep a device busy.
+    pub multiprocessors: u32,
 }
 
 impl Target {
@@ -42,6 +46,8 @@ impl Target {
             allocation_bytes: 1 << 30,
             binding_align: 256,
             bf16: false,
+            matrix_units: false,
+            multiprocessors: 132,
         }
     }
 
@@ -57,6 +63,18 @@ impl Target {
             binding_align: 16,
             bf16: true,
             ..Target::portable()
+        }
+    }
+
+    /// H100 and H200 SXM: matrix units, 132 multiprocessors, 227 KiB of shared memory for a cube (CUDA C++
+    /// Programming Guide, compute capability 9.0).
+    pub fn hopper() -> Target {
+        Target {
+            name: "hopper".into(),
+            shared_bytes: 227 * 1024,
+            matrix_units: true,
+            multiprocessors: 132,
+            ..Target::cuda()
         }
     }
 }

@@ -11,6 +11,7 @@ mod common;
 mod device;
 mod executed;
 mod host;
+mod matrix;
 mod models;
 mod offline;
 mod planted;

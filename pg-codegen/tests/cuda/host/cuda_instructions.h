@@ -10,6 +10,7 @@
 #define __restrict__
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
+static const unsigned warpSize = 32;
 #define __syncthreads() host::barrier(__LINE__)
 #define __syncwarp() host::meet("__syncwarp", {}, [](host::Slot *) {})
 
@@ -201,6 +202,15 @@ template <thread_scope S> static void init(barrier<S> *b, unsigned count) {
 }
 }  // namespace cuda
 using cuda::init;
+namespace host {
+// The barrier at an offset of shared memory; what CUDA keeps there is kept aside.
+static cuda::barrier<cuda::thread_scope_block> &shared_barrier(size_t offset) {
+    static cuda::barrier<cuda::thread_scope_block> all[64];
+    if (offset % 8 || offset + 8 > SHARED.bytes) fault("a barrier at byte %zu of shared memory", offset);
+    all[offset / 8 % 64].number = offset / 8 % 64;
+    return all[offset / 8 % 64];
+}
+}  // namespace host
 namespace cooperative_groups {
 struct thread_block {};
 static thread_block this_thread_block() { return {}; }

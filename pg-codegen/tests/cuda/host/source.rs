@@ -22,6 +22,8 @@ pub(crate) fn host_source(source: &str, name: &str, number: usize) -> String {
             out += &(checked.collect::<String>() + "const info_st info");
         } else if let Some(sizes) = text.strip_prefix("// Shared array size: ") {
             shared_elements = sizes.split(',').next().unwrap();
+        } else if let Some((array, offset)) = shared_barrier(text) {
+            out += &format!("auto &{array} = host::shared_barrier({offset});");
         } else if let Some((array, offset)) = shared_array(text) {
             let (ty, array) = array;
             out += &format!("auto {array} = host::shared<{ty}>({offset}, {shared_elements});");
@@ -76,6 +78,12 @@ fn shared_array(line: &str) -> Option<((&str, &str), &str)> {
     let offset = value.split_once("(&dynamic_shared_mem[")?.1.split(']').next()?;
     let (ty, name) = declared.split_once('*')?;
     Some(((ty.trim(), name.trim()), offset))
+}
+
+/// Name, and offset in bytes, of a line that declares a barrier in shared memory.
+fn shared_barrier(line: &str) -> Option<(&str, &str)> {
+    let (declared, value) = line.strip_prefix("cuda::barrier<cuda::thread_scope_block> &")?.split_once(" = ")?;
+    Some((declared, value.split_once("(dynamic_shared_mem[")?.1.split(']').next()?))
 }
 
 /// A line whose accesses of buffers and shared arrays say where they stand.
