@@ -46,6 +46,9 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
         Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
         Kernel::Matmul(m) if hopper::matmul_fits(args, target) => hopper::lower_matmul(m, args, target, &mut out)?,
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
+        Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
+            hopper::lower_attention(shape, args, target, &mut out)?;
+        }
         Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
         Kernel::AttentionGrad(shape) => attention_grad::lower(shape, args, target, &mut out)?,
         Kernel::ScatterAdd { rows, width, count } => {

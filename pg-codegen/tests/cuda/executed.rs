@@ -47,7 +47,7 @@ pub(crate) fn check(plan: &Plan, env: &Environment, target: &Target, tolerance: 
     compare(&found, &expected, tolerance, what);
 }
 
-fn compare(found: &Environment, expected: &Environment, tolerance: f64, what: &str) {
+pub(crate) fn compare(found: &Environment, expected: &Environment, tolerance: f64, what: &str) {
     for (slot, want) in expected {
         let got = &found[slot];
         let scale = want.iter().filter(|v| v.is_finite()).fold(1e-3f64, |m, v| m.max(v.abs()));

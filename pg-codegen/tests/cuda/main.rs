@@ -10,6 +10,7 @@
 mod common;
 mod device;
 mod executed;
+mod flash;
 mod host;
 mod matrix;
 mod models;

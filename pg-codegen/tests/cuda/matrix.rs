@@ -107,7 +107,7 @@ fn full_size() -> Vec<Matmul> {
 }
 
 /// HMMA instructions between two barriers, at least, in the loop that has the most of them, with their number.
-fn between_barriers(sass: &Sass) -> (usize, usize) {
+pub(crate) fn between_barriers(sass: &Sass) -> (usize, usize) {
     let count = |l: &std::ops::RangeInclusive<usize>| {
         sass.instructions[l.clone()].iter().filter(|i| i.name.starts_with("HMMA")).count()
     };

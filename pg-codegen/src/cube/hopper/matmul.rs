@@ -12,7 +12,7 @@ use half::bf16;
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
-use super::tile::{CHUNK, DEPTH, Operand, UNITS, fragment_a, fragments_b, load};
+use super::tile::{CHUNK, Operand, UNITS, fragment_a, fragments_b, load};
 use crate::cube::kernel::{ArgSpec, Body, Generated};
 use crate::cube::stage::{ArgInfo, Launches, StageArg};
 use crate::cube::target::{CubeError, Target};
@@ -21,6 +21,8 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 
 /// Results of a cube along each axis.
 const TILE: usize = 128;
+/// Extent of a slice of k.
+const DEPTH: usize = 32;
 /// Slices in shared memory.
 const STAGES: usize = 4;
 /// Warps along the rows of a tile; as many are along its columns.
@@ -160,7 +162,7 @@ fn operand(
     let aligned = along_depth || fits(free, free_stride, depth_stride);
     let along_depth = along_depth || (!aligned && depth_stride <= free_stride);
     let (batch, depth) = (view.batch, m.k);
-    Operand { offset, batch, free, free_stride, depth, depth_stride, tile: TILE, along_depth, aligned }
+    Operand { offset, batch, free, free_stride, depth, depth_stride, tile: TILE, deep: DEPTH, along_depth, aligned }
 }
 
 /// c = Σ over parts [part, batch, row, column] of a workspace, in order, after c's old value if it is kept.
@@ -236,8 +238,10 @@ fn multiply<A: Size, B: Size, O: Numeric, V: Size, R: Size, C: Size>(
     #[unroll]
     for stage in 0..comptime!(STAGES - 1) {
         let depth = start + comptime!((stage * DEPTH) as u32);
-        load::<A>(a, &mut tile_a, base_a, first_row, depth, end, stage, comptime!(p.a));
-        load::<B>(b, &mut tile_b, base_b, first_column, depth, end, stage, comptime!(p.b));
+        let at_a = comptime!((stage * p.a.chunks()) as u32);
+        let at_b = comptime!((stage * p.b.chunks()) as u32);
+        load::<A>(a, &mut tile_a, base_a, first_row, depth, end, at_a, comptime!(p.a));
+        load::<B>(b, &mut tile_b, base_b, first_column, depth, end, at_b, comptime!(p.b));
         arrived.index(stage).commit_copy_async();
         arrived.index(stage).arrive();
     }
@@ -252,23 +256,27 @@ fn multiply<A: Size, B: Size, O: Numeric, V: Size, R: Size, C: Size>(
             if next < comptime!(p.steps as u32) {
                 let into = comptime!((stage + STAGES - 1) % STAGES);
                 let depth = start + next * comptime!(DEPTH as u32);
-                load::<A>(a, &mut tile_a, base_a, first_row, depth, end, into, comptime!(p.a));
-                load::<B>(b, &mut tile_b, base_b, first_column, depth, end, into, comptime!(p.b));
+                let at_a = comptime!((into * p.a.chunks()) as u32);
+                let at_b = comptime!((into * p.b.chunks()) as u32);
+                load::<A>(a, &mut tile_a, base_a, first_row, depth, end, at_a, comptime!(p.a));
+                load::<B>(b, &mut tile_b, base_b, first_column, depth, end, at_b, comptime!(p.b));
                 arrived.index(into).commit_copy_async();
                 arrived.index(into).arrive();
             }
+            let tile_at_a = comptime!((stage * p.a.chunks()) as u32);
+            let tile_at_b = comptime!((stage * p.b.chunks()) as u32);
             #[unroll]
             for half in 0..comptime!(DEPTH / 16) {
                 let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
                 #[unroll]
                 for i in 0..comptime!(FRAGMENTS[0]) {
                     let row = warp_row + comptime!((i * 16) as u32);
-                    left.push(fragment_a::<A, R>(&def, &tile_a, row, stage, half, comptime!(p.a)));
+                    left.push(fragment_a::<A, R>(&def, &tile_a, row, tile_at_a, half, comptime!(p.a)));
                 }
                 #[unroll]
                 for pair in 0..comptime!(FRAGMENTS[1] / 2) {
                     let column = warp_column + comptime!((pair * 16) as u32);
-                    let both = fragments_b::<B, R>(&def, &tile_b, column, stage, half, comptime!(p.b));
+                    let both = fragments_b::<B, R>(&def, &tile_b, column, tile_at_b, half, comptime!(p.b));
                     #[unroll]
                     for j in 0..2usize {
                         let mut right = Array::<Vector<bf16, R>>::new(2usize);

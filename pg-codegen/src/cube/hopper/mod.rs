@@ -2,12 +2,14 @@
 //! asynchronous copies, which every NVIDIA device from compute capability 8.0 on has. The portable kernels
 //! stay the definition of what is computed; these must differ from them by rounding only.
 
+mod attention;
 mod matmul;
 mod tile;
 
 use cubecl::ir::{ContiguousElements, MatrixLayout, MmaProperties, TargetProperties};
 use cubecl_cpp::cuda::mma::contiguous_elements_cuda;
 
+pub(crate) use self::attention::{MmaAttention, fits as attention_fits, lower as lower_attention};
 pub(crate) use self::matmul::{MmaMatmul, fits as matmul_fits, lower as lower_matmul};
 
 /// How matrices lie in registers, as `cubecl-cuda` says it of every device.

@@ -11,8 +11,6 @@ use half::bf16;
 
 /// Elements of a 16-byte chunk.
 pub(super) const CHUNK: usize = 8;
-/// Extent of a tile along the axis that is summed over.
-pub(super) const DEPTH: usize = 32;
 /// Units of a cube.
 pub(super) const UNITS: usize = 128;
 
@@ -27,6 +25,8 @@ pub(crate) struct Operand {
     pub(super) depth_stride: usize,
     /// Extent of a tile along the free axis.
     pub(super) tile: usize,
+    /// Extent of a tile along the summed axis.
+    pub(super) deep: usize,
     /// Whether rows of the tile run along the summed axis.
     pub(super) along_depth: bool,
     /// Whether every chunk lies at a multiple of 16 bytes and wholly inside or outside the matrix.
@@ -42,7 +42,7 @@ impl Operand {
 
     /// Chunks of a tile.
     pub(super) fn chunks(&self) -> usize {
-        self.tile * DEPTH / CHUNK
+        self.tile * self.deep / CHUNK
     }
 
     /// Elements of an access.
@@ -61,24 +61,24 @@ impl Operand {
     }
 
     /// Chunks of a row of the tile.
-    fn row_chunks(&self) -> usize {
-        if self.along_depth { DEPTH / CHUNK } else { self.tile / CHUNK }
+    pub(super) fn row_chunks(&self) -> usize {
+        if self.along_depth { self.deep / CHUNK } else { self.tile / CHUNK }
     }
 }
 
 /// Where a chunk of a row lies in its tile. Rows of four chunks share a line of 128 bytes in twos; longer
 /// ones fill lines.
 #[cube]
-fn place(row: u32, chunk: u32, #[comptime] x: Operand) -> u32 {
-    if comptime!(x.along_depth) {
+pub(super) fn place(row: u32, chunk: u32, #[comptime] x: Operand) -> u32 {
+    if comptime!(x.row_chunks() == 4) {
         row * comptime!(x.row_chunks() as u32) + (chunk ^ ((row / 2) % 4))
     } else {
         row * comptime!(x.row_chunks() as u32) + (chunk ^ (row % 8))
     }
 }
 
-/// Brings the tile at (`first`, `depth`) of a matrix into a stage of shared memory; zeros outside the matrix
-/// and from `end` on. What is not aligned comes element by element, at once.
+/// Brings the tile at (`first`, `depth`) of a matrix into shared memory from chunk `into` on; zeros outside the
+/// matrix and from `end` on. What is not aligned comes element by element, at once.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a tile's place in both memories")]
 pub(super) fn load<N: Size>(
@@ -88,7 +88,7 @@ pub(super) fn load<N: Size>(
     first: u32,
     depth: u32,
     end: u32,
-    #[comptime] stage: usize,
+    into: u32,
     #[comptime] x: Operand,
 ) {
     let row_chunks = comptime!(x.row_chunks() as u32);
@@ -97,7 +97,7 @@ pub(super) fn load<N: Size>(
         let chunk = UNIT_POS + comptime!((turn * UNITS) as u32);
         let row = chunk / row_chunks;
         let column = chunk % row_chunks * comptime!(CHUNK as u32);
-        let at = comptime!((stage * x.chunks()) as u32) + place(row, chunk % row_chunks, x);
+        let at = into + place(row, chunk % row_chunks, x);
         let f = if comptime!(x.along_depth) { first + row } else { first + column };
         let d = if comptime!(x.along_depth) { depth + column } else { depth + row };
         let origin = base + f * comptime!(x.free_stride as u32) + d * comptime!(x.depth_stride as u32);
@@ -127,13 +127,13 @@ pub(super) fn load<N: Size>(
     }
 }
 
-/// The 16 × 16 fragment of the left operand at row `free` of the tile.
+/// The 16 × 16 fragment of the left operand at row `free` of the tile that begins at chunk `tile`.
 #[cube]
 pub(super) fn fragment_a<N: Size, R: Size>(
     def: &MmaDefinition<bf16, bf16, f32>,
     from: &SharedMemory<Vector<bf16, N>>,
     free: u32,
-    #[comptime] stage: usize,
+    tile: u32,
     #[comptime] step: usize,
     #[comptime] x: Operand,
 ) -> Array<Vector<bf16, R>> {
@@ -144,18 +144,19 @@ pub(super) fn fragment_a<N: Size, R: Size>(
         row = comptime!((step * 16) as u32) + lane % 8 + lane / 16 * 8;
         chunk = free / comptime!(CHUNK as u32) + (lane / 8) % 2;
     }
-    let at = (comptime!((stage * x.chunks()) as u32) + place(row, chunk, x)) * comptime!(x.chunk_vectors());
+    let at = (tile + place(row, chunk, x)) * comptime!(x.chunk_vectors());
     let slice = from.slice(at as usize, (at + comptime!(x.chunk_vectors())) as usize);
     def.load_matrix::<Vector<bf16, N>, R>(&slice, MatrixIdent::A, 4usize, comptime!(!x.along_depth))
 }
 
-/// Two 16 × 8 fragments of the right operand, side by side at column `free` of the tile.
+/// Two 16 × 8 fragments of the right operand, side by side at column `free` of the tile that begins at
+/// chunk `tile`.
 #[cube]
 pub(super) fn fragments_b<N: Size, R: Size>(
     def: &MmaDefinition<bf16, bf16, f32>,
     from: &SharedMemory<Vector<bf16, N>>,
     free: u32,
-    #[comptime] stage: usize,
+    tile: u32,
     #[comptime] step: usize,
     #[comptime] x: Operand,
 ) -> Array<Vector<bf16, R>> {
@@ -166,7 +167,7 @@ pub(super) fn fragments_b<N: Size, R: Size>(
         row = comptime!((step * 16) as u32) + lane % 16;
         chunk = free / comptime!(CHUNK as u32) + lane / 16;
     }
-    let at = (comptime!((stage * x.chunks()) as u32) + place(row, chunk, x)) * comptime!(x.chunk_vectors());
+    let at = (tile + place(row, chunk, x)) * comptime!(x.chunk_vectors());
     let slice = from.slice(at as usize, (at + comptime!(x.chunk_vectors())) as usize);
     def.load_matrix::<Vector<bf16, N>, R>(&slice, MatrixIdent::B, 4usize, comptime!(!x.along_depth))
 }

@@ -1,0 +1,423 @@
+//! Causal attention on matrix units, flash style: a cube owns 128 queries of one head, each warp 32 of them,
+//! and walks blocks of 64 keys up to the diagonal. The next block's keys and values arrive while one is
+//! computed; scores, probabilities and sums never leave registers.
+
+use cubecl::cmma::MmaDefinition;
+use cubecl::ir::ManagedVariable;
+use cubecl::prelude::barrier::Barrier;
+use cubecl::prelude::*;
+use half::bf16;
+use pg_ir::ty::DType;
+
+use super::tile::{CHUNK, Operand, UNITS, fragment_a, fragments_b, load, place};
+use crate::cube::attention::{LOWEST, check_sizes};
+use crate::cube::kernel::{ArgSpec, Body, Generated};
+use crate::cube::stage::{ArgInfo, Launches, StageArg};
+use crate::cube::target::{CubeError, Target};
+use crate::plan::AttentionShape;
+
+/// Queries of a cube.
+const QUERIES: usize = 128;
+/// Keys of a block.
+const KEYS: usize = 64;
+/// Blocks of keys in shared memory.
+const STAGES: usize = 2;
+/// Fragments of 16 queries of a warp.
+const ROWS: usize = QUERIES / (UNITS / 32) / 16;
+
+/// The description of the kernel.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct MmaAttention {
+    shape: AttentionShape,
+    q: Operand,
+    k: Operand,
+    v: Operand,
+    /// Blocks of queries.
+    blocks: usize,
+    /// Elements before o and lse.
+    shifts: [usize; 2],
+    cubes: usize,
+    exact: bool,
+}
+
+/// Whether a target can run attention over these arguments here.
+pub(crate) fn fits(s: &AttentionShape, infos: &[ArgInfo], target: &Target) -> bool {
+    let types = infos.iter().map(|i| i.dtype).collect::<Vec<_>>();
+    let bf16 = [DType::BF16, DType::BF16, DType::BF16, DType::BF16, DType::F32];
+    let aligned = infos.iter().take(4).all(|i| i.shift.is_multiple_of(CHUNK));
+    target.matrix_units && types == bf16 && aligned && matches!(s.dim, 32 | 64 | 128)
+}
+
+/// Adds the launch of attention.
+pub(crate) fn lower(
+    shape: &AttentionShape,
+    infos: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    check_sizes(shape, infos, "q k v o lse")?;
+    let s = *shape;
+    let rows = |shift: usize, heads: usize, tile: usize| Operand {
+        offset: shift,
+        batch: s.time * heads * s.dim,
+        free: s.time,
+        free_stride: heads * s.dim,
+        depth: s.dim,
+        depth_stride: 1,
+        tile,
+        deep: s.dim,
+        along_depth: true,
+        aligned: true,
+    };
+    let k = rows(infos[1].shift, s.kv_heads, KEYS);
+    // Values are summed over keys: the same rows, walked the other way.
+    let v = Operand {
+        offset: infos[2].shift,
+        free: s.dim,
+        free_stride: 1,
+        depth: s.time,
+        depth_stride: k.free_stride,
+        tile: s.dim,
+        deep: KEYS,
+        along_depth: false,
+        ..k
+    };
+    let q = rows(infos[0].shift, s.heads, QUERIES);
+    let blocks = s.time.div_ceil(QUERIES);
+    let cubes = s.batch * s.heads * blocks;
+    let grid = target.fold("flash", cubes as u64)?;
+    let exact = grid[0] as usize * grid[1] as usize == cubes;
+    let shifts = [infos[3].shift, infos[4].shift];
+    let shared = 128 + 2 * CHUNK * (q.chunks() + STAGES * (k.chunks() + v.chunks()));
+    let body = Body::MmaAttention(MmaAttention { shape: s, q, k, v, blocks, shifts, cubes, exact });
+    let spec = |(i, info): (usize, &ArgInfo)| ArgSpec {
+        dtype: info.dtype,
+        width: if i < 4 { CHUNK } else { 1 },
+        writable: i > 2 || info.aliased,
+    };
+    let args = infos.iter().enumerate().map(spec).collect();
+    let kernel = Generated::new("flash", body, args, (UNITS as u32, shared), target)?;
+    out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid);
+    Ok(())
+}
+
+/// The greater or the sum of the four lanes that share a row.
+#[cube]
+fn across(x: f32, #[comptime] sum: bool) -> f32 {
+    let mut y = x;
+    #[unroll]
+    for step in 0..2u32 {
+        let other = plane_shuffle_xor(y, comptime!(1u32 << step));
+        y = if comptime!(sum) { y + other } else { f32::max(y, other) };
+    }
+    y
+}
+
+/// Zeros for fragments of 16 rows and `count` times 8 columns.
+#[cube]
+fn zeros<C: Size>(#[comptime] count: usize) -> Sequence<Array<Vector<f32, C>>> {
+    let mut all = Sequence::<Array<Vector<f32, C>>>::new();
+    #[unroll]
+    for _i in 0..count {
+        let mut sum = Array::<Vector<f32, C>>::new(2usize);
+        sum[0] = Vector::new(0.0f32);
+        sum[1] = Vector::new(0.0f32);
+        all.push(sum);
+    }
+    all
+}
+
+/// Adds left · right for `columns` columns: `left` holds the 16-row fragments of this step.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "a product's parts")]
+fn multiply<N: Size, R: Size, C: Size>(
+    def: &MmaDefinition<bf16, bf16, f32>,
+    left: &Sequence<Array<Vector<bf16, R>>>,
+    right: &SharedMemory<Vector<bf16, N>>,
+    tile: u32,
+    sums: &mut Sequence<Array<Vector<f32, C>>>,
+    #[comptime] step: usize,
+    #[comptime] columns: usize,
+    #[comptime] x: Operand,
+) {
+    #[unroll]
+    for pair in 0..comptime!(columns / 16) {
+        let both = fragments_b::<N, R>(def, right, comptime!((pair * 16) as u32), tile, step, x);
+        #[unroll]
+        for j in 0..2usize {
+            let mut one = Array::<Vector<bf16, R>>::new(2usize);
+            one[0] = both[comptime!(2 * j)];
+            one[1] = both[comptime!(2 * j + 1)];
+            #[unroll]
+            for i in 0..comptime!(ROWS) {
+                let at = comptime!(i * columns / 8 + 2 * pair + j);
+                def.execute_inplace(left.index(i), &one, sums.index_mut(at));
+            }
+        }
+    }
+}
+
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "a kernel's buffers")]
+fn attend<N: Size, R: Size, C: Size>(
+    q: &Array<Vector<bf16, N>>,
+    k: &Array<Vector<bf16, N>>,
+    v: &Array<Vector<bf16, N>>,
+    o: &mut Array<Vector<bf16, N>>,
+    lse: &mut Array<f32>,
+    cube: u32,
+    #[comptime] p: MmaAttention,
+) {
+    let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
+    let dim = comptime!(p.shape.dim);
+    let time = comptime!(p.shape.time as u32);
+    let heads = comptime!(p.shape.heads as u32);
+    let group = comptime!((p.shape.heads / p.shape.kv_heads) as u32);
+    let mut tile_q = SharedMemory::<Vector<bf16, N>>::new_aligned(comptime!(p.q.chunks()), 128usize);
+    let mut tile_k = SharedMemory::<Vector<bf16, N>>::new_aligned(comptime!(STAGES * p.k.chunks()), 128usize);
+    let mut tile_v = SharedMemory::<Vector<bf16, N>>::new_aligned(comptime!(STAGES * p.v.chunks()), 128usize);
+    let arrived = Barrier::shared(CUBE_DIM, UNIT_POS == 0);
+    // The last queries see the most keys: they go first.
+    let query_block = comptime!((p.blocks - 1) as u32) - cube % comptime!(p.blocks as u32);
+    let head = (cube / comptime!(p.blocks as u32)) % heads;
+    let batch = cube / comptime!(p.blocks as u32) / heads;
+    let first = query_block * comptime!(QUERIES as u32);
+    let base_q = batch * comptime!(p.q.batch as u32) + head * comptime!(dim as u32) + comptime!(p.q.offset as u32);
+    let base_kv = batch * comptime!(p.k.batch as u32) + head / group * comptime!(dim as u32);
+    let base_k = base_kv + comptime!(p.k.offset as u32);
+    let base_v = base_kv + comptime!(p.v.offset as u32);
+    let lane = UNIT_POS % 32;
+    let warp_row = UNIT_POS / 32 * comptime!((ROWS * 16) as u32);
+    let deep = comptime!(dim as u32);
+    load::<N>(q, &mut tile_q, base_q, first, 0u32, deep, 0u32, comptime!(p.q));
+    load::<N>(k, &mut tile_k, base_k, 0u32, 0u32, deep, 0u32, comptime!(p.k));
+    load::<N>(v, &mut tile_v, base_v, 0u32, 0u32, time, 0u32, comptime!(p.v));
+    arrived.commit_copy_async();
+    arrived.arrive();
+    let mut results = zeros::<C>(comptime!(ROWS * dim / 8));
+    let mut most = Array::<f32>::new(comptime!(2 * ROWS));
+    let mut total = Array::<f32>::new(comptime!(2 * ROWS));
+    #[unroll]
+    for i in 0..comptime!(2 * ROWS) {
+        most[i] = LOWEST;
+        total[i] = 0.0f32;
+    }
+    let seen = u32::min(first + comptime!(QUERIES as u32), time);
+    let count = (seen + comptime!((KEYS - 1) as u32)) / comptime!(KEYS as u32);
+    for block in 0..count {
+        arrived.wait_parity(block % 2);
+        // Whoever still reads the block that is overwritten next must have finished.
+        sync_cube();
+        let first_key = block * comptime!(KEYS as u32);
+        if block + 1 < count {
+            let next = first_key + comptime!(KEYS as u32);
+            let stage = (block + 1) % 2;
+            let at_k = stage * comptime!(p.k.chunks() as u32);
+            let at_v = stage * comptime!(p.v.chunks() as u32);
+            load::<N>(k, &mut tile_k, base_k, next, 0u32, deep, at_k, comptime!(p.k));
+            load::<N>(v, &mut tile_v, base_v, 0u32, next, time, at_v, comptime!(p.v));
+            arrived.commit_copy_async();
+            arrived.arrive();
+        }
+        let at_k = block % 2 * comptime!(p.k.chunks() as u32);
+        let at_v = block % 2 * comptime!(p.v.chunks() as u32);
+        let mut scores = zeros::<C>(comptime!(ROWS * KEYS / 8));
+        #[unroll]
+        for step in 0..comptime!(dim / 16) {
+            let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
+            #[unroll]
+            for i in 0..comptime!(ROWS) {
+                let row = warp_row + comptime!((i * 16) as u32);
+                left.push(fragment_a::<N, R>(&def, &tile_q, row, 0u32, step, comptime!(p.q)));
+            }
+            multiply::<N, R, C>(&def, &left, &tile_k, at_k, &mut scores, step, comptime!(KEYS), comptime!(p.k));
+        }
+        #[unroll]
+        for i in 0..comptime!(ROWS) {
+            #[unroll]
+            for half in 0..2usize {
+                let number = comptime!(2 * i + half);
+                let row = first + warp_row + comptime!((i * 16 + half * 8) as u32) + lane / 4;
+                let mut greatest = most[number];
+                #[unroll]
+                for j in 0..comptime!(KEYS / 8) {
+                    let at = comptime!(i * KEYS / 8 + j);
+                    let score = sums_of::<C>(&scores, at, half) * Vector::new(comptime!(p.shape.scale));
+                    let key = first_key + comptime!((j * 8) as u32) + lane % 4 * 2;
+                    let mut masked = Vector::<f32, C>::new(LOWEST);
+                    #[unroll]
+                    for e in 0..2usize {
+                        // Keys beyond the sequence's end come after every query that is kept.
+                        masked[e] = select(key + comptime!(e as u32) <= row, score[e], LOWEST);
+                        greatest = f32::max(greatest, masked[e]);
+                    }
+                    set::<C>(&mut scores, at, half, masked);
+                }
+                let greatest = across(greatest, false);
+                let shrink = f32::exp(most[number] - greatest);
+                most[number] = greatest;
+                let mut sum = 0.0f32;
+                #[unroll]
+                for j in 0..comptime!(KEYS / 8) {
+                    let at = comptime!(i * KEYS / 8 + j);
+                    let prob = Vector::exp(sums_of::<C>(&scores, at, half) - Vector::new(greatest));
+                    sum += prob[0] + prob[1];
+                    set::<C>(&mut scores, at, half, prob);
+                }
+                // Each lane keeps the sum of its own columns; lanes meet at the end.
+                total[number] = total[number] * shrink + sum;
+                #[unroll]
+                for j in 0..comptime!(dim / 8) {
+                    let at = comptime!(i * dim / 8 + j);
+                    let scaled = sums_of::<C>(&results, at, half) * Vector::new(shrink);
+                    set::<C>(&mut results, at, half, scaled);
+                }
+            }
+        }
+        #[unroll]
+        for step in 0..comptime!(KEYS / 16) {
+            let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
+            #[unroll]
+            for i in 0..comptime!(ROWS) {
+                // A lane's scores of two neighbouring fragments are its elements of one of the left operand.
+                let at = comptime!(i * KEYS / 8 + 2 * step);
+                let mut probs = Array::<Vector<bf16, R>>::new(4usize);
+                #[unroll]
+                for part in 0..4usize {
+                    let x = sums_of::<C>(&scores, comptime!(at + part / 2), comptime!(part % 2));
+                    let mut pair = Vector::<bf16, R>::from_int(0);
+                    pair[0] = bf16::cast_from(x[0]);
+                    pair[1] = bf16::cast_from(x[1]);
+                    probs[part] = pair;
+                }
+                left.push(probs);
+            }
+            multiply::<N, R, C>(&def, &left, &tile_v, at_v, &mut results, step, dim, comptime!(p.v));
+        }
+    }
+    finish::<N, C>(o, lse, &mut tile_q, &results, &most, &total, batch, head, first, p);
+}
+
+#[cube]
+fn sums_of<C: Size>(
+    of: &Sequence<Array<Vector<f32, C>>>,
+    #[comptime] at: usize,
+    #[comptime] half: usize,
+) -> Vector<f32, C> {
+    of.index(at)[half]
+}
+
+#[cube]
+fn set<C: Size>(
+    of: &mut Sequence<Array<Vector<f32, C>>>,
+    #[comptime] at: usize,
+    #[comptime] half: usize,
+    value: Vector<f32, C>,
+) {
+    let one = of.index_mut(at);
+    one[half] = value;
+}
+
+/// Divides by the sums and writes a cube's rows, through the memory of the queries, which nobody needs any
+/// more: from there they leave in whole chunks.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "what a cube has at its end")]
+fn finish<N: Size, C: Size>(
+    o: &mut Array<Vector<bf16, N>>,
+    lse: &mut Array<f32>,
+    tile: &mut SharedMemory<Vector<bf16, N>>,
+    results: &Sequence<Array<Vector<f32, C>>>,
+    most: &Array<f32>,
+    total: &Array<f32>,
+    batch: u32,
+    head: u32,
+    first: u32,
+    #[comptime] p: MmaAttention,
+) {
+    let dim = comptime!(p.shape.dim);
+    let time = comptime!(p.shape.time as u32);
+    let heads = comptime!(p.shape.heads as u32);
+    let lane = UNIT_POS % 32;
+    let warp_row = UNIT_POS / 32 * comptime!((ROWS * 16) as u32);
+    sync_cube();
+    #[unroll]
+    for i in 0..comptime!(ROWS) {
+        #[unroll]
+        for half in 0..2usize {
+            let number = comptime!(2 * i + half);
+            let row = warp_row + comptime!((i * 16 + half * 8) as u32) + lane / 4;
+            let sum = across(total[number], true);
+            let at = (batch * time + first + row) * heads + head + comptime!(p.shifts[1] as u32);
+            if first + row < time && lane % 4 == 0 {
+                lse[at as usize] = most[number] + f32::ln(sum);
+            }
+            let scale = 1.0f32 / sum;
+            #[unroll]
+            for quarter in 0..comptime!(dim / 32) {
+                // Lane t of a row's four takes the chunk t of each four: it gathers what the others hold of it.
+                let mut chunk = Vector::<bf16, N>::from_int(0);
+                #[unroll]
+                for turn in 0..4u32 {
+                    let other = (lane % 4) ^ turn;
+                    let mut give = Vector::<f32, C>::new(0.0f32);
+                    #[unroll]
+                    for j in 0..4usize {
+                        let x = sums_of::<C>(results, comptime!(i * dim / 8 + quarter * 4 + j), half);
+                        if other == comptime!(j as u32) {
+                            give = x;
+                        }
+                    }
+                    #[unroll]
+                    for e in 0..2usize {
+                        let got = bf16::cast_from(plane_shuffle_xor(give[e] * scale, turn));
+                        #[unroll]
+                        for j in 0..4usize {
+                            if other == comptime!(j as u32) {
+                                chunk[comptime!(2 * j + e)] = got;
+                            }
+                        }
+                    }
+                }
+                let column = comptime!((quarter * 4) as u32) + lane % 4;
+                tile[place(row, column, comptime!(p.q)) as usize] = chunk;
+            }
+        }
+    }
+    sync_cube();
+    let row_chunks = comptime!((dim / CHUNK) as u32);
+    #[unroll]
+    for turn in 0..comptime!(p.q.chunks() / UNITS) {
+        let chunk = UNIT_POS + comptime!((turn * UNITS) as u32);
+        let row = chunk / row_chunks;
+        if first + row < time {
+            let at = ((batch * time + first + row) * heads + head) * row_chunks + chunk % row_chunks;
+            let at = at + comptime!((p.shifts[0] / CHUNK) as u32);
+            o[at as usize] = tile[place(row, chunk % row_chunks, comptime!(p.q)) as usize];
+        }
+    }
+}
+
+#[cube]
+fn kernel(
+    q: &Array<Vector<bf16, Const<8>>>,
+    k: &Array<Vector<bf16, Const<8>>>,
+    v: &Array<Vector<bf16, Const<8>>>,
+    o: &mut Array<Vector<bf16, Const<8>>>,
+    lse: &mut Array<f32>,
+    #[comptime] p: MmaAttention,
+) {
+    let cube = CUBE_POS as u32;
+    if comptime!(p.exact) {
+        attend::<Const<8>, Const<2>, Const<2>>(q, k, v, o, lse, cube, p);
+    } else if cube < comptime!(p.cubes as u32) {
+        attend::<Const<8>, Const<2>, Const<2>>(q, k, v, o, lse, cube, p);
+    }
+}
+
+impl MmaAttention {
+    /// Emits the kernel.
+    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+        let [q, k, v, o, lse] = [0, 1, 2, 3, 4].map(|i| buffers[i].clone());
+        kernel::expand(scope, q.into(), k.into(), v.into(), o.into(), lse.into(), *self);
+    }
+}
