@@ -8,6 +8,9 @@ use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use super::kernel::Generated;
 use super::target::CubeError;
 
+/// Bytes of stack for CubeCL's expansion and compiler.
+const STACK: usize = 64 << 20;
+
 /// The compiler of CubeCL's CUDA server.
 pub type CudaCompiler = CppCompiler<cubecl_cpp::cuda::CudaDialect<CudaWmmaCompiler>>;
 
@@ -46,11 +49,21 @@ pub fn emit_wgsl(kernel: &Generated) -> Result<String, CubeError> {
 fn emit<C: Compiler + Default>(
     kernel: &Generated,
     options: &C::CompilationOptions,
-) -> Result<String, CubeError> {
-    let task: KernelTask<C, Generated> = KernelTask::new(kernel.clone());
-    let address = KernelMetadata::address_type(kernel);
-    let compiled = task.compile(&mut C::default(), options, ExecutionMode::Unchecked, address);
-    let failed =
-        |e: CompilationError| CubeError::Compile { kernel: kernel.name().into(), why: e.to_string() };
-    Ok(compiled.map_err(failed)?.source)
+) -> Result<String, CubeError>
+where
+    C::CompilationOptions: Sync,
+{
+    let failed = |why: String| CubeError::Compile { kernel: kernel.name().into(), why };
+    let compile = || {
+        let task: KernelTask<C, Generated> = KernelTask::new(kernel.clone());
+        let address = KernelMetadata::address_type(kernel);
+        let compiled = task.compile(&mut C::default(), options, ExecutionMode::Unchecked, address);
+        Ok(compiled.map_err(|e: CompilationError| failed(e.to_string()))?.source)
+    };
+    // Expanding an unrolled kernel takes more stack than threads have by default.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
+        let thread = thread.map_err(|e| failed(format!("no thread could be started: {e}")))?;
+        thread.join().unwrap_or_else(|_| Err(failed("CubeCL's compiler panicked".into())))
+    })
 }

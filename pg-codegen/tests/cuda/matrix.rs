@@ -128,6 +128,17 @@ pub(crate) fn between_barriers(sass: &Sass) -> (usize, usize) {
     (parts.into_iter().min().unwrap_or(0), total)
 }
 
+/// How often the outer loop of an emitted product runs: it is the one loop.
+fn trips(source: &str) -> usize {
+    let mut bounds = source.lines().filter(|l| l.starts_with("for (")).map(|l| {
+        let bound = l.split_once(" < uint32(").unwrap().1.split(')').next().unwrap();
+        bound.parse().unwrap()
+    });
+    let trips = bounds.next().expect("a loop");
+    assert_eq!(bounds.next(), None, "a second loop");
+    trips
+}
+
 /// The kernel of the product, without the second pass.
 fn product(m: &Matmul) -> (std::sync::Arc<Generated>, [u32; 3]) {
     let infos = buffers(m, if m.accumulate { DType::F32 } else { DType::BF16 });
@@ -155,8 +166,13 @@ fn full_size_products_are_what_matrix_units_want() {
         let (least, in_loop) = between_barriers(&sass);
         assert!(least >= 32, "{least} HMMA between barriers: {what}");
         // Every operation is in the loop, and nothing is done twice: what the instructions of all trips of all
-        // warps do is the product's size, up to the last tiles.
+        // warps do is the product's size, but for parts of k that are cut to whole trips.
         assert_eq!(sass.count("HMMA.16816.F32.BF16"), in_loop, "{what}");
+        let cubes: u32 = grid.iter().product();
+        let warps = f64::from(cubes) * f64::from(kernel.units() / 32);
+        let done = warps * trips(&source) as f64 * in_loop as f64 * 2.0 * (16 * 8 * 16) as f64;
+        let wanted = 2.0 * (m.batch * m.m * m.n) as f64 * m.k as f64;
+        assert!((1.0..1.01).contains(&(done / wanted)), "{done} operations for {wanted}: {what}");
         println!("{} grid {grid:?}: {in_loop} HMMA, {least} between barriers, {r:?}", kernel.name());
         assert!(sass.count("LDGSTS") > 0, "no asynchronous copies: {what}");
         assert!(sass.instructions.iter().filter(|i| i.name.starts_with("LDGSTS")).all(|i| i.name.contains("128")));

@@ -159,10 +159,11 @@ template <class T> struct Pointer {
 enum class State { Ready, Barrier, Warp, Phase, Done };
 struct Copy { Address to; unsigned char data[16]; size_t bytes; };
 struct Fiber {
-    jmp_buf here; ucontext_t start; std::vector<char> stack; bool begun; State state;
+    jmp_buf here; ucontext_t start; std::unique_ptr<char[]> stack; bool begun; State state;
     const char *what; int line;
     std::vector<Copy> copies; std::vector<unsigned> waited;  // phases of each barrier
 };
+static const size_t STACK = 1 << 20;
 static std::vector<Fiber> FIBERS;
 static unsigned THREADS, CURRENT;
 static jmp_buf SCHEDULER;
@@ -251,7 +252,7 @@ static void run_block() {
         Fiber &f = FIBERS[i];
         f.begun = false, f.state = State::Ready, f.copies.clear(), f.waited.assign(64, 0);
         getcontext(&f.start);
-        f.start.uc_stack.ss_sp = f.stack.data(), f.start.uc_stack.ss_size = f.stack.size(), f.start.uc_link = nullptr;
+        f.start.uc_stack.ss_sp = f.stack.get(), f.start.uc_stack.ss_size = STACK, f.start.uc_link = nullptr;
         makecontext(&f.start, trampoline, 0);
     }
 }
@@ -305,7 +306,9 @@ static int launch(const Launch *l, char *message, size_t message_bytes, void (*b
     unsigned char *base = memory.get() + (1024 - (uintptr_t)memory.get() % 1024) % 1024;
     SHARED = {base, written.data(), cells.data(), l->shared_bytes, "shared memory", 0};
     if (FIBERS.size() < THREADS) FIBERS.resize(THREADS);
-    for (unsigned i = 0; i < THREADS; i++) FIBERS[i].stack.resize(1 << 17);
+    // Not cleared, so that only what is used takes memory.
+    for (unsigned i = 0; i < THREADS; i++)
+        if (!FIBERS[i].stack) FIBERS[i].stack.reset(new char[STACK]);
     unsigned blocks = gridDim.x * gridDim.y * gridDim.z;
     for (unsigned b = 0; b < blocks; b++) {
         unsigned block = REVERSED ? blocks - 1 - b : b;
