@@ -90,6 +90,11 @@ impl Generated {
         self.hash
     }
 
+    /// The key under which CubeCL's CUDA server keeps it compiled.
+    pub fn cache_key(&self) -> u128 {
+        self.id().stable_hash()
+    }
+
     /// Its buffers, in order.
     pub fn args(&self) -> &[ArgSpec] {
         &self.args

@@ -31,7 +31,7 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 
 #[cfg(feature = "wgsl")]
 pub use self::emit::emit_wgsl;
-pub use self::emit::{CudaCompiler, cuda_options, emit_cuda};
+pub use self::emit::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch};
 pub use self::kernel::{ArgSpec, CUBECL, Generated, Launchable};
 pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
 pub use self::target::{CubeError, Needs, Target};

@@ -1,9 +1,11 @@
 //! Generated CUDA C++ compiled for Hopper on a machine without a GPU: source to PTX and cubin as CubeCL's
-//! CUDA server would compile it, what the kernel uses of a multiprocessor, and its instructions.
+//! CUDA server would compile it, what the kernel uses of a multiprocessor, its instructions, and bundles of
+//! binaries from which that server runs without compiling anything.
 //!
 //! The compiler and the disassembler are fetched by `scripts/cuda-tools` and found by [`Tools::find`].
 //! Nothing here starts a driver or a device, and nothing here changes a kernel's source.
 
+mod bundle;
 mod compile;
 mod nvrtc;
 mod sass;
@@ -11,6 +13,7 @@ mod sass;
 mod tests;
 mod tools;
 
+pub use self::bundle::{Bundle, BundleError, Entry, Manifest};
 pub use self::compile::{Compiled, Resources, server_options};
 pub use self::sass::{Instruction, Sass};
 pub use self::tools::{Tools, ToolsError};

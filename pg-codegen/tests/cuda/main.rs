@@ -6,6 +6,7 @@
 
 #![cfg(feature = "cube")]
 
+mod bundle;
 #[path = "../common/mod.rs"]
 mod common;
 mod device;
