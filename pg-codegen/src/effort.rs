@@ -7,7 +7,7 @@ use pg_ir::op::{Binary, Op};
 use smallvec::SmallVec;
 
 use crate::access::Context;
-use crate::select::is_opaque;
+use crate::select::{is_opaque, is_widening};
 
 /// Values with more instructions below them are kept even if one load would recompute them.
 const CHEAP_OPS: u32 = 16;
@@ -87,7 +87,8 @@ pub(crate) fn efforts(cx: Context<'_>, readers: &[Vec<ValueId>]) -> Vec<Effort> 
             // It reads as much as it gives, however small the table.
             sum.leaves = SmallVec::from_slice(&[v]);
         }
-        if !node.op.is_view() {
+        let is_free = node.op.is_view() || is_widening(graph, node);
+        if !is_free {
             sum.ops = sum.ops.saturating_add(1);
             sum.depth += 1;
             sum.slow |= matches!(node.op, Op::Unary(_) | Op::Binary(Binary::Div));
@@ -96,7 +97,7 @@ pub(crate) fn efforts(cx: Context<'_>, readers: &[Vec<ValueId>]) -> Vec<Effort> 
             }
         }
         // What mixes several values for several readers will be kept, so that they read it instead.
-        sum.kept = readers[v.index()].len() > 1 && !node.op.is_view() && !sum.is_cheap(graph, v);
+        sum.kept = readers[v.index()].len() > 1 && !is_free && !sum.is_cheap(graph, v);
         efforts[v.index()] = sum;
     }
     efforts

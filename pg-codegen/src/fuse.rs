@@ -1,7 +1,8 @@
 //! Fusion: which stores share a region.
 //!
 //! It starts from one region for each kept value and joins regions as long as that saves traffic, the
-//! most first: a region with what it reads from another, and regions that read the same buffer. A join
+//! most first: a region with what it reads from another, and regions that read the same buffer; at last small
+//! regions over one domain, which saves launches. A join
 //! is tried by emitting it; a value that only the joined region reads is then no longer stored. It must
 //! never make two kernels wait for each other, and never widen a region beyond what devices bind.
 
@@ -14,11 +15,15 @@ use crate::domain::Domain;
 use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::matmul::operand;
+use crate::recompute::Again;
 use crate::select::{Absorbed, Selection};
+use crate::target::FEWEST_BINDINGS;
 use crate::{CodegenError, Options};
 
-/// Bindings of one kernel; Vulkan devices have 31.
-const MAX_ARGS: usize = 24;
+/// Buffers that one region binds: one fused graph serves all targets, and CubeCL binds one of its own.
+pub(crate) const MAX_ARGS: usize = FEWEST_BINDINGS - 1;
+/// Regions that touch no more than this are joined with their like, whatever they read.
+const SMALL_BYTES: usize = 64 << 10;
 /// Instructions of one region.
 const MAX_INSTRS: usize = 400;
 
@@ -67,9 +72,10 @@ pub(crate) fn groups(
     graph: &Graph,
     constants: &Constants,
     selection: Selection,
+    again: &Again,
     options: &Options,
 ) -> Result<Groups, CodegenError> {
-    let Selection { stored, why, regions, opaque, absorbed } = selection;
+    let Selection { stored, why, regions, opaque, absorbed, rounded } = selection;
     let cx = Context { graph, constants, stored: &stored };
     let mut work: Vec<Option<Work>> =
         regions.into_iter().map(|(_, built)| Some(Work::Region(built))).collect();
@@ -80,7 +86,7 @@ pub(crate) fn groups(
         let reads = reads.map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
         let writes = match absorbed.get(&id) {
             Some(a) => vec![a.value],
-            None => graph.results(node).collect(),
+            None => graph.results(node).map(|r| rounded.get(&r).copied().unwrap_or(r)).collect(),
         };
         work.push(Some(Work::Opaque(id, reads, writes)));
     }
@@ -89,7 +95,7 @@ pub(crate) fn groups(
     for (i, work) in work.iter().flatten().enumerate() {
         work.reads().for_each(|v| readers.entry(v).or_default().push(i));
     }
-    let mut fuser = Fuser { graph, constants, stored, work, outputs, readers, failed: HashSet::new() };
+    let mut fuser = Fuser { graph, constants, again, stored, work, outputs, readers, failed: HashSet::new() };
     if options.fuse {
         while fuser.round() {}
     }
@@ -100,6 +106,7 @@ pub(crate) fn groups(
 struct Fuser<'a> {
     graph: &'a Graph,
     constants: &'a Constants,
+    again: &'a Again,
     stored: Vec<bool>,
     /// Launches; joined ones are gone.
     work: Vec<Option<Work>>,
@@ -162,12 +169,33 @@ impl Fuser<'_> {
                 }
             }
         }
+        for pair in self.small_pairs() {
+            saved.entry(pair).or_insert(0);
+        }
         let mut pairs: Vec<(usize, usize, usize)> = saved
             .into_iter()
             .filter(|(pair, _)| !self.failed.contains(pair))
             .map(|((a, b), bytes)| (bytes, a, b))
             .collect();
         pairs.sort_by_key(|&(bytes, a, b)| (std::cmp::Reverse(bytes), a, b));
+        pairs
+    }
+
+    /// Neighbours among the small regions of one domain: joined they save a launch, if no traffic.
+    fn small_pairs(&self) -> Vec<(usize, usize)> {
+        let mut alike: BTreeMap<(&[usize], usize), Vec<usize>> = BTreeMap::new();
+        for (i, _) in self.alive() {
+            let Some(built) = self.region(i) else { continue };
+            let bytes: usize = built.args.iter().map(|(v, _)| self.graph.ty(*v).bytes()).sum();
+            if bytes <= SMALL_BYTES {
+                alike.entry((&built.domain.sizes, built.domain.lanes)).or_default().push(i);
+            }
+        }
+        let mut pairs = Vec::new();
+        for who in alike.values_mut() {
+            who.sort_by_key(|&i| self.position(i));
+            pairs.extend(who.windows(2).map(|pair| (pair[0], pair[1])));
+        }
         pairs
     }
 
@@ -211,7 +239,7 @@ impl Fuser<'_> {
         let mut domains: Vec<Domain> = vec![x.domain.clone(), y.domain.clone()];
         domains.sort_by_key(|d| std::cmp::Reverse(d.len()));
         domains.dedup();
-        if self.waits(a, b) || self.waits(b, a) {
+        if self.again.is_too_early(&roots) || self.waits(a, b) || self.waits(b, a) {
             return false;
         }
         let cx = Context { graph: self.graph, constants: self.constants, stored: &self.stored };

@@ -1,12 +1,13 @@
 //! From a graph to a plan: views folded into loads, ops fused into regions, matmuls and attention
 //! scheduled, memory laid out. It knows no training, no data and no optimiser policy.
 //!
-//! The road, one pass a file: [`canon`] (canonical graph), [`fold`] (constants), [`select`] (which
-//! values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
+//! The road, one pass a file: [`precision`] (for targets that store bf16, rounds), [`canon`] (canonical graph), [`recompute`] (what the backward computes again
+//! instead of keeping it), [`fold`] (constants), [`select`] (which values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
-//! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], and [`text`] (the plan for
-//! people). Behind the feature `cube`, kernels of a plan become CubeCL kernels, which
-//! `cuda` compiles for Hopper without a device.
+//! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], [`provenance`] (what launches
+//! compute, in the model's terms), [`text`] (the plan for people) and [`digest`] (the same, short). [`target`]
+//! describes machines and [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan
+//! become CubeCL kernels, which `cuda` compiles for Hopper without a device.
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ mod cost;
 pub mod cube;
 #[cfg(feature = "cube")]
 pub mod cuda;
+pub mod digest;
 mod domain;
 mod effort;
 mod emit;
@@ -27,9 +29,14 @@ mod fuse;
 mod matmul;
 mod memory;
 pub mod plan;
+pub mod precision;
+pub mod provenance;
+mod recompute;
 pub mod region;
+pub mod roofline;
 mod schedule;
 mod select;
+pub mod target;
 mod text;
 mod view;
 
@@ -70,11 +77,25 @@ impl fmt::Display for CodegenError {
 
 impl std::error::Error for CodegenError {}
 
+/// Compiles one program into a plan for a target: one fused graph, stored as the target stores it.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn compile_for(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &target::Target,
+) -> Result<plan::Plan, CodegenError> {
+    compile(program_name, &precision::store_as(graph, target.storage)?, options)
+}
+
 /// Compiles one program into a plan.
 pub fn compile(program_name: &str, graph: &Graph, options: &Options) -> Result<plan::Plan, CodegenError> {
     let graph = canon::canonical(graph)?;
+    let (graph, again) = recompute::recompute(graph, options)?;
     let constants = fold::fold(&graph);
     let selection = select::select(&graph, &constants, options)?;
-    let groups = fuse::groups(&graph, &constants, selection, options)?;
+    let groups = fuse::groups(&graph, &constants, selection, &again, options)?;
     schedule::plan(program_name, &graph, &constants, groups)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
 
+use crate::provenance::Provenance;
 use crate::region::Region;
 
 /// A buffer of a plan, by position.
@@ -41,6 +42,8 @@ pub struct Buffer {
     pub place: Place,
     /// What it holds, in the model's terms.
     pub label: String,
+    /// Why it is in memory: why there is a boundary between launches here.
+    pub why: &'static str,
 }
 
 /// A matrix operand: strides in elements.
@@ -131,12 +134,19 @@ pub struct Launch {
     pub kernel: KernelId,
     /// Its arguments.
     pub args: Vec<BufferId>,
-    /// Scopes and source lines it came from, for people.
-    pub note: String,
+    /// What it computes: ops, scopes and source lines.
+    pub provenance: Provenance,
     /// Floating point operations.
     pub flops: f64,
     /// Bytes read and written.
     pub bytes: f64,
+}
+
+impl Launch {
+    /// What it computes, in a line for people.
+    pub fn note(&self) -> String {
+        self.provenance.to_string()
+    }
 }
 
 /// One program, ready to run.

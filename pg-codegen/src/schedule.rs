@@ -20,8 +20,12 @@ use crate::fuse::{Groups, Work};
 use crate::matmul;
 use crate::memory::{Lifetime, place};
 use crate::plan::{AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
+use crate::provenance::Provenance;
 use crate::region::{ArgId, Instr, Region};
 use crate::text;
+
+/// Why slots are in memory.
+const OUTSIDE: &str = "it lives outside the program";
 
 /// Orders launches and lays out memory.
 pub(crate) fn plan(
@@ -50,11 +54,12 @@ pub(crate) fn plan(
     Ok(planner.finish())
 }
 
-/// Graph position of the last value that a launch computes. A matmul that adds to a gradient runs where
+/// Graph position of the first value that a launch computes: of what others wait for, if it also gives a result
+/// that leaves the program late. A matmul that adds to a gradient runs where
 /// its dot stands: the sum may stand at the very end, and its operands would be kept until then.
 fn position(graph: &Graph, work: &Work) -> usize {
     match work {
-        Work::Region(_) => work.writes().map(ValueId::index).max().unwrap_or(0),
+        Work::Region(_) => work.writes().map(ValueId::index).min().unwrap_or(0),
         Work::Opaque(id, ..) => graph.node(*id).first.index(),
     }
 }
@@ -221,8 +226,15 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn add_buffer(&mut self, dtype: DType, len: usize, place: Place, label: String) -> BufferId {
-        self.plan.buffers.push(Buffer { dtype, len, place, label });
+    fn add_buffer(
+        &mut self,
+        dtype: DType,
+        len: usize,
+        place: Place,
+        label: String,
+        why: &'static str,
+    ) -> BufferId {
+        self.plan.buffers.push(Buffer { dtype, len, place, label, why });
         BufferId(self.plan.buffers.len() as u32 - 1)
     }
 
@@ -236,7 +248,7 @@ impl Planner<'_> {
             }
             return Ok(id);
         }
-        let id = self.add_buffer(ty.dtype, ty.len(), Place::External(slot.clone()), ty.to_string());
+        let id = self.add_buffer(ty.dtype, ty.len(), Place::External(slot.clone()), ty.to_string(), OUTSIDE);
         self.by_slot.insert(slot.clone(), id);
         Ok(id)
     }
@@ -248,33 +260,39 @@ impl Planner<'_> {
         }
         let (node, ty) = (self.cx.graph.producer(value), self.cx.graph.ty(value));
         let why = self.groups.why.get(&value).copied().unwrap_or("known at compile time");
-        let label = text::label(self.cx.graph, value, why);
+        let label = text::label(self.cx.graph, value);
         let id = if let Some(slot) = self.in_place.get(&value) {
             self.slot(slot, value)?
         } else if let Op::Input(slot, _) = &node.op {
             self.slot(slot, value)?
         } else if let Some(bits) = self.cx.constants.tables.get(&value) {
-            self.add_buffer(ty.dtype, ty.len(), Place::Constant(bits.clone()), label)
+            self.add_buffer(ty.dtype, ty.len(), Place::Constant(bits.clone()), label, why)
         } else {
-            self.add_buffer(ty.dtype, ty.len(), Place::Temp { offset: 0 }, label)
+            self.add_buffer(ty.dtype, ty.len(), Place::Temp { offset: 0 }, label, why)
         };
         self.by_value.insert(value, id);
         Ok(id)
     }
 
-    fn push(&mut self, kernel: Kernel, args: Vec<BufferId>, note: String, cost: LaunchCost) {
+    fn push(&mut self, kernel: Kernel, args: Vec<BufferId>, provenance: Provenance, cost: LaunchCost) {
         let next = KernelId(self.plan.kernels.len() as u32);
         let id = *self.by_kernel.entry(format!("{kernel:?}")).or_insert(next);
         if id == next {
             self.plan.kernels.push(kernel);
         }
-        self.plan.launches.push(Launch { kernel: id, args, note, flops: cost.flops, bytes: cost.bytes });
+        self.plan.launches.push(Launch {
+            kernel: id,
+            args,
+            provenance,
+            flops: cost.flops,
+            bytes: cost.bytes,
+        });
     }
 
-    fn copy(&mut self, from: BufferId, to: BufferId, note: String) {
+    fn copy(&mut self, from: BufferId, to: BufferId, task: String) {
         let buffer = &self.plan.buffers[from.0 as usize];
         let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
-        self.push(Kernel::Copy { len: buffer.len }, vec![from, to], note, cost);
+        self.push(Kernel::Copy { len: buffer.len }, vec![from, to], Provenance::task(task), cost);
     }
 
     /// Copies inputs that would be lost before they are needed.
@@ -282,8 +300,13 @@ impl Planner<'_> {
         for &value in &outputs.saved {
             let from = self.buffer(value)?;
             let ty = self.cx.graph.ty(value);
-            let to =
-                self.add_buffer(ty.dtype, ty.len(), Place::Temp { offset: 0 }, format!("old value {ty}"));
+            let to = self.add_buffer(
+                ty.dtype,
+                ty.len(),
+                Place::Temp { offset: 0 },
+                format!("old value {ty}"),
+                "its slot is overwritten",
+            );
             self.copy(from, to, "saves a slot that is overwritten".into());
         }
         Ok(())
@@ -311,7 +334,7 @@ impl Planner<'_> {
                 let (region, args) = share_args(built.region.clone(), buffers?);
                 let lens: Vec<usize> = args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
                 let cost = cost::region(&region, &lens);
-                self.push(Kernel::Region(region), args, text::note(graph, &built.nodes), cost);
+                self.push(Kernel::Region(region), args, Provenance::of(graph, &built.nodes), cost);
                 return Ok(());
             }
             Work::Opaque(id, reads, writes) => (*id, reads, writes),
@@ -320,7 +343,10 @@ impl Planner<'_> {
         let results: Vec<_> = graph.result_types(node).into_iter().collect();
         let types = graph.operand_types(node);
         let whole = node.op.cost(&types, &results);
-        let mut cost = LaunchCost { flops: whole.flops, bytes: whole.bytes };
+        // Results that are rounded as they are written take less than the op says.
+        let written: usize = writes.iter().map(|&v| graph.ty(v).bytes()).sum();
+        let asked: usize = results.iter().map(|t| t.bytes()).sum();
+        let mut cost = LaunchCost { flops: whole.flops, bytes: whole.bytes + written as f64 - asked as f64 };
         let args: Result<Vec<BufferId>, _> = reads.iter().chain(writes).map(|&v| self.buffer(v)).collect();
         let shape = |scale: f64| {
             let (q, k) = (types[0].shape(), types[1].shape());
@@ -345,7 +371,7 @@ impl Planner<'_> {
             }
             _ => return Err(CodegenError::at(node, "no kernel family computes it")),
         };
-        self.push(kernel, args?, text::note(graph, &[id]), cost);
+        self.push(kernel, args?, Provenance::of(graph, &[id]), cost);
         Ok(())
     }
 

@@ -5,11 +5,12 @@
 //! a cheap function of one kept value is never saved for the backward pass. This pass must leave a
 //! selection under which every kernel can be emitted: what emission refuses, it keeps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op};
 use pg_ir::slot::Slot;
+use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
 use crate::access::{Blocked, Context};
@@ -17,6 +18,7 @@ use crate::domain::Domain;
 use crate::effort::efforts;
 use crate::emit::{Built, build};
 use crate::fold::Constants;
+use crate::fuse::MAX_ARGS;
 use crate::matmul::{only_reaches, operand, written_as};
 use crate::plan::MatrixView;
 use crate::{CodegenError, Options};
@@ -47,11 +49,18 @@ pub(crate) struct Selection {
     pub(crate) opaque: Vec<NodeId>,
     /// Dots that write into another value's buffer.
     pub(crate) absorbed: HashMap<NodeId, Absorbed>,
+    /// Results of kernels of their own family that are rounded where they are written, with the rounded value.
+    pub(crate) rounded: HashMap<ValueId, ValueId>,
 }
 
 /// Whether the op is computed by a kernel family of its own.
 pub(crate) fn is_opaque(op: &Op) -> bool {
     matches!(op, Op::Dot(_) | Op::Attention { .. } | Op::AttentionGrad { .. } | Op::ScatterAdd { .. })
+}
+
+/// Whether a node gives what bf16 storage holds as float32: what is loaded is that already.
+pub(crate) fn is_widening(graph: &Graph, node: &Node) -> bool {
+    node.op == Op::Cast(DType::F32) && graph.ty(node.operands[0]).dtype == DType::BF16
 }
 
 /// Chooses what to keep.
@@ -69,9 +78,11 @@ pub(crate) fn select(
         readers: readers(graph, &live),
         live,
         absorbed: HashMap::new(),
+        rounded: HashMap::new(),
     };
     if options.fuse {
         s.absorb();
+        s.round();
     }
     s.must();
     if options.fuse {
@@ -79,9 +90,10 @@ pub(crate) fn select(
     } else {
         s.everything()
     }
-    let regions = s.settle()?;
+    let regions = s.settle(options.fuse)?;
     let opaque = s.opaque();
-    Ok(Selection { stored: s.stored, why: s.why, regions, opaque, absorbed: s.absorbed })
+    let Selector { stored, why, absorbed, rounded, .. } = s;
+    Ok(Selection { stored, why, regions, opaque, absorbed, rounded })
 }
 
 /// Values that kernels need, directly or to recompute others; nothing below a constant is.
@@ -98,7 +110,7 @@ fn live_values(graph: &Graph, constants: &Constants) -> Vec<bool> {
 }
 
 /// First results of the live nodes that read each value.
-fn readers(graph: &Graph, live: &[bool]) -> Vec<Vec<ValueId>> {
+pub(crate) fn readers(graph: &Graph, live: &[bool]) -> Vec<Vec<ValueId>> {
     let mut readers = vec![Vec::new(); graph.value_count()];
     for (_, node) in graph.nodes() {
         if graph.results(node).any(|v| live[v.index()]) {
@@ -120,6 +132,7 @@ struct Selector<'a> {
     live: Vec<bool>,
     readers: Vec<Vec<ValueId>>,
     absorbed: HashMap<NodeId, Absorbed>,
+    rounded: HashMap<ValueId, ValueId>,
 }
 
 impl Selector<'_> {
@@ -192,6 +205,21 @@ impl Selector<'_> {
         }
     }
 
+    /// Finds results that nothing but a round reads: their kernels round as they write.
+    fn round(&mut self) {
+        for id in self.opaque() {
+            for result in self.graph.results(self.graph.node(id)) {
+                let is_output = self.graph.outputs.iter().any(|o| o.value == result);
+                if let [reader] = self.readers[result.index()][..]
+                    && !is_output
+                    && self.graph.producer(reader).op == Op::Cast(DType::BF16)
+                {
+                    self.rounded.insert(result, reader);
+                }
+            }
+        }
+    }
+
     /// What has to be in memory whatever is fused.
     fn must(&mut self) {
         for id in self.opaque() {
@@ -201,7 +229,8 @@ impl Selector<'_> {
                 continue;
             }
             for result in self.graph.results(self.graph.node(id)) {
-                self.store(result, "its kernel writes it");
+                let written = self.rounded.get(&result).copied().unwrap_or(result);
+                self.store(written, "its kernel writes it");
             }
         }
         for output in &self.graph.outputs {
@@ -268,6 +297,7 @@ impl Selector<'_> {
             let is_shared = users.contains(&Err(())) || users.iter().any(|u| Some(*u) != first);
             user[v.index()] = if is_shared { Some(Err(())) } else { first };
             if node.op.is_view()
+                || is_widening(self.graph, node)
                 || matches!(node.op, Op::Iota(_) | Op::Const(..))
                 || self.constants.uniform(v).is_some()
             {
@@ -292,7 +322,7 @@ impl Selector<'_> {
     }
 
     /// Emits one region for every kept value, keeping more until all can be emitted.
-    fn settle(&mut self) -> Result<Vec<(ValueId, Built)>, CodegenError> {
+    fn settle(&mut self, fuse: bool) -> Result<Vec<(ValueId, Built)>, CodegenError> {
         loop {
             let mut changed = false;
             let mut regions = Vec::new();
@@ -302,10 +332,21 @@ impl Selector<'_> {
             for (_, node) in self.graph.nodes() {
                 let v = node.first;
                 let absorbed = self.absorbed.values().any(|a| a.value == v);
-                if !self.stored[v.index()] || is_opaque(&node.op) || absorbed {
+                let rounded = node.operands.first().and_then(|x| self.rounded.get(x)) == Some(&v);
+                if !self.stored[v.index()] || is_opaque(&node.op) || absorbed || rounded {
                     continue;
                 }
                 match standalone(self.context(), v) {
+                    Ok(built) if fuse && built.args.len() > MAX_ARGS => {
+                        let inner = self.half_of(v).ok_or_else(|| {
+                            let found = built.args.len();
+                            CodegenError::at(
+                                node,
+                                format!("reads {found} buffers, a kernel binds {MAX_ARGS}"),
+                            )
+                        })?;
+                        changed |= self.store(inner, "its reader would bind too many buffers");
+                    }
                     Ok(built) => regions.push((v, built)),
                     Err(Blocked::Store(inner, why)) if self.store(inner, why) => changed = true,
                     Err(e) => return Err(CodegenError::at(node, format!("internal error: {e:?}"))),
@@ -315,6 +356,38 @@ impl Selector<'_> {
                 return Ok(regions);
             }
         }
+    }
+}
+
+impl Selector<'_> {
+    /// The value below `value` that reads the most buffers, but no more than fit into a region of its own.
+    fn half_of(&self, value: ValueId) -> Option<ValueId> {
+        let cx = self.context();
+        let mut leaves: HashMap<ValueId, BTreeSet<ValueId>> = HashMap::new();
+        let mut stack = vec![(value, false)];
+        let mut best: Option<(usize, ValueId)> = None;
+        while let Some((at, is_done)) = stack.pop() {
+            if leaves.contains_key(&at) {
+                continue;
+            }
+            let node = self.graph.producer(at);
+            if at != value && (cx.in_memory(at) || self.constants.uniform(at).is_some()) {
+                let found = cx.in_memory(at).then_some(at);
+                leaves.insert(at, found.into_iter().collect());
+            } else if is_done {
+                let all: BTreeSet<ValueId> =
+                    node.operands.iter().flat_map(|v| leaves[v].iter().copied()).collect();
+                let fits = at != value && !node.op.is_view() && all.len() < MAX_ARGS;
+                if fits && best.is_none_or(|(most, _)| all.len() > most) {
+                    best = Some((all.len(), at));
+                }
+                leaves.insert(at, all);
+            } else {
+                stack.push((at, true));
+                stack.extend(node.operands.iter().map(|&v| (v, false)));
+            }
+        }
+        best.filter(|(most, _)| *most > 1).map(|(_, at)| at)
     }
 }
 

@@ -2,55 +2,25 @@
 //!
 //! The text is deterministic, so that plans can be compared as golden files.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
-use pg_ir::graph::{Graph, NodeId, ValueId};
+use pg_ir::graph::{Graph, ValueId};
 use pg_ir::op::Op;
 
 use crate::plan::{Kernel, Place, Plan};
 use crate::region::{Affine, IndexMap, Instr, Region};
 
-/// What a buffer holds: scope, op and type of the value, and why it is in memory.
-pub(crate) fn label(graph: &Graph, value: ValueId, why: &str) -> String {
-    let node = graph.producer(value);
+/// What a buffer holds: scope, op, type and place of the value.
+pub(crate) fn label(graph: &Graph, value: ValueId) -> String {
+    let mut node = graph.producer(value);
+    // What is rounded for storage is called after what computed it.
+    while let Op::Cast(_) = node.op {
+        node = graph.producer(node.operands[0]);
+    }
     let scope = if node.origin.scope.is_empty() { String::new() } else { format!("{} ", node.origin.scope) };
     let backward = if node.origin.backward { "grad of " } else { "" };
     let (name, ty) = (node.op.record().name, graph.ty(value));
-    format!("{backward}{scope}{name} {ty} at {}:{}: {why}", node.origin.loc.file, node.origin.loc.line)
-}
-
-/// What a launch computes: its ops, then the scopes and source lines that they come from.
-pub(crate) fn note(graph: &Graph, nodes: &[NodeId]) -> String {
-    let mut ops: Vec<(&str, usize)> = Vec::new();
-    let mut places: Vec<(String, Vec<String>)> = Vec::new();
-    for &id in nodes {
-        let node = graph.node(id);
-        if !node.op.is_view() && !matches!(node.op, Op::Const(..) | Op::Iota(_)) {
-            let name = node.op.record().name;
-            match ops.iter_mut().find(|(n, _)| *n == name) {
-                Some((_, count)) => *count += 1,
-                None => ops.push((name, 1)),
-            }
-        }
-        let origin = &node.origin;
-        let scope = if origin.scope.is_empty() { "model" } else { &*origin.scope };
-        let place = format!("{}{scope}", if origin.backward { "grad of " } else { "" });
-        let line = format!("{}:{}", origin.loc.file, origin.loc.line);
-        match places.iter_mut().find(|(p, _)| *p == place) {
-            Some((_, lines)) if lines.contains(&line) => {}
-            Some((_, lines)) => lines.push(line),
-            None => places.push((place, vec![line])),
-        }
-    }
-    let mut out = String::new();
-    for (i, (name, count)) in ops.iter().enumerate() {
-        let times = if *count > 1 { format!("×{count}") } else { String::new() };
-        let _ = write!(out, "{}{name}{times}", if i > 0 { " " } else { "" });
-    }
-    for (i, (place, lines)) in places.iter().enumerate() {
-        let _ = write!(out, "{}{place} ({})", if i > 0 { ", " } else { " — " }, lines.join(" "));
-    }
-    out
+    format!("{backward}{scope}{name} {ty} at {}:{}", node.origin.loc.file, node.origin.loc.line)
 }
 
 impl Plan {
@@ -89,6 +59,43 @@ impl Kernel {
             Kernel::Copy { .. } => "copy",
         }
     }
+
+    /// Whether the kernel writes an argument.
+    pub fn writes(&self, arg: usize) -> bool {
+        match self {
+            Kernel::Region(region) => region.body.iter().any(|instr| match instr {
+                Instr::Store { arg: a, .. } | Instr::Accumulate { arg: a, .. } => *a as usize == arg,
+                _ => false,
+            }),
+            Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => arg == 2,
+            Kernel::Attention(_) => arg >= 3,
+            Kernel::AttentionGrad(_) => arg >= 6,
+            Kernel::Copy { .. } => arg == 1,
+        }
+    }
+
+    /// The problem's shape in a few characters.
+    pub fn shape(&self) -> String {
+        match self {
+            Kernel::Region(r) => {
+                let (kept, reduced) = r.rows.split_at(r.rows.len() - r.reduced);
+                let product = |sizes: &[usize]| sizes.iter().product::<usize>();
+                let over =
+                    if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
+                format!("{} × {}{over}", product(kept), r.lanes)
+            }
+            Kernel::Matmul(m) => {
+                let batch = if m.batch > 1 { format!("{} of ", m.batch) } else { String::new() };
+                let plus = if m.accumulate { " added" } else { "" };
+                format!("{batch}{} × {} × {}{plus}", m.m, m.n, m.k)
+            }
+            Kernel::Attention(s) | Kernel::AttentionGrad(s) => {
+                format!("{} × {}, {}/{} heads of {}", s.batch, s.time, s.heads, s.kv_heads, s.dim)
+            }
+            Kernel::ScatterAdd { rows, width, count } => format!("{count} × {width} into {rows}"),
+            Kernel::Copy { len } => len.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Plan {
@@ -111,7 +118,11 @@ impl fmt::Display for Plan {
                 Place::Constant(_) => "constant".into(),
             };
             let life = uses.map_or("unused".into(), |(first, last)| format!("#{first}..#{last}"));
-            writeln!(f, "  b{i} {} × {} {place} {life} {}", b.dtype, b.len, b.label)?;
+            write!(f, "  b{i} {} × {} {place} {life} {}", b.dtype, b.len, b.label)?;
+            match b.place {
+                Place::External(_) => writeln!(f)?,
+                _ => writeln!(f, ": {}", b.why)?,
+            }
         }
         writeln!(f, "\nlaunches")?;
         for (i, l) in self.launches.iter().enumerate() {
@@ -125,7 +136,7 @@ impl fmt::Display for Plan {
                 args.join(", "),
                 l.flops,
                 l.bytes,
-                l.note
+                l.provenance
             )?;
         }
         writeln!(f, "\nkernels")?;

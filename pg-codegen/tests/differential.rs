@@ -6,12 +6,32 @@ mod common;
 use std::collections::BTreeSet;
 
 use pg_codegen::plan::Kernel;
+use pg_codegen::precision::store_as;
 use pg_codegen::region::Instr;
 use pg_codegen::{Options, compile};
+use pg_ir::graph::{Builder, Graph, Origin, ValueId};
+use pg_ir::ty::DType;
 
 fn instr_name(instr: &Instr) -> String {
     let text = format!("{instr:?}");
     text.split(['(', ' ', '{']).next().unwrap().into()
+}
+
+/// The graph with its second half as the backward pass of its first, which lets plans compute again what they
+/// do not keep.
+fn with_backward(graph: &Graph) -> Graph {
+    let mut b = Builder::default();
+    let mut renamed = Vec::new();
+    let half = graph.nodes().len() / 2;
+    for (id, node) in graph.nodes() {
+        b.set_origin(Origin { backward: id.index() >= half, ..node.origin.clone() });
+        let operands: Vec<ValueId> = node.operands.iter().map(|v| renamed[v.index()]).collect();
+        renamed.extend(b.push(node.op.clone(), &operands).unwrap());
+    }
+    for output in &graph.outputs {
+        b.output(output.slot.clone(), renamed[output.value.index()]);
+    }
+    b.finish()
 }
 
 fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
@@ -36,6 +56,23 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
                 }
             }
             common::compare(&graph, &env, &plan, &what);
+        }
+        let rounded = store_as(&graph, DType::BF16).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        for fuse in [false, true] {
+            let what = format!("seed {seed}, stored as bf16, fuse {fuse}");
+            let plan =
+                compile("random", &rounded, &Options { fuse }).unwrap_or_else(|e| panic!("{what}: {e}"));
+            common::compare(&rounded, &env, &plan, &what);
+        }
+        let halves = with_backward(&graph);
+        let plan = compile("halves", &halves, &Options::default());
+        let plan = plan.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        common::compare(&halves, &env, &plan, &format!("seed {seed}, with a backward half"));
+        let whole =
+            compile("whole", &graph, &Options::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        // The halves matter to nothing else.
+        if plan.kernels != whole.kernels {
+            covered.insert("recomputation".into());
         }
     }
     covered
@@ -70,6 +107,7 @@ fn random_graphs_agree_with_the_interpreter() {
         let name = format!("matmul accumulate {accumulate} moved {moved}");
         assert!(covered.contains(&name), "{name} is not covered");
     }
+    assert!(covered.contains("recomputation"), "nothing was computed again");
     for family in ["region", "matmul", "attention", "attention_grad", "scatter_add", "copy"] {
         assert!(covered.contains(&format!("{family} kernel")), "{family} is not covered");
     }

@@ -4,6 +4,7 @@
 mod common;
 
 use pg_codegen::plan::Plan;
+use pg_codegen::target::FEWEST_BINDINGS;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, Loc, Origin, ValueId};
 use pg_ir::interp::Environment;
@@ -12,7 +13,12 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axis, DType, Role, Type};
 
 fn at(b: &mut Builder, line: u32, scope: &str) {
-    b.set_origin(Origin { loc: Loc::new("model.rs", line, 1), scope: scope.into(), backward: false });
+    b.set_origin(Origin {
+        loc: Loc::new("model.rs", line, 1),
+        call: None,
+        scope: scope.into(),
+        backward: false,
+    });
 }
 
 fn input(b: &mut Builder, name: &str, axes: &[Axis]) -> ValueId {
@@ -112,4 +118,37 @@ fn state_is_updated_in_place() {
     let plan = plan("update", b, true);
     assert_eq!((plan.launches.len(), plan.arena_bytes), (2, 0), "{plan}");
     insta::assert_snapshot!(plan);
+}
+
+/// The sum of many tensors: more than a kernel can bind.
+#[test]
+fn no_kernel_binds_more_than_every_target_has() {
+    let mut b = Builder::default();
+    at(&mut b, 3, "sum");
+    let terms: Vec<ValueId> =
+        (0..100).map(|i| input(&mut b, &format!("x{i}"), &[Axis::channel(64), Axis::channel(8)])).collect();
+    let sum = terms[1..].iter().fold(terms[0], |sum, &x| b.add(sum, x));
+    b.output(Slot::new(Space::Result, "sum"), sum);
+    let plan = plan("sum", b, true);
+    let most = plan.launches.iter().map(|l| l.args.len()).max();
+    assert!(most.is_some_and(|n| (20..FEWEST_BINDINGS).contains(&n)), "{plan}");
+    assert!(plan.launches.len() <= 5, "{plan}");
+    assert!(plan.buffers.iter().any(|b| b.why == "its reader would bind too many buffers"));
+}
+
+/// Small regions that read nothing in common.
+#[test]
+fn small_regions_share_launches() {
+    let mut b = Builder::default();
+    at(&mut b, 3, "accumulate");
+    for i in 0..12 {
+        let slot = Slot::new(Space::Grad, format!("gain{i}"));
+        let old = b.input(slot.clone(), Type::channels(&[512]));
+        let new = input(&mut b, &format!("x{i}"), &[Axis::channel(512)]);
+        let sum = b.add(old, new);
+        b.output(slot, sum);
+    }
+    let plan = plan("accumulate", b, true);
+    // A slot counts twice, as read and as written, while launches are joined.
+    assert_eq!((plan.launches.len(), plan.arena_bytes), (2, 0), "{plan}");
 }

@@ -75,6 +75,8 @@ impl NodeId {
 pub struct Origin {
     /// The expression in the model or library text.
     pub loc: Loc,
+    /// For an expression of the library: the call in the model's own text that leads to it.
+    pub call: Option<Loc>,
     /// Parameter scope in force, as in `blocks.3.mlp`; empty at the top.
     pub scope: Arc<str>,
     /// Whether the node belongs to a derivative of that expression.
@@ -84,7 +86,7 @@ pub struct Origin {
 impl Origin {
     /// The origin of what a pass made up.
     pub fn pass(name: &str) -> Self {
-        Origin { loc: Loc::pass(name), scope: "".into(), backward: false }
+        Origin { loc: Loc::pass(name), call: None, scope: "".into(), backward: false }
     }
 }
 
@@ -238,7 +240,16 @@ impl Builder {
             let node = self.graph.node(id);
             return Ok(self.graph.results(node).collect());
         }
-        let (op, operands) = key;
+        self.append(key.0, key.1, true)
+    }
+
+    /// [`Self::push`] without looking for an equal node, and never to be found as one: for a pass that computes
+    /// something a second time on purpose, so that its first result need not be kept.
+    pub fn push_again(&mut self, op: Op, operands: &[ValueId]) -> Result<Results, RuleError> {
+        self.append(op, Operands::from_slice(operands), false)
+    }
+
+    fn append(&mut self, op: Op, operands: Operands, interned: bool) -> Result<Results, RuleError> {
         let types: SmallVec<[&Type; 4]> = operands.iter().map(|&v| self.graph.ty(v)).collect();
         let result_types = (op.record().infer)(&op, &types)?;
         drop(types);
@@ -246,7 +257,9 @@ impl Builder {
         let first = ValueId(self.graph.values.len() as u32);
         let results = result_types.len() as u32;
         self.graph.values.extend(result_types.into_iter().map(|t| (t, id)));
-        self.interned.insert((op.clone(), operands.clone()), id);
+        if interned {
+            self.interned.insert((op.clone(), operands.clone()), id);
+        }
         self.graph.nodes.push(Node { op, operands, first, results, origin: self.origin.clone() });
         Ok((first.0..first.0 + results).map(ValueId).collect())
     }

@@ -23,7 +23,8 @@ impl fmt::Display for Graph {
             }
             let origin = &node.origin;
             let back = if origin.backward { " backward" } else { "" };
-            writeln!(f, " : {types} ; {} @{}{back}", origin.loc, origin.scope)?;
+            let call = origin.call.as_ref().map_or(String::new(), |c| format!(" from {c}"));
+            writeln!(f, " : {types} ; {}{call} @{}{back}", origin.loc, origin.scope)?;
         }
         for output in &self.outputs {
             writeln!(f, "output {} = {}", output.slot, output.value)?;
@@ -129,10 +130,17 @@ fn parse_origin(text: &str) -> Result<Origin, String> {
         None => (text, false),
     };
     let (loc, scope) = text.split_once(" @").ok_or_else(bad)?;
-    let mut parts = loc.rsplitn(3, ':');
-    let (Some(col), Some(line), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err(bad());
+    let place = |text: &str| {
+        let mut parts = text.rsplitn(3, ':');
+        let (Some(col), Some(line), Some(file)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(bad());
+        };
+        let number = |t: &str| t.parse().map_err(|_| bad());
+        Ok(Loc::new(file, number(line)?, number(col)?))
     };
-    let number = |t: &str| t.parse().map_err(|_| bad());
-    Ok(Origin { loc: Loc::new(file, number(line)?, number(col)?), scope: scope.into(), backward })
+    let (loc, call) = match loc.split_once(" from ") {
+        Some((loc, call)) => (loc, Some(place(call)?)),
+        None => (loc, None),
+    };
+    Ok(Origin { loc: place(loc)?, call, scope: scope.into(), backward })
 }

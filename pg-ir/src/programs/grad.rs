@@ -3,7 +3,7 @@
 use super::{Program, result};
 use crate::autodiff::gradients;
 use crate::dsl::{Diagnostics, Head, Trace};
-use crate::graph::ValueId;
+use crate::graph::{Origin, ValueId};
 use crate::model::Model;
 use crate::slot::{Slot, Space};
 use crate::ty::{DType, Type};
@@ -29,6 +29,8 @@ pub fn grad(
         let found = traced.params.get_index_of(&param.name).and_then(|i| grads[i]);
         match (found, accumulate) {
             (Some(grad), true) => {
+                let scope = param.name.rsplit_once('.').map_or("", |(scope, _)| scope);
+                b.set_origin(Origin { scope: scope.into(), backward: true, ..Origin::pass("accumulate") });
                 let old = b.input(slot.clone(), ty);
                 let sum = b.add(old, grad);
                 b.output(slot, sum);

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
 use clap::{Args, ValueEnum};
 use pg_codegen::compile;
-use pg_ir::dsl::{Head, Trace, nearest};
+use pg_ir::dsl::{Head, Trace};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 
 use super::format::{grouped, megabytes, table};
 use super::model::ModelArgs;
+use super::programs::{ProgramArgs, find};
 use super::summary::invocation;
 use super::ui::Ui;
 
@@ -19,21 +19,11 @@ use super::ui::Ui;
 pub(crate) struct IrArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Print this program; without it, list them.
-    #[arg(long, value_name = "NAME")]
-    program: Option<String>,
+    #[command(flatten)]
+    programs: ProgramArgs,
     /// Print the program as it is after this pass.
     #[arg(long, value_enum, default_value_t = Pass::Autodiff, value_name = "PASS")]
     after: Pass,
-    /// Sequences of a batch [default: those of a micro-batch].
-    #[arg(long, value_name = "N", value_parser = super::run::count)]
-    batch: Option<usize>,
-    /// Tokens of a sequence [default: the model's].
-    #[arg(long, value_name = "N", value_parser = super::run::count)]
-    seq_len: Option<usize>,
-    /// Plan one kernel an op.
-    #[arg(long)]
-    no_fuse: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -73,49 +63,17 @@ struct Text {
 /// Prints a program, or lists them all.
 pub(crate) fn ir(args: IrArgs, ui: &Ui) -> anyhow::Result<()> {
     let model = args.model.load(ui)?;
-    let seq = args.seq_len.unwrap_or(model.train.seq_len);
-    let batch = args.batch.unwrap_or((model.train.micro_batch_tokens / seq.max(1)).max(1));
-    let fuse = pg_codegen::Options { fuse: !args.no_fuse };
-    let session = Session::new(Arc::new(model), fuse.clone());
-    let named = programs(&session, (batch, seq));
-    match args.program {
-        None => list(&session, named, &fuse, &args.model, ui),
-        Some(name) => {
-            let Some((_, key)) = named.iter().find(|(n, _)| *n == name) else {
-                let known: Vec<&str> = named.iter().map(|(n, _)| n.as_str()).collect();
-                let hint = nearest(&name, known.iter().copied());
-                let hint = hint.map_or(String::new(), |n| format!(" (did you mean `{n}`?)"));
-                bail!("there is no program `{name}`{hint}; the programs are {}", known.join(", "));
-            };
-            let (after, text) = text(&session, *key, args.after, &fuse)?;
-            let text = Text { model: session.model.name.clone(), program: name, after, text };
-            ui.report(&text, || text.text.clone())?;
-            Ok(())
-        }
-    }
-}
-
-/// Programs by name. Quantisation-aware training is part of a program, and so of its name.
-fn programs(session: &Session, (batch, seq): (usize, usize)) -> Vec<(String, Key)> {
-    let mut all = Vec::new();
-    for phase in 0..session.model.phases.len() {
-        let qat = session.model.is_quantised(phase);
-        let suffix = format!(
-            "{}{}",
-            if qat { ".qat" } else { "" },
-            if phase > 0 { format!(".phase{phase}") } else { String::new() }
-        );
-        for (name, accumulate) in [("grad.first", false), ("grad.next", true)] {
-            all.push((format!("{name}{suffix}"), Key::Grad { phase, batch, seq, qat, accumulate }));
-        }
-    }
-    all.push(("update".into(), Key::Update));
-    all.push(("score".into(), Key::Score { batch, seq, qat: false }));
-    all.push(("logits".into(), Key::Logits { batch, seq, qat: false }));
-    if session.model.eval.ttt.is_some() {
-        all.push(("adapt".into(), Key::Adapt));
-    }
-    all
+    let session = Session::new(Arc::new(model), args.programs.options());
+    let fuse = args.programs.options();
+    let named = args.programs.named(&session);
+    let Some(name) = &args.programs.program else {
+        return list(&session, named, &fuse, &args.model, ui);
+    };
+    let key = find(&named, name)?;
+    let (after, text) = text(&session, key, args.after, &fuse)?;
+    let text = Text { model: session.model.name.clone(), program: name.clone(), after, text };
+    ui.report(&text, || text.text.clone())?;
+    Ok(())
 }
 
 /// The text of a program after a pass, and the pass that it is really after.

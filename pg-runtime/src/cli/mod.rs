@@ -14,6 +14,8 @@ mod ir;
 mod model;
 mod new;
 mod ops;
+mod plan;
+mod programs;
 mod progress;
 mod run;
 mod summary;
@@ -60,6 +62,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Print the compiled programs of a model.
     Ir(ir::IrArgs),
+    /// Print what is launched: what each launch computes, what it costs, and why it ends where it does.
+    Plan(plan::PlanArgs),
     /// Print the reference of ops and of the functions that a model file can call.
     Ops,
     /// Start a model file that derives from another.
@@ -107,6 +111,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Eval(args) => eval::eval(args, ui)?,
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
+        Command::Plan(args) => plan::plan(args, ui)?,
         Command::Ops => ops::ops(ui)?,
         Command::New(args) => new::new(args, ui)?,
         Command::Compare(args) => compare::compare(args, ui)?,

@@ -1,6 +1,6 @@
 //! From a plan's buffers to memory.
 
-use pg_codegen::plan::{Place, Plan};
+use pg_codegen::plan::{Launch, Place, Plan};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
@@ -40,7 +40,7 @@ pub(crate) struct Buffers {
 }
 
 pub(crate) fn launch_error(plan: &Plan, launch: usize, problem: Problem) -> CpuError {
-    let note = plan.launches.get(launch).map_or_else(String::new, |l| l.note.clone());
+    let note = plan.launches.get(launch).map_or_else(String::new, Launch::note);
     CpuError::Launch { program: plan.program.clone(), launch, note, problem }
 }
 

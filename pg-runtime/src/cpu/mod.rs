@@ -138,10 +138,7 @@ impl CpuExecutor {
             let kernel = &self.kernels[launch.kernel.0 as usize];
             kernel.run(self.buffers.args(index), &mut self.machine, &outside);
             if outside.load(Ordering::Relaxed) {
-                return Err(CpuError::Index {
-                    program: self.plan.program.clone(),
-                    note: launch.note.clone(),
-                });
+                return Err(CpuError::Index { program: self.plan.program.clone(), note: launch.note() });
             }
             if let (Some(observe), Some(start)) = (&mut observe, start) {
                 observe(Timed { index, launch, start, duration: begin.elapsed() - start });

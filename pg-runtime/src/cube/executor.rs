@@ -206,7 +206,7 @@ impl<R: Runtime> CubeExecutor<R> {
     }
 
     fn launch_error(&self, launch: usize, error: CubeError) -> CubeExecError {
-        let note = self.plan.launches[launch].note.clone();
+        let note = self.plan.launches[launch].note();
         CubeExecError::Launch { program: self.plan.program.clone(), launch, note, error: Box::new(error) }
     }
 

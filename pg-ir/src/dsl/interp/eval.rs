@@ -252,9 +252,9 @@ impl Interp<'_> {
 
     /// Runs an operation whose graph nodes come from `span`.
     pub(super) fn at<T>(&mut self, span: &Span, run: impl FnOnce(&mut Self) -> T) -> T {
-        let (loc, scope) = (span.loc(), self.scope.clone());
+        let (loc, call, scope) = (span.loc(), self.model_call(span), self.scope.clone());
         if let Some(t) = &mut self.tracer {
-            t.builder.set_origin(Origin { loc, scope, backward: false });
+            t.builder.set_origin(Origin { loc, call, scope, backward: false });
         }
         run(self)
     }

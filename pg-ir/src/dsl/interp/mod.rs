@@ -16,7 +16,7 @@ use crate::dsl::diag::Diagnostic;
 use crate::dsl::library::Library;
 use crate::dsl::span::Span;
 use crate::dsl::value::{Home, Value, Var};
-use crate::graph::{Builder, ValueId};
+use crate::graph::{Builder, Loc, ValueId};
 use crate::model::Init;
 use crate::op::Op;
 use crate::quant::Grid;
@@ -187,6 +187,12 @@ impl<'a> Interp<'a> {
             self.halted = true;
         }
         Value::Poison
+    }
+
+    /// The call in the model's own text that leads to a place in the library.
+    fn model_call(&self, span: &Span) -> Option<Loc> {
+        let calls = || self.frames.iter().rev().map_while(|f| f.call.as_ref());
+        if is_library(span) { calls().find(|c| !is_library(c)).map(Span::loc) } else { None }
     }
 
     pub(crate) fn error(&mut self, span: &Span, message: impl Into<String>) -> Value {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
+use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::op::{Binary, Reduction};
 use pg_ir::slot::{Slot, Space};
@@ -23,7 +24,13 @@ fn store(arg: u32, value: u32, stride: i64) -> Instr {
 /// w ← w − lr · w, through a temporary; result `sum` = Σ tokens as floats · 2.
 fn plan() -> Plan {
     let n = 300;
-    let buffer = |dtype, len, place, label: &str| Buffer { dtype, len, place, label: label.into() };
+    let buffer = |dtype, len, place, label: &str| Buffer {
+        dtype,
+        len,
+        place,
+        label: label.into(),
+        why: "the test says so",
+    };
     let slot = |space, name: &str| Place::External(Slot::new(space, name));
     let buffers = vec![
         buffer(DType::F32, n, slot(Space::Param, "w"), "w"),
@@ -56,7 +63,7 @@ fn plan() -> Plan {
     let launch = |kernel, args: &[u32]| Launch {
         kernel: KernelId(kernel),
         args: args.iter().map(|&b| BufferId(b)).collect(),
-        note: format!("launch of kernel {kernel}"),
+        provenance: Provenance::task(format!("launch of kernel {kernel}")),
         flops: 0.0,
         bytes: 0.0,
     };
@@ -81,7 +88,7 @@ fn a_plan_runs_on_state_again_and_again() {
     let data: [(&str, &[i32]); 1] = [("tokens", &TOKENS)];
     let mut seen = Vec::new();
     executor.run(&mut state, &data, &[("lr", 0.5)]).unwrap();
-    let mut observe = |t: super::super::Timed<'_>| seen.push((t.index, t.launch.note.clone()));
+    let mut observe = |t: super::super::Timed<'_>| seen.push((t.index, t.launch.note()));
     executor.run_timed(&mut state, &data, &[("lr", 0.25), ("unused", 1.0)], &mut observe).unwrap();
     assert_eq!(seen.len(), 3);
     assert_eq!(executor.result("sum"), Some(&[30.0][..]));

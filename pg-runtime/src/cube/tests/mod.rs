@@ -14,6 +14,7 @@ mod scatter;
 use std::sync::Arc;
 
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
+use pg_codegen::provenance::Provenance;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
@@ -59,11 +60,17 @@ fn plan_of(kernel: &Kernel, args: &[Arg]) -> (Plan, Vec<(String, Segment)>) {
                 (DType::F32, v.len(), Place::External(Slot::new(Space::Param, format!("param{i}"))))
             }
         };
-        Buffer { dtype, len, place, label: format!("arg{i}") }
+        Buffer { dtype, len, place, label: format!("arg{i}"), why: "the test says so" }
     };
     let buffers: Vec<Buffer> = args.iter().enumerate().map(buffer).collect();
     let ids = (0..args.len() as u32).map(BufferId).collect();
-    let launch = Launch { kernel: KernelId(0), args: ids, note: "test".into(), flops: 0.0, bytes: 0.0 };
+    let launch = Launch {
+        kernel: KernelId(0),
+        args: ids,
+        provenance: Provenance::task("test"),
+        flops: 0.0,
+        bytes: 0.0,
+    };
     let plan = Plan {
         program: "test".into(),
         buffers,

@@ -1,0 +1,499 @@
+//! `pg plan`: what is launched, what it costs, and why it ends where it does. Every time it prints is predicted
+//! from a target's peaks and says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::anyhow;
+use clap::Args;
+use pg_codegen::digest::{Peak, Row, passes, peak, rows};
+use pg_codegen::plan::{Launch, Place, Plan};
+use pg_codegen::roofline::{Bound, predict};
+use pg_codegen::target::{self, Target};
+use pg_codegen::{Options, compile_for};
+use pg_runtime::session::{Key, Session};
+use serde::Serialize;
+
+use super::format::{grouped, megabytes, table};
+use super::model::ModelArgs;
+use super::programs::{ProgramArgs, find};
+use super::summary::invocation;
+use super::ui::Ui;
+
+/// Rows of a summary in the overview of all programs.
+const OVERVIEW_ROWS: usize = 6;
+
+/// Arguments of `pg plan`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    programs: ProgramArgs,
+    /// Machine to predict times for: cpu, vulkan-cpu, h100 or h200.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    target: String,
+    /// A line for each launch, instead of one for those that differ only in their layer.
+    #[arg(long)]
+    all: bool,
+    /// Buffers too: what each holds, where, from which launch to which, and why.
+    #[arg(long)]
+    buffers: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    target: &'static str,
+    /// Times are predictions from peaks, never measurements.
+    times: &'static str,
+    batch: usize,
+    seq_len: usize,
+    fused: bool,
+    /// One optimiser step of the first phase: its micro-batches and the update.
+    train: Option<Totals>,
+    programs: Vec<Program>,
+}
+
+/// What something comes to.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Totals {
+    launches: usize,
+    flops: f64,
+    bytes: f64,
+    unfused_launches: usize,
+    unfused_bytes: f64,
+    roofline_ms: f64,
+    /// Scratch memory. Parameters and state come on top.
+    peak_bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Program {
+    name: String,
+    kernels: usize,
+    #[serde(flatten)]
+    totals: Totals,
+    /// Scopes and families, the most expensive first.
+    summary: Vec<Group>,
+    launches_table: Vec<Line>,
+    buffers: Vec<BufferLine>,
+    /// What holds scratch memory when most of it is in use.
+    peak: Vec<Held>,
+    peak_launch: Option<usize>,
+    /// Traffic in passes over the most frequent activation, a layer.
+    passes: Option<Passes>,
+}
+
+#[derive(Debug, Serialize)]
+struct Passes {
+    per_layer: f64,
+    layers: usize,
+    tokens: usize,
+    width: usize,
+    dtype: String,
+}
+
+/// Launches of one family in one scope.
+#[derive(Clone, Debug, Serialize)]
+struct Group {
+    scope: String,
+    family: &'static str,
+    launches: usize,
+    flops: f64,
+    bytes: f64,
+    roofline_us: f64,
+    share: f64,
+    bound: String,
+    lines: Vec<String>,
+}
+
+/// A launch, or several that differ only in their layer.
+#[derive(Debug, Serialize)]
+struct Line {
+    launches: Vec<usize>,
+    family: &'static str,
+    computes: String,
+    scope: String,
+    lines: Vec<String>,
+    shape: String,
+    flops: f64,
+    bytes: f64,
+    roofline_us: f64,
+    bound: String,
+    why: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct BufferLine {
+    buffer: usize,
+    holds: String,
+    place: String,
+    dtype: String,
+    elements: usize,
+    bytes: usize,
+    first_launch: Option<usize>,
+    last_launch: Option<usize>,
+    why: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct Held {
+    holds: String,
+    buffers: usize,
+    bytes: usize,
+}
+
+pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
+    let target = target::named(&args.target).map_err(|message| anyhow!(message))?;
+    let model = args.model.load(ui)?;
+    let session = Session::new(Arc::new(model), args.programs.options());
+    let mut named = args.programs.named(&session);
+    if let Some(name) = &args.programs.program {
+        let key = find(&named, name)?;
+        named.retain(|(_, k)| *k == key);
+    }
+    let (batch, seq_len) = args.programs.shape(&session);
+    let mut report = Report {
+        model: session.model.name.clone(),
+        target: target.name,
+        times: "predicted from the target's peaks",
+        batch,
+        seq_len,
+        fused: !args.programs.no_fuse,
+        train: None,
+        programs: vec![],
+    };
+    for (name, key) in &named {
+        report.programs.push(Program::new(&session, name, *key, &args, &target)?);
+    }
+    report.train = report.training_step(&session, &named);
+    ui.report(&report, || report.text(&args, &target))?;
+    Ok(())
+}
+
+impl Program {
+    fn new(
+        session: &Session,
+        name: &str,
+        key: Key,
+        args: &PlanArgs,
+        target: &Target,
+    ) -> anyhow::Result<Program> {
+        let graph = session.program(key)?.graph;
+        let plan = compile_for(name, &graph, &args.programs.options(), target)?;
+        let unfused = compile_for(name, &graph, &Options { fuse: false }, target)?;
+        let seconds = |l: &Launch| predict(&plan, l, target).seconds();
+        let totals = Totals {
+            launches: plan.launches.len(),
+            // An empty sum of floats is −0.
+            flops: plan.flops() + 0.0,
+            bytes: plan.bytes() + 0.0,
+            unfused_launches: unfused.launches.len(),
+            unfused_bytes: unfused.bytes() + 0.0,
+            roofline_ms: plan.launches.iter().map(seconds).sum::<f64>() * 1e3,
+            peak_bytes: plan.arena_bytes,
+        };
+        let lines: Vec<Line> =
+            rows(&plan, args.all).into_iter().map(|r| Line::new(&plan, r, target)).collect();
+        let at_peak = peak(&plan);
+        let (batch, seq_len) = args.programs.shape(session);
+        let tokens = batch * seq_len;
+        let is_of_tokens = !matches!(key, Key::Update | Key::Adapt);
+        let passes = passes(&plan, tokens).filter(|_| is_of_tokens).map(|p| Passes {
+            per_layer: p.per_layer,
+            layers: p.layers,
+            tokens,
+            width: p.width,
+            dtype: p.dtype.to_string(),
+        });
+        Ok(Program {
+            name: name.into(),
+            kernels: plan.kernels.len(),
+            totals,
+            summary: summary(&plan, target),
+            launches_table: lines,
+            buffers: if args.buffers { buffers(&plan) } else { vec![] },
+            passes,
+            peak_launch: at_peak.as_ref().map(|p| p.launch),
+            peak: at_peak.map_or(vec![], held),
+        })
+    }
+}
+
+fn held(peak: Peak) -> Vec<Held> {
+    peak.holds.into_iter().map(|(holds, buffers, bytes)| Held { holds, buffers, bytes }).collect()
+}
+
+/// Predicted seconds of some launches of a plan, and what bounds most of that time.
+fn time(plan: &Plan, launches: &[usize], target: &Target) -> (f64, String) {
+    let mut by_bound: BTreeMap<Bound, f64> = BTreeMap::new();
+    for &i in launches {
+        let prediction = predict(plan, &plan.launches[i], target);
+        *by_bound.entry(prediction.bound()).or_default() += prediction.seconds();
+    }
+    let bound = by_bound.iter().max_by(|a, b| a.1.total_cmp(b.1)).map(|(bound, _)| bound.to_string());
+    (by_bound.values().sum(), bound.unwrap_or_default())
+}
+
+/// The launches by scope and family, the most expensive first.
+fn summary(plan: &Plan, target: &Target) -> Vec<Group> {
+    let mut grouped: BTreeMap<(String, &'static str), Vec<Row>> = BTreeMap::new();
+    for row in rows(plan, false) {
+        grouped.entry((row.scope.clone(), row.family)).or_default().push(row);
+    }
+    let group = |((scope, family), rows): ((String, &'static str), Vec<Row>)| {
+        let launches: Vec<usize> = rows.iter().flat_map(|r| r.launches.iter().copied()).collect();
+        let (seconds, bound) = time(plan, &launches, target);
+        let mut lines: Vec<String> = rows.iter().flat_map(|r| r.lines.iter().map(short)).collect();
+        lines.sort();
+        lines.dedup();
+        Group {
+            scope,
+            family,
+            launches: launches.len(),
+            flops: rows.iter().map(|r| r.flops).sum::<f64>() + 0.0,
+            bytes: rows.iter().map(|r| r.bytes).sum::<f64>() + 0.0,
+            roofline_us: seconds * 1e6,
+            share: 0.0,
+            bound,
+            lines,
+        }
+    };
+    let mut groups: Vec<Group> = grouped.into_iter().map(group).collect();
+    let total: f64 = groups.iter().map(|g| g.roofline_us).sum();
+    groups.iter_mut().for_each(|g| g.share = g.roofline_us / total);
+    groups.sort_by(|a, b| b.roofline_us.total_cmp(&a.roofline_us));
+    groups
+}
+
+/// A line as `mlp.pg:10`: the folder is the model's own, or the library's.
+fn short(line: &pg_codegen::provenance::Line) -> String {
+    let name = line.file.rsplit(['/', '\\']).next().unwrap_or_default();
+    if line.line == 0 { name.to_string() } else { format!("{name}:{}", line.line) }
+}
+
+impl Line {
+    fn new(plan: &Plan, row: Row, target: &Target) -> Line {
+        let (seconds, bound) = time(plan, &row.launches, target);
+        Line {
+            family: row.family,
+            computes: row.ops,
+            scope: row.scope,
+            lines: row.lines.iter().map(short).collect(),
+            shape: row.shape,
+            flops: row.flops,
+            bytes: row.bytes,
+            roofline_us: seconds * 1e6,
+            bound,
+            why: row.why,
+            launches: row.launches,
+        }
+    }
+}
+
+fn buffers(plan: &Plan) -> Vec<BufferLine> {
+    let line =
+        |(i, (buffer, uses)): (usize, (&pg_codegen::plan::Buffer, Option<(usize, usize)>))| BufferLine {
+            buffer: i,
+            holds: buffer.label.clone(),
+            place: match &buffer.place {
+                Place::External(slot) => slot.to_string(),
+                Place::Temp { offset } => format!("scratch+{offset}"),
+                Place::Constant(_) => "constant".into(),
+            },
+            dtype: buffer.dtype.to_string(),
+            elements: buffer.len,
+            bytes: buffer.bytes(),
+            first_launch: uses.map(|u| u.0),
+            last_launch: uses.map(|u| u.1),
+            why: buffer.why,
+        };
+    plan.buffers.iter().zip(plan.uses()).enumerate().map(line).collect()
+}
+
+impl Report {
+    /// One optimiser step of the first phase, if all its programs are here.
+    fn training_step(&self, session: &Session, named: &[(String, Key)]) -> Option<Totals> {
+        let find = |want: &dyn Fn(&Key) -> bool| {
+            let at = named.iter().position(|(_, key)| want(key))?;
+            Some(self.programs[at].totals)
+        };
+        let grad = |next: bool| {
+            find(&move |k| matches!(k, Key::Grad { phase: 0, accumulate, .. } if *accumulate == next))
+        };
+        let (first, next, update) = (grad(false)?, grad(true)?, find(&|k| *k == Key::Update)?);
+        let micro_batches = (session.model.train.batch_tokens / (self.batch * self.seq_len)).max(1);
+        let mut sum = Totals::default();
+        for (totals, times) in [(first, 1), (next, micro_batches - 1), (update, 1)] {
+            sum.launches += totals.launches * times;
+            sum.unfused_launches += totals.unfused_launches * times;
+            sum.flops += totals.flops * times as f64;
+            sum.bytes += totals.bytes * times as f64;
+            sum.unfused_bytes += totals.unfused_bytes * times as f64;
+            sum.roofline_ms += totals.roofline_ms * times as f64;
+            sum.peak_bytes = sum.peak_bytes.max(totals.peak_bytes);
+        }
+        Some(sum)
+    }
+
+    fn text(&self, args: &PlanArgs, target: &Target) -> String {
+        let mut out = format!(
+            "{} on {} ({}), {} × {} tokens{}. Times are predicted from peaks.\n\n{}\n",
+            self.model,
+            self.target,
+            target.summary,
+            self.batch,
+            grouped(self.seq_len as u64),
+            if self.fused { "" } else { ", one kernel an op" },
+            self.totals()
+        );
+        match &self.programs[..] {
+            [one] if args.programs.program.is_some() => out += &one.text(args.buffers),
+            all => {
+                for program in all {
+                    out += &format!(
+                        "\n{}, the most expensive first{}\n\n{}\n",
+                        program.name,
+                        program.passes_text(),
+                        groups(&program.summary, OVERVIEW_ROWS)
+                    );
+                }
+                let first = all.first().map_or("score", |p| p.name.as_str());
+                let file = args.model.file.display();
+                out +=
+                    &format!("\nEvery launch of one of them: {} plan {file} --program {first}", invocation());
+            }
+        }
+        out
+    }
+
+    fn totals(&self) -> String {
+        let row = |name: &str, t: &Totals| {
+            vec![
+                name.to_string(),
+                grouped(t.launches as u64),
+                grouped(t.unfused_launches as u64),
+                gigas(t.flops),
+                gigas(t.bytes),
+                gigas(t.unfused_bytes),
+                milliseconds(t.roofline_ms / 1e3),
+                megabytes(t.peak_bytes as u64),
+            ]
+        };
+        let headings = ["program", "launches", "unfused", "GFLOP", "GB", "unfused", "time", "scratch memory"];
+        let step = self.train.iter().map(|t| row("an optimiser step", t));
+        let rows = self.programs.iter().map(|p| row(&p.name, &p.totals)).chain(step).collect();
+        table(&headings, &[1, 2, 3, 4, 5, 6, 7], rows)
+    }
+}
+
+impl Program {
+    fn text(&self, with_buffers: bool) -> String {
+        let passes = self.passes_text();
+        let mut out =
+            format!("\nThe most expensive first{passes}\n\n{}\n", groups(&self.summary, usize::MAX));
+        let line = |l: &Line| {
+            let at = l.launches[0];
+            vec![
+                if l.launches.len() > 1 { format!("#{at} ×{}", l.launches.len()) } else { format!("#{at}") },
+                l.family.to_string(),
+                l.shape.clone(),
+                l.computes.clone(),
+                l.scope.clone(),
+                listed(&l.lines),
+                gigas(l.flops),
+                gigas(l.bytes),
+                milliseconds(l.roofline_us / 1e6),
+                l.bound.clone(),
+                l.why.join("; "),
+            ]
+        };
+        let headings = [
+            "launch",
+            "family",
+            "shape",
+            "computes",
+            "scope",
+            "lines",
+            "GFLOP",
+            "GB",
+            "time",
+            "bound",
+            "what it writes is in memory because",
+        ];
+        let rows = self.launches_table.iter().map(line).collect();
+        out += &format!("\nLaunches in order\n\n{}\n", table(&headings, &[6, 7, 8], rows));
+        if let Some(at) = self.peak_launch {
+            let held = |h: &Held| vec![h.holds.clone(), grouped(h.buffers as u64), megabytes(h.bytes as u64)];
+            let rows = self.peak.iter().map(held).collect();
+            out += &format!(
+                "\nScratch memory when most of it is in use, at launch #{at}\n\n{}\n",
+                table(&["holds", "buffers", "bytes"], &[1, 2], rows)
+            );
+        }
+        if with_buffers {
+            out += &format!("\nBuffers\n\n{}\n", self.buffer_table());
+        }
+        out
+    }
+
+    /// `; 97.0 passes over 2,048 × 512 bf16 a layer`.
+    fn passes_text(&self) -> String {
+        self.passes.as_ref().map_or(String::new(), |p| {
+            let tokens = grouped(p.tokens as u64);
+            format!("; {:.1} passes over {tokens} × {} {} a layer", p.per_layer, p.width, p.dtype)
+        })
+    }
+
+    fn buffer_table(&self) -> String {
+        let at = |launch: Option<usize>| launch.map_or("–".into(), |l| format!("#{l}"));
+        let row = |b: &BufferLine| {
+            vec![
+                format!("b{}", b.buffer),
+                b.holds.clone(),
+                b.place.clone(),
+                megabytes(b.bytes as u64),
+                at(b.first_launch),
+                at(b.last_launch),
+                b.why.to_string(),
+            ]
+        };
+        let headings = ["buffer", "holds", "place", "bytes", "first", "last", "in memory because"];
+        table(&headings, &[3, 4, 5], self.buffers.iter().map(row).collect())
+    }
+}
+
+fn groups(groups: &[Group], most: usize) -> String {
+    let row = |g: &Group| {
+        vec![
+            format!("{:.1} %", g.share * 100.0),
+            milliseconds(g.roofline_us / 1e6),
+            g.bound.clone(),
+            g.scope.clone(),
+            g.family.to_string(),
+            grouped(g.launches as u64),
+            gigas(g.flops),
+            gigas(g.bytes),
+            listed(&g.lines),
+        ]
+    };
+    let headings = ["share", "time", "bound", "scope", "family", "launches", "GFLOP", "GB", "lines"];
+    table(&headings, &[0, 1, 5, 6, 7], groups.iter().take(most).map(row).collect())
+}
+
+/// The first few of them.
+fn listed(lines: &[String]) -> String {
+    match lines {
+        [a, b, c, _, ..] => format!("{a} {b} {c} …"),
+        few => few.join(" "),
+    }
+}
+
+fn gigas(n: f64) -> String {
+    format!("{:.2}", n / 1e9)
+}
+
+fn milliseconds(seconds: f64) -> String {
+    if seconds < 1e-3 { format!("{:.1} µs", seconds * 1e6) } else { format!("{:.2} ms", seconds * 1e3) }
+}
