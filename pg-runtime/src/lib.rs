@@ -6,9 +6,12 @@ pub mod cpu;
 #[cfg(feature = "cube")]
 pub mod cube;
 pub mod data;
+pub mod device;
 pub mod eval;
+pub mod executor;
 pub mod export;
 pub mod init;
+pub mod profile;
 pub mod report;
 pub mod run;
 pub mod schedule;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use pg_codegen::plan::Plan;
 use pg_codegen::{CodegenError, Options, compile};
 use pg_ir::dsl::Diagnostics;
 use pg_ir::layout::{BankKind, Layout};
@@ -16,7 +17,8 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::verify;
 use thiserror::Error;
 
-use crate::cpu::{CpuError, CpuExecutor};
+use crate::device::Device;
+use crate::executor::{ExecError, Executor, Inputs, Observe};
 use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
@@ -80,7 +82,7 @@ pub enum SessionError {
     Codegen(#[from] CodegenError),
     /// Binding or running failed.
     #[error(transparent)]
-    Exec(#[from] CpuError),
+    Exec(#[from] ExecError),
     /// The model has no `ttt` block.
     #[error("the model asks for no test-time training: its `eval` block has no `ttt`")]
     NoTtt,
@@ -90,7 +92,7 @@ pub enum SessionError {
 }
 
 /// A program that has run.
-pub struct Ran<'a>(&'a CpuExecutor);
+pub struct Ran<'a>(&'a dyn Executor);
 
 impl<'a> Ran<'a> {
     /// What the program gave under a name.
@@ -114,14 +116,37 @@ pub struct Session {
     /// Seconds spent compiling so far.
     pub compile_seconds: f64,
     options: Options,
-    programs: HashMap<Key, CpuExecutor>,
+    device: Device,
+    programs: HashMap<Key, Box<dyn Executor>>,
 }
 
 impl Session {
-    /// A session without programs yet.
+    /// A session without programs yet, on the CPU.
     pub fn new(model: Arc<Model>, options: Options) -> Session {
+        Session::on(Device::cpu(), model, options)
+    }
+
+    /// A session without programs yet, on a device.
+    pub fn on(device: Device, model: Arc<Model>, options: Options) -> Session {
         let layout = Arc::new(Layout::new(&model));
-        Session { model, layout, compile_seconds: 0.0, options, programs: HashMap::new() }
+        Session { model, layout, compile_seconds: 0.0, options, device, programs: HashMap::new() }
+    }
+
+    /// Where its programs run.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// In words, where the programs prepared so far ran.
+    pub fn placement(&self) -> String {
+        let sum = |count: fn(&dyn Executor) -> usize| self.programs.values().map(|p| count(p.as_ref())).sum();
+        let (launches, on_host): (usize, usize) =
+            (sum(|p| p.plan().launches.len()), sum(|p| p.host_launches()));
+        let (name, what) = (self.device.name(), self.device.description());
+        let programs = self.programs.len();
+        format!(
+            "{name} ({what}): {launches} launches of {programs} programs, {on_host} of them on the host instead"
+        )
     }
 
     /// Sequences of one scoring batch at a window length.
@@ -171,7 +196,7 @@ impl Session {
         let start = Instant::now();
         let program = self.program(key)?;
         let plan = compile(&program.name, &program.graph, &self.options)?;
-        let executor = CpuExecutor::new(Arc::new(plan))?;
+        let executor = self.device.prepare(Arc::new(plan))?;
         self.programs.insert(key, executor);
         self.compile_seconds += start.elapsed().as_secs_f64();
         Ok(())
@@ -192,8 +217,29 @@ impl Session {
     ) -> Result<Ran<'_>, SessionError> {
         self.prepare(key)?;
         let executor = self.programs.get_mut(&key).expect("prepared just now");
-        executor.run(state, data, scalars)?;
-        Ok(Ran(executor))
+        executor.run(state, Inputs { data, scalars }, None)?;
+        Ok(Ran(&**executor))
+    }
+
+    /// [`Self::run`], calling `observe` after each launch.
+    pub fn run_timed(
+        &mut self,
+        key: Key,
+        state: &mut State,
+        data: &[(&str, &[i32])],
+        scalars: &[(&str, f32)],
+        observe: &mut Observe<'_>,
+    ) -> Result<Ran<'_>, SessionError> {
+        self.prepare(key)?;
+        let executor = self.programs.get_mut(&key).expect("prepared just now");
+        executor.run(state, Inputs { data, scalars }, Some(observe))?;
+        Ok(Ran(&**executor))
+    }
+
+    /// The plan of a program, compiled if need be.
+    pub fn plan(&mut self, key: Key) -> Result<&Arc<Plan>, SessionError> {
+        self.prepare(key)?;
+        Ok(self.programs[&key].plan())
     }
 
     /// A state with room for `spaces` of every bank that keeps them.

@@ -4,8 +4,16 @@
 //! an alias for a stretch of its bank, the same stretch in every space, so that
 //! `@momentum:blocks.3.mlp.fc.weight` and `@param:blocks.3.mlp.fc.weight` lie at the same offset. Programs
 //! may name either level; a bank is simply a name without an alias.
+//!
+//! A bank lies where programs use it: on the host, or on the device that last ran one. It moves when it is
+//! asked for somewhere else, so what reads and writes parameters by name need not know where they are. Copies
+//! in two places are equal; one that could be stale must never be kept.
 
+#[cfg(feature = "cube")]
+use std::any::Any;
+use std::cell::OnceCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pg_ir::slot::{Slot, Space};
@@ -56,6 +64,9 @@ pub enum StateError {
     /// Nothing was allocated for the slot.
     #[error("no memory was allocated for {0}")]
     Missing(Slot),
+    /// The device that holds it could not be read.
+    #[error("{0}")]
+    Device(String),
 }
 
 /// A place in a [`State`], found once and used at every launch.
@@ -69,6 +80,48 @@ pub(crate) struct Place {
     pub(crate) len: usize,
 }
 
+/// A bank's elements in the memory of a device other than the host.
+pub(crate) trait Remote: fmt::Debug {
+    /// Copies them to the host.
+    ///
+    /// # Errors
+    /// If the device failed, in its words.
+    fn download(&self, to: &mut [f32]) -> Result<(), String>;
+
+    /// For the device's own executor.
+    #[cfg(feature = "cube")]
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A bank's elements, on the host, on a device, or equal on both; never nowhere.
+#[derive(Debug)]
+struct Bank {
+    len: usize,
+    host: OnceCell<Aligned>,
+    remote: Option<Box<dyn Remote>>,
+}
+
+impl Bank {
+    fn zeroed(len: usize) -> Bank {
+        Bank { len, host: OnceCell::from(Aligned::zeroed(len)), remote: None }
+    }
+
+    fn host(&self) -> Result<&Aligned, StateError> {
+        if let (None, Some(remote)) = (self.host.get(), &self.remote) {
+            let mut copy = Aligned::zeroed(self.len);
+            remote.download(copy.view_mut()).map_err(StateError::Device)?;
+            let _ = self.host.set(copy);
+        }
+        Ok(self.host.get_or_init(|| Aligned::zeroed(self.len)))
+    }
+
+    fn host_mut(&mut self) -> Result<&mut Aligned, StateError> {
+        self.host()?;
+        self.remote = None;
+        self.host.get_mut().ok_or_else(|| StateError::Device("a bank is nowhere".into()))
+    }
+}
+
 /// Memory of everything that lives between programs.
 #[derive(Debug)]
 pub struct State {
@@ -76,7 +129,7 @@ pub struct State {
     aliases: HashMap<String, Segment>,
     // Two levels, so that a look-up by `&str` allocates nothing.
     banks: HashMap<Space, HashMap<String, usize>>,
-    memory: Vec<Aligned>,
+    memory: Vec<Bank>,
 }
 
 impl State {
@@ -99,7 +152,7 @@ impl State {
         }
         let banks = self.banks.entry(space).or_default();
         if let Some(&at) = banks.get(bank) {
-            let have = self.memory[at].len();
+            let have = self.memory[at].len;
             return if have == len {
                 Ok(())
             } else {
@@ -107,20 +160,20 @@ impl State {
             };
         }
         banks.insert(bank.to_owned(), self.memory.len());
-        self.memory.push(Aligned::zeroed(len));
+        self.memory.push(Bank::zeroed(len));
         Ok(())
     }
 
     /// The elements of a parameter or bank.
     pub fn get(&self, slot: &Slot) -> Result<&[f32], StateError> {
         let at = self.locate(slot)?;
-        Ok(&self.memory[at.bank].view()[at.offset..at.offset + at.len])
+        Ok(&self.memory[at.bank].host()?.view()[at.offset..at.offset + at.len])
     }
 
     /// The elements of a parameter or bank.
     pub fn get_mut(&mut self, slot: &Slot) -> Result<&mut [f32], StateError> {
         let at = self.locate(slot)?;
-        Ok(&mut self.memory[at.bank].view_mut()[at.offset..at.offset + at.len])
+        Ok(&mut self.memory[at.bank].host_mut()?.view_mut()[at.offset..at.offset + at.len])
     }
 
     /// Allocated banks with their lengths, in order of allocation within a space.
@@ -129,12 +182,12 @@ impl State {
             .flat_map(|(&space, banks)| banks.iter().map(move |(name, &at)| (space, at, name)))
             .collect();
         all.sort_unstable();
-        all.into_iter().map(|(space, at, name)| (Slot::new(space, name.as_str()), self.memory[at].len()))
+        all.into_iter().map(|(space, at, name)| (Slot::new(space, name.as_str()), self.memory[at].len))
     }
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.memory.iter().map(|m| 4 * m.len()).sum()
+        self.memory.iter().map(|m| 4 * m.len).sum()
     }
 
     /// A number that no other state of this process has: places found in one are of no use in another.
@@ -146,12 +199,12 @@ impl State {
         let bank_of = |name: &str| self.banks.get(&slot.space).and_then(|banks| banks.get(name)).copied();
         // A bank wins over an alias of the same name: banks resolve to themselves.
         if let Some(bank) = bank_of(&slot.name) {
-            return Ok(Place { bank, offset: 0, len: self.memory[bank].len() });
+            return Ok(Place { bank, offset: 0, len: self.memory[bank].len });
         }
         let missing = || StateError::Missing(slot.clone());
         let segment = self.aliases.get(&slot.name).ok_or_else(missing)?;
         let bank = bank_of(&segment.bank).ok_or_else(missing)?;
-        let len = self.memory[bank].len();
+        let len = self.memory[bank].len;
         let end = segment.offset.saturating_add(segment.len);
         if end > len {
             let (slot, bank, offset) = (slot.clone(), segment.bank.clone(), segment.offset);
@@ -160,21 +213,32 @@ impl State {
         Ok(Place { bank, offset: segment.offset, len: segment.len })
     }
 
-    /// Every bank's elements, in order of allocation.
+    /// The elements of a bank on a device. `is_there` says whether the device copy, if there is one, is the
+    /// caller's; otherwise `upload` makes it from the host's. The host's copy is given up: the caller is about
+    /// to run a program, which may write.
     #[cfg(feature = "cube")]
-    pub(crate) fn memory(&self) -> impl Iterator<Item = &[f32]> {
-        self.memory.iter().map(|m| m.view())
+    pub(crate) fn remote<T: Remote + 'static>(
+        &mut self,
+        bank: usize,
+        is_there: impl Fn(&T) -> bool,
+        upload: impl FnOnce(&[f32]) -> Result<T, String>,
+    ) -> Result<&T, StateError> {
+        fn as_own<T: 'static>(bank: &Bank) -> Option<&T> {
+            bank.remote.as_ref()?.as_any().downcast_ref()
+        }
+        let bank = &mut self.memory[bank];
+        if !as_own(bank).is_some_and(is_there) {
+            let uploaded = upload(bank.host()?.view()).map_err(StateError::Device)?;
+            bank.remote = Some(Box::new(uploaded));
+        }
+        bank.host = OnceCell::new();
+        as_own(bank).ok_or_else(|| StateError::Device("a bank is not where it was put".into()))
     }
 
-    /// Every bank's elements, in order of allocation.
-    #[cfg(feature = "cube")]
-    pub(crate) fn memory_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        self.memory.iter_mut().map(|m| m.view_mut())
-    }
-
-    /// Pointer to a place's first element. Pointers to several places of one bank are good together.
-    pub(crate) fn pointer(&mut self, at: Place) -> *mut u32 {
-        self.memory[at.bank].as_mut_ptr().wrapping_add(at.offset)
+    /// Pointer to a place's first element on the host. Pointers to several places of one bank are good
+    /// together.
+    pub(crate) fn pointer(&mut self, at: Place) -> Result<*mut u32, StateError> {
+        Ok(self.memory[at.bank].host_mut()?.as_mut_ptr().wrapping_add(at.offset))
     }
 }
 

@@ -78,6 +78,18 @@ impl Tiling {
     }
 }
 
+impl Tiling {
+    /// The shape and the blocks, as text.
+    pub(super) fn describe(&self) -> String {
+        let s = &self.shape;
+        format!(
+            "{} × {} positions, {} query heads on {} of width {}, scores times {}\n\
+             a cube owns {} rows of a head and walks {} at a time through shared memory, loaded by {}",
+            s.batch, s.time, s.heads, s.kv_heads, s.dim, s.scale, self.block, self.block, self.vector
+        )
+    }
+}
+
 /// The description of the forward kernel. Shifts are of q, k, v, o and lse.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Forward {
@@ -135,7 +147,7 @@ pub(crate) fn lower(
     let args = specs(infos, tiling.vector, 3, 3);
     let body = Body::Attention(Forward { tiling, shifts });
     let kernel = Generated::new("attention", body, args, (UNITS as u32, shared), target)?;
-    out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid);
+    out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }
 
@@ -374,6 +386,12 @@ fn kernel<N: Size>(
 define_size!(pub(super) Width);
 
 impl Forward {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        let shape = self.tiling.describe();
+        format!("o = softmax(scale · q kᵀ, keys up to the query) v, lse = log of the softmax's sum\n{shape}")
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         scope.register_size::<Width>(self.tiling.vector);

@@ -17,6 +17,9 @@ use super::target::{CubeError, Target};
 use crate::plan::AttentionShape;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
+/// The part of the work that dq is: three products of blocks, where dk and dv take four.
+const QUERY_SHARE: f64 = 3.0 / 7.0;
+
 /// The kernel of dq. Shifts are of q, k, v, do, lse, delta and dq.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct QueryGrad {
@@ -63,7 +66,7 @@ pub(crate) fn lower(
     let body = Body::AttentionDq(QueryGrad { tiling, shifts });
     let specs_q = specs(&all, tiling.vector, 4, 6);
     let kernel = Generated::new("attention_dq", body, specs_q, (UNITS as u32, shared), target)?;
-    out.push(kernel, read_args.clone().chain([StageArg::Arg(6)]).collect(), grid);
+    out.push(kernel, read_args.clone().chain([StageArg::Arg(6)]).collect(), grid, QUERY_SHARE);
 
     let (tiling, shared) = Tiling::new(*shape, shape.kv_heads, (4, 2), aligned, target);
     let (tiling, grid) = fold(tiling)?;
@@ -72,7 +75,8 @@ pub(crate) fn lower(
     let body = Body::AttentionDkv(KeyGrad { tiling, shifts });
     let specs_kv = specs(&all, tiling.vector, 4, 6);
     let kernel = Generated::new("attention_dkv", body, specs_kv, (UNITS as u32, shared), target)?;
-    out.push(kernel, read_args.chain([StageArg::Arg(7), StageArg::Arg(8)]).collect(), grid);
+    let args = read_args.chain([StageArg::Arg(7), StageArg::Arg(8)]).collect();
+    out.push(kernel, args, grid, 1.0 - QUERY_SHARE);
     Ok(())
 }
 
@@ -292,6 +296,12 @@ fn key_kernel<N: Size>(
 }
 
 impl QueryGrad {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        let shape = self.tiling.describe();
+        format!("dq = Σ over keys of p (do · v − delta) scale k, p = exp(scale · q·k − lse)\n{shape}")
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         scope.register_size::<Width>(self.tiling.vector);
@@ -302,6 +312,15 @@ impl QueryGrad {
 }
 
 impl KeyGrad {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        let shape = self.tiling.describe();
+        format!(
+            "dv = Σ over queries of p do, dk = Σ over queries of p (do · v − delta) scale q, \
+             p = exp(scale · q·k − lse)\n{shape}"
+        )
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         scope.register_size::<Width>(self.tiling.vector);

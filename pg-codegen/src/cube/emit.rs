@@ -6,7 +6,7 @@ use cubecl_cpp::cuda::mma::CudaWmmaCompiler;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 
 use super::kernel::Generated;
-use super::target::CubeError;
+use super::target::{CubeError, Language};
 
 /// Bytes of stack for CubeCL's expansion and compiler.
 const STACK: usize = 64 << 20;
@@ -64,6 +64,23 @@ pub fn emit_cuda_launch(kernel: &Generated) -> Result<Emitted, CubeError> {
 #[cfg(feature = "wgsl")]
 pub fn emit_wgsl(kernel: &Generated) -> Result<String, CubeError> {
     Ok(emit::<cubecl_wgpu::WgslCompiler>(kernel, &Default::default(), |_| kernel.shared_bytes())?.source)
+}
+
+/// The source of a kernel in a language.
+///
+/// # Errors
+/// If CubeCL's compiler refuses the kernel, or this build cannot write the language.
+pub fn emit_in(kernel: &Generated, language: Language) -> Result<String, CubeError> {
+    match language {
+        Language::Cuda => emit_cuda(kernel),
+        #[cfg(feature = "wgsl")]
+        Language::Wgsl => emit_wgsl(kernel),
+        #[cfg(not(feature = "wgsl"))]
+        Language::Wgsl => Err(CubeError::Compile {
+            kernel: kernel.name().into(),
+            why: "this build writes no WGSL: it needs the feature `vulkan`".into(),
+        }),
+    }
 }
 
 fn emit<C: Compiler + Default>(

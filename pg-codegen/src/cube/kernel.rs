@@ -114,7 +114,12 @@ impl Generated {
     pub fn describe(&self) -> String {
         match &self.body {
             Body::Region(k) => k.describe(),
-            other => format!("{other:?}"),
+            Body::Matmul(k) => k.describe(),
+            Body::Attention(k) => k.describe(),
+            Body::AttentionDq(k) => k.describe(),
+            Body::AttentionDkv(k) => k.describe(),
+            Body::Rank(k) => k.describe(),
+            Body::SegmentSum(k) => k.describe(),
         }
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn lower(
     };
     let args = vec![spec(a.vector, a_info, false), spec(b.vector, b_info, false), spec(1, c_info, true)];
     let kernel = Generated::new("matmul", body, args, ((SIDE * SIDE) as u32, shared), target)?;
-    out.push(kernel, (0..3).map(StageArg::Arg).collect(), grid);
+    out.push(kernel, (0..3).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }
 
@@ -246,6 +246,34 @@ define_size!(WidthA);
 define_size!(WidthB);
 
 impl MatmulKernel {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        let [batch, ..] = self.tiles;
+        let operand = |x: &Operand, i: char| {
+            let along = if x.along_depth { "k" } else { "its rows" };
+            format!(
+                "{} + {}·{i} + {}·k, loaded by {} along {along}",
+                x.offset, x.free_stride, x.depth_stride, x.vector
+            )
+        };
+        format!(
+            "c[i, j] {}= Σ_k a[i, k] · b[k, j] for {batch} × {} × {} results, k from 0 to {} in order\n\
+             a at {}\nb at {}\nc at {} + {}·i + {}·j\n\
+             a cube owns {} × {} results and takes {DEPTH} of k at a time through shared memory",
+            if self.accumulate { "+" } else { "" },
+            self.a.free,
+            self.b.free,
+            self.a.depth,
+            operand(&self.a, 'i'),
+            operand(&self.b, 'j'),
+            self.c.offset,
+            self.c.row,
+            self.c.col,
+            self.a.tile,
+            self.b.tile,
+        )
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         scope.register_size::<WidthA>(self.a.vector);

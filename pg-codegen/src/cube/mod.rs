@@ -16,9 +16,12 @@ mod attention;
 mod attention_grad;
 mod emit;
 mod hopper;
+mod inventory;
 mod kernel;
+mod listing;
 mod math;
 mod matmul;
+mod program;
 mod region;
 mod scatter;
 mod stage;
@@ -31,10 +34,13 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 
 #[cfg(feature = "wgsl")]
 pub use self::emit::emit_wgsl;
-pub use self::emit::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch};
+pub use self::emit::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch, emit_in};
+pub use self::inventory::{Entry, inventory};
 pub use self::kernel::{ArgSpec, CUBECL, Generated, Launchable};
+pub use self::listing::{formatted, listing};
+pub use self::program::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
 pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
-pub use self::target::{CubeError, Needs, Target};
+pub use self::target::{CubeError, Language, Needs, Target};
 
 /// The generated launches of one launch of a plan, whose arguments are as `args` says.
 ///

@@ -59,7 +59,7 @@ pub(crate) fn lower(
         let body = Body::Rank(Rank { count, shift: ids.shift });
         let args = vec![int(false), int(true), int(true)];
         let kernel = Generated::new("rank", body, args, (UNITS as u32, 4 * UNITS), target)?;
-        out.push(kernel, vec![StageArg::Arg(0), workspaces[0], workspaces[1]], grid);
+        out.push(kernel, vec![StageArg::Arg(0), workspaces[0], workspaces[1]], grid, 0.0);
     }
     let aligned = [width, values.shift, result.shift].iter().all(|n| n.is_multiple_of(4));
     let vector = if aligned { 4 } else { 1 };
@@ -69,7 +69,8 @@ pub(crate) fn lower(
     let float = |writable| ArgSpec { dtype: DType::F32, width: vector, writable };
     let args = vec![int(false), int(false), float(values.aliased), float(true)];
     let kernel = Generated::new("segment_sum", Body::SegmentSum(sum), args, (UNITS as u32, 0), target)?;
-    out.push(kernel, vec![workspaces[0], workspaces[1], StageArg::Arg(1), StageArg::Arg(2)], grid);
+    let args = vec![workspaces[0], workspaces[1], StageArg::Arg(1), StageArg::Arg(2)];
+    out.push(kernel, args, grid, 1.0);
     Ok(())
 }
 
@@ -155,6 +156,11 @@ fn segment_sum<N: Size>(
 define_size!(Width);
 
 impl Rank {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        format!("sorts {} ids, stably: each one's rank is how many come before it", self.count)
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         let [ids, sorted, order] = [0, 1, 2].map(|i| buffers[i].clone());
@@ -163,6 +169,14 @@ impl Rank {
 }
 
 impl SegmentSum {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        let SegmentSum { rows, width, count, .. } = self;
+        format!(
+            "row r of {rows} × {width} = Σ of those of {count} rows whose id is r, in order; ids are sorted"
+        )
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         scope.register_size::<Width>(self.vector);

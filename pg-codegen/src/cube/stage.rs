@@ -44,6 +44,9 @@ pub struct Stage {
     pub args: Vec<StageArg>,
     /// Cubes along each axis.
     pub grid: [u32; 3],
+    /// Its part of the operations and bytes of the plan's launch. What only the split into several launches
+    /// costs is nobody's part.
+    pub share: f64,
 }
 
 /// Generated launches, to run in order.
@@ -61,13 +64,15 @@ impl Launches {
         self.workspaces.len() - 1
     }
 
-    pub(crate) fn push(&mut self, kernel: Generated, args: Vec<StageArg>, grid: [u32; 3]) {
-        self.stages.push(Stage { kernel: Arc::new(kernel), args, grid });
+    pub(crate) fn push(&mut self, kernel: Generated, args: Vec<StageArg>, grid: [u32; 3], share: f64) {
+        self.stages.push(Stage { kernel: Arc::new(kernel), args, grid, share });
     }
 
-    /// Adds another's stages, whose argument i is `args[i]` here; it has no workspaces.
+    /// Adds another's stages, whose argument i is `args[i]` here; it has no workspaces. They only finish what
+    /// stages before them began.
     pub(crate) fn append(&mut self, other: Launches, args: &[StageArg]) {
         for mut stage in other.stages {
+            stage.share = 0.0;
             for arg in &mut stage.args {
                 if let StageArg::Arg(i) = arg {
                     *arg = args[*i];

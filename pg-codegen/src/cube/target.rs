@@ -51,6 +51,16 @@ impl Target {
         }
     }
 
+    /// The limits and the language of kernels for a machine; `None` if kernels are not generated for it.
+    pub fn of(machine: &crate::target::Target) -> Option<(Target, Language)> {
+        let (target, language) = match machine.name {
+            "vulkan-cpu" => (Target::portable(), Language::Wgsl),
+            "h100" | "h200" => (Target::cuda(), Language::Cuda),
+            _ => return None,
+        };
+        Some((Target { name: machine.name.into(), ..target }, language))
+    }
+
     /// Any CUDA device from compute capability 7.0 on.
     pub fn cuda() -> Target {
         Target {
@@ -75,6 +85,25 @@ impl Target {
             matrix_units: true,
             multiprocessors: 132,
             ..Target::cuda()
+        }
+    }
+}
+
+/// What a kernel's source is written in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Language {
+    /// CUDA C++.
+    Cuda,
+    /// WGSL.
+    Wgsl,
+}
+
+impl Language {
+    /// Of its files.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Language::Cuda => "cu",
+            Language::Wgsl => "wgsl",
         }
     }
 }

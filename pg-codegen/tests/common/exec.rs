@@ -11,6 +11,15 @@ use pg_ir::ty::{Axis, DType, Role, Type};
 
 /// Runs a plan on an environment and gives the external buffers back.
 pub(crate) fn run(plan: &Plan, env: &Environment) -> Environment {
+    run_watched(plan, env, |_, _, _| {})
+}
+
+/// As [`run`]; `watch` sees the position of each launch, and its arguments before and after.
+pub(crate) fn run_watched(
+    plan: &Plan,
+    env: &Environment,
+    mut watch: impl FnMut(usize, &[Tensor], &[Tensor]),
+) -> Environment {
     let mut memory: Vec<Tensor> = plan.buffers.iter().map(|b| vec![f64::NAN; b.len]).collect();
     for (data, buffer) in memory.iter_mut().zip(&plan.buffers) {
         match &buffer.place {
@@ -32,40 +41,19 @@ pub(crate) fn run(plan: &Plan, env: &Environment) -> Environment {
             }
         }
     }
-    for launch in &plan.launches {
-        let kernel = &plan.kernels[launch.kernel.0 as usize];
-        let before = memory.clone();
-        let mut args: Vec<Tensor> = launch.args.iter().map(|a| memory[a.0 as usize].clone()).collect();
-        match kernel {
-            Kernel::Region(r) => region(r, &mut args),
-            Kernel::Matmul(m) => matmul(m, &mut args),
-            Kernel::Attention(s) => attention(s, &mut args),
-            Kernel::AttentionGrad(s) => attention_grad(s, &mut args),
-            &Kernel::ScatterAdd { rows, width, count } => {
-                assert_eq!(
-                    (args[0].len(), args[1].len(), args[2].len()),
-                    (count, count * width, rows * width)
-                );
-                args[2].fill(0.0);
-                for i in 0..count {
-                    for j in 0..width {
-                        let (row, v) = (args[0][i] as usize, args[1][i * width + j]);
-                        args[2][row * width + j] += v;
-                    }
-                }
-            }
-            &Kernel::Copy { len } => {
-                assert!(args[0].len() == len && args[1].len() == len);
-                args[1] = args[0].clone();
-            }
-        }
-        for (at, (arg, mut data)) in launch.args.iter().zip(args).enumerate() {
+    for (i, l) in plan.launches.iter().enumerate() {
+        let before: Vec<Tensor> = l.args.iter().map(|a| memory[a.0 as usize].clone()).collect();
+        let mut args = before.clone();
+        launch(&plan.kernels[l.kernel.0 as usize], &mut args);
+        watch(i, &before, &args);
+        let kernel = &plan.kernels[l.kernel.0 as usize];
+        for (at, ((arg, mut data), old)) in l.args.iter().zip(args).zip(before).enumerate() {
             // Kernels of every family round to what their buffers hold.
             if kernel.writes(at) && plan.buffers[arg.0 as usize].dtype == DType::BF16 {
                 data.iter_mut().for_each(|x| *x = cast(DType::BF16, *x));
             }
             let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits());
-            if !same(&data, &before[arg.0 as usize]) {
+            if !same(&data, &old) {
                 clobber(plan, *arg, &mut memory);
                 memory[arg.0 as usize] = data;
             }
@@ -78,6 +66,30 @@ pub(crate) fn run(plan: &Plan, env: &Environment) -> Environment {
         }
     }
     out
+}
+
+/// Runs a kernel on its arguments.
+pub(crate) fn launch(kernel: &Kernel, args: &mut [Tensor]) {
+    match kernel {
+        Kernel::Region(r) => region(r, args),
+        Kernel::Matmul(m) => matmul(m, args),
+        Kernel::Attention(s) => attention(s, args),
+        Kernel::AttentionGrad(s) => attention_grad(s, args),
+        &Kernel::ScatterAdd { rows, width, count } => {
+            assert_eq!((args[0].len(), args[1].len(), args[2].len()), (count, count * width, rows * width));
+            args[2].fill(0.0);
+            for i in 0..count {
+                for j in 0..width {
+                    let (row, v) = (args[0][i] as usize, args[1][i * width + j]);
+                    args[2][row * width + j] += v;
+                }
+            }
+        }
+        &Kernel::Copy { len } => {
+            assert!(args[0].len() == len && args[1].len() == len);
+            args[1] = args[0].clone();
+        }
+    }
 }
 
 /// Overwrites what lies where `written` lies.

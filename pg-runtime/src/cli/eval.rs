@@ -13,6 +13,7 @@ use pg_runtime::session::Session;
 use pg_runtime::state::State;
 use serde::Serialize;
 
+use super::devices::DeviceArgs;
 use super::format::{adapted, bpb, grouped, table};
 use super::progress::Progress;
 use super::ui::Ui;
@@ -38,12 +39,15 @@ pub(crate) struct EvalArgs {
     /// Targets that each sliding window scores [default: the model's].
     #[arg(long, value_name = "N", value_parser = super::run::count)]
     stride: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
     params: usize,
+    device: String,
     artifact: PathBuf,
     artifact_bytes: u64,
     /// blake3 of the file.
@@ -56,6 +60,7 @@ struct Report {
 
 /// Scores an artifact and reports.
 pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
+    let device = args.device.open()?;
     let loaded = export::read(&args.artifact)?;
     let tokenizer = loaded.tokenizer().map(str::to_string);
     let mut model = loaded.model;
@@ -82,7 +87,7 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
             "the artifact was made with another tokenizer than the one in use: its tokens mean other text",
         );
     }
-    let mut session = Session::new(Arc::new(model), Default::default());
+    let mut session = Session::on(device, Arc::new(model), Default::default());
     let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
 
     let mut progress = Progress::new(ui);
@@ -92,6 +97,7 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     let report = Report {
         model: session.model.name.clone(),
         params: session.model.param_count(),
+        device: session.device().name().to_string(),
         artifact: args.artifact,
         artifact_bytes: loaded.artifact.sizes.total_bytes,
         hash: loaded.artifact.hash,

@@ -6,15 +6,19 @@
 mod check;
 mod compare;
 mod data;
+mod devices;
 mod eval;
 mod export;
 mod facts;
 mod format;
 mod ir;
+#[cfg_attr(not(feature = "cube"), path = "kernels_absent.rs")]
+mod kernels;
 mod model;
 mod new;
 mod ops;
 mod plan;
+mod profile;
 mod programs;
 mod progress;
 mod run;
@@ -62,6 +66,12 @@ enum Command {
     Export(export::ExportArgs),
     /// Print the compiled programs of a model.
     Ir(ir::IrArgs),
+    /// Print the generated kernels of a model for a target, or write them to files.
+    Kernels(kernels::KernelsArgs),
+    /// List the devices that programs can run on, and what is missing for the others.
+    Devices,
+    /// Time every launch of a training step: what is slow, and against which roof.
+    Profile(profile::ProfileArgs),
     /// Print what is launched: what each launch computes, what it costs, and why it ends where it does.
     Plan(plan::PlanArgs),
     /// Print the reference of ops and of the functions that a model file can call.
@@ -111,6 +121,9 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Eval(args) => eval::eval(args, ui)?,
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
+        Command::Kernels(args) => kernels::kernels(args, ui)?,
+        Command::Devices => devices::devices(ui)?,
+        Command::Profile(args) => profile::profile(args, ui)?,
         Command::Plan(args) => plan::plan(args, ui)?,
         Command::Ops => ops::ops(ui)?,
         Command::New(args) => new::new(args, ui)?,

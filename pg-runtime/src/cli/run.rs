@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use pg_runtime::run::{RunOptions, run as run_model};
 
+use super::devices::DeviceArgs;
 use super::model::ModelArgs;
 use super::progress::Progress;
 use super::summary;
@@ -20,6 +21,8 @@ pub(crate) struct RunArgs {
     budget: BudgetArgs,
     #[command(flatten)]
     text: TextArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Seed of the initial weights.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -84,8 +87,9 @@ enum ScheduleKind {
 }
 
 impl RunArgs {
-    fn options(self, started: Instant) -> RunOptions {
-        RunOptions {
+    fn options(self, started: Instant) -> anyhow::Result<RunOptions> {
+        Ok(RunOptions {
+            device: self.device.open()?,
             model: self.model.file,
             overrides: self.model.variation.overrides,
             profile: self.model.variation.profile,
@@ -104,13 +108,13 @@ impl RunArgs {
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             skip_full_size: self.no_full_size,
             started: Some(started),
-        }
+        })
     }
 }
 
 /// Runs a model and reports.
 pub(crate) fn run(args: RunArgs, ui: &Ui, started: Instant) -> anyhow::Result<()> {
-    let options = args.options(started);
+    let options = args.options(started)?;
     let mut progress = Progress::new(ui);
     let report = run_model(&options, &mut |event| progress.event(event));
     progress.finish();

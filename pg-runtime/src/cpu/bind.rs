@@ -28,7 +28,6 @@ enum Source {
 pub(crate) struct Buffers {
     sources: Vec<Source>,
     own: Vec<(Option<Slot>, Aligned)>,
-    arena: Aligned,
     /// The state that `places` belong to.
     state: Option<u64>,
     places: Vec<Option<state::Place>>,
@@ -100,7 +99,6 @@ impl Buffers {
             places: vec![None; sources.len()],
             memory: Vec::with_capacity(sources.len()),
             args: Vec::with_capacity(starts[starts.len() - 1]),
-            arena: Aligned::zeroed(plan.arena_bytes.div_ceil(4)),
             state: None,
             sources,
             own,
@@ -142,12 +140,13 @@ impl Buffers {
         Ok(())
     }
 
-    /// Finds this run's memory. Looks up state by name, and checks it, only if it is another state than
+    /// Finds this run's memory; temporaries are in the arena. Looks up state by name, and checks it, only if it is another state than
     /// the last time.
     pub(crate) fn bind(
         &mut self,
         plan: &Plan,
         kernels: &[Compiled],
+        arena: *mut u8,
         state: &mut State,
         data: &[(&str, &[i32])],
         scalars: &[(&str, f32)],
@@ -166,14 +165,13 @@ impl Buffers {
                     (ids.as_ptr().cast_mut().cast(), ids.len())
                 }
                 (Source::State, Place::External(slot)) => {
+                    let failed = |error| CpuError::State { program: program(), error };
                     let place = match self.places[i] {
                         Some(place) if !fresh => place,
-                        _ => state
-                            .locate(slot)
-                            .map_err(|error| CpuError::State { program: program(), error })?,
+                        _ => state.locate(slot).map_err(failed)?,
                     };
                     self.places[i] = Some(place);
-                    (state.pointer(place).cast(), place.len)
+                    (state.pointer(place).map_err(failed)?.cast(), place.len)
                 }
                 (Source::Own(own), place) => {
                     let (_, memory) = &mut self.own[own];
@@ -184,9 +182,7 @@ impl Buffers {
                     }
                     (memory.as_mut_ptr().cast(), buffer.len)
                 }
-                (Source::Arena(offset), _) => {
-                    (self.arena.as_mut_ptr().cast::<u8>().wrapping_add(offset), buffer.len)
-                }
+                (Source::Arena(offset), _) => (arena.wrapping_add(offset), buffer.len),
                 (Source::Data | Source::State, _) => unreachable!("only external buffers have these sources"),
             };
             if let (true, Place::External(slot)) = (len != buffer.len, &buffer.place) {
@@ -219,7 +215,7 @@ impl Buffers {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        4 * (self.arena.len() + self.own.iter().map(|(_, m)| m.len()).sum::<usize>())
+        4 * self.own.iter().map(|(_, m)| m.len()).sum::<usize>()
     }
 }
 

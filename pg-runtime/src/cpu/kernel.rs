@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul};
 
+use super::aligned::Aligned;
+use super::amx::Amx;
 use super::error::Problem;
 use super::raw::Arg;
 use super::scatter::Scatter;
@@ -22,28 +24,55 @@ pub(crate) enum Compiled {
     Copy(usize),
 }
 
-/// What kernels run with: the instruction set, and scratch memory for the greediest of them.
+/// What plans run with: the instruction set, the matrix units, an arena for the temporaries of the greediest plan, and
+/// scratch memory for the greediest kernel. Programs that run one after the other share one.
 #[derive(Debug)]
 pub(crate) struct Machine {
     isa: Isa,
+    amx: Option<Amx>,
+    arena_bytes: usize,
+    arena: Aligned,
     scratch: region::Scratch,
     workspace: Workspace,
 }
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Machine { isa: Isa::detect(), scratch: region::Scratch::default(), workspace: Workspace::default() }
+        Machine {
+            isa: Isa::detect(),
+            amx: Amx::detect(),
+            arena_bytes: 0,
+            arena: Aligned::default(),
+            scratch: region::Scratch::default(),
+            workspace: Workspace::default(),
+        }
     }
 
-    /// Allocates scratch memory for so many threads, if it is not there already.
+    /// Makes room for a plan's temporaries.
+    pub(crate) fn reserve_arena(&mut self, bytes: usize) {
+        self.arena_bytes = self.arena_bytes.max(bytes);
+    }
+
+    /// Allocates what was reserved, for so many threads, if it is not there already. What the arena held
+    /// is lost: nothing in it outlives a run.
     pub(crate) fn allocate(&mut self, threads: usize) {
+        if 4 * self.arena.len() < self.arena_bytes {
+            // The old one goes first, so that there are never two.
+            self.arena = Aligned::default();
+            self.arena = Aligned::zeroed(self.arena_bytes.div_ceil(4));
+        }
         self.scratch.allocate(threads);
         self.workspace.allocate(threads);
     }
 
+    /// The first byte of the arena.
+    pub(crate) fn arena(&mut self) -> *mut u8 {
+        self.arena.as_mut_ptr().cast()
+    }
+
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        self.scratch.bytes() + self.workspace.bytes()
+        4 * self.arena.len() + self.scratch.bytes() + self.workspace.bytes()
     }
 }
 
@@ -90,16 +119,17 @@ impl Compiled {
             Compiled::Attention(shape) => machine.workspace.reserve(attention::workspace(*shape)),
             Compiled::AttentionGrad(shape) => machine.workspace.reserve(attention::grad_workspace(*shape)),
             Compiled::Scatter(scatter) => machine.workspace.reserve(scatter.workspace()),
-            Compiled::Matmul(_) | Compiled::Copy(_) => {}
+            Compiled::Matmul(mm) => machine.workspace.reserve(matmul::workspace(mm, machine.amx)),
+            Compiled::Copy(_) => {}
         }
     }
 
     /// Runs on checked arguments. Sets `outside` if an id was outside its table.
     pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
-        let Machine { isa, scratch, workspace } = machine;
+        let Machine { isa, amx, scratch, workspace, .. } = machine;
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),
-            Compiled::Matmul(matmul) => matmul::run(matmul, args),
+            Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, *amx),
             Compiled::Attention(shape) => attention::run(*shape, args, workspace, *isa),
             Compiled::AttentionGrad(shape) => attention::run_grad(*shape, args, workspace, *isa),
             Compiled::Scatter(scatter) => {

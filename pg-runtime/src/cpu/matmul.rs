@@ -1,14 +1,16 @@
-//! Contractions, through the `gemm` crate.
+//! Contractions: on the matrix units where the machine has them, otherwise through the `gemm` crate.
 
 use gemm::Parallelism;
 use pg_codegen::plan::{Matmul, MatrixView};
 use pg_codegen::region::Affine;
 use pg_ir::ty::DType;
 
+use super::amx::{self, Amx};
 use super::error::Problem;
 use super::parallel::parallel;
 use super::raw::Arg;
 use super::region::check::{Touch, check_touches, check_types, injective};
+use super::workspace::{Workspace, WorkspaceSize};
 
 /// Products below this many operations run side by side, one to a thread; larger ones use all threads
 /// each, unless there are enough of them to go round.
@@ -23,6 +25,11 @@ pub(crate) struct Matrix {
     pub(crate) col: usize,
 }
 
+// SAFETY: an address and two strides; whoever uses it promises that it may.
+unsafe impl Send for Matrix {}
+// SAFETY: as above.
+unsafe impl Sync for Matrix {}
+
 impl Matrix {
     /// A row-major matrix in a slice that is only read.
     pub(crate) fn of(slice: &[f32], row: usize) -> Self {
@@ -32,6 +39,11 @@ impl Matrix {
     /// A row-major matrix in a slice that is written.
     pub(crate) fn of_mut(slice: &mut [f32], row: usize) -> Self {
         Matrix { ptr: slice.as_mut_ptr(), row, col: 1 }
+    }
+
+    /// The part that begins at an element.
+    pub(crate) fn at(self, row: usize, col: usize) -> Self {
+        Matrix { ptr: self.ptr.wrapping_add(row * self.row + col * self.col), ..self }
     }
 
     /// The transpose.
@@ -104,18 +116,40 @@ pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
     check_touches(&touches, &domain, args)
 }
 
-/// Runs on checked arguments. `gemm` gives the same bits for any number of threads.
-pub(crate) fn run(mm: &Matmul, args: &[Arg]) {
+/// Scratch memory of a launch.
+pub(crate) fn workspace(mm: &Matmul, amx: Option<Amx>) -> WorkspaceSize {
+    let on_units = amx.is_some() && Amx::suits([mm.m, mm.n, mm.k], result(mm, std::ptr::null_mut()));
+    if on_units { amx::workspace([mm.m, mm.n, mm.k]) } else { WorkspaceSize::default() }
+}
+
+/// The first result, at an address.
+fn result(mm: &Matmul, ptr: *mut f32) -> Matrix {
+    Matrix { ptr, row: mm.c.row, col: mm.c.col }
+}
+
+/// Runs on checked arguments. Both ways give the same bits for any number of threads.
+pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, amx: Option<Amx>) {
     let &[a, b, c] = args else { unreachable!("checked") };
-    let one = |i: usize, parallelism| {
-        let matrix =
-            |arg: Arg, v: &MatrixView| Matrix { ptr: arg.at(v.offset + i * v.batch), row: v.row, col: v.col };
-        // SAFETY: `check` has found every element inside its argument, those of c distinct and apart
-        // from a and b.
-        unsafe {
-            let (a, b, c) = (matrix(a, &mm.a), matrix(b, &mm.b), matrix(c, &mm.c));
-            product([mm.m, mm.n, mm.k], a, b, c, mm.accumulate, parallelism);
+    let shape = [mm.m, mm.n, mm.k];
+    let matrices = |i: usize| {
+        [(a, &mm.a), (b, &mm.b), (c, &mm.c)].map(|(arg, v)| Matrix {
+            ptr: arg.at(v.offset + i * v.batch),
+            row: v.row,
+            col: v.col,
+        })
+    };
+    if let Some(amx) = amx.filter(|_| Amx::suits(shape, result(mm, c.at(0)))) {
+        for i in 0..mm.batch {
+            // SAFETY: `check` has found every element inside its argument, those of c distinct and apart from a
+            // and b; `workspace` was asked for this shape.
+            unsafe { amx::product(amx, shape, matrices(i), mm.accumulate, workspace) };
         }
+        return;
+    }
+    let one = |i: usize, parallelism| {
+        let [a, b, c] = matrices(i);
+        // SAFETY: as above.
+        unsafe { product(shape, a, b, c, mm.accumulate, parallelism) };
     };
     let work = 2 * mm.m * mm.n * mm.k;
     if mm.batch > 1 && (work < SMALL || mm.batch >= MANY) {

@@ -7,6 +7,8 @@
 //! threads of the rayon pool that it runs in.
 
 pub(crate) mod aligned;
+#[cfg_attr(not(target_arch = "x86_64"), path = "amx/absent.rs")]
+mod amx;
 mod attention;
 mod bind;
 mod error;
@@ -23,8 +25,8 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pg_codegen::plan::{Launch, Plan};
@@ -48,19 +50,51 @@ pub struct Timed<'a> {
     pub duration: Duration,
 }
 
+/// Memory that executors share: one arena for temporaries and one set of scratch buffers, as large as the
+/// greediest of them needs. Executors that share it run one at a time. Clones are handles of the same.
+#[derive(Clone, Debug)]
+pub struct SharedMemory(Arc<Mutex<Machine>>);
+
+impl SharedMemory {
+    /// Nothing is allocated before a program runs.
+    pub fn new() -> Self {
+        SharedMemory(Arc::new(Mutex::new(Machine::new())))
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        // A program that panicked leaves nothing behind that the next one reads.
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Default for SharedMemory {
+    fn default() -> Self {
+        SharedMemory::new()
+    }
+}
+
 /// Runs one plan on the CPU.
 #[derive(Debug)]
 pub struct CpuExecutor {
     plan: Arc<Plan>,
     kernels: Vec<Compiled>,
     buffers: Buffers,
-    machine: Machine,
+    memory: SharedMemory,
 }
 
 impl CpuExecutor {
-    /// Compiles a plan's kernels and checks its launches.
+    /// Compiles a plan's kernels and checks its launches. Its memory is its own.
     pub fn new(plan: Arc<Plan>) -> Result<Self, CpuError> {
-        let mut machine = Machine::new();
+        CpuExecutor::sharing(plan, &SharedMemory::new())
+    }
+
+    /// [`Self::new`] with memory that other executors use, too. Results are always an executor's own.
+    pub fn sharing(plan: Arc<Plan>, memory: &SharedMemory) -> Result<Self, CpuError> {
         let buffers = Buffers::new(&plan)?;
         let compile = |(i, kernel)| {
             // A kernel's own faults are reported at its first launch.
@@ -69,8 +103,11 @@ impl CpuExecutor {
         };
         let kernels = plan.kernels.iter().enumerate().map(compile).collect::<Result<Vec<_>, _>>()?;
         buffers.check_launches(&plan, &kernels)?;
+        let mut machine = memory.lock();
+        machine.reserve_arena(plan.arena_bytes);
         kernels.iter().for_each(|k| k.reserve(&mut machine));
-        Ok(CpuExecutor { plan, kernels, buffers, machine })
+        drop(machine);
+        Ok(CpuExecutor { plan, kernels, buffers, memory: memory.clone() })
     }
 
     /// The plan that it runs.
@@ -105,9 +142,9 @@ impl CpuExecutor {
         self.buffers.result(name)
     }
 
-    /// Bytes of temporaries, results and scratch memory.
+    /// Bytes of results, scalars and constants: what is not shared.
     pub fn bytes(&self) -> usize {
-        self.buffers.bytes() + self.machine.bytes()
+        self.buffers.bytes()
     }
 
     fn run_with(
@@ -117,26 +154,30 @@ impl CpuExecutor {
         scalars: &[(&str, f32)],
         observe: Option<&mut (dyn FnMut(Timed<'_>) + Send)>,
     ) -> Result<(), CpuError> {
-        self.buffers.bind(&self.plan, &self.kernels, state, data, scalars)?;
+        let memory = self.memory.clone();
+        let mut machine = memory.lock();
+        machine.allocate(rayon::current_num_threads());
+        self.buffers.bind(&self.plan, &self.kernels, machine.arena(), state, data, scalars)?;
+        let machine = &mut *machine;
         if rayon::current_thread_index().is_some() {
-            self.launch_all(observe)
+            self.launch_all(machine, observe)
         } else {
             // Enter the pool once, not at every launch.
-            rayon::join(|| self.launch_all(observe), || ()).0
+            rayon::join(|| self.launch_all(machine, observe), || ()).0
         }
     }
 
     fn launch_all(
-        &mut self,
+        &self,
+        machine: &mut Machine,
         mut observe: Option<&mut (dyn FnMut(Timed<'_>) + Send)>,
     ) -> Result<(), CpuError> {
-        self.machine.allocate(rayon::current_num_threads());
         let begin = Instant::now();
         let outside = AtomicBool::new(false);
         for (index, launch) in self.plan.launches.iter().enumerate() {
             let start = observe.is_some().then(|| begin.elapsed());
             let kernel = &self.kernels[launch.kernel.0 as usize];
-            kernel.run(self.buffers.args(index), &mut self.machine, &outside);
+            kernel.run(self.buffers.args(index), machine, &outside);
             if outside.load(Ordering::Relaxed) {
                 return Err(CpuError::Index { program: self.plan.program.clone(), note: launch.note() });
             }

@@ -18,6 +18,8 @@ pub(crate) struct WorkspaceSize {
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     size: WorkspaceSize,
+    /// Elements of each thread's piece.
+    allocated: usize,
     threads: Vec<Mutex<Aligned>>,
     shared: Aligned,
 }
@@ -31,6 +33,10 @@ impl Workspace {
 
     /// Allocates what was reserved, for so many threads. Does nothing when it is there already.
     pub(crate) fn allocate(&mut self, threads: usize) {
+        if self.allocated != self.size.thread {
+            self.threads.clear();
+            self.allocated = self.size.thread;
+        }
         while self.threads.len() < threads {
             self.threads.push(Mutex::new(Aligned::zeroed(self.size.thread)));
         }

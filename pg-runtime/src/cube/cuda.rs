@@ -1,20 +1,18 @@
 //! CUDA devices.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use cubecl::Runtime as _;
 use cubecl_cuda::{CudaDevice, CudaRuntime};
 use pg_codegen::cube::Target;
 
 use super::device::Device;
-use super::error::CubeExecError;
-
-fn missing(what: &str, remedy: &str) -> CubeExecError {
-    CubeExecError::NoDevice { what: what.into(), remedy: remedy.into() }
-}
+use crate::device::DeviceError;
+use crate::executor::Backend;
 
 /// Names of the CUDA devices, by number; none where there is no driver.
-pub fn cuda_devices() -> Vec<String> {
+pub(crate) fn find() -> Vec<String> {
     if !driver_present() {
         return Vec::new();
     }
@@ -22,41 +20,45 @@ pub fn cuda_devices() -> Vec<String> {
     (0..count).map(|i| name(i).unwrap_or_else(|| format!("CUDA device {i}"))).collect()
 }
 
-/// Opens the CUDA device of a number.
-///
-/// # Errors
-/// If there is no driver, no such device, or no compiler for kernels.
-pub fn cuda(number: usize) -> Result<Device<CudaRuntime>, CubeExecError> {
+/// Whether the CUDA device of a number can be used: driver, device, compiler, headers.
+pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
     if !driver_present() {
         let remedy = "install NVIDIA's driver, or use --device vulkan or cpu";
-        return Err(missing("no CUDA driver (libcuda) was found", remedy));
+        return Err(DeviceError::new("no CUDA driver (libcuda) was found", remedy));
     }
-    let devices = cuda_devices();
-    let Some(name) = devices.get(number) else {
-        let what = format!("there is no CUDA device {number}; the driver lists {}", devices.len());
-        return Err(missing(&what, "see `pg devices`"));
-    };
+    let devices = find().len();
+    if number >= devices {
+        let what = format!("there is no CUDA device {number}: the driver lists {devices}");
+        return Err(DeviceError::new(what, "see `pg devices`"));
+    }
     // SAFETY: only tries to open the library.
     if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
         let remedy =
             "install the CUDA toolkit, or the package nvidia-cuda-nvrtc with its folder on LD_LIBRARY_PATH";
-        return Err(missing("CUDA's compiler (libnvrtc) was not found", remedy));
+        return Err(DeviceError::new("CUDA's compiler (libnvrtc) was not found", remedy));
     }
     let headers = cubecl_cuda::install::cuda_path().map(|p| p.join("include"));
     if !headers.as_deref().is_some_and(Path::is_dir) {
         let remedy = "set CUDA_PATH to a CUDA toolkit; its folder `include` is read";
-        return Err(missing("CUDA's headers were not found", remedy));
+        return Err(DeviceError::new("CUDA's headers were not found", remedy));
     }
+    Ok(())
+}
+
+/// Opens the CUDA device of a number.
+pub(crate) fn open(number: usize) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+    check(number)?;
     let client = CudaRuntime::client(&CudaDevice { index: number });
     let hardware = &client.properties().hardware;
     let target = Target {
-        name: name.clone(),
+        name: find().swap_remove(number),
         units: hardware.max_units_per_cube,
         // Beyond 48 KiB a kernel must ask for it; the portable variant does not.
         shared_bytes: hardware.max_shared_memory_size.min(48 * 1024),
         ..Target::cuda()
     };
-    Ok(Device::new(client, target))
+    let device = Device::new(number, client, target);
+    Ok((device.name().to_string(), Arc::new(device)))
 }
 
 fn driver_present() -> bool {

@@ -1,12 +1,22 @@
 //! A device that was probed, and what CubeCL's client does on it.
+//!
+//! CubeCL's client panics if its server thread is gone. Every call of it is made in [`guarded`], so that a lost
+//! device is an error.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use cubecl::future::block_on;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
 use pg_codegen::cube::{Generated, Launchable, Target};
+use pg_codegen::plan::Plan;
 
 use super::error::CubeExecError;
+use super::executor::CubeExecutor;
+use crate::executor::{Backend, ExecError, Executor};
+use crate::state::Remote;
 
 /// Every allocation is a multiple of so many bytes, so that a vector access at its end stays inside.
 const PAD: usize = 256;
@@ -14,6 +24,7 @@ const PAD: usize = 256;
 /// A probed device.
 #[derive(Clone)]
 pub struct Device<R: Runtime> {
+    number: usize,
     client: ComputeClient<R>,
     target: Target,
 }
@@ -35,8 +46,8 @@ pub(super) struct Memory {
 }
 
 impl<R: Runtime> Device<R> {
-    pub(super) fn new(client: ComputeClient<R>, target: Target) -> Self {
-        Device { client, target }
+    pub(super) fn new(number: usize, client: ComputeClient<R>, target: Target) -> Self {
+        Device { number, client, target }
     }
 
     /// Its limits.
@@ -60,9 +71,10 @@ impl<R: Runtime> Device<R> {
     }
 
     /// Memory from the pool, for a call's inputs.
-    pub(super) fn upload(&self, bytes: &[u8]) -> Memory {
+    pub(super) fn upload(&self, bytes: &[u8]) -> Result<Memory, CubeExecError> {
         let capacity = capacity_of(bytes.len());
-        Memory::new(self.client.create_from_slice(&padded(bytes, capacity)), capacity)
+        let handle = self.guarded(|client| client.create_from_slice(&padded(bytes, capacity)))?;
+        Ok(Memory::new(handle, capacity))
     }
 
     fn keep(
@@ -71,31 +83,90 @@ impl<R: Runtime> Device<R> {
         make: impl FnOnce(&ComputeClient<R>, usize) -> Handle + Send,
     ) -> Result<Memory, CubeExecError> {
         let capacity = capacity_of(bytes);
-        let client = self.client.clone();
-        let kept = self.client.memory_persistent_allocation((), move |()| make(&client, capacity));
+        let inner = self.client.clone();
+        let kept =
+            self.guarded(|client| client.memory_persistent_allocation((), move |()| make(&inner, capacity)))?;
         kept.map(|handle| Memory::new(handle, capacity)).map_err(|e| self.failed(&e))
     }
 
     /// Reads the first `bytes` bytes.
     pub(super) fn read(&self, memory: &Memory, bytes: usize) -> Result<Vec<u8>, CubeExecError> {
-        let data = self.client.read_one(memory.handle.clone()).map_err(|e| self.failed(&e))?;
-        data.get(..bytes).map(<[u8]>::to_vec).ok_or_else(|| self.failed(&"a read came back short"))
+        let data = self.guarded(|client| client.read_one(memory.handle.clone()))?;
+        let data = data.map_err(|e| self.failed(&e))?;
+        data.get(..bytes).map(<[u8]>::to_vec).ok_or_else(|| self.failed("a read came back short"))
+    }
+
+    /// Waits until everything that was launched has ended.
+    pub(super) fn wait(&self) -> Result<(), CubeExecError> {
+        self.guarded(|client| block_on(client.sync()))?.map_err(|e| self.failed(&e))
     }
 
     /// Launches a kernel whose needs and grid were checked against [`Self::target`].
-    pub(super) fn launch(&self, kernel: &Arc<Generated>, buffers: &[Handle], grid: [u32; 3]) {
+    pub(super) fn launch(
+        &self,
+        kernel: &Arc<Generated>,
+        buffers: Vec<Handle>,
+        grid: [u32; 3],
+    ) -> Result<(), CubeExecError> {
         let mut args = KernelArguments::new();
-        args.buffers = buffers.iter().map(|h| h.clone().binding()).collect();
         // Shapes are constants of the kernel, but CUDA kernels take two words a buffer all the same.
         args.info = MetadataBindingInfo::new(vec![0; buffers.len()], buffers.len());
+        args.buffers = buffers.into_iter().map(Handle::binding).collect();
         let task = KernelTask::<R::Compiler, Launchable>::new(Launchable(kernel.clone()));
         let [x, y, z] = grid;
         // SAFETY: the generator bounds every access by the lengths of the arguments that it was given.
-        unsafe { self.client.launch_unchecked(Box::new(task), CubeCount::Static(x, y, z), args) }
+        self.guarded(|client| unsafe {
+            client.launch_unchecked(Box::new(task), CubeCount::Static(x, y, z), args);
+        })
+    }
+
+    /// Calls CubeCL's client, and makes its panic an error.
+    fn guarded<T>(&self, call: impl FnOnce(&ComputeClient<R>) -> T) -> Result<T, CubeExecError> {
+        // The client is used no more after an error: it cannot be seen half changed.
+        catch_unwind(AssertUnwindSafe(|| call(&self.client))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            self.failed(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("its server thread ended"))
+        })
     }
 
     pub(super) fn failed(&self, why: &(impl std::fmt::Debug + ?Sized)) -> CubeExecError {
         CubeExecError::Device { device: self.target.name.clone(), why: format!("{why:?}") }
+    }
+}
+
+impl<R: Runtime> Backend for Device<R> {
+    fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
+        Ok(Box::new(CubeExecutor::new(plan, self)?))
+    }
+}
+
+/// A bank of a state in device memory.
+#[derive(Debug)]
+pub(super) struct Resident<R: Runtime> {
+    device: Device<R>,
+    pub(super) memory: Memory,
+}
+
+impl<R: Runtime> Resident<R> {
+    pub(super) fn upload(device: &Device<R>, bank: &[f32]) -> Result<Self, CubeExecError> {
+        let memory = device.allocate_with(bytemuck::cast_slice(bank))?;
+        Ok(Resident { device: device.clone(), memory })
+    }
+
+    pub(super) fn is_on(&self, device: &Device<R>) -> bool {
+        self.device.number == device.number
+    }
+}
+
+impl<R: Runtime> Remote for Resident<R> {
+    fn download(&self, to: &mut [f32]) -> Result<(), String> {
+        let bytes = self.device.read(&self.memory, 4 * to.len()).map_err(|e| e.to_string())?;
+        bytemuck::cast_slice_mut(to).copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

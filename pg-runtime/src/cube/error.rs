@@ -9,14 +9,6 @@ use crate::state::StateError;
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CubeExecError {
-    /// There is no such device, or something that it needs is missing.
-    #[error("{what}; {remedy}")]
-    NoDevice {
-        /// What is missing.
-        what: String,
-        /// What to do about it.
-        remedy: String,
-    },
     /// A launch cannot run on the device.
     #[error("launch {launch} of `{program}` ({note}): {error}")]
     Launch {

@@ -2,13 +2,15 @@
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
+use pg_codegen::cube::{Extent, element_bytes};
 use pg_codegen::plan::{Buffer, Place, Plan};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
-use super::device::{Device, Memory};
+use super::device::{Device, Memory, Resident};
 use super::error::CubeExecError;
-use super::state::DeviceState;
+use crate::executor::Inputs;
+use crate::state::State;
 
 /// Where a buffer's memory comes from at each run.
 #[derive(Clone, Debug)]
@@ -27,10 +29,7 @@ enum Source {
 #[derive(Clone, Debug)]
 pub(super) struct Range {
     memory: Memory,
-    /// First byte.
-    start: usize,
-    /// One past the last byte.
-    end: usize,
+    pub(super) extent: Extent,
 }
 
 /// Memory of a plan's buffers.
@@ -39,11 +38,6 @@ pub(super) struct Buffers {
     sources: Vec<Source>,
     arena: Memory,
     results: Vec<(Slot, Memory, usize)>,
-}
-
-/// Bytes of an element on the device: booleans take a word.
-pub(super) fn bytes_of(dtype: DType) -> usize {
-    if dtype == DType::Bool { 4 } else { dtype.size() }
 }
 
 impl Buffers {
@@ -60,7 +54,7 @@ impl Buffers {
         let mut results: Vec<(Slot, Memory, usize)> = Vec::new();
         let mut sources = Vec::new();
         for buffer in &plan.buffers {
-            let bytes = buffer.len.saturating_mul(bytes_of(buffer.dtype));
+            let bytes = buffer.len.saturating_mul(element_bytes(buffer.dtype));
             check(bytes)?;
             let bad = |problem: &str| {
                 let (program, label) = (plan.program.clone(), buffer.label.clone());
@@ -113,44 +107,50 @@ impl Buffers {
         &self,
         plan: &Plan,
         device: &Device<R>,
-        state: &DeviceState<R>,
-        data: &[(&str, &[i32])],
-        scalars: &[(&str, f32)],
+        state: &mut State,
+        inputs: Inputs<'_>,
     ) -> Result<Vec<Range>, CubeExecError> {
         let program = || plan.program.clone();
         let mut uploaded: Vec<(&Slot, Memory)> = Vec::new();
         let mut ranges = Vec::with_capacity(self.sources.len());
         for (source, buffer) in self.sources.iter().zip(&plan.buffers) {
-            let bytes = buffer.len * bytes_of(buffer.dtype);
+            let bytes = buffer.len * element_bytes(buffer.dtype);
             let (memory, start) = match (source, &buffer.place) {
                 (Source::Own(memory), _) => (memory.clone(), 0),
                 (Source::Arena(offset), _) => (self.arena.clone(), *offset),
                 (Source::State, Place::External(slot)) => {
-                    let place = state
-                        .locate(slot)
-                        .map_err(|error| CubeExecError::State { program: program(), error })?;
+                    let failed = |error| CubeExecError::State { program: program(), error };
+                    let place = state.locate(slot).map_err(failed)?;
                     check_length(plan, slot, buffer, place.len)?;
-                    (state.bank(place).clone(), 4 * place.offset)
+                    let is_there = |bank: &Resident<R>| bank.is_on(device);
+                    let upload = |bank: &[f32]| Resident::upload(device, bank).map_err(|e| e.to_string());
+                    let bank = state.remote(place.bank, is_there, upload).map_err(failed)?;
+                    (bank.memory.clone(), 4 * place.offset)
                 }
                 (Source::Call, Place::External(slot)) => match uploaded.iter().find(|(s, _)| *s == slot) {
                     Some((_, memory)) => (memory.clone(), 0),
                     None => {
-                        let memory = supply(plan, device, slot, buffer, data, scalars)?;
+                        let memory = supply(plan, device, slot, buffer, inputs)?;
                         uploaded.push((slot, memory.clone()));
                         (memory, 0)
                     }
                 },
                 (Source::State | Source::Call, _) => unreachable!("only external buffers have these sources"),
             };
-            ranges.push(Range { memory, start, end: start + bytes });
+            let extent = Extent { allocation: memory.allocation, start, end: start + bytes };
+            ranges.push(Range { memory, extent });
         }
         Ok(ranges)
     }
 
-    /// Memory and length of a result.
-    pub(super) fn result(&self, name: &str) -> Option<(usize, &Memory, usize)> {
-        let at = self.results.iter().position(|(slot, ..)| slot.name == name)?;
-        Some((at, &self.results[at].1, self.results[at].2))
+    /// Position of a result.
+    pub(super) fn result(&self, name: &str) -> Option<usize> {
+        self.results.iter().position(|(slot, ..)| slot.name == name)
+    }
+
+    /// Memory and length of every result.
+    pub(super) fn results(&self) -> impl Iterator<Item = (&Memory, usize)> {
+        self.results.iter().map(|(_, memory, len)| (memory, *len))
     }
 
     pub(super) fn result_count(&self) -> usize {
@@ -169,17 +169,16 @@ fn supply<R: Runtime>(
     device: &Device<R>,
     slot: &Slot,
     buffer: &Buffer,
-    data: &[(&str, &[i32])],
-    scalars: &[(&str, f32)],
+    inputs: Inputs<'_>,
 ) -> Result<Memory, CubeExecError> {
     let missing = || CubeExecError::NoInput { program: plan.program.clone(), slot: slot.clone() };
     if slot.space == Space::Data {
-        let (_, ids) = data.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
+        let (_, ids) = inputs.data.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
         check_length(plan, slot, buffer, ids.len())?;
-        return Ok(device.upload(bytemuck::cast_slice(ids)));
+        return device.upload(bytemuck::cast_slice(ids));
     }
-    let (_, value) = scalars.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
-    Ok(device.upload(bytemuck::cast_slice(&vec![*value; buffer.len])))
+    let (_, value) = inputs.scalars.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
+    device.upload(bytemuck::cast_slice(&vec![*value; buffer.len]))
 }
 
 fn check_length(plan: &Plan, slot: &Slot, buffer: &Buffer, have: usize) -> Result<(), CubeExecError> {
@@ -202,32 +201,13 @@ fn constant(bits: &[u32], dtype: DType) -> Vec<u8> {
 }
 
 impl Range {
-    /// Bytes between the aligned address where the range is bound and its start.
-    pub(super) fn shift(&self, align: u64) -> usize {
-        self.start % align as usize
-    }
-
-    /// Bytes that are bound.
-    pub(super) fn bound_bytes(&self, align: u64) -> usize {
-        self.end - self.start + self.shift(align)
-    }
-
     /// What is bound.
     pub(super) fn handle(&self, align: u64) -> Handle {
-        let start = self.start - self.shift(align);
+        let Extent { start, end, .. } = self.extent;
+        let start = start - self.extent.shift(align);
         // A vector access may end beyond the last element, but not beyond the allocation.
-        let end = self.end.next_multiple_of(16).min(self.memory.capacity);
+        let end = end.next_multiple_of(16).min(self.memory.capacity);
         let after = self.memory.capacity - end;
         self.memory.handle.clone().offset_start(start as u64).offset_end(after as u64)
-    }
-
-    /// Whether two ranges share memory. Bindings are compared, not elements: a device may move whole ones.
-    pub(super) fn overlaps(&self, other: &Range) -> bool {
-        self.memory.allocation == other.memory.allocation && self.start < other.end && other.start < self.end
-    }
-
-    /// What decides how a kernel is made for the range: the same in the next run, or it is made anew.
-    pub(super) fn key(&self, align: u64) -> (usize, usize) {
-        (self.shift(align), self.end - self.start)
     }
 }

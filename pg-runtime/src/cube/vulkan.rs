@@ -1,7 +1,7 @@
 //! Vulkan devices, through wgpu.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use cubecl::Runtime as _;
 use cubecl::future::block_on;
@@ -9,36 +9,39 @@ use cubecl_wgpu::{RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup};
 use pg_codegen::cube::Target;
 
 use super::device::Device;
-use super::error::CubeExecError;
+use crate::device::DeviceError;
+use crate::executor::Backend;
 
 const REMEDY: &str = "install a Vulkan driver (on Debian, mesa-vulkan-drivers has one that runs on the CPU) or \
                       use --device cpu";
 
+type Open = HashMap<usize, (WgpuDevice, Target)>;
+
 /// Names of the Vulkan devices, by number.
-pub fn vulkan_devices() -> Vec<String> {
+pub(crate) fn find() -> Vec<String> {
     adapters(&instance()).iter().map(describe).collect()
 }
 
-/// Opens the Vulkan device of a number; each device is opened once in a process.
-///
-/// # Errors
-/// If there is none, or it does not offer what kernels need.
-pub fn vulkan(number: usize) -> Result<Device<WgpuRuntime>, CubeExecError> {
-    static OPEN: OnceLock<Mutex<HashMap<usize, (WgpuDevice, Target)>>> = OnceLock::new();
+/// Whether the Vulkan device of a number can be used.
+pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
+    target_of(&adapter(&instance(), number)?).map(|_| ())
+}
+
+/// Opens the Vulkan device of a number.
+pub(crate) fn open(number: usize) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+    let device = device(number)?;
+    Ok((device.name().to_string(), Arc::new(device)))
+}
+
+/// Opens the Vulkan device of a number; each is opened once in a process.
+pub(super) fn device(number: usize) -> Result<Device<WgpuRuntime>, DeviceError> {
+    static OPEN: OnceLock<Mutex<Open>> = OnceLock::new();
     let mut open = OPEN.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
     if let Some((device, target)) = open.get(&number) {
-        return Ok(Device::new(WgpuRuntime::client(device), target.clone()));
+        return Ok(Device::new(number, WgpuRuntime::client(device), target.clone()));
     }
     let instance = instance();
-    let mut all = adapters(&instance);
-    if number >= all.len() {
-        let what = match all.len() {
-            0 => "no Vulkan device was found".to_owned(),
-            n => format!("there is no Vulkan device {number}, only 0 to {}", n - 1),
-        };
-        return Err(CubeExecError::NoDevice { what, remedy: REMEDY.into() });
-    }
-    let adapter = all.swap_remove(number);
+    let adapter = adapter(&instance, number)?;
     let target = target_of(&adapter)?;
     let descriptor = wgpu::DeviceDescriptor {
         label: None,
@@ -47,17 +50,27 @@ pub fn vulkan(number: usize) -> Result<Device<WgpuRuntime>, CubeExecError> {
         memory_hints: wgpu::MemoryHints::MemoryUsage,
         ..Default::default()
     };
-    let (device, queue) =
-        block_on(adapter.request_device(&descriptor)).map_err(|e| CubeExecError::NoDevice {
-            what: format!("{} could not be opened: {e}", target.name),
-            remedy: REMEDY.into(),
-        })?;
+    let (device, queue) = block_on(adapter.request_device(&descriptor))
+        .map_err(|e| DeviceError::new(format!("{} could not be opened: {e}", target.name), REMEDY))?;
     let backend = adapter.get_info().backend;
     let setup = WgpuSetup { instance, adapter, device, queue, backend };
     let device = cubecl_wgpu::init_device(setup, RuntimeOptions::default());
     let client = WgpuRuntime::client(&device);
     open.insert(number, (device, target.clone()));
-    Ok(Device::new(client, target))
+    Ok(Device::new(number, client, target))
+}
+
+fn adapter(instance: &wgpu::Instance, number: usize) -> Result<wgpu::Adapter, DeviceError> {
+    let mut all = adapters(instance);
+    if number < all.len() {
+        return Ok(all.swap_remove(number));
+    }
+    let what = match all.len() {
+        0 => "no Vulkan device was found".to_owned(),
+        n => format!("there is no Vulkan device {number}: the last is vulkan:{}", n - 1),
+    };
+    let remedy = if all.is_empty() { REMEDY } else { "see `pg devices`" };
+    Err(DeviceError::new(what, remedy))
 }
 
 fn instance() -> wgpu::Instance {
@@ -77,7 +90,7 @@ fn describe(adapter: &wgpu::Adapter) -> String {
 }
 
 /// What an adapter offers, checked to be at least what kernels are generated for.
-fn target_of(adapter: &wgpu::Adapter) -> Result<Target, CubeExecError> {
+fn target_of(adapter: &wgpu::Adapter) -> Result<Target, DeviceError> {
     let limits = adapter.limits();
     let target = Target {
         name: describe(adapter),
@@ -96,7 +109,7 @@ fn target_of(adapter: &wgpu::Adapter) -> Result<Target, CubeExecError> {
             "{} runs {} units with {} bytes of shared memory; kernels need 256 and 16384",
             target.name, target.units, target.shared_bytes
         );
-        return Err(CubeExecError::NoDevice { what, remedy: REMEDY.into() });
+        return Err(DeviceError::new(what, REMEDY));
     }
     Ok(target)
 }

@@ -9,6 +9,7 @@ use pg_ir::model::Model;
 
 use super::{Corpus, RunError};
 use crate::data::Loader;
+use crate::device::Device;
 use crate::report::{Event, Observer};
 use crate::schedule::Budget;
 use crate::session::Session;
@@ -34,7 +35,12 @@ pub(super) fn announce(model: &Model, observer: &mut Observer<'_>) -> Result<(),
 }
 
 /// Times three steps of the full-size model, on one sequence each.
-pub(super) fn time_steps(model: Model, corpus: &Corpus, observer: &mut Observer<'_>) -> Result<(), RunError> {
+pub(super) fn time_steps(
+    model: Model,
+    device: Device,
+    corpus: &Corpus,
+    observer: &mut Observer<'_>,
+) -> Result<(), RunError> {
     let flops = model.flops_per_token().map_err(RunError::Model)?;
     let full_tokens = model.train.batch_tokens;
     let mut settings = model.train.clone();
@@ -43,7 +49,7 @@ pub(super) fn time_steps(model: Model, corpus: &Corpus, observer: &mut Observer<
     let tokens = settings.seq_len;
     let budget = Budget { steps: Some(TIMED_STEPS), seconds: None };
     let plan = TrainPlan::new(settings, budget, false, None)?;
-    let mut session = Session::new(Arc::new(model), Default::default());
+    let mut session = Session::on(device, Arc::new(model), Default::default());
     let weights = session.initial_weights(session.model.train.seed);
     let mut state = session.state_with(&weights, &spaces(&plan.train))?;
     drop(weights);

@@ -20,6 +20,7 @@ pub use self::corpus::Corpus;
 use self::folder::RunFolder;
 pub use self::judge::Judge;
 use crate::data::{DataError, Loader};
+use crate::device::{Device, DeviceName};
 use crate::eval::EvalError;
 use crate::export::{self, ExportError, Provenance};
 use crate::report::{ArtifactReport, Event, Observer, RunReport, Scores, TrainReport};
@@ -35,7 +36,7 @@ pub struct RunOptions {
     pub model: PathBuf,
     /// `--set NAME=VALUE`.
     pub overrides: Vec<(String, String)>,
-    /// `--profile`; `None` picks by machine: `quick` on a CPU if the model has it.
+    /// `--profile`; `None` picks by device: the file as it stands on CUDA, else `quick` if the model has it.
     pub profile: Option<String>,
     /// `--steps`.
     pub steps: Option<u64>,
@@ -63,6 +64,8 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// `--schedule spec`: use the file's constants unscaled.
     pub unscaled_schedule: bool,
+    /// `--device`, opened.
+    pub device: Device,
     /// Skip the full-size check and timing (`--no-full-size`).
     pub skip_full_size: bool,
     /// When the process started, for `first_step_s`.
@@ -176,7 +179,9 @@ struct Prepared {
 fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Prepared, RunError> {
     let source = Source::load(&options.model).map_err(RunError::Model)?;
     let without = WithoutProfile::of(&source, &options.overrides).map_err(RunError::Model)?;
-    let profile = options.profile.clone().or_else(|| without.default_profile());
+    let is_cuda = matches!(options.device.name(), DeviceName::Cuda(_));
+    let chosen = options.profile.clone();
+    let profile = if is_cuda { chosen } else { chosen.or_else(|| without.default_profile()) };
     let WithoutProfile { model: full, params, .. } = without;
     let mut chosen = Options { overrides: options.overrides.clone(), profile: profile.clone() };
     let as_written = load_model(&source, &chosen)?;
@@ -231,7 +236,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         full_size::announce(full, observer)?;
     }
 
-    let mut session = Session::new(Arc::new(model), Default::default());
+    let mut session = Session::on(options.device.clone(), Arc::new(model), Default::default());
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {
@@ -252,6 +257,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     if let Some(schedule) = trained.schedule {
         observer(Event::Note(format!("schedule in force at the end: {schedule}")));
     }
+    observer(Event::Note(session.placement()));
     let compile_s = session.compile_seconds;
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
@@ -284,7 +290,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         model: session.model.name.clone(),
         params,
         trained_params: session.model.param_count(),
-        device: "cpu".into(),
+        device: options.device.name().to_string(),
         profile: profile.unwrap_or_else(|| "none".into()),
         seed,
         sample: corpus.is_sample,
@@ -302,7 +308,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     // Last, so that the time and memory it takes are not the run's.
     drop((session, state, loaded));
     if let Some(full) = full
-        && let Err(error) = full_size::time_steps(full, &corpus, observer)
+        && let Err(error) = full_size::time_steps(full, options.device.clone(), &corpus, observer)
     {
         observer(Event::Warning(format!("the full-size model could not be timed: {error}")));
     }

@@ -99,7 +99,7 @@ pub(crate) fn lower(
     let blocks = schedule.blocks;
     let kernel = RegionKernel { program, schedule, cubes, exact };
     let kernel = Generated::new("region", Body::Region(kernel), specs, (units, shared), target)?;
-    out.push(kernel, args, grid);
+    out.push(kernel, args, grid, 1.0);
     for (arg, kind, at, width, workspace) in second {
         let region = second_pass(&kept_rows, blocks, width, kind, &at, infos[arg].shift);
         let len = blocks * kept_rows.iter().product::<usize>() * width;

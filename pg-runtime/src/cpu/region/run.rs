@@ -20,6 +20,8 @@ use super::lines::{AccumulateKernel, View, identity};
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     size: ScratchSize,
+    /// What the threads' scratch was allocated for.
+    allocated: ScratchSize,
     threads: Vec<Mutex<ThreadScratch>>,
     partials: Aligned,
 }
@@ -37,6 +39,10 @@ impl Scratch {
     /// Allocates what was reserved, for so many threads. Does nothing when it is there already.
     pub(crate) fn allocate(&mut self, threads: usize) {
         let ScratchSize { slots, accumulators, block, partials } = self.size;
+        if self.allocated != self.size {
+            self.threads.clear();
+            self.allocated = self.size;
+        }
         while self.threads.len() < threads {
             let vectors = |n: usize| (0..n).map(|_| Aligned::zeroed(block)).collect();
             let thread = ThreadScratch { slots: vectors(slots), accumulators: vectors(accumulators) };

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use pg_codegen::plan::{Kernel, Matmul, MatrixView, Place};
 use pg_ir::slot::{Slot, Space};
 
-use super::super::{CubeExecError, CubeExecutor, DeviceState, vulkan};
+use super::super::{CubeExecError, CubeExecutor, vulkan};
 use super::{Arg, device, noise, plan_of};
+use crate::executor::{ExecError, Executor, Inputs};
 use crate::state::State;
 
 #[test]
 fn a_missing_device_is_named_with_the_remedy() {
-    let Err(error) = vulkan(1000) else { panic!("a thousand devices") };
-    assert!(error.to_string().contains("mesa-vulkan-drivers"), "{error}");
+    let Err(error) = vulkan::device(1000) else { panic!("a thousand devices") };
+    let text = error.to_string();
+    assert!(text.contains("mesa-vulkan-drivers") || text.contains("see `pg devices`"), "{text}");
 }
 
 #[test]
@@ -35,17 +37,18 @@ fn malformed_plans_are_refused() {
 fn missing_inputs_and_state_are_refused() {
     let Some(device) = device() else { return };
     let (mut plan, _) = plan_of(&Kernel::Copy { len: 4 }, &[Arg::Floats(noise(4, 1)), Arg::Out(4)]);
-    let mut state = DeviceState::upload(&device, State::new([])).unwrap();
+    let mut state = State::new([]);
     plan.buffers[0].place = Place::External(Slot::new(Space::Scalar, "lr"));
     let mut executor = CubeExecutor::new(Arc::new(plan.clone()), &device).unwrap();
-    let error = executor.run(&mut state, &[], &[]).unwrap_err();
-    assert!(matches!(error, CubeExecError::NoInput { .. }), "{error}");
-    executor.run(&mut state, &[], &[("lr", 2.5)]).unwrap();
-    assert_eq!(executor.result("out1").unwrap(), Some(&[2.5; 4][..]));
-    assert_eq!(executor.result("loss").unwrap(), None);
+    let error = executor.run(&mut state, Inputs::default(), None).unwrap_err();
+    assert!(matches!(error, ExecError::Cube(CubeExecError::NoInput { .. })), "{error}");
+    let scalars = [("lr", 2.5)];
+    executor.run(&mut state, Inputs { data: &[], scalars: &scalars }, None).unwrap();
+    assert_eq!(executor.result("out1"), Some(&[2.5; 4][..]));
+    assert_eq!(executor.result("loss"), None);
 
     plan.buffers[0].place = Place::External(Slot::new(Space::Param, "w"));
     let mut executor = CubeExecutor::new(Arc::new(plan), &device).unwrap();
-    let error = executor.run(&mut state, &[], &[]).unwrap_err();
-    assert!(matches!(error, CubeExecError::State { .. }), "{error}");
+    let error = executor.run(&mut state, Inputs::default(), None).unwrap_err();
+    assert!(matches!(error, ExecError::Cube(CubeExecError::State { .. })), "{error}");
 }

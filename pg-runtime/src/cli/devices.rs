@@ -1,0 +1,52 @@
+//! `pg devices`: what programs can run on here, and what is missing for the rest; and the argument that
+//! chooses one.
+
+use clap::Args;
+use pg_runtime::device::{Device, DeviceName, Listed, list};
+use serde::Serialize;
+
+use super::format::table;
+use super::ui::Ui;
+
+/// Where programs run.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct DeviceArgs {
+    /// Run on this device: cpu, vulkan, cuda, or one by number as in cuda:1 (`pg devices` lists them).
+    #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::Cpu)]
+    device: DeviceName,
+}
+
+impl DeviceArgs {
+    /// Probes and opens the device; never another one.
+    pub(crate) fn open(self) -> anyhow::Result<Device> {
+        Ok(self.device.open()?)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    devices: Vec<Listed>,
+}
+
+/// Lists devices.
+pub(crate) fn devices(ui: &Ui) -> anyhow::Result<()> {
+    let report = Report { devices: list() };
+    ui.report(&report, || report.text())?;
+    Ok(())
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let row = |d: &Listed| {
+            let state = d.missing.as_deref().map_or("ready".to_string(), |m| format!("missing: {m}"));
+            vec![d.device.clone(), d.description.clone().unwrap_or_else(|| "–".into()), state]
+        };
+        let mut text = table(&["device", "what", "state"], &[], self.devices.iter().map(row).collect());
+        for d in &self.devices {
+            if let Some(remedy) = &d.remedy {
+                text += &format!("\n{}: {remedy}", d.device);
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,73 @@
+//! Kernels as files: for each, what it computes and its source, and an index of all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use pg_codegen::cube::{Entry, Language, emit_in, formatted, listing};
+use pg_runtime::artifact::write_atomically;
+use serde::{Deserialize, Serialize};
+
+use super::report::{Program, Report};
+
+/// Name of the index in a folder of kernels.
+pub(super) const INDEX: &str = "index.json";
+
+/// What a folder holds, in order of programs and launches.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Index {
+    pub(super) kernels: Vec<Indexed>,
+}
+
+/// A kernel as a program launches it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Indexed {
+    pub(super) program: String,
+    /// Files: NAME.txt and the source.
+    pub(super) name: String,
+    /// File of the source.
+    pub(super) source: String,
+    /// Where in the model: what is the same before and after a change of the kernel.
+    pub(super) what: String,
+}
+
+/// Writes every kernel once; the number of kernels.
+pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow::Result<usize> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut index = Index::default();
+    let mut users: BTreeMap<&str, Vec<(&Program, &Entry)>> = BTreeMap::new();
+    for program in &report.programs {
+        for entry in &program.entries {
+            let name = entry.kernel.name();
+            users.entry(name).or_default().push((program, entry));
+            index.kernels.push(Indexed {
+                program: program.name.clone(),
+                name: name.into(),
+                source: format!("{name}.{}", language.extension()),
+                what: what(program, entry),
+            });
+        }
+    }
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    };
+    for (name, users) in &users {
+        let plans: Vec<_> = users.iter().map(|(p, e)| (&p.plan, *e)).collect();
+        let text = listing(&plans);
+        let source = emit_in(&users[0].1.kernel, language)?;
+        write(&format!("{name}.txt"), &text)?;
+        write(&format!("{name}.{}", language.extension()), &formatted(&text, &source))?;
+    }
+    write(INDEX, &serde_json::to_string_pretty(&index)?)?;
+    Ok(users.len())
+}
+
+fn what(program: &Program, entry: &Entry) -> String {
+    let text = listing(&[(&program.plan, entry)]);
+    let wanted = |l: &&str| l.starts_with("in ") || l.starts_with("from ");
+    let family = entry.kernel.name().rsplit_once('_').map_or("", |(family, _)| family);
+    let parts: Vec<String> =
+        text.lines().filter(wanted).map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    format!("{family} {}", parts.join(" "))
+}

@@ -1,0 +1,288 @@
+//! The kernels of a model's programs as one table.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use pg_codegen::cube::{Entry, Target, inventory};
+use pg_codegen::digest::generalise;
+use pg_codegen::plan::Plan;
+use pg_codegen::provenance::Provenance;
+use pg_codegen::{Options, compile, target};
+use pg_runtime::cube::offline;
+use pg_runtime::session::{Key, Session};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::super::format::{grouped, table};
+use super::super::programs::ProgramArgs;
+
+/// Kernels that a table shows unless it is asked for all.
+const SHOWN: usize = 30;
+
+/// A program with its kernels.
+pub(super) struct Program {
+    pub(super) name: String,
+    pub(super) plan: Plan,
+    pub(super) entries: Vec<Entry>,
+    unfused_bytes: f64,
+    /// How often an optimiser step runs it; 0 for what is no part of one.
+    in_step: usize,
+}
+
+/// The kernels of some programs on a target.
+pub(super) struct Report {
+    model: String,
+    target: target::Target,
+    pub(super) programs: Vec<Program>,
+}
+
+/// A kernel of a program; the public form.
+#[derive(Clone, Debug, Serialize)]
+struct Kernel {
+    name: String,
+    program: String,
+    family: &'static str,
+    /// Launches of the program.
+    count: usize,
+    grid: [u32; 3],
+    cube: [u32; 3],
+    /// Known where a compiler is at hand.
+    registers: Option<u32>,
+    shared_bytes: usize,
+    spill_bytes: Option<u32>,
+    stack_bytes: Option<u32>,
+    /// Of one launch, like the three that follow.
+    flops: f64,
+    bytes: f64,
+    roofline_us: f64,
+    bound: String,
+}
+
+/// What a program, or a step, comes to.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Totals {
+    launches: usize,
+    flops: f64,
+    bytes: f64,
+    unfused_bytes: f64,
+    roofline_ms: f64,
+    peak_bytes: usize,
+}
+
+impl Report {
+    pub(super) fn new(
+        session: &Session,
+        named: &[(String, Key)],
+        args: &ProgramArgs,
+        (machine, limits): (&target::Target, &Target),
+    ) -> anyhow::Result<Report> {
+        let (batch, seq) = args.shape(session);
+        let micro_batches = (session.model.train.batch_tokens / (batch * seq)).max(1);
+        let mut programs = Vec::new();
+        for (name, key) in named {
+            let graph = session.program(*key)?.graph;
+            let plan = compile(name, &graph, &args.options())?;
+            let generated = offline(&plan, &session.layout, limits)
+                .with_context(|| format!("program {name} does not fit {}", limits.name))?;
+            programs.push(Program {
+                name: name.clone(),
+                entries: inventory(&plan, &generated, machine),
+                unfused_bytes: compile(name, &graph, &Options { fuse: false })?.bytes() + 0.0,
+                in_step: match key {
+                    Key::Grad { phase: 0, accumulate: false, .. } | Key::Update => 1,
+                    Key::Grad { phase: 0, accumulate: true, .. } => micro_batches - 1,
+                    _ => 0,
+                },
+                plan,
+            });
+        }
+        Ok(Report { model: session.model.name.clone(), target: machine.clone(), programs })
+    }
+
+    /// Keeps the kernels that a line of the model file became.
+    pub(super) fn keep_line(&mut self, file: &Path, line: usize) -> anyhow::Result<()> {
+        let name = |path: &Path| path.file_name().map(|n| n.to_owned());
+        let is_it = |p: &Provenance| {
+            p.model_lines().any(|l| l.line as usize == line && name(Path::new(&*l.file)) == name(file))
+        };
+        let mut known: Vec<u32> = Vec::new();
+        for program in &mut self.programs {
+            let launches = &program.plan.launches;
+            let lines = launches.iter().flat_map(|l| l.provenance.model_lines());
+            known.extend(lines.filter(|l| name(Path::new(&*l.file)) == name(file)).map(|l| l.line));
+            program.entries.retain(|e| e.launches.iter().any(|&l| is_it(&launches[l].provenance)));
+        }
+        if self.programs.iter().all(|p| p.entries.is_empty()) {
+            known.sort_unstable();
+            known.dedup();
+            let known: Vec<String> = known.iter().map(u32::to_string).collect();
+            bail!(
+                "no kernel comes from line {line} of {}; kernels come from lines {}",
+                file.display(),
+                known.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// The JSON object. Its names are a public interface.
+    pub(super) fn public(&self) -> Value {
+        let kernels: Vec<Kernel> = self.rows().into_iter().map(|(p, e)| p.kernel(e)).collect();
+        let mut programs = Map::new();
+        if self.programs.iter().filter(|p| p.in_step > 0).count() > 1 {
+            programs.insert("train".into(), json!(self.step()));
+        }
+        programs.extend(self.programs.iter().map(|p| (p.name.clone(), json!(p.totals()))));
+        json!({ "target": self.target.name, "kernels": kernels, "programs": programs })
+    }
+
+    /// Programs and kernels, those of the optimiser step first, the most expensive first.
+    fn rows(&self) -> Vec<(&Program, &Entry)> {
+        let mut all: Vec<(&Program, &Entry)> =
+            self.programs.iter().flat_map(|p| p.entries.iter().map(move |e| (p, e))).collect();
+        let weight = |(p, e): &(&Program, &Entry)| (p.in_step > 0, p.in_step.max(1) as f64 * e.seconds);
+        all.sort_by(|a, b| {
+            let (a, b) = (weight(a), weight(b));
+            b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
+        });
+        all
+    }
+
+    fn step(&self) -> Totals {
+        let mut sum = Totals::default();
+        for p in &self.programs {
+            let (t, times) = (p.totals(), p.in_step);
+            sum.launches += t.launches * times;
+            sum.flops += t.flops * times as f64;
+            sum.bytes += t.bytes * times as f64;
+            sum.unfused_bytes += t.unfused_bytes * times as f64;
+            sum.roofline_ms += t.roofline_ms * times as f64;
+            if times > 0 {
+                sum.peak_bytes = sum.peak_bytes.max(t.peak_bytes);
+            }
+        }
+        sum
+    }
+
+    pub(super) fn text(&self, all: bool) -> String {
+        let rows = self.rows();
+        let shown = if all { rows.len() } else { rows.len().min(SHOWN) };
+        let step = self.step();
+        let mut out = format!(
+            "{} on {} ({}). Times are predicted from peaks, none is measured.\n\n",
+            self.model, self.target.name, self.target.summary
+        );
+        let headings = [
+            "kernel",
+            "program",
+            "launches",
+            "computes",
+            "grid",
+            "cube",
+            "shared",
+            "GFLOP",
+            "GB",
+            "time",
+            "bound",
+            "of the step",
+            "registers",
+        ];
+        let line = |(p, e): &(&Program, &Entry)| p.row(e, step.roofline_ms);
+        out += &table(&headings, &[2, 5, 6, 7, 8, 9, 11, 12], rows.iter().take(shown).map(line).collect());
+        if shown < rows.len() {
+            out += &format!("\n… and {} more kernels: --all shows them.", rows.len() - shown);
+        }
+        out += "\n\n";
+        out += &self.totals(&step);
+        out
+    }
+
+    fn totals(&self, step: &Totals) -> String {
+        let row = |name: &str, t: &Totals| {
+            vec![
+                name.to_string(),
+                grouped(t.launches as u64),
+                format!("{:.2}", t.flops / 1e9),
+                format!("{:.2}", t.bytes / 1e9),
+                format!("{:.2}", t.unfused_bytes / 1e9),
+                format!("{:.2}", t.roofline_ms),
+            ]
+        };
+        let headings = ["program", "launches", "GFLOP", "GB", "GB unfused", "time, ms"];
+        let mut rows: Vec<Vec<String>> = self.programs.iter().map(|p| row(&p.name, &p.totals())).collect();
+        if self.programs.iter().filter(|p| p.in_step > 0).count() > 1 {
+            rows.push(row("an optimiser step", step));
+        }
+        table(&headings, &[1, 2, 3, 4, 5], rows)
+    }
+}
+
+impl Program {
+    /// What a kernel computes, in a few words, layers as `*`.
+    fn computes(&self, entry: &Entry) -> String {
+        const LONGEST: usize = 60;
+        let provenance = &self.plan.launches[entry.launches[0]].provenance;
+        let scope = provenance.main_site().map_or_else(String::new, |s| s.name());
+        let scope: Vec<String> = scope.split(' ').map(generalise).collect();
+        let text = format!("{}: {}", scope.join(" "), provenance.ops_text());
+        match text.char_indices().nth(LONGEST) {
+            Some((at, _)) => format!("{}…", &text[..at]),
+            None => text,
+        }
+    }
+
+    fn kernel(&self, entry: &Entry) -> Kernel {
+        let count = entry.launches.len();
+        let of_one = |total: f64| total / count as f64;
+        let launch = &self.plan.launches[entry.launches[0]];
+        Kernel {
+            name: entry.kernel.name().into(),
+            program: self.name.clone(),
+            family: self.plan.kernels[launch.kernel.0 as usize].family(),
+            count,
+            grid: entry.grid,
+            cube: [entry.kernel.units(), 1, 1],
+            registers: None,
+            shared_bytes: entry.kernel.shared_bytes(),
+            spill_bytes: None,
+            stack_bytes: None,
+            flops: of_one(entry.flops),
+            bytes: of_one(entry.bytes),
+            roofline_us: of_one(entry.seconds) * 1e6,
+            bound: entry.bound.to_string(),
+        }
+    }
+
+    fn row(&self, entry: &Entry, step_ms: f64) -> Vec<String> {
+        let share = 100.0 * self.in_step as f64 * entry.seconds * 1e3 / step_ms;
+        let [x, y, z] = entry.grid;
+        let grid = if y * z == 1 { x.to_string() } else { format!("{x} × {y} × {z}") };
+        vec![
+            entry.kernel.name().into(),
+            self.name.clone(),
+            entry.launches.len().to_string(),
+            self.computes(entry),
+            grid,
+            entry.kernel.units().to_string(),
+            entry.kernel.shared_bytes().to_string(),
+            format!("{:.3}", entry.flops / 1e9),
+            format!("{:.3}", entry.bytes / 1e9),
+            format!("{:.1} µs", entry.seconds * 1e6),
+            entry.bound.to_string(),
+            if self.in_step > 0 { format!("{share:.2} %") } else { "–".into() },
+            "–".into(),
+        ]
+    }
+
+    fn totals(&self) -> Totals {
+        let sum = |f: fn(&Entry) -> f64| self.entries.iter().map(f).sum::<f64>() + 0.0;
+        Totals {
+            launches: self.entries.iter().map(|e| e.launches.len()).sum(),
+            flops: sum(|e| e.flops),
+            bytes: sum(|e| e.bytes),
+            unfused_bytes: self.unfused_bytes,
+            roofline_ms: sum(|e| e.seconds) * 1e3,
+            peak_bytes: self.plan.arena_bytes,
+        }
+    }
+}

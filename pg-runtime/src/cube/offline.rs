@@ -1,0 +1,29 @@
+//! The kernels that an executor would request of a device, without the device.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use pg_codegen::cube::{Generations, LaunchError, Target, extents, generate};
+use pg_codegen::plan::Plan;
+use pg_ir::layout::Layout;
+use pg_ir::slot::{Slot, Space};
+
+/// Generates every launch of a program of a model with this layout, as an executor on `target` does.
+///
+/// # Errors
+/// The first launch that does not fit the target.
+pub fn offline(plan: &Plan, layout: &Layout, target: &Target) -> Result<Generations, LaunchError> {
+    let numbers: RefCell<HashMap<(Space, String), u64>> = RefCell::default();
+    let bank = |slot: &Slot| {
+        // A bank is its own name; a parameter is a stretch of one.
+        let is_bank = layout.banks.iter().any(|b| b.name == slot.name);
+        let (bank, element) = match layout.resolve(&slot.name).filter(|_| !is_bank) {
+            Some((bank, offset, _)) => (bank.to_string(), offset),
+            None => (slot.name.clone(), 0),
+        };
+        let mut numbers = numbers.borrow_mut();
+        let next = numbers.len() as u64;
+        Some((*numbers.entry((slot.space, bank)).or_insert(next), element))
+    };
+    generate(plan, &extents(plan, bank), target)
+}

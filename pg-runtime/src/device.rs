@@ -1,0 +1,210 @@
+//! Devices by name: `cpu`, `vulkan`, `vulkan:1`, `cuda:0`.
+//!
+//! A device is probed before anything is made on it, and a missing one is an error that says what to do.
+//! Nothing here may fall back to another device than the one that was asked for.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use pg_codegen::plan::Plan;
+use serde::Serialize;
+use thiserror::Error;
+
+#[cfg(feature = "cuda")]
+use crate::cube::cuda;
+#[cfg(feature = "vulkan")]
+use crate::cube::vulkan;
+use crate::executor::{Backend, Cpu, ExecError, Executor};
+
+/// A module like `cube::vulkan`, for a binary without it.
+#[cfg(not(all(feature = "vulkan", feature = "cuda")))]
+macro_rules! not_built {
+    ($kind:ident) => {
+        mod $kind {
+            use std::sync::Arc;
+
+            use super::DeviceError;
+            use crate::executor::Backend;
+
+            pub(super) fn find() -> Vec<String> {
+                Vec::new()
+            }
+
+            fn missing() -> DeviceError {
+                let kind = stringify!($kind);
+                let remedy = format!("build it with `cargo build --release -p pg-runtime --features {kind}`");
+                DeviceError::new(format!("this pg was built without {kind}"), remedy)
+            }
+
+            pub(super) fn check(_: usize) -> Result<(), DeviceError> {
+                Err(missing())
+            }
+
+            pub(super) fn open(_: usize) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+                Err(missing())
+            }
+        }
+    };
+}
+
+#[cfg(not(feature = "cuda"))]
+not_built!(cuda);
+#[cfg(not(feature = "vulkan"))]
+not_built!(vulkan);
+
+/// Which device.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum DeviceName {
+    /// This machine's processor.
+    #[default]
+    Cpu,
+    /// A Vulkan device, by number.
+    Vulkan(usize),
+    /// A CUDA device, by number.
+    Cuda(usize),
+}
+
+/// Why a device cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[error("{what}; {remedy}")]
+pub struct DeviceError {
+    /// What is missing.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl DeviceError {
+    pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> DeviceError {
+        DeviceError { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceName::Cpu => write!(f, "cpu"),
+            DeviceName::Vulkan(n) => write!(f, "vulkan:{n}"),
+            DeviceName::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DeviceName, String> {
+        let expected =
+            || format!("expected cpu, vulkan, cuda, or one with a number as in cuda:1, not `{text}`");
+        let (kind, number) = match text.split_once(':') {
+            Some((kind, number)) => (kind, Some(number.parse().map_err(|_| expected())?)),
+            None => (text, None),
+        };
+        match (kind, number) {
+            ("cpu", None) => Ok(DeviceName::Cpu),
+            ("vulkan", n) => Ok(DeviceName::Vulkan(n.unwrap_or(0))),
+            ("cuda", n) => Ok(DeviceName::Cuda(n.unwrap_or(0))),
+            _ => Err(expected()),
+        }
+    }
+}
+
+impl DeviceName {
+    /// Probes and opens the device.
+    ///
+    /// # Errors
+    /// If it is not there, lacks something that kernels need, or this binary was built without it.
+    pub fn open(self) -> Result<Device, DeviceError> {
+        let (description, backend) = match self {
+            DeviceName::Cpu => return Ok(Device::cpu()),
+            DeviceName::Vulkan(number) => vulkan::open(number)?,
+            DeviceName::Cuda(number) => cuda::open(number)?,
+        };
+        Ok(Device { name: self, description, backend })
+    }
+}
+
+/// An open device; clones are the same device.
+#[derive(Clone, Debug)]
+pub struct Device {
+    name: DeviceName,
+    description: String,
+    backend: Arc<dyn Backend>,
+}
+
+impl Default for Device {
+    fn default() -> Device {
+        Device::cpu()
+    }
+}
+
+impl Device {
+    /// The processor: always there.
+    pub fn cpu() -> Device {
+        Device { name: DeviceName::Cpu, description: cpu_description(), backend: Arc::new(Cpu::default()) }
+    }
+
+    /// Its name on the command line.
+    pub fn name(&self) -> DeviceName {
+        self.name
+    }
+
+    /// What it is, in its driver's words.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Makes a plan ready to run.
+    ///
+    /// # Errors
+    /// If the plan does not fit the device.
+    pub fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
+        self.backend.prepare(plan)
+    }
+}
+
+/// A device that `pg devices` lists.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Listed {
+    /// What `--device` takes.
+    pub device: String,
+    /// What it is; `null` if nothing of the kind was found.
+    pub description: Option<String>,
+    /// What keeps it from being used; `null` if nothing does.
+    pub missing: Option<String>,
+    /// What to do about that.
+    pub remedy: Option<String>,
+}
+
+impl Listed {
+    fn new(name: DeviceName, description: Option<String>, error: Option<DeviceError>) -> Listed {
+        let (missing, remedy) = error.map(|e| (e.what, e.remedy)).unzip();
+        Listed { device: name.to_string(), description, missing, remedy }
+    }
+}
+
+/// Every device of this machine, and for each kind without one, why there is none.
+pub fn list() -> Vec<Listed> {
+    let mut all = vec![Listed::new(DeviceName::Cpu, Some(cpu_description()), None)];
+    all.extend(of_kind(vulkan::find(), DeviceName::Vulkan, vulkan::check));
+    all.extend(of_kind(cuda::find(), DeviceName::Cuda, cuda::check));
+    all
+}
+
+fn of_kind(
+    found: Vec<String>,
+    name: impl Fn(usize) -> DeviceName,
+    check: impl Fn(usize) -> Result<(), DeviceError>,
+) -> Vec<Listed> {
+    if found.is_empty() {
+        return vec![Listed::new(name(0), None, check(0).err())];
+    }
+    let listed = |(n, description)| Listed::new(name(n), Some(description), check(n).err());
+    found.into_iter().enumerate().map(listed).collect()
+}
+
+fn cpu_description() -> String {
+    let threads = rayon::current_num_threads();
+    format!("{} with {threads} thread{}", std::env::consts::ARCH, if threads == 1 { "" } else { "s" })
+}

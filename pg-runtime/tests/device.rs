@@ -1,0 +1,34 @@
+//! Every distinct kernel of every model on a GPU, one at a time, against the reference executor in float64 on
+//! the same arguments: small models with odd sizes. And whole runs against the CPU.
+//!
+//! The device is `PG_DEVICE`, `vulkan` by default. Where it cannot be opened the tests say so and pass, unless
+//! PG_REQUIRE_VULKAN=1. `--ignored` runs more sizes.
+
+#![cfg(any(feature = "vulkan", feature = "cuda"))]
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "device/kernels.rs"]
+mod kernels;
+#[path = "../../pg-codegen/tests/common/mod.rs"]
+mod plans;
+#[path = "device/runs.rs"]
+mod runs;
+
+use pg_runtime::device::{Device, DeviceName};
+
+/// The device under test, or nothing if it cannot be opened here.
+fn device() -> Option<Device> {
+    let name = std::env::var("PG_DEVICE").unwrap_or_else(|_| "vulkan".into());
+    let name: DeviceName = name.parse().unwrap_or_else(|e| panic!("PG_DEVICE: {e}"));
+    match name.open() {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var_os("PG_REQUIRE_VULKAN").is_some_and(|v| v == "1") => {
+            panic!("PG_REQUIRE_VULKAN=1, but {error}")
+        }
+        Err(error) => {
+            eprintln!("NOT RUN: {error}");
+            None
+        }
+    }
+}
