@@ -1,5 +1,5 @@
 //! Canonical form of a graph, on which lowering works: only live nodes, no identities, and every `dot`
-//! with operands [batch, free, contract].
+//! with operands [batch, free, contract]. The transpose of x · xᵀ is x · xᵀ.
 //!
 //! It must not change what any output computes, nor copy anything: what it adds are views.
 
@@ -11,6 +11,7 @@ use pg_ir::ty::{DType, Type};
 use smallvec::SmallVec;
 
 use crate::CodegenError;
+use crate::matmul::is_symmetric;
 
 /// Rebuilds `graph` in canonical form.
 pub(crate) fn canonical(graph: &Graph) -> Result<Graph, CodegenError> {
@@ -97,8 +98,12 @@ fn rebuild(b: &mut Builder, graph: &Graph, node: &Node, operands: &[ValueId]) ->
 }
 
 fn transposed(b: &mut Builder, x: ValueId, perm: SmallVec<[usize; 4]>) -> Result<ValueId, String> {
+    let rank = perm.len();
+    let swaps_last = rank >= 2
+        && perm.iter().enumerate().all(|(i, &p)| p == if i + 2 < rank { i } else { 2 * rank - 3 - i });
     let op = Op::Transpose(perm);
-    if is_identity(&op, b.ty(x)) { Ok(x) } else { b.try_op(op, &[x]) }
+    let is_same = is_identity(&op, b.ty(x)) || swaps_last && is_symmetric(b.graph().producer(x));
+    if is_same { Ok(x) } else { b.try_op(op, &[x]) }
 }
 
 /// Whether the op gives its first operand back unchanged.

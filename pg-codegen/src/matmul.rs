@@ -75,7 +75,14 @@ pub(crate) fn matmul(cx: Context<'_>, node: &Node) -> Result<Matmul, Blocked> {
         b: MatrixView { offset: b.offset, batch: b_batch.1, row: b_k.1, col: n.1 },
         c: MatrixView { offset: 0, batch: m.0 * n.0, row: n.0, col: 1 },
         accumulate: false,
+        symmetric: is_symmetric(node),
     })
+}
+
+/// Whether a canonical dot is of a value with itself over one free axis: x · xᵀ.
+pub(crate) fn is_symmetric(node: &Node) -> bool {
+    let [a, b] = node.operands[..] else { return false };
+    matches!(&node.op, Op::Dot(dims) if a == b && dims.contract.first().is_some_and(|c| c.0 == dims.batch.len() + 1))
 }
 
 /// The buffer that a node with a kernel family of its own reads as one of its operands.

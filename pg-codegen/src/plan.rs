@@ -79,6 +79,8 @@ pub struct Matmul {
     pub c: MatrixView,
     /// Add to the result's old value.
     pub accumulate: bool,
+    /// Each c equals its transpose, because b is aᵀ: one triangle of it need be computed.
+    pub symmetric: bool,
 }
 
 /// Shapes of causal attention: q, o [batch, time, heads, dim], k [batch, time, kv_heads, dim],

@@ -101,7 +101,17 @@ mod tests {
     fn matrix_units_take_only_the_storage_type() {
         use crate::plan::{Buffer, BufferId, KernelId, Matmul, MatrixView, Place};
         let view = MatrixView { offset: 0, batch: 0, row: 64, col: 1 };
-        let matmul = Matmul { batch: 1, m: 64, n: 64, k: 64, a: view, b: view, c: view, accumulate: false };
+        let matmul = Matmul {
+            batch: 1,
+            m: 64,
+            n: 64,
+            k: 64,
+            a: view,
+            b: view,
+            c: view,
+            accumulate: false,
+            symmetric: false,
+        };
         let buffer = |dtype| Buffer {
             dtype,
             len: 64 * 64,

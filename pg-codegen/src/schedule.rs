@@ -359,7 +359,12 @@ impl Planner<'_> {
                     .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
                 if let Some(absorbed) = self.groups.absorbed.get(&id) {
                     (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
+                    // An old value may be anything, and executors mirror rows.
+                    m.symmetric &= !m.accumulate && m.c.col == 1;
                     cost.bytes += if m.accumulate { results[0].bytes() as f64 } else { 0.0 };
+                }
+                if m.symmetric {
+                    cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
                 }
                 Kernel::Matmul(m)
             }

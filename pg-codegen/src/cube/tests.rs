@@ -43,7 +43,8 @@ fn whole(lens: &[usize]) -> Vec<ArgInfo> {
 
 fn matmul(m: usize, n: usize, k: usize) -> (Kernel, Vec<ArgInfo>) {
     let view = |row| MatrixView { offset: 0, batch: 0, row, col: 1 };
-    let shape = Matmul { batch: 1, m, n, k, a: view(k), b: view(n), c: view(n), accumulate: false };
+    let shape =
+        Matmul { batch: 1, m, n, k, a: view(k), b: view(n), c: view(n), accumulate: false, symmetric: false };
     (Kernel::Matmul(shape), whole(&[m * k, k * n, m * n]))
 }
 

@@ -1,27 +1,39 @@
-//! Vectors of 32-bit elements that start on a cache line.
+//! Vectors of 32-bit elements on pages of their own.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
+use memmap2::MmapMut;
 
-/// One cache line, the unit of allocation.
-#[derive(Clone, Copy, Pod, Zeroable, Debug)]
-#[repr(C, align(64))]
-struct Line([u32; LINE]);
+/// Smaller vectors gain nothing from large pages.
+const LARGE: usize = 4 << 20;
 
-const LINE: usize = 16;
-
-/// A fixed-length, zero-initialised vector of 32-bit elements on a 64-byte boundary.
+/// A fixed-length, zero-initialised vector of 32-bit elements that starts on a page.
 ///
-/// Fresh pages come from the operating system already zeroed, so a large one costs nothing until used.
-#[derive(Clone, Debug, Default)]
+/// Fresh pages come from the operating system already zeroed, so one costs nothing until used. Large vectors ask
+/// for large pages: what a step touches is far beyond what the processor can translate in small ones.
+#[derive(Debug, Default)]
 pub(crate) struct Aligned {
-    lines: Vec<Line>,
+    /// `None` where there are no elements.
+    map: Option<MmapMut>,
     len: usize,
 }
 
 impl Aligned {
     /// `len` zeros.
+    ///
+    /// # Panics
+    /// If the system has no memory left, as any allocation does.
     pub(crate) fn zeroed(len: usize) -> Self {
-        Aligned { lines: bytemuck::zeroed_vec(len.div_ceil(LINE)), len }
+        let bytes = 4 * len;
+        let map = (len > 0).then(|| {
+            let map = MmapMut::map_anon(bytes).unwrap_or_else(|e| panic!("no {bytes} bytes of memory: {e}"));
+            #[cfg(target_os = "linux")]
+            if bytes >= LARGE {
+                // Without them everything works, only slower.
+                let _ = map.advise(memmap2::Advice::HugePage);
+            }
+            map
+        });
+        Aligned { map, len }
     }
 
     /// Number of elements.
@@ -31,17 +43,17 @@ impl Aligned {
 
     /// The elements as floats, integers or bits.
     pub(crate) fn view<T: Element>(&self) -> &[T] {
-        &bytemuck::cast_slice(&self.lines)[..self.len]
+        self.map.as_ref().map_or(&[], |map| bytemuck::cast_slice(&map[..4 * self.len]))
     }
 
     /// Pointer to the first element. Borrows no element: earlier pointers stay good.
     pub(crate) fn as_mut_ptr(&mut self) -> *mut u32 {
-        self.lines.as_mut_ptr().cast()
+        self.map.as_mut().map_or(std::ptr::dangling_mut(), |map| map.as_mut_ptr().cast())
     }
 
     /// The elements as floats, integers or bits.
     pub(crate) fn view_mut<T: Element>(&mut self) -> &mut [T] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
+        self.map.as_mut().map_or(&mut [], |map| bytemuck::cast_slice_mut(&mut map[..4 * self.len]))
     }
 }
 

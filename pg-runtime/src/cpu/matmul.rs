@@ -17,6 +17,10 @@ use super::workspace::{Workspace, WorkspaceSize};
 const SMALL: usize = 1 << 26;
 const MANY: usize = 16;
 
+/// Rows of a strip of a symmetric result. Of the strip's own square both triangles are computed.
+const TRIANGLE: usize = 128;
+const SQUARE: usize = 16;
+
 /// A matrix in memory: the pointer to its first element and its strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix {
@@ -108,6 +112,9 @@ pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
     if !injective(&c, &domain[..3]) {
         return Err(Problem::Shape("elements of the result overlap"));
     }
+    if mm.symmetric && (mm.m != mm.n || mm.accumulate || mm.c.col != 1) {
+        return Err(Problem::Shape("a symmetric result is square, row-major, and replaces the old one"));
+    }
     let touches = [
         touch(0, false, map(&mm.a, mm.a.row, 0, mm.a.col)),
         touch(1, false, map(&mm.b, 0, mm.b.col, mm.b.row)),
@@ -142,14 +149,21 @@ pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, amx: Opt
         for i in 0..mm.batch {
             // SAFETY: `check` has found every element inside its argument, those of c distinct and apart from a
             // and b; `workspace` was asked for this shape.
-            unsafe { amx::product(amx, shape, matrices(i), mm.accumulate, workspace) };
+            unsafe { amx::product(amx, shape, matrices(i), mm.accumulate, mm.symmetric, workspace) };
         }
-        return;
+        return mirror(mm, |i| matrices(i)[2]);
     }
-    let one = |i: usize, parallelism| {
+    let one = |i: usize, parallelism: Parallelism| {
         let [a, b, c] = matrices(i);
-        // SAFETY: as above.
-        unsafe { product(shape, a, b, c, mm.accumulate, parallelism) };
+        let strip = if mm.symmetric { TRIANGLE } else { mm.m };
+        for row in (0..mm.m).step_by(strip) {
+            let first = if mm.symmetric { row } else { 0 };
+            let shape = [strip.min(mm.m - row), mm.n - first, mm.k];
+            // SAFETY: as above; a part of the same product.
+            unsafe {
+                product(shape, a.at(row, 0), b.at(0, first), c.at(row, first), mm.accumulate, parallelism)
+            };
+        }
     };
     let work = 2 * mm.m * mm.n * mm.k;
     if mm.batch > 1 && (work < SMALL || mm.batch >= MANY) {
@@ -157,4 +171,27 @@ pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, amx: Opt
     } else {
         (0..mm.batch).for_each(|i| one(i, Parallelism::Rayon(0)));
     }
+    mirror(mm, |i| matrices(i)[2]);
+}
+
+/// Copies what is above the diagonal of symmetric results below it.
+fn mirror(mm: &Matmul, result: impl Fn(usize) -> Matrix + Sync) {
+    if !mm.symmetric {
+        return;
+    }
+    let strips = mm.m.div_ceil(TRIANGLE);
+    parallel(mm.batch * strips, TRIANGLE * mm.m, |task| {
+        let (c, row) = (result(task / strips), task % strips * TRIANGLE);
+        let last = (row + TRIANGLE).min(mm.m);
+        // Square by square: one side of a transposition jumps from line to line.
+        for from in (0..last).step_by(SQUARE) {
+            for to in row..last {
+                for other in from..(from + SQUARE).min(to) {
+                    // SAFETY: inside c by the checked lengths; each task writes its own rows below the diagonal,
+                    // and nobody writes above it.
+                    unsafe { *c.at(to, other).ptr = *c.at(other, to).ptr };
+                }
+            }
+        }
+    });
 }

@@ -9,6 +9,7 @@ mod trace;
 
 use std::time::{Duration, Instant};
 
+use pg_codegen::provenance::Site;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Uniform};
@@ -48,7 +49,7 @@ pub struct LaunchTime {
     pub index: usize,
     /// Kernel family.
     pub family: &'static str,
-    /// The scope of the model that most of its ops come from.
+    /// The scope of the model that its first op comes from.
     pub scope: String,
     /// What it computes, and from which lines of the model.
     pub note: String,
@@ -164,8 +165,8 @@ pub fn profile(session: &mut Session, options: ProfileOptions) -> Result<Profile
                 program: plan.program.clone(),
                 index,
                 family: plan.kernels[launch.kernel.0 as usize].family(),
-                scope: scope_of(&launch.note()).to_owned(),
-                note: launch.note(),
+                scope: launch.provenance.sites.first().map_or_else(|| "model".into(), Site::name),
+                note: launch.provenance.to_string(),
                 count: record.runs,
                 ms: median(&mut times),
                 flops: launch.flops,
@@ -232,10 +233,4 @@ fn random_tokens(vocab: usize, count: usize) -> Vec<i32> {
 fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The first scope that a note names.
-fn scope_of(note: &str) -> &str {
-    let places = note.split_once(" — ").map_or("", |(_, p)| p);
-    places.split_once(" (").map_or("model", |(scope, _)| scope)
 }

@@ -33,7 +33,17 @@ impl Roof {
     pub fn measure(device: &Device) -> Result<Roof, ExecError> {
         let view = |row| MatrixView { offset: 0, batch: 0, row, col: 1 };
         let (a, b, c) = (view(K), view(N), view(N));
-        let product = Kernel::Matmul(Matmul { batch: 1, m: M, n: N, k: K, a, b, c, accumulate: false });
+        let product = Kernel::Matmul(Matmul {
+            batch: 1,
+            m: M,
+            n: N,
+            k: K,
+            a,
+            b,
+            c,
+            accumulate: false,
+            symmetric: false,
+        });
         Ok(Roof {
             gemm_gflop_s: 2.0 * (M * N * K) as f64 / fastest(device, product, &[M * K, K * N, M * N])? * 1e-9,
             copy_gb_s: 8.0 * COPIED as f64 / fastest(device, Kernel::Copy { len: COPIED }, &[COPIED; 2])?

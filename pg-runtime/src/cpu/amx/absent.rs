@@ -23,6 +23,6 @@ pub(crate) fn workspace(_: [usize; 3]) -> WorkspaceSize {
 
 /// # Safety
 /// None is asked for.
-pub(crate) unsafe fn product(amx: Amx, _: [usize; 3], _: [Matrix; 3], _: bool, _: &mut Workspace) {
+pub(crate) unsafe fn product(amx: Amx, _: [usize; 3], _: [Matrix; 3], _: bool, _: bool, _: &mut Workspace) {
     match amx {}
 }

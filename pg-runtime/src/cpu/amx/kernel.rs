@@ -7,7 +7,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 
-use super::{BLOCK, STEP_BYTES};
+use super::{AHEAD, BLOCK, STEP_BYTES};
 
 /// Whether the processor has tiles and multiplies bfloat16 on them.
 pub(super) fn exists() -> bool {
@@ -86,8 +86,9 @@ pub(super) fn with_tiles(f: impl FnOnce(&Tiles)) {
 }
 
 impl Tiles {
-    /// The rows × cols corner of c = Σ over `steps` of the panels' tiles, plus the old c if `accumulate`. Rows
-    /// of c are `stride` elements apart.
+    /// The rows × cols corner of c = Σ over `steps` of the tiles of a left and a right panel, plus the old c if
+    /// `accumulate`. Rows of c are `stride` elements apart. Memory at the third pointer, [`AHEAD`] bytes a step,
+    /// is asked for in advance; it need not be valid.
     ///
     /// # Safety
     /// The panels must hold `steps` steps, and the block must be valid and this thread's own.
@@ -96,8 +97,7 @@ impl Tiles {
     pub(super) unsafe fn block(
         &self,
         steps: usize,
-        left: *const u8,
-        right: *const u8,
+        [left, right, ahead]: [*const u8; 3],
         c: *mut f32,
         stride: usize,
         [rows, cols]: [usize; 2],
@@ -105,7 +105,7 @@ impl Tiles {
     ) {
         if rows == BLOCK && cols == BLOCK {
             // SAFETY: by the caller's promise.
-            return unsafe { self.whole(steps, left, right, c, stride, accumulate) };
+            return unsafe { self.whole(steps, [left, right, ahead], c, stride, accumulate) };
         }
         let mut corner = [0.0f32; BLOCK * BLOCK];
         // SAFETY: `corner` is a whole block; of c only what the caller has promised is touched.
@@ -119,7 +119,7 @@ impl Tiles {
                     );
                 }
             }
-            self.whole(steps, left, right, corner.as_mut_ptr(), BLOCK, accumulate);
+            self.whole(steps, [left, right, ahead], corner.as_mut_ptr(), BLOCK, accumulate);
             for row in 0..rows {
                 std::ptr::copy_nonoverlapping(corner.as_ptr().add(row * BLOCK), c.add(row * stride), cols);
             }
@@ -134,8 +134,7 @@ impl Tiles {
     unsafe fn whole(
         &self,
         steps: usize,
-        left: *const u8,
-        right: *const u8,
+        [left, right, ahead]: [*const u8; 3],
         c: *mut f32,
         stride: usize,
         accumulate: bool,
@@ -162,48 +161,73 @@ impl Tiles {
                 "tileloadd tmm4, [{a} + {row}]",
                 "tileloadd tmm6, [{b} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 0]",
                 "tileloadd tmm7, [{b} + {row} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 64]",
                 "tileloadd tmm5, [{a} + {row} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 128]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 192]",
                 // leading × middle
                 "tileloadd tmm6, [{b} + {row} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 256]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 320]",
                 "tileloadd tmm7, [{b} + {row} + 3072]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 384]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 448]",
                 // leading × last
                 "tileloadd tmm6, [{b} + {row} + 4096]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 512]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 576]",
                 "tileloadd tmm7, [{b} + {row} + 5120]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 640]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 704]",
                 // middle × middle
                 "tileloadd tmm4, [{a} + {row} + 2048]",
                 "tileloadd tmm6, [{b} + {row} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 768]",
                 "tileloadd tmm5, [{a} + {row} + 3072]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 832]",
                 "tileloadd tmm7, [{b} + {row} + 3072]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 896]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 960]",
                 // middle × leading
                 "tileloadd tmm6, [{b} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 1088]",
                 "tileloadd tmm7, [{b} + {row} + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 1152]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 1216]",
                 // last × leading
                 "tileloadd tmm4, [{a} + {row} + 4096]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead} + 1280]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 1344]",
                 "tileloadd tmm5, [{a} + {row} + 5120]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
+                "prefetcht1 [{ahead} + 1408]",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{ahead} + 1472]",
+                "add {ahead}, {ahead_step}",
                 "add {a}, {step}",
                 "add {b}, {step}",
                 "dec {steps}",
@@ -215,12 +239,14 @@ impl Tiles {
                 a = inout(reg) left => _,
                 b = inout(reg) right => _,
                 steps = inout(reg) steps => _,
+                ahead = inout(reg) ahead => _,
                 c0 = in(reg) c,
                 c1 = in(reg) c.wrapping_add(BLOCK / 2 * stride),
                 stride = in(reg) 4 * stride,
                 row = in(reg) 64usize,
                 fresh = in(reg) u32::from(!accumulate),
                 step = const STEP_BYTES,
+                ahead_step = const AHEAD,
                 out("tmm0") _,
                 out("tmm1") _,
                 out("tmm2") _,

@@ -30,12 +30,17 @@ const PARTS: usize = 3;
 const STEP_BYTES: usize = PARTS * 2 * 1024;
 /// Rows of a task: its packed left operand and a panel of the right one stay in the second-level cache.
 const ROWS: usize = 128;
+/// Bytes of the next panel of the right operand that each step asks for in advance: all of it by the last of
+/// a task's rows.
+const AHEAD: usize = STEP_BYTES / (ROWS / BLOCK);
 /// Elements of k that are packed together.
 const DEPTH: usize = 256;
 /// The right operand is packed in pieces of at most so many rows and columns.
 const PIECE: usize = 2048;
 /// Fewer rows are cut into columns as well, until there are so many tasks.
-const TASKS: usize = 8;
+const TASKS: usize = 4;
+/// Panels of the right operand that are packed together, so that its rows are read in long stretches.
+const GROUP: usize = 8;
 /// Below this a product has too little to do for each element that is packed.
 const LEAST: usize = 32;
 
@@ -64,7 +69,8 @@ pub(crate) fn workspace([m, n, k]: [usize; 3]) -> WorkspaceSize {
     WorkspaceSize { thread: left / 4, shared: right / 4 }
 }
 
-/// c [m, n] = a [m, k] · b [k, n], plus the old c if `accumulate`, on all threads.
+/// c [m, n] = a [m, k] · b [k, n], plus the old c if `accumulate`, on all threads. With `upper` what is left of
+/// the diagonal's blocks of [`ROWS`] is not computed.
 ///
 /// # Safety
 /// All elements of the three matrices must be valid, and no other thread may write a or b or touch c. c must
@@ -74,11 +80,13 @@ pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
     [a, b, c]: [Matrix; 3],
     accumulate: bool,
+    upper: bool,
     memory: &mut Workspace,
 ) {
     if c.col != 1 {
+        debug_assert!(!upper, "a symmetric result has neighbouring columns");
         // SAFETY: the same elements; cᵀ = bᵀ · aᵀ, and cᵀ has neighbouring columns.
-        return unsafe { product(Amx(()), [n, m, k], [b.t(), a.t(), c.t()], accumulate, memory) };
+        return unsafe { product(Amx(()), [n, m, k], [b.t(), a.t(), c.t()], accumulate, upper, memory) };
     }
     let (threads, shared) = memory.split();
     for n0 in (0..n).step_by(PIECE) {
@@ -90,12 +98,17 @@ pub(crate) unsafe fn product(
             unsafe { right.pack(b.at(k0, n0)) };
             let (a, c) = (a.at(0, k0), c.at(0, n0));
             let row_tasks = m.div_ceil(ROWS);
-            let width = cols.div_ceil(TASKS.div_ceil(row_tasks)).next_multiple_of(4 * BLOCK);
+            let width = cols.div_ceil(TASKS.div_ceil(row_tasks)).next_multiple_of(ROWS);
             let col_tasks = cols.div_ceil(width);
             parallel(row_tasks * col_tasks, ROWS * width * depth, |task| {
                 let (row, col) = (task / col_tasks * ROWS, task % col_tasks * width);
                 let rows = ROWS.min(m - row);
-                let span = [col, (col + width).min(cols)];
+                // Widths are multiples of `ROWS`, so a task is on one side of the diagonal or has it at its corner.
+                let first = if upper { col.max(row.saturating_sub(n0)) } else { col };
+                let span = [first, (col + width).min(cols)];
+                if span[0] >= span[1] {
+                    return;
+                }
                 threads.with(|left| {
                     // SAFETY: the rows lie in a and c by the caller's promise, each task has its own of c, and
                     // the right operand is packed.
@@ -140,16 +153,14 @@ impl Right {
     /// # Safety
     /// All of b's piece must be valid, and the memory large enough.
     unsafe fn pack(&self, b: Matrix) {
-        let depths = self.depth.div_ceil(DEPTH);
-        parallel(self.panels() * depths, 16 * BLOCK * DEPTH, |task| {
-            let (k, panel) = (task % depths * DEPTH, task / depths);
-            let ks = DEPTH.min(self.depth - k);
+        let (depths, groups) = (self.depth.div_ceil(DEPTH), self.panels().div_ceil(GROUP));
+        parallel(groups * depths, 16 * GROUP * BLOCK * DEPTH, |task| {
+            let (k, panel) = (task % depths * DEPTH, task / depths * GROUP);
             let col = panel * BLOCK;
-            let from = b.at(k, col);
-            let source =
-                Source { ptr: from.ptr, lane: b.col, k: b.row, lanes: BLOCK.min(self.cols - col), ks };
-            // SAFETY: inside by the caller's promise; this task's own panel.
-            unsafe { pack::panel(source, Format::Right, self.panel(k, panel)) };
+            let (lanes, ks) = ((GROUP * BLOCK).min(self.cols - col), DEPTH.min(self.depth - k));
+            let source = Source { ptr: b.at(k, col).ptr, lane: b.col, k: b.row, lanes, ks };
+            // SAFETY: inside by the caller's promise; this task's own panels.
+            unsafe { pack::pack(source, Format::Right, self.panel(k, panel)) };
         });
     }
 
@@ -167,27 +178,31 @@ impl Right {
         left: &mut [f32],
     ) {
         let left: *mut u8 = left.as_mut_ptr().cast();
+        let blocks = (last - first).div_ceil(BLOCK) * rows.div_ceil(BLOCK);
         kernel::with_tiles(|tiles| {
             for k in (0..self.depth).step_by(DEPTH) {
                 let ks = DEPTH.min(self.depth - k);
                 let steps = ks.div_ceil(STEP);
                 let panel = |row: usize| left.wrapping_add(row / BLOCK * steps * STEP_BYTES);
-                for row in (0..rows).step_by(BLOCK) {
-                    let from = a.at(row, k);
-                    let lanes = BLOCK.min(rows - row);
-                    let source = Source { ptr: from.ptr, lane: a.row, k: a.col, lanes, ks };
-                    // SAFETY: inside by the caller's promise; the scratch holds `ROWS` rows.
-                    unsafe { pack::panel(source, Format::Left, panel(row)) };
-                }
+                let source = |a: Matrix, ks| Source { ptr: a.ptr, lane: a.row, k: a.col, lanes: rows, ks };
+                // SAFETY: inside by the caller's promise; the scratch holds `ROWS` rows.
+                unsafe { pack::pack(source(a.at(0, k), ks), Format::Left, left) };
+                // What is packed next: the same rows' next elements, or the first ones of the rows below.
+                let next = if k + ks < self.depth { a.at(0, k + ks) } else { a.at(rows, 0) };
+                let mut next = source(next, DEPTH.min(self.depth)).ahead(blocks);
                 for col in (first..last).step_by(BLOCK) {
                     for row in (0..rows).step_by(BLOCK) {
                         let size = [BLOCK.min(rows - row), BLOCK.min(last - col)];
+                        let below =
+                            if row + BLOCK < rows { c.at(row + BLOCK, col) } else { c.at(0, col + BLOCK) };
+                        pack::ask_to_write(below);
+                        next.ask();
                         let to = c.at(row, col);
+                        let ahead = self.panel(k, col / BLOCK + 1).wrapping_add(row / BLOCK * steps * AHEAD);
+                        let b = self.panel(k, col / BLOCK);
+                        let sum = accumulate || k > 0;
                         // SAFETY: both panels are packed with this many steps, and the block lies in c.
-                        unsafe {
-                            let b = self.panel(k, col / BLOCK);
-                            tiles.block(steps, panel(row), b, to.ptr, to.row, size, accumulate || k > 0);
-                        }
+                        unsafe { tiles.block(steps, [panel(row), b, ahead], to.ptr, to.row, size, sum) };
                     }
                 }
             }
@@ -243,7 +258,10 @@ mod tests {
                 memory.allocate(rayon::current_num_threads());
                 let accumulate = layout % 3 == 0;
                 // SAFETY: the matrices are whole vectors of their shapes.
-                rayon::join(|| unsafe { product(amx, shape, [am, bm, cm], accumulate, &mut memory) }, || ());
+                rayon::join(
+                    || unsafe { product(amx, shape, [am, bm, cm], accumulate, false, &mut memory) },
+                    || (),
+                );
                 for (i, [sum, size]) in want.iter().enumerate() {
                     let (row, col) = (i / n, i % n);
                     let got = f64::from(if layout & 4 == 0 { c[i] } else { c[col * m + row] });
@@ -254,6 +272,51 @@ mod tests {
                         "{shape:?} layout {layout} [{row}, {col}]: {got} {want}"
                     );
                 }
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "a measurement"]
+    fn throughput() {
+        let amx = Amx::detect().expect("AMX");
+        for (shape, count) in [
+            ([512, 512, 512], 1),
+            ([512, 512, 512], 24),
+            ([2048, 512, 512], 1),
+            ([2048, 512, 512], 12),
+            ([512, 512, 2048], 1),
+            ([512, 512, 2048], 12),
+            ([2048, 1536, 512], 1),
+            ([2048, 1536, 512], 6),
+        ] {
+            let [m, n, k] = shape;
+            for layout in [0, 1, 2] {
+                let a: Vec<Vec<f32>> = (0..count).map(|_| vec![1.0; m * k]).collect();
+                let b: Vec<Vec<f32>> = (0..count).map(|_| vec![1.0; n * k]).collect();
+                let mut c: Vec<Vec<f32>> = (0..count).map(|_| vec![1.0; m * n]).collect();
+                let mut memory = Workspace::default();
+                memory.reserve(workspace(shape));
+                memory.allocate(rayon::current_num_threads());
+                let mut best = f64::INFINITY;
+                for _ in 0..5 {
+                    let t = std::time::Instant::now();
+                    for i in 0..count {
+                        let am = if layout == 1 { Matrix::of(&a[i], m).t() } else { Matrix::of(&a[i], k) };
+                        let bm = if layout == 2 { Matrix::of(&b[i], k).t() } else { Matrix::of(&b[i], n) };
+                        let cm = Matrix::of_mut(&mut c[i], n);
+                        rayon::join(
+                            || unsafe { product(amx, shape, [am, bm, cm], false, false, &mut memory) },
+                            || (),
+                        );
+                    }
+                    best = best.min(t.elapsed().as_secs_f64() / count as f64);
+                }
+                println!(
+                    "{shape:?} x{count} layout {layout}: {:.3} ms {:.0} GFLOP/s",
+                    best * 1e3,
+                    2e-9 * (m * n * k) as f64 / best
+                );
             }
         }
     }

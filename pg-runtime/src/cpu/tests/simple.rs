@@ -3,17 +3,21 @@
 use pg_codegen::plan::{Kernel, Matmul, MatrixView};
 use pg_ir::ty::DType;
 
+use super::super::amx::Amx;
 use super::super::error::Problem;
+use super::super::matmul;
+use super::super::raw::Arg;
+use super::super::workspace::Workspace;
 use super::{Data, Random, assert_close, launch, launch_all};
 
-fn matmul(batch: usize, m: usize, n: usize, k: usize, transposed: [bool; 3], accumulate: bool) {
+fn agrees(batch: usize, m: usize, n: usize, k: usize, transposed: [bool; 3], accumulate: bool) {
     let mut random = Random::new((m * n + k) as u64);
     let view = |rows: usize, cols: usize, t: bool| {
         let (row, col) = if t { (1, rows) } else { (cols, 1) };
         MatrixView { offset: 3, batch: rows * cols, row, col }
     };
     let (a, b, c) = (view(m, k, transposed[0]), view(k, n, transposed[1]), view(m, n, transposed[2]));
-    let mm = Matmul { batch, m, n, k, a, b, c, accumulate };
+    let mm = Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false };
     let args = [m * k, k * n, m * n].map(|n| random.floats(3 + batch * n));
     let [x, y, old] = args.each_ref().map(Data::f64);
     let mut want = old.clone();
@@ -34,19 +38,53 @@ fn matmul(batch: usize, m: usize, n: usize, k: usize, transposed: [bool; 3], acc
 fn matmul_agrees_for_all_strides() {
     for bits in 0..8 {
         let t = [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0];
-        matmul(1, 37, 41, 29, t, bits % 2 == 0);
-        matmul(5, 7, 3, 11, t, bits % 2 == 1);
+        agrees(1, 37, 41, 29, t, bits % 2 == 0);
+        agrees(5, 7, 3, 11, t, bits % 2 == 1);
     }
-    matmul(1, 1, 1, 1, [false; 3], false);
-    matmul(2, 131, 67, 257, [false; 3], true);
-    matmul(17, 1, 64, 5, [false; 3], false);
-    matmul(1, 300, 520, 140, [false, true, false], false);
+    agrees(1, 1, 1, 1, [false; 3], false);
+    agrees(2, 131, 67, 257, [false; 3], true);
+    agrees(17, 1, 64, 5, [false; 3], false);
+    agrees(1, 300, 520, 140, [false, true, false], false);
+}
+
+#[test]
+fn symmetric_products_are_whole_and_symmetric_to_the_bit() {
+    for (batch, m, k) in [(1, 1, 1), (3, 31, 7), (2, 129, 40), (2, 300, 65)] {
+        let args = [Random::new(m as u64).floats(batch * m * k), Data::zeros(DType::F32, batch * m * m)];
+        let view = |row, col| MatrixView { offset: 0, batch: m * k, row, col };
+        let c = MatrixView { offset: 0, batch: m * m, row: m, col: 1 };
+        let (a, b) = (view(k, 1), view(1, k));
+        let plain = Matmul { batch, m, n: m, k, a, b, c, accumulate: false, symmetric: false };
+        let x = args[0].f64();
+        let element = |i: usize, r: usize, s: usize| {
+            (0..k).map(|j| x[(i * m + r) * k + j] * x[(i * m + s) * k + j]).sum()
+        };
+        let want: Vec<f64> = (0..batch * m * m).map(|at| element(at / (m * m), at / m % m, at % m)).collect();
+        for amx in [None, Amx::detect()] {
+            let mm = Matmul { symmetric: true, ..plain.clone() };
+            let mut result = vec![0.0f32; batch * m * m];
+            let x = args[0].f32().as_ptr().cast_mut();
+            let a = Arg::new(x.cast(), batch * m * k, DType::F32);
+            let c = Arg::new(result.as_mut_ptr().cast(), result.len(), DType::F32);
+            let mut memory = Workspace::default();
+            memory.reserve(matmul::workspace(&mm, amx));
+            memory.allocate(rayon::current_num_threads());
+            matmul::check(&mm, &[a, a, c]).unwrap();
+            rayon::join(|| matmul::run(&mm, &[a, a, c], &mut memory, amx), || ());
+            assert_close(&result, &want, 1e-5);
+            for (i, r, s) in (0..batch * m * m).map(|at| (at / (m * m), at / m % m, at % m)) {
+                let at = |r: usize, s: usize| result[(i * m + r) * m + s].to_bits();
+                assert_eq!(at(r, s), at(s, r));
+            }
+        }
+    }
 }
 
 #[test]
 fn matmul_rejects_what_does_not_fit() {
     let view = MatrixView { offset: 0, batch: 6, row: 3, col: 1 };
-    let mm = Matmul { batch: 1, m: 2, n: 3, k: 3, a: view, b: view, c: view, accumulate: false };
+    let mm =
+        Matmul { batch: 1, m: 2, n: 3, k: 3, a: view, b: view, c: view, accumulate: false, symmetric: false };
     let sizes = |b| [6, b, 6].map(|n| Data::zeros(DType::F32, n));
     assert_eq!(launch(&Kernel::Matmul(mm.clone()), &mut sizes(9), 1), Ok(true));
     let short = launch(&Kernel::Matmul(mm.clone()), &mut sizes(8), 1);

@@ -144,7 +144,17 @@ fn throughput() {
         [(2048, 512, 512, 1), (2048, 1536, 512, 1), (512, 1536, 2048, 1), (512, 512, 512, 12)]
     {
         let view = |rows: usize, cols: usize| MatrixView { offset: 0, batch: rows * cols, row: cols, col: 1 };
-        let mm = Matmul { batch, m, n, k, a: view(m, k), b: view(k, n), c: view(m, n), accumulate: false };
+        let mm = Matmul {
+            batch,
+            m,
+            n,
+            k,
+            a: view(m, k),
+            b: view(k, n),
+            c: view(m, n),
+            accumulate: false,
+            symmetric: false,
+        };
         let mut args =
             [random.floats(batch * m * k), random.floats(batch * k * n), Data::zeros(f, batch * m * n)];
         let flops = 2.0 * (batch * m * n * k) as f64;

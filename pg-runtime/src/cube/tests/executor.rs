@@ -21,7 +21,8 @@ fn a_missing_device_is_named_with_the_remedy() {
 fn malformed_plans_are_refused() {
     let Some(device) = device() else { return };
     let view = MatrixView { offset: 0, batch: 0, row: 8, col: 1 };
-    let shape = Matmul { batch: 1, m: 8, n: 8, k: 8, a: view, b: view, c: view, accumulate: false };
+    let shape =
+        Matmul { batch: 1, m: 8, n: 8, k: 8, a: view, b: view, c: view, accumulate: false, symmetric: false };
     let args = [Arg::Floats(noise(8, 1)), Arg::Floats(noise(64, 2)), Arg::Out(64)];
     let (plan, _) = plan_of(&Kernel::Matmul(shape), &args);
     let error = CubeExecutor::new(Arc::new(plan), &device).unwrap_err();

@@ -20,7 +20,7 @@ fn products_in_every_layout() {
             let offset = if layout == 3 { 1 } else { 0 };
             let (a, b) = (view(m, k, ta, offset), view(k, n, tb, 0));
             let c = view(m, n, false, 0);
-            let shape = Matmul { batch, m, n, k, a, b, c, accumulate };
+            let shape = Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false };
             let (x, y) = (noise(batch * m * k + offset, 1), noise(batch * k * n, 2));
             let old = noise(batch * m * n, 3);
             let mut want = vec![0.0f64; batch * m * n];
