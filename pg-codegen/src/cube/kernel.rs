@@ -115,7 +115,9 @@ impl Generated {
         match &self.body {
             Body::Region(k) => k.describe(),
             Body::Matmul(k) => k.describe(),
+            Body::MmaMatmul(k) => k.describe(),
             Body::Attention(k) => k.describe(),
+            Body::MmaAttention(k) => k.describe(),
             Body::AttentionDq(k) => k.describe(),
             Body::AttentionDkv(k) => k.describe(),
             Body::Rank(k) => k.describe(),

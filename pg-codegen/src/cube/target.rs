@@ -55,7 +55,7 @@ impl Target {
     pub fn of(machine: &crate::target::Target) -> Option<(Target, Language)> {
         let (target, language) = match machine.name {
             "vulkan-cpu" => (Target::portable(), Language::Wgsl),
-            "h100" | "h200" => (Target::cuda(), Language::Cuda),
+            "h100" | "h200" => (Target::hopper(), Language::Cuda),
             _ => return None,
         };
         Some((Target { name: machine.name.into(), ..target }, language))

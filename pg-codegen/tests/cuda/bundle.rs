@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubecl::prelude::KernelMetadata;
-use pg_codegen::cube::{Generated, Launchable, Target};
+use pg_codegen::cube::{Generated, Launchable, Target, extents, generate};
 use pg_codegen::cuda::{Bundle, Manifest};
+use pg_ir::programs::Program;
 
 use crate::models;
 use crate::offline::tools;
@@ -15,13 +16,13 @@ fn kernels() -> Vec<Arc<Generated>> {
     let model = models::model(&models::file("tiny.rs"), &[("LAYERS", "1")]);
     let all = models::programs(&model, 256);
     let programs = all.iter().filter(|p| ["score", "adapt"].contains(&p.name.as_str()));
-    let target = Target::hopper();
-    let stages = programs.flat_map(|program| {
-        let plan = models::plan(program);
-        let launches = plan.launches.iter().map(|l| models::launches(&plan, l, &target).unwrap());
-        launches.flat_map(|l| l.stages).collect::<Vec<_>>()
-    });
-    stages.map(|s| s.kernel).collect()
+    programs.flat_map(kernels_of).collect()
+}
+
+fn kernels_of(program: &Program) -> Vec<Arc<Generated>> {
+    let plan = models::plan(program);
+    let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+    made.launches.into_iter().map(|g| g.stage.kernel).collect()
 }
 
 fn edit(folder: &Path, change: impl Fn(&mut Manifest)) {
@@ -70,12 +71,7 @@ fn a_bundle_holds_every_kernel_under_the_key_that_is_asked_for() {
     // Another model's kernels are not in it.
     let other = models::model(&models::file("tiny.rs"), &[("LAYERS", "1"), ("DIM", "64")]);
     let score = models::programs(&other, 256).into_iter().find(|p| p.name == "score").unwrap();
-    let plan = models::plan(&score);
-    let foreign: Vec<_> = (plan.launches.iter())
-        .flat_map(|l| models::launches(&plan, l, &Target::hopper()).unwrap().stages)
-        .map(|s| s.kernel)
-        .collect();
-    let error = opened.check(&foreign).unwrap_err().to_string();
+    let error = opened.check(&kernels_of(&score)).unwrap_err().to_string();
     assert!(error.contains("it has not") && error.contains("build it again"), "{error}");
 
     let error = Bundle::build(&folder, &kernels, &tools).unwrap_err().to_string();

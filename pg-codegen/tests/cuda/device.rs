@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pg_codegen::cube::{ArgInfo, Generated, Launches, StageArg, Target, emit_cuda, lower};
-use pg_codegen::plan::{BufferId, Kernel, Place, Plan};
-use pg_codegen::region::Instr;
+use pg_codegen::cube::{Extent, Generated, Generations, StageArg, Target, emit_cuda, extents, generate};
+use pg_codegen::plan::{Place, Plan};
 use pg_ir::interp::Environment;
 use pg_ir::ty::DType;
 
-use crate::host::{Allocation, Buffer, Kernels, Order, Source, size};
+use crate::host::{Allocation, Buffer, Kernels, Order, Source};
 
 /// A plan's launches, generated and compiled for the CPU.
 pub(crate) struct Device<'a> {
     plan: &'a Plan,
-    launches: Vec<Launches>,
+    extents: Vec<Extent>,
+    generations: Generations,
     /// Position of a kernel in `kernels`, by its hash.
     index: HashMap<[u64; 4], usize>,
     kernels: Kernels,
@@ -28,119 +28,90 @@ pub(crate) fn source(kernel: &Generated) -> Source {
     Source { name: kernel.name().into(), text, units, shared_bytes }
 }
 
-/// The arguments that a kernel writes.
-fn written(kernel: &Kernel) -> Vec<usize> {
-    match kernel {
-        Kernel::Region(region) => (region.body.iter())
-            .filter_map(|i| match i {
-                Instr::Store { arg, .. } | Instr::Accumulate { arg, .. } => Some(*arg as usize),
-                _ => None,
-            })
-            .collect(),
-        Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => vec![2],
-        Kernel::Attention(_) => vec![3, 4],
-        Kernel::AttentionGrad(_) => vec![6, 7, 8],
-        Kernel::Copy { .. } => vec![1],
-    }
-}
-
-/// Whether two buffers of a plan share memory.
-fn overlap(plan: &Plan, a: BufferId, b: BufferId) -> bool {
-    let range = |id: BufferId| match plan.buffers[id.0 as usize] {
-        ref buffer if matches!(buffer.place, Place::Temp { .. }) => {
-            let Place::Temp { offset } = buffer.place else { unreachable!("a temporary") };
-            Some((offset, offset + buffer.len * size(buffer.dtype)))
-        }
-        _ => None,
-    };
-    a == b || matches!((range(a), range(b)), (Some(x), Some(y)) if x.0 < y.1 && y.0 < x.1)
-}
-
 impl<'a> Device<'a> {
     /// Generates and compiles every kernel of a plan.
     pub(crate) fn new(plan: &'a Plan, target: &Target) -> Device<'a> {
-        let mut launches = Vec::new();
+        let extents = extents(plan, |_| None);
+        let generations = generate(plan, &extents, target).unwrap_or_else(|e| {
+            panic!("{e}: {}", plan.launches[e.launch].note());
+        });
         let mut all: Vec<Arc<Generated>> = Vec::new();
         let mut index = HashMap::new();
-        for launch in &plan.launches {
-            let kernel = &plan.kernels[launch.kernel.0 as usize];
-            let writes: Vec<BufferId> = written(kernel).into_iter().map(|i| launch.args[i]).collect();
-            let info = |(i, id): (usize, &BufferId)| {
-                let b = &plan.buffers[id.0 as usize];
-                let others = written(kernel).into_iter().zip(&writes).filter(|(w, _)| *w != i);
-                let aliased = others.into_iter().any(|(_, w)| overlap(plan, *w, *id));
-                ArgInfo { aliased, ..ArgInfo::whole(b.dtype, b.len) }
-            };
-            let infos: Vec<ArgInfo> = launch.args.iter().enumerate().map(info).collect();
-            let made = lower(kernel, &infos, target).unwrap_or_else(|e| panic!("{}: {e}", launch.note));
-            for stage in &made.stages {
-                index.entry(stage.kernel.hash()).or_insert_with(|| {
-                    all.push(stage.kernel.clone());
-                    all.len() - 1
-                });
-            }
-            launches.push(made);
+        for launch in &generations.launches {
+            let kernel = &launch.stage.kernel;
+            index.entry(kernel.hash()).or_insert_with(|| {
+                all.push(kernel.clone());
+                all.len() - 1
+            });
         }
         let sources: Vec<Source> = all.iter().map(|k| source(k)).collect();
-        Device { plan, launches, index, kernels: Kernels::compile(&sources) }
+        Device { plan, extents, generations, index, kernels: Kernels::compile(&sources) }
     }
 
-    /// Runs the plan; what it leaves in every external buffer, as bits of doubles that hold the elements
-    /// exactly.
+    /// Runs the plan; what it leaves in every external buffer.
     pub(crate) fn run(&self, env: &Environment, order: Order) -> Result<Environment, String> {
         let plan = self.plan;
-        let arena = Allocation::new(plan.arena_bytes);
-        let own: Vec<Option<Allocation>> = (plan.buffers.iter())
-            .map(|b| match &b.place {
-                Place::Temp { .. } => None,
-                Place::External(slot) => Some(match env.get(slot) {
-                    Some(values) => Allocation::holding(b.dtype, values),
-                    None => Allocation::new(size(b.dtype) * b.len),
-                }),
-                Place::Constant(bits) => Some(Allocation::holding(b.dtype, &constants(b.dtype, bits))),
-            })
-            .collect();
-        let buffer = |id: BufferId| -> Buffer<'_> {
-            let b = &plan.buffers[id.0 as usize];
-            match (&b.place, &own[id.0 as usize]) {
-                (Place::Temp { offset }, _) => {
-                    Buffer { allocation: &arena, offset: *offset, bytes: size(b.dtype) * b.len }
-                }
-                (_, Some(own)) => own.whole(),
-                _ => unreachable!("an allocation of its own"),
-            }
+        let mut memory: HashMap<u64, Allocation> = HashMap::new();
+        for (buffer, extent) in plan.buffers.iter().zip(&self.extents) {
+            let bytes = match buffer.place {
+                Place::Temp { .. } => plan.arena_bytes.max(extent.end),
+                _ => extent.end,
+            };
+            memory.entry(extent.allocation).or_insert_with(|| Allocation::new(bytes));
+        }
+        let buffer = |i: usize| -> Buffer<'_> {
+            let at = self.extents[i];
+            Buffer { allocation: &memory[&at.allocation], offset: at.start, bytes: at.end - at.start }
         };
-        let mut begun = vec![false; plan.buffers.len()];
-        for (launch, made) in plan.launches.iter().zip(&self.launches) {
-            // What lay in the arena before a buffer's first use is not that buffer's.
-            for id in &launch.args {
-                let is_temp = own[id.0 as usize].is_none();
-                if is_temp && !std::mem::replace(&mut begun[id.0 as usize], true) {
-                    let in_use = launch.args.iter().any(|o| o != id && begun[o.0 as usize] && overlap(plan, *o, *id));
-                    if !in_use {
-                        buffer(*id).forget();
-                    }
+        for (i, b) in plan.buffers.iter().enumerate() {
+            match &b.place {
+                Place::External(slot) => {
+                    env.get(slot).into_iter().for_each(|values| buffer(i).write(b.dtype, values));
                 }
-            }
-            let workspaces: Vec<Allocation> = made.workspaces.iter().map(|&n| Allocation::new(n)).collect();
-            for stage in &made.stages {
-                let argument = |a: &StageArg| match *a {
-                    StageArg::Arg(i) => buffer(launch.args[i]),
-                    StageArg::Workspace(i) => workspaces[i].whole(),
-                };
-                let args: Vec<Buffer<'_>> = stage.args.iter().map(argument).collect();
-                let kernel = self.index[&stage.kernel.hash()];
-                self.kernels.run(kernel, &args, stage.grid, order).map_err(|e| {
-                    let text = source(&stage.kernel).text;
-                    format!("{e}: {} of {}, {order:?}\n{text}", stage.kernel.name(), launch.note)
-                })?;
+                Place::Constant(bits) => buffer(i).write(b.dtype, &constants(b.dtype, bits)),
+                Place::Temp { .. } => {}
             }
         }
+        let mut begun = vec![false; plan.buffers.len()];
+        let mut workspaces: Vec<Allocation> = Vec::new();
+        let mut last = usize::MAX;
+        for generation in &self.generations.launches {
+            let (launch, stage) = (&plan.launches[generation.launch], &generation.stage);
+            if last != generation.launch {
+                last = generation.launch;
+                workspaces = self.generations.workspaces.iter().map(|&n| Allocation::new(n)).collect();
+                // What lay in the arena before a buffer's first use is not that buffer's.
+                let args: Vec<usize> = launch.args.iter().map(|id| id.0 as usize).collect();
+                for &i in &args {
+                    let is_temp = matches!(plan.buffers[i].place, Place::Temp { .. });
+                    let shares = |&o: &usize| o != i && begun[o] && self.overlap(o, i);
+                    if is_temp && !begun[i] && !args.iter().any(shares) {
+                        buffer(i).forget();
+                    }
+                    begun[i] = true;
+                }
+            }
+            let argument = |a: &StageArg| match *a {
+                StageArg::Arg(i) => buffer(launch.args[i].0 as usize),
+                StageArg::Workspace(i) => workspaces[i].whole(),
+            };
+            let args: Vec<Buffer<'_>> = stage.args.iter().map(argument).collect();
+            let kernel = self.index[&stage.kernel.hash()];
+            self.kernels.run(kernel, &args, stage.grid, order).map_err(|e| {
+                let text = source(&stage.kernel).text;
+                format!("{e}: {} of {}, {order:?}\n{text}", stage.kernel.name(), launch.note())
+            })?;
+        }
         let externals = plan.buffers.iter().enumerate().filter_map(|(i, b)| match &b.place {
-            Place::External(slot) => Some((slot.clone(), buffer(BufferId(i as u32)).read(b.dtype))),
+            Place::External(slot) => Some((slot.clone(), buffer(i).read(b.dtype))),
             _ => None,
         });
         Ok(externals.collect())
+    }
+
+    fn overlap(&self, a: usize, b: usize) -> bool {
+        let (a, b) = (self.extents[a], self.extents[b]);
+        a.allocation == b.allocation && a.start < b.end && b.start < a.end
     }
 
     /// Runs the plan under both orders of threads, which must agree in every bit.

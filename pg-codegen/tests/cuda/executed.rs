@@ -2,9 +2,11 @@
 //! and whole programs of a model.
 
 use pg_codegen::cube::Target;
+use pg_codegen::{Options, compile};
 use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
 };
+use pg_codegen::provenance::Provenance;
 use pg_ir::interp::Environment;
 use pg_ir::graph::Graph;
 use pg_ir::slot::{Slot, Space};
@@ -22,9 +24,10 @@ pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
         len,
         place: Place::External(slot(i)),
         label: String::new(),
+        why: "",
     };
     let args = (0..buffers.len() as u32).map(BufferId).collect();
-    let launch = Launch { kernel: KernelId(0), args, note: "alone".into(), flops: 0.0, bytes: 0.0 };
+    let launch = Launch { kernel: KernelId(0), args, provenance: Provenance::default(), flops: 0.0, bytes: 0.0 };
     Plan {
         program: "single".into(),
         buffers: buffers.iter().enumerate().map(buffer).collect(),
@@ -84,7 +87,7 @@ fn matmuls_of_odd_sizes() {
         };
         let (a, b, c) = (view(m, k, transposed), view(k, n, !transposed), view(m, n, false));
         for accumulate in [false, true] {
-            let kernel = Kernel::Matmul(Matmul { batch, m, n, k, a, b, c, accumulate });
+            let kernel = Kernel::Matmul(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false });
             let plan =
                 single(kernel, &[(DType::F32, batch * m * k), (DType::F32, batch * k * n), (DType::F32, batch * m * n)]);
             let read: &[usize] = if accumulate { &[0, 1, 2] } else { &[0, 1] };
@@ -141,7 +144,7 @@ fn regions_of_random_graphs() {
     let seeds = std::env::var("PG_CUDA_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(12);
     for seed in 0..seeds {
         let (graph, env) = crate::common::random::graph(seed);
-        let plan = pg_codegen::compile("random", &graph, &pg_codegen::Options::default()).unwrap();
+        let plan = compile("random", &graph, &Options::default()).unwrap();
         let found = Device::new(&plan, &Target::cuda()).run_both(&env);
         let expected = exec::run(&plan, &env);
         compare(&found, &expected, 1e-4, &format!("seed {seed}"));

@@ -30,7 +30,7 @@ fn matmul([batch, m, n, k]: [usize; 4], layout: Layout, accumulate: bool) -> Mat
         MatrixView { offset: 0, batch: rows * cols, row, col }
     };
     let (a, b) = (view(m, k, layout.a_along_k), view(k, n, !layout.b_along_k));
-    Matmul { batch, m, n, k, a, b, c: view(m, n, true), accumulate }
+    Matmul { batch, m, n, k, a, b, c: view(m, n, true), accumulate, symmetric: false }
 }
 
 /// Types and lengths of a, b and c.

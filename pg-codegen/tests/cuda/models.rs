@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pg_codegen::cube::{ArgInfo, CubeError, Generated, Launches, Target, lower};
-use pg_codegen::plan::{Launch, Plan};
-use pg_codegen::{Options, compile};
+use pg_codegen::cube::{Generated, Target, extents, generate};
+use pg_codegen::plan::Plan;
+use pg_codegen::target::H100;
+use pg_codegen::{Options, compile_for};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
 use pg_ir::layout::Layout;
 use pg_ir::model::Model;
@@ -58,42 +59,36 @@ pub(crate) fn programs(model: &Model, tokens: usize) -> Vec<Program> {
     all
 }
 
-/// A program's plan.
+/// A program's plan for an H100.
 pub(crate) fn plan(program: &Program) -> Plan {
-    compile(&program.name, &program.graph, &Options::default()).unwrap_or_else(|e| panic!("{e}"))
+    compile_for(&program.name, &program.graph, &Options::default(), &H100).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The generated launches of a launch, every buffer on its own.
-pub(crate) fn launches(plan: &Plan, launch: &Launch, target: &Target) -> Result<Launches, CubeError> {
-    let buffer = |id: &pg_codegen::plan::BufferId| &plan.buffers[id.0 as usize];
-    let infos: Vec<ArgInfo> =
-        launch.args.iter().map(buffer).map(|b| ArgInfo::whole(b.dtype, b.len)).collect();
-    let kernel = &plan.kernels[launch.kernel.0 as usize];
-    lower(kernel, &infos, target)
-}
+/// What a test hears of a kernel: itself, and where it is first used.
+pub(crate) type Used = (Arc<Generated>, String);
 
-/// Every distinct generated kernel of every model, with where it is first used, and the launches that
-/// could not be generated.
-pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<(Arc<Generated>, String)>, Vec<String>) {
-    let mut all: BTreeMap<[u64; 4], (Arc<Generated>, String)> = BTreeMap::new();
+/// Every distinct generated kernel of every model, and the launches that could not be generated.
+pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<Used>, Vec<String>) {
+    let mut all: BTreeMap<[u64; 4], Used> = BTreeMap::new();
     let mut failures = Vec::new();
     for file in files() {
         let model = model(&file, &[]);
-        // Files are in order, so a kernel's first use is in a product's model if it has one there.
+        let is_idea = file.parent().is_some_and(|p| p.ends_with("ideas"));
+        let folder = if is_idea { "ideas/" } else { "" };
+        let name = format!("{folder}{}", file.file_stem().unwrap_or_default().display());
         for program in programs(&model, tokens) {
             let plan = plan(&program);
-            for launch in &plan.launches {
-                let is_idea = file.parent().is_some_and(|p| p.ends_with("ideas"));
-                let folder = if is_idea { "ideas/" } else { "" };
-                let name = format!("{folder}{}", file.file_stem().unwrap_or_default().display());
-                let ops = launch.note.split(" — ").next().unwrap_or_default();
-                let place = || format!("{name} {}: {ops}", plan.program);
-                match launches(&plan, launch, target) {
-                    Ok(launches) => launches.stages.into_iter().for_each(|stage| {
-                        all.entry(stage.kernel.hash()).or_insert_with(|| (stage.kernel, place()));
-                    }),
-                    Err(e) => failures.push(format!("{}: {e}", place())),
-                }
+            let place = |launch: usize| {
+                let note = plan.launches[launch].note();
+                format!("{name} {}: {}", plan.program, note.split(" — ").next().unwrap_or_default())
+            };
+            match generate(&plan, &extents(&plan, |_| None), target) {
+                Ok(made) => made.launches.into_iter().for_each(|g| {
+                    // Models come before ideas, so a kernel's first use is a model's if it has one there.
+                    let hash = g.stage.kernel.hash();
+                    all.entry(hash).or_insert_with(|| (g.stage.kernel, place(g.launch)));
+                }),
+                Err(e) => failures.push(format!("{}: {}", place(e.launch), e.error)),
             }
         }
     }

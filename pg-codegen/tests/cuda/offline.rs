@@ -58,7 +58,7 @@ fn is_chosen_spill(compiled: &Compiled, idea: bool) -> bool {
 #[test]
 fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
     let Some(tools) = tools() else { return };
-    let (kernels, failures) = models::distinct_kernels(FULL, &Target::cuda());
+    let (kernels, failures) = models::distinct_kernels(FULL, &Target::hopper());
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(failures);
     let registers = Mutex::new(BTreeMap::<String, u32>::new());

@@ -97,7 +97,7 @@ pub(crate) fn lower(
     };
     let args = infos.iter().enumerate().map(spec).collect();
     let kernel = Generated::new("flash", body, args, (UNITS as u32, shared), target)?;
-    out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid);
+    out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }
 
@@ -415,6 +415,16 @@ fn kernel(
 }
 
 impl MmaAttention {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        let s = &self.shape;
+        format!(
+            "causal attention, bfloat16 on matrix units: {} × {} positions, {} heads of {} over {} of keys, scale {}\n\
+             {} blocks of {QUERIES} queries, blocks of {KEYS} keys, {STAGES} stages\n",
+            s.batch, s.time, s.heads, s.dim, s.kv_heads, s.scale, self.blocks
+        )
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         let [q, k, v, o, lse] = [0, 1, 2, 3, 4].map(|i| buffers[i].clone());

@@ -121,7 +121,7 @@ pub(crate) fn lower(
     let shared = (8 * STAGES).next_multiple_of(128) + STAGES * DEPTH * 2 * TILE * 2;
     let body = Body::MmaMatmul(kernel);
     let kernel = Generated::new("mma", body, args, (UNITS as u32, shared), target)?;
-    out.push(kernel, vec![StageArg::Arg(0), StageArg::Arg(1), last], grid);
+    out.push(kernel, vec![StageArg::Arg(0), StageArg::Arg(1), last], grid, 1.0);
     if let StageArg::Workspace(workspace) = last {
         let region = sum_of_parts(m, splits, c_info.dtype);
         let parts = ArgInfo::whole(DType::F32, splits * m.batch * m.m * m.n);
@@ -388,6 +388,28 @@ fn kernel<O: Numeric>(
 }
 
 impl MmaMatmul {
+    /// What it computes, as text.
+    pub(crate) fn describe(&self) -> String {
+        let [batch, parts, rows, columns] = self.tiles;
+        let walk = |x: &Operand| match (x.along_depth, x.aligned) {
+            (true, true) => "along k, in chunks",
+            (false, true) => "across k, in chunks",
+            (_, false) => "by elements",
+        };
+        format!(
+            "c[{}, {}] {} Σ_{} a · b, bfloat16 on matrix units, {batch} times\n\
+             tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {DEPTH}, {STAGES} stages\n\
+             a {}, b {}\n",
+            self.a.free,
+            self.b.free,
+            if self.accumulate { "+=" } else { "=" },
+            self.a.depth,
+            self.steps,
+            walk(&self.a),
+            walk(&self.b)
+        )
+    }
+
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         scope.register_size::<WidthA>(self.a.vector());

@@ -44,7 +44,7 @@ pub(crate) struct Buffer<'a> {
 }
 
 /// Bytes of an element in a buffer: booleans take a word.
-pub(crate) fn size(dtype: DType) -> usize {
+fn size(dtype: DType) -> usize {
     if dtype == DType::BF16 { 2 } else { 4 }
 }
 

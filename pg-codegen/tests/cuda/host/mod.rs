@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libloading::Library;
 
-pub(crate) use self::memory::{Allocation, Buffer, size};
+pub(crate) use self::memory::{Allocation, Buffer};
 
 /// A kernel's source, and how it is launched.
 pub(crate) struct Source {
