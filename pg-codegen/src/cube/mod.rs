@@ -56,6 +56,9 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
             hopper::lower_attention(shape, args, target, &mut out)?;
         }
         Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
+        Kernel::AttentionGrad(shape) if hopper::attention_grad_fits(shape, args, target) => {
+            hopper::lower_attention_grad(shape, args, target, &mut out)?;
+        }
         Kernel::AttentionGrad(shape) => attention_grad::lower(shape, args, target, &mut out)?,
         Kernel::ScatterAdd { rows, width, count } => {
             scatter::lower((*rows, *width, *count), args, target, &mut out)?;

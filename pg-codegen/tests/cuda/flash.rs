@@ -35,6 +35,61 @@ fn attention_of_odd_sizes_and_every_width() {
     }
 }
 
+/// All arguments of the gradient: q, k, v, o, lse, do, and results in `out`.
+fn gradient_buffers(s: &AttentionShape, out: DType) -> [(DType, usize); 9] {
+    let [q, k, v, o, lse] = buffers(s);
+    [q, k, v, o, lse, q, (out, q.1), (out, k.1), (out, v.1)]
+}
+
+#[test]
+fn gradients_of_odd_sizes_and_every_width() {
+    for (batch, time, heads, kv_heads, dim, out) in [
+        (1, 70, 2, 1, 64, DType::F32),
+        (2, 133, 2, 2, 32, DType::BF16),
+        (1, 1, 4, 2, 64, DType::F32),
+        (1, 130, 1, 1, 128, DType::F32),
+    ] {
+        let shape = AttentionShape { batch, time, heads, kv_heads, dim, scale: 0.7 };
+        let forward = single(Kernel::Attention(shape), &buffers(&shape));
+        let mut env = inputs(&forward, &[0, 1, 2], 29);
+        let results = exec::run(&forward, &env);
+        let plan = single(Kernel::AttentionGrad(shape), &gradient_buffers(&shape, out));
+        env.extend(inputs(&plan, &[5], 31));
+        env.insert(slot(3), results[&slot(3)].clone());
+        env.insert(slot(4), results[&slot(4)].iter().map(|&x| f64::from(x as f32)).collect());
+        let found = Device::new(&plan, &Target::hopper()).run_both(&env);
+        let expected = exec::run(&plan, &env);
+        for i in 6..9 {
+            // Probabilities and their gradients are rounded to bfloat16 before they are summed.
+            let only = [(slot(i), expected[&slot(i)].clone())].into_iter().collect();
+            compare(&found, &only, 1.0 / 64.0, &format!("{shape:?}"));
+        }
+    }
+}
+
+#[test]
+fn full_size_gradients_are_what_matrix_units_want() {
+    let Some(tools) = tools() else { return };
+    let shape = AttentionShape { batch: 48, time: 2048, heads: 8, kv_heads: 4, dim: 64, scale: 0.125 };
+    let infos = gradient_buffers(&shape, DType::BF16).map(|(dtype, len)| ArgInfo::whole(dtype, len));
+    let launches = lower(&Kernel::AttentionGrad(shape), &infos, &Target::hopper()).unwrap();
+    // Products of a block of 64 by 64 and 16 rows a warp: three for dq, four for dk and dv.
+    for (stage, products) in launches.stages[1..].iter().zip([3, 4]) {
+        let compiled = tools.compile(&emit_cuda(&stage.kernel).unwrap()).unwrap_or_else(|e| panic!("{e}"));
+        let r = compiled.resources;
+        let resident = r.resident_cubes(stage.kernel.units(), stage.kernel.shared_bytes());
+        let sass = compiled.sass().unwrap();
+        let (least, in_loop) = between_barriers(&sass);
+        println!("{}: {in_loop} HMMA, {least} between barriers, {resident} cubes, {r:?}", stage.kernel.name());
+        assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{r:?}");
+        assert!(resident >= 2, "{r:?}");
+        assert_eq!(in_loop, products * (64 / 8) * (64 / 16));
+        assert_eq!(sass.count("HMMA.16816.F32.BF16"), in_loop);
+        assert!(least >= 32, "{least}");
+        assert!(sass.count("LDGSTS") > 0, "asynchronous copies");
+    }
+}
+
 #[test]
 fn full_size_attention_is_what_matrix_units_want() {
     let Some(tools) = tools() else { return };

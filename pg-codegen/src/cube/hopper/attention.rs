@@ -9,7 +9,8 @@ use cubecl::prelude::*;
 use half::bf16;
 use pg_ir::ty::DType;
 
-use super::tile::{CHUNK, Operand, UNITS, fragment_a, fragments_b, load, place};
+use super::fragments::{left_of, multiply, set, sums_of, zeros};
+use super::tile::{CHUNK, Operand, UNITS, fragment_a, load, place};
 use crate::cube::attention::{LOWEST, check_sizes};
 use crate::cube::kernel::{ArgSpec, Body, Generated};
 use crate::cube::stage::{ArgInfo, Launches, StageArg};
@@ -113,50 +114,6 @@ fn across(x: f32, #[comptime] sum: bool) -> f32 {
     y
 }
 
-/// Zeros for fragments of 16 rows and `count` times 8 columns.
-#[cube]
-fn zeros<C: Size>(#[comptime] count: usize) -> Sequence<Array<Vector<f32, C>>> {
-    let mut all = Sequence::<Array<Vector<f32, C>>>::new();
-    #[unroll]
-    for _i in 0..count {
-        let mut sum = Array::<Vector<f32, C>>::new(2usize);
-        sum[0] = Vector::new(0.0f32);
-        sum[1] = Vector::new(0.0f32);
-        all.push(sum);
-    }
-    all
-}
-
-/// Adds left · right for `columns` columns: `left` holds the 16-row fragments of this step.
-#[cube]
-#[allow(clippy::too_many_arguments, reason = "a product's parts")]
-fn multiply<N: Size, R: Size, C: Size>(
-    def: &MmaDefinition<bf16, bf16, f32>,
-    left: &Sequence<Array<Vector<bf16, R>>>,
-    right: &SharedMemory<Vector<bf16, N>>,
-    tile: u32,
-    sums: &mut Sequence<Array<Vector<f32, C>>>,
-    #[comptime] step: usize,
-    #[comptime] columns: usize,
-    #[comptime] x: Operand,
-) {
-    #[unroll]
-    for pair in 0..comptime!(columns / 16) {
-        let both = fragments_b::<N, R>(def, right, comptime!((pair * 16) as u32), tile, step, x);
-        #[unroll]
-        for j in 0..2usize {
-            let mut one = Array::<Vector<bf16, R>>::new(2usize);
-            one[0] = both[comptime!(2 * j)];
-            one[1] = both[comptime!(2 * j + 1)];
-            #[unroll]
-            for i in 0..comptime!(ROWS) {
-                let at = comptime!(i * columns / 8 + 2 * pair + j);
-                def.execute_inplace(left.index(i), &one, sums.index_mut(at));
-            }
-        }
-    }
-}
-
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a kernel's buffers")]
 fn attend<N: Size, R: Size, C: Size>(
@@ -230,7 +187,7 @@ fn attend<N: Size, R: Size, C: Size>(
                 let row = warp_row + comptime!((i * 16) as u32);
                 left.push(fragment_a::<N, R>(&def, &tile_q, row, 0u32, step, comptime!(p.q)));
             }
-            multiply::<N, R, C>(&def, &left, &tile_k, at_k, &mut scores, step, comptime!(KEYS), comptime!(p.k));
+            multiply::<N, R, C>(&def, &left, &tile_k, at_k, &mut scores, step, ROWS, KEYS, comptime!(p.k));
         }
         #[unroll]
         for i in 0..comptime!(ROWS) {
@@ -279,43 +236,13 @@ fn attend<N: Size, R: Size, C: Size>(
             let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
             #[unroll]
             for i in 0..comptime!(ROWS) {
-                // A lane's scores of two neighbouring fragments are its elements of one of the left operand.
                 let at = comptime!(i * KEYS / 8 + 2 * step);
-                let mut probs = Array::<Vector<bf16, R>>::new(4usize);
-                #[unroll]
-                for part in 0..4usize {
-                    let x = sums_of::<C>(&scores, comptime!(at + part / 2), comptime!(part % 2));
-                    let mut pair = Vector::<bf16, R>::from_int(0);
-                    pair[0] = bf16::cast_from(x[0]);
-                    pair[1] = bf16::cast_from(x[1]);
-                    probs[part] = pair;
-                }
-                left.push(probs);
+                left.push(left_of::<R, C>(&scores, at));
             }
-            multiply::<N, R, C>(&def, &left, &tile_v, at_v, &mut results, step, dim, comptime!(p.v));
+            multiply::<N, R, C>(&def, &left, &tile_v, at_v, &mut results, step, ROWS, dim, comptime!(p.v));
         }
     }
     finish::<N, C>(o, lse, &mut tile_q, &results, &most, &total, batch, head, first, p);
-}
-
-#[cube]
-fn sums_of<C: Size>(
-    of: &Sequence<Array<Vector<f32, C>>>,
-    #[comptime] at: usize,
-    #[comptime] half: usize,
-) -> Vector<f32, C> {
-    of.index(at)[half]
-}
-
-#[cube]
-fn set<C: Size>(
-    of: &mut Sequence<Array<Vector<f32, C>>>,
-    #[comptime] at: usize,
-    #[comptime] half: usize,
-    value: Vector<f32, C>,
-) {
-    let one = of.index_mut(at);
-    one[half] = value;
 }
 
 /// Divides by the sums and writes a cube's rows, through the memory of the queries, which nobody needs any

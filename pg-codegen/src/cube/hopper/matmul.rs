@@ -12,6 +12,7 @@ use half::bf16;
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
+use super::fragments::four;
 use super::tile::{CHUNK, Operand, UNITS, fragment_a, fragments_b, load};
 use crate::cube::kernel::{ArgSpec, Body, Generated};
 use crate::cube::stage::{ArgInfo, Launches, StageArg};
@@ -298,8 +299,7 @@ fn multiply<A: Size, B: Size, O: Numeric, V: Size, R: Size, C: Size>(
     store::<O, V, C>(c, &sums, origin, first_row + warp_row, first_column + warp_column, p);
 }
 
-/// Writes a warp's results. A lane holds two neighbouring columns of each fragment; with its neighbour it
-/// trades halves of two fragments, so that each has four.
+/// Writes a warp's results.
 #[cube]
 fn store<O: Numeric, V: Size, C: Size>(
     c: &mut Array<Vector<O, V>>,
@@ -310,7 +310,6 @@ fn store<O: Numeric, V: Size, C: Size>(
     #[comptime] p: MmaMatmul,
 ) {
     let lane = UNIT_POS % 32;
-    let odd = lane % 2;
     #[unroll]
     for i in 0..comptime!(FRAGMENTS[0]) {
         #[unroll]
@@ -323,16 +322,8 @@ fn store<O: Numeric, V: Size, C: Size>(
                 let right = sums.index(comptime!(at + 1))[half];
                 let column = first_column + comptime!((pair * 16) as u32);
                 if comptime!(p.vector == 4) {
-                    let give = select(odd == 1, left, right);
-                    let keep = select(odd == 1, right, left);
-                    let got_0 = plane_shuffle_xor(give[0], 1u32);
-                    let got_1 = plane_shuffle_xor(give[1], 1u32);
-                    let mut value = Vector::<f32, V>::empty();
-                    value[0] = select(odd == 1, got_0, keep[0]);
-                    value[1] = select(odd == 1, got_1, keep[1]);
-                    value[2] = select(odd == 1, keep[0], got_0);
-                    value[3] = select(odd == 1, keep[1], got_1);
-                    let column = column + odd * 8 + (lane % 4) / 2 * 4;
+                    let value = four::<V, C>(left, right);
+                    let column = column + lane % 2 * 8 + lane % 4 / 2 * 4;
                     put::<O, V>(c, value, origin, row, column, p);
                 } else {
                     let column = column + lane % 4 * 2;

@@ -3,6 +3,8 @@
 //! stay the definition of what is computed; these must differ from them by rounding only.
 
 mod attention;
+mod attention_grad;
+mod fragments;
 mod matmul;
 mod tile;
 
@@ -10,6 +12,9 @@ use cubecl::ir::{ContiguousElements, MatrixLayout, MmaProperties, TargetProperti
 use cubecl_cpp::cuda::mma::contiguous_elements_cuda;
 
 pub(crate) use self::attention::{MmaAttention, fits as attention_fits, lower as lower_attention};
+pub(crate) use self::attention_grad::{
+    MmaAttentionGrad, fits as attention_grad_fits, lower as lower_attention_grad,
+};
 pub(crate) use self::matmul::{MmaMatmul, fits as matmul_fits, lower as lower_matmul};
 
 /// How matrices lie in registers, as `cubecl-cuda` says it of every device.
