@@ -6,7 +6,9 @@ use pg_codegen::{Options, compile};
 use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
 };
+use pg_codegen::precision::store_as;
 use pg_codegen::provenance::Provenance;
+use pg_codegen::target::H100;
 use pg_ir::interp::Environment;
 use pg_ir::graph::Graph;
 use pg_ir::slot::{Slot, Space};
@@ -165,13 +167,13 @@ fn program_inputs(graph: &Graph, vocab: usize) -> Environment {
     graph.inputs().map(values).collect()
 }
 
-/// Whole programs of tiny, narrow and short: gradients with and without quantisers, the update, scores,
-/// logits and a step of test-time training.
+/// Whole programs of tiny, narrow and short, in bfloat16 on matrix units: gradients without and with quantisers,
+/// scores, the update and a step of test-time training.
 #[test]
 fn whole_programs_of_tiny() {
     let sizes = [
         ("LAYERS", "2"),
-        ("DIM", "24"),
+        ("DIM", "64"),
         ("HEADS", "2"),
         ("KV_HEADS", "1"),
         ("VOCAB", "50"),
@@ -181,17 +183,17 @@ fn whole_programs_of_tiny() {
         ("eval.ttt.chunk", "26"),
     ];
     let model = models::model(&models::file("tiny.rs"), &sizes);
-    let programs = models::programs(&model, 26);
-    let names: Vec<&str> = programs.iter().map(|p| p.name.as_str()).collect();
-    insta::assert_snapshot!(
-        names.join(" "),
-        @"grad.first grad.next grad.first.qat grad.next.qat score logits update adapt"
-    );
+    let mut programs = models::programs(&model, 26);
+    let chosen = ["grad.first", "grad.next.qat", "score", "update", "adapt"];
+    programs.retain(|p| chosen.contains(&p.name.as_str()));
+    assert_eq!(programs.len(), chosen.len());
     for program in &programs {
         let env = program_inputs(&program.graph, 50);
         let plan = models::plan(program);
-        let found = Device::new(&plan, &Target::cuda()).run_both(&env);
-        let expected = pg_ir::interp::run(&program.graph, &env).unwrap();
-        compare(&found, &expected, 1e-3, &program.name);
+        let found = Device::new(&plan, &Target::hopper()).run_both(&env);
+        let rounded = store_as(&program.graph, H100.storage).unwrap();
+        let expected = pg_ir::interp::run(&rounded, &env).unwrap();
+        // A sum's last bit decides now and then how a value is rounded to bfloat16, and what follows from it.
+        compare(&found, &expected, 1.0 / 64.0, &program.name);
     }
 }
