@@ -17,3 +17,4 @@ mod matrix;
 mod models;
 mod offline;
 mod planted;
+mod step;

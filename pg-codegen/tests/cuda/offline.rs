@@ -11,7 +11,7 @@ use pg_codegen::cuda::{Compiled, Resources, Tools};
 use crate::models;
 
 /// Tokens of a micro-batch at full size: an eighth of a step of 786,432.
-const FULL: usize = 98_304;
+pub(crate) const FULL: usize = 98_304;
 
 /// The tools, or nothing if the test cannot run here.
 pub(crate) fn tools() -> Option<Tools> {
