@@ -50,7 +50,9 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
     let mut out = Launches::default();
     match kernel {
         Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
-        Kernel::Matmul(m) if hopper::matmul_fits(args, target) => hopper::lower_matmul(m, args, target, &mut out)?,
+        Kernel::Matmul(m) if hopper::matmul_fits(args, target) => {
+            hopper::lower_matmul(m, args, target, &mut out)?
+        }
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
         Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
             hopper::lower_attention(shape, args, target, &mut out)?;

@@ -68,7 +68,8 @@ pub(crate) fn lower(
     let aligned = [width, values.shift, result.shift].iter().all(|n| n.is_multiple_of(4));
     let vector = if aligned { 4 } else { 1 };
     let (values_shift, out_shift) = (values.shift, result.shift);
-    let sum = SegmentSum { rows, width, count, vector, bf16: values.dtype == DType::BF16, values_shift, out_shift };
+    let sum =
+        SegmentSum { rows, width, count, vector, bf16: values.dtype == DType::BF16, values_shift, out_shift };
     let grid = target.fold("segment_sum", (rows * width / vector).div_ceil(UNITS) as u64)?;
     let float = |dtype, writable| ArgSpec { dtype, width: vector, writable };
     let args = vec![int(false), int(false), float(values.dtype, values.aliased), float(DType::F32, true)];

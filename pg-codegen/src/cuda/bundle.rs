@@ -127,7 +127,8 @@ impl Bundle {
         let mut entries = Vec::new();
         for kernel in kernels {
             let (entry, cached) = compile(kernel, tools)?;
-            let what = |_| BundleError::Damaged { folder: folder.into(), what: "two kernels of one key".into() };
+            let what =
+                |_| BundleError::Damaged { folder: folder.into(), what: "two kernels of one key".into() };
             cache.insert(kernel.cache_key(), cached).map_err(what)?;
             entries.push(entry);
         }
@@ -201,7 +202,8 @@ impl Bundle {
         if missing.is_empty() {
             return Ok(());
         }
-        let what = format!("it has not {} of {} kernels, such as `{}`", missing.len(), kernels.len(), missing[0]);
+        let what =
+            format!("it has not {} of {} kernels, such as `{}`", missing.len(), kernels.len(), missing[0]);
         Err(BundleError::Stale { folder: self.folder.clone(), what })
     }
 }

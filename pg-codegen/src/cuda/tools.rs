@@ -64,7 +64,9 @@ impl fmt::Display for ToolsError {
             ToolsError::Unusable { file, why } => {
                 write!(f, "{} cannot be loaded: {why}; run scripts/cuda-tools again", file.display())
             }
-            ToolsError::Rejected { log } => write!(f, "CUDA's compiler refused a kernel:\n{}", log.trim_end()),
+            ToolsError::Rejected { log } => {
+                write!(f, "CUDA's compiler refused a kernel:\n{}", log.trim_end())
+            }
             ToolsError::Failed { tool, why } => write!(f, "{tool} failed: {}", why.trim_end()),
         }
     }

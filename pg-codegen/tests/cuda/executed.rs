@@ -2,15 +2,15 @@
 //! and whole programs of a model.
 
 use pg_codegen::cube::Target;
-use pg_codegen::{Options, compile};
 use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
 };
 use pg_codegen::precision::store_as;
 use pg_codegen::provenance::Provenance;
 use pg_codegen::target::H100;
-use pg_ir::interp::Environment;
+use pg_codegen::{Options, compile};
 use pg_ir::graph::Graph;
+use pg_ir::interp::Environment;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
@@ -29,7 +29,8 @@ pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
         why: "",
     };
     let args = (0..buffers.len() as u32).map(BufferId).collect();
-    let launch = Launch { kernel: KernelId(0), args, provenance: Provenance::default(), flops: 0.0, bytes: 0.0 };
+    let launch =
+        Launch { kernel: KernelId(0), args, provenance: Provenance::default(), flops: 0.0, bytes: 0.0 };
     Plan {
         program: "single".into(),
         buffers: buffers.iter().enumerate().map(buffer).collect(),
@@ -90,11 +91,19 @@ fn matmuls_of_odd_sizes() {
         let (a, b, c) = (view(m, k, transposed), view(k, n, !transposed), view(m, n, false));
         for accumulate in [false, true] {
             let kernel = Kernel::Matmul(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false });
-            let plan =
-                single(kernel, &[(DType::F32, batch * m * k), (DType::F32, batch * k * n), (DType::F32, batch * m * n)]);
+            let plan = single(
+                kernel,
+                &[(DType::F32, batch * m * k), (DType::F32, batch * k * n), (DType::F32, batch * m * n)],
+            );
             let read: &[usize] = if accumulate { &[0, 1, 2] } else { &[0, 1] };
             let env = inputs(&plan, read, 7);
-            check(&plan, &env, &Target::cuda(), 1e-5, &format!("{batch}×{m}×{n}×{k} {transposed} {accumulate}"));
+            check(
+                &plan,
+                &env,
+                &Target::cuda(),
+                1e-5,
+                &format!("{batch}×{m}×{n}×{k} {transposed} {accumulate}"),
+            );
         }
     }
 }

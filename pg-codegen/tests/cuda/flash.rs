@@ -80,7 +80,10 @@ fn full_size_gradients_are_what_matrix_units_want() {
         let resident = r.resident_cubes(stage.kernel.units(), stage.kernel.shared_bytes());
         let sass = compiled.sass().unwrap();
         let (least, in_loop) = between_barriers(&sass);
-        println!("{}: {in_loop} HMMA, {least} between barriers, {resident} cubes, {r:?}", stage.kernel.name());
+        println!(
+            "{}: {in_loop} HMMA, {least} between barriers, {resident} cubes, {r:?}",
+            stage.kernel.name()
+        );
         assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{r:?}");
         assert!(resident >= 2, "{r:?}");
         assert_eq!(in_loop, products * (64 / 8) * (64 / 16));

@@ -175,7 +175,9 @@ fn full_size_products_are_what_matrix_units_want() {
         assert!((1.0..1.01).contains(&(done / wanted)), "{done} operations for {wanted}: {what}");
         println!("{} grid {grid:?}: {in_loop} HMMA, {least} between barriers, {r:?}", kernel.name());
         assert!(sass.count("LDGSTS") > 0, "no asynchronous copies: {what}");
-        assert!(sass.instructions.iter().filter(|i| i.name.starts_with("LDGSTS")).all(|i| i.name.contains("128")));
+        assert!(
+            sass.instructions.iter().filter(|i| i.name.starts_with("LDGSTS")).all(|i| i.name.contains("128"))
+        );
         let loads = sass.instructions.iter().filter(|i| i.name.starts_with("LDSM"));
         assert!(loads.clone().count() > 0 && loads.clone().all(|i| i.name.ends_with(".4")), "{what}");
         assert_eq!(sass.count("LDS."), 0, "shared memory is read through LDSM alone: {what}");

@@ -94,22 +94,28 @@ fn a_misaligned_vector_is_found() {
 fn reads_of_memory_that_nobody_wrote_are_found() {
     let error = fault("const float l_1 = buffer_1[me];");
     assert!(error.contains("reads byte 0 of buffer 1, which nobody has written"), "{error}");
-    let error = fault("if (me < 63) { shared_memory_0[me] = float(1.0); }
+    let error = fault(
+        "if (me < 63) { shared_memory_0[me] = float(1.0); }
 __syncthreads();
-const float l_1 = shared_memory_0[63 - me];");
+const float l_1 = shared_memory_0[63 - me];",
+    );
     assert!(error.contains("of shared memory from 0, which nobody has written"), "{error}");
 }
 
 #[test]
 fn missing_barriers_are_found() {
     // Forward, thread 0 reads too early what 63 writes; backward, 63 what 0 writes.
-    let error = fault("shared_memory_0[me] = float(1.0);
-const float l_1 = shared_memory_0[me ^ 1];");
+    let error = fault(
+        "shared_memory_0[me] = float(1.0);
+const float l_1 = shared_memory_0[me ^ 1];",
+    );
     assert!(error.contains("nobody has written") || error.contains("no barrier between"), "{error}");
-    let error = fault("shared_memory_0[me] = float(1.0);
+    let error = fault(
+        "shared_memory_0[me] = float(1.0);
 __syncthreads();
 const float l_1 = shared_memory_0[63 - me];
-shared_memory_0[me] = l_1;");
+shared_memory_0[me] = l_1;",
+    );
     assert!(error.contains("no barrier between"), "{error}");
     // Blocks have no barrier at all.
     let error = fault("buffer_1[me] = float(blockIdx.x);");
@@ -159,14 +165,17 @@ __cp_async_arrive(bar);
 bar.arrive_and_wait();";
     let error = fault(&pipeline("bar.wait(std::move(token));", early));
     assert!(error.contains("no barrier between") || error.contains("not brought yet"), "{error}");
-    let unwaited = fault("if (me < 16) { __cp_async_shared_global<16>(buffer_0 + me * 4, shared_memory_1 + me); }");
+    let unwaited =
+        fault("if (me < 16) { __cp_async_shared_global<16>(buffer_0 + me * 4, shared_memory_1 + me); }");
     assert!(unwaited.contains("never waited for"), "{unwaited}");
 }
 
 #[test]
 fn a_warp_that_diverges_is_found() {
-    let error = fault("float l_1 = float(1.0);
-if (me % 2 == 0) { l_1 = __shfl_xor_sync(0xffffffff, l_1, 1); }");
+    let error = fault(
+        "float l_1 = float(1.0);
+if (me % 2 == 0) { l_1 = __shfl_xor_sync(0xffffffff, l_1, 1); }",
+    );
     assert!(error.contains("threads wait for ever: one at __shfl_xor_sync"), "{error}");
     let (result, written) = run("float l_1 = float(me);
 l_1 = l_1 + __shfl_xor_sync(0xffffffff, l_1, 1);

@@ -45,7 +45,13 @@ fn a_step_has_the_operations_of_the_model_and_a_floor_in_time() {
             f.1 += times * e.seconds * 1e3;
             f.2 += times * e.flops * 1e-12;
         }
-        println!("{}: {:.1} ms, {:.1} TFLOP, {:.2} TB (predicted)", machine.name, seconds * 1e3, flops * 1e-12, bytes * 1e-12);
+        println!(
+            "{}: {:.1} ms, {:.1} TFLOP, {:.2} TB (predicted)",
+            machine.name,
+            seconds * 1e3,
+            flops * 1e-12,
+            bytes * 1e-12
+        );
         for (name, (launches, ms, tflop)) in families {
             println!("| {name} | {launches} | {ms:.1} | {tflop:.1} |");
         }
@@ -54,7 +60,9 @@ fn a_step_has_the_operations_of_the_model_and_a_floor_in_time() {
         assert!((least..1.15 * least).contains(&flops), "{flops:e} operations, at least {least:e}");
         assert!(seconds >= flops / machine.matrix_flops, "{seconds} s is below the floor");
         // The bulk must run where the machine is fast.
-        let fast = step.iter().filter(|(_, e)| matches!(family(&e.kernel), "mma" | "flash" | "flash_dq" | "flash_dkv"));
+        let fast = step
+            .iter()
+            .filter(|(_, e)| matches!(family(&e.kernel), "mma" | "flash" | "flash_dq" | "flash_dkv"));
         let on_units: f64 = fast.map(|(times, e)| times * e.flops).sum();
         assert!(on_units > 0.95 * flops, "{on_units:e} of {flops:e} operations on matrix units");
     }

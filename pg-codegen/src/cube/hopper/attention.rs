@@ -139,7 +139,8 @@ fn attend<N: Size, R: Size, C: Size>(
     let head = (cube / comptime!(p.blocks as u32)) % heads;
     let batch = cube / comptime!(p.blocks as u32) / heads;
     let first = query_block * comptime!(QUERIES as u32);
-    let base_q = batch * comptime!(p.q.batch as u32) + head * comptime!(dim as u32) + comptime!(p.q.offset as u32);
+    let base_q =
+        batch * comptime!(p.q.batch as u32) + head * comptime!(dim as u32) + comptime!(p.q.offset as u32);
     let base_kv = batch * comptime!(p.k.batch as u32) + head / group * comptime!(dim as u32);
     let base_k = base_kv + comptime!(p.k.offset as u32);
     let base_v = base_kv + comptime!(p.v.offset as u32);
@@ -275,7 +276,8 @@ fn finish<N: Size, C: Size>(
             let row = warp_row + comptime!((i * 16 + half * 8) as u32) + lane / 4;
             let sum = across(total[number], true);
             let at = (batch * time + first + row) * heads + head + comptime!(p.shifts[1] as u32);
-            if first + row < time && lane % 4 == 0 {
+            let quarter_lane = lane % 4;
+            if first + row < time && quarter_lane == 0 {
                 lse[at as usize] = most[number] + f32::ln(sum);
             }
             let scale = 1.0f32 / sum;

@@ -100,7 +100,8 @@ pub(crate) fn lower(
         args.extend([read(4, 1), ArgSpec { dtype: DType::F32, width: 1, writable: false }]);
         args.extend(results.iter().map(|&i| ArgSpec { dtype: infos[i].dtype, width: 4, writable: true }));
         let name = if keys { "flash_dkv" } else { "flash_dq" };
-        let kernel = Generated::new(name, Body::MmaAttentionGrad(body), args, (UNITS as u32, shared), target)?;
+        let kernel =
+            Generated::new(name, Body::MmaAttentionGrad(body), args, (UNITS as u32, shared), target)?;
         let mut names: Vec<StageArg> = [0, 1, 2, 5, 4].map(StageArg::Arg).into();
         names.push(delta);
         names.extend(results.iter().map(|&i| StageArg::Arg(i)));
@@ -171,8 +172,26 @@ fn walk<N: Size, R: Size, C: Size, O: Numeric, V: Size>(
     let first = block * comptime!(BLOCK as u32);
     let deep = comptime!(dim as u32);
     let base = batch * comptime!(own[0].batch as u32) + head * deep;
-    load::<N>(x, &mut tile_x, base + comptime!(own[0].offset as u32), first, 0u32, deep, 0u32, comptime!(own[0]));
-    load::<N>(y, &mut tile_y, base + comptime!(own[1].offset as u32), first, 0u32, deep, 0u32, comptime!(own[1]));
+    load::<N>(
+        x,
+        &mut tile_x,
+        base + comptime!(own[0].offset as u32),
+        first,
+        0u32,
+        deep,
+        0u32,
+        comptime!(own[0]),
+    );
+    load::<N>(
+        y,
+        &mut tile_y,
+        base + comptime!(own[1].offset as u32),
+        first,
+        0u32,
+        deep,
+        0u32,
+        comptime!(own[1]),
+    );
     let lane = UNIT_POS % 32;
     let warp_row = UNIT_POS / 32 * 16;
     // Queries see the keys up to their own block; keys are seen from theirs on, by every head of the group.
@@ -300,8 +319,26 @@ fn stream<N: Size>(
     let first = streamed * comptime!(BLOCK as u32);
     let into = turn % 2 * comptime!(seen[0].chunks() as u32);
     let base = batch * comptime!(seen[0].batch as u32) + other * deep;
-    load::<N>(u, tile_u, base + comptime!(seen[0].offset as u32), first, 0u32, deep, into, comptime!(seen[0]));
-    load::<N>(w, tile_w, base + comptime!(seen[1].offset as u32), first, 0u32, deep, into, comptime!(seen[1]));
+    load::<N>(
+        u,
+        tile_u,
+        base + comptime!(seen[0].offset as u32),
+        first,
+        0u32,
+        deep,
+        into,
+        comptime!(seen[0]),
+    );
+    load::<N>(
+        w,
+        tile_w,
+        base + comptime!(seen[1].offset as u32),
+        first,
+        0u32,
+        deep,
+        into,
+        comptime!(seen[1]),
+    );
 }
 
 /// What this unit brings of the streamed queries of a turn: lse in the first half of the cube, delta in the
@@ -355,7 +392,8 @@ fn write<C: Size, O: Numeric, V: Size>(
             let value = four::<V, C>(left, right);
             if first + row < comptime!(p.shape.time as u32) {
                 let column = comptime!((pair * 16) as u32) + lane % 2 * 8 + lane % 4 / 2 * 4;
-                let to = (at + row * heads) * comptime!(p.shape.dim as u32) + column + comptime!(shift as u32);
+                let to =
+                    (at + row * heads) * comptime!(p.shape.dim as u32) + column + comptime!(shift as u32);
                 into[(to / 4) as usize] = Vector::cast_from(value);
             }
         }

@@ -163,7 +163,18 @@ fn operand(
     let aligned = along_depth || fits(free, free_stride, depth_stride);
     let along_depth = along_depth || (!aligned && depth_stride <= free_stride);
     let (batch, depth) = (view.batch, m.k);
-    Operand { offset, batch, free, free_stride, depth, depth_stride, tile: TILE, deep: DEPTH, along_depth, aligned }
+    Operand {
+        offset,
+        batch,
+        free,
+        free_stride,
+        depth,
+        depth_stride,
+        tile: TILE,
+        deep: DEPTH,
+        along_depth,
+        aligned,
+    }
 }
 
 /// c = Σ over parts [part, batch, row, column] of a workspace, in order, after c's old value if it is kept.
@@ -205,8 +216,10 @@ fn multiply<A: Size, B: Size, O: Numeric, V: Size, R: Size, C: Size>(
     #[comptime] p: MmaMatmul,
 ) {
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
-    let mut tile_a = SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(STAGES)), 128usize);
-    let mut tile_b = SharedMemory::<Vector<bf16, B>>::new_aligned(comptime!(p.b.shared_vectors(STAGES)), 128usize);
+    let mut tile_a =
+        SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(STAGES)), 128usize);
+    let mut tile_b =
+        SharedMemory::<Vector<bf16, B>>::new_aligned(comptime!(p.b.shared_vectors(STAGES)), 128usize);
     let mut arrived = Sequence::<Shared<Barrier>>::new();
     #[unroll]
     for _stage in 0..comptime!(STAGES) {

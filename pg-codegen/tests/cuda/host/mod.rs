@@ -77,7 +77,8 @@ impl Kernels {
         type Run = unsafe extern "C" fn(*const Launch, *mut c_char, usize) -> c_int;
         let memories: Vec<memory::Memory> = buffers.iter().map(|b| b.allocation.raw()).collect();
         // Buffers of one allocation must show it by one address.
-        let first = |b: &Buffer<'_>| buffers.iter().position(|o| std::ptr::eq(o.allocation, b.allocation)).unwrap();
+        let first =
+            |b: &Buffer<'_>| buffers.iter().position(|o| std::ptr::eq(o.allocation, b.allocation)).unwrap();
         let args: Vec<memory::Arg> = buffers.iter().map(|b| b.raw(&memories[first(b)])).collect();
         let (units, shared_bytes) = self.sources[kernel];
         let launch = Launch {

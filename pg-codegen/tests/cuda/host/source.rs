@@ -66,7 +66,8 @@ fn skip_function<'a>(lines: &mut impl Iterator<Item = &'a str>) -> usize {
 /// Type and name of each buffer of a parameter list.
 fn parameters(list: &str) -> Vec<(String, String)> {
     let pointer = |p: &str| {
-        let (ty, name) = p.replace("__restrict__", " ").split_once('*').map(|(t, n)| (t.to_string(), n.to_string()))?;
+        let (ty, name) =
+            p.replace("__restrict__", " ").split_once('*').map(|(t, n)| (t.to_string(), n.to_string()))?;
         Some((ty.trim().to_string(), name.trim().to_string()))
     };
     list.split(", ").filter_map(pointer).collect()
@@ -82,7 +83,8 @@ fn shared_array(line: &str) -> Option<((&str, &str), &str)> {
 
 /// Name, and offset in bytes, of a line that declares a barrier in shared memory.
 fn shared_barrier(line: &str) -> Option<(&str, &str)> {
-    let (declared, value) = line.strip_prefix("cuda::barrier<cuda::thread_scope_block> &")?.split_once(" = ")?;
+    let (declared, value) =
+        line.strip_prefix("cuda::barrier<cuda::thread_scope_block> &")?.split_once(" = ")?;
     Some((declared, value.split_once("(dynamic_shared_mem[")?.1.split(']').next()?))
 }
 
@@ -90,7 +92,9 @@ fn shared_barrier(line: &str) -> Option<(&str, &str)> {
 fn checked(line: &str) -> String {
     let mut out = String::new();
     let mut rest = line;
-    while let Some(at) = ["buffer_", "shared_memory_"].iter().filter_map(|n| rest.find(n).map(|i| i + n.len())).min() {
+    while let Some(at) =
+        ["buffer_", "shared_memory_"].iter().filter_map(|n| rest.find(n).map(|i| i + n.len())).min()
+    {
         let digits = rest[at..].find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len() - at);
         out += &rest[..at + digits];
         rest = &rest[at + digits..];
