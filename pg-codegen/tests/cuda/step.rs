@@ -68,13 +68,16 @@ fn a_step_has_the_operations_of_the_model_and_a_floor_in_time() {
     }
 }
 
+/// What a kernel uses, how many of its cubes a multiprocessor holds, and their shared memory in bytes.
+type Use = (Resources, u32, usize);
+
 /// Prints the table of MEASURED.md: `PG_REQUIRE_CUDA_TOOLS=1 cargo test -p pg-codegen --features cube --test cuda
 /// resources -- --ignored --nocapture`.
 #[test]
 #[ignore = "a report; offline.rs asserts what must hold"]
 fn resources_of_a_step() {
     let Some(tools) = tools() else { return };
-    let mut families: BTreeMap<String, (usize, Vec<(Resources, u32, usize)>)> = BTreeMap::new();
+    let mut families: BTreeMap<String, Vec<Use>> = BTreeMap::new();
     let mut seen: Vec<Arc<Generated>> = Vec::new();
     for (_, e) in step(&H100) {
         if seen.contains(&e.kernel) {
@@ -82,20 +85,21 @@ fn resources_of_a_step() {
         }
         let compiled = tools.compile(&emit_cuda(&e.kernel).unwrap()).unwrap_or_else(|e| panic!("{e}"));
         let r = compiled.resources;
-        let f = families.entry(family(&e.kernel).into()).or_default();
-        f.0 += 1;
-        f.1.push((r, r.resident_cubes(e.kernel.units(), e.kernel.shared_bytes()), e.kernel.shared_bytes()));
+        let (units, shared) = (e.kernel.units(), e.kernel.shared_bytes());
+        let uses = (r, r.resident_cubes(units, shared), shared);
+        families.entry(family(&e.kernel).into()).or_default().push(uses);
         seen.push(e.kernel);
     }
     println!("| family | kernels | registers | spilled bytes | shared KiB | cubes a multiprocessor |");
-    for (name, (count, all)) in families {
-        let range = |f: &dyn Fn(&(Resources, u32, usize)) -> usize| {
+    for (name, all) in families {
+        let range = |f: &dyn Fn(&Use) -> usize| {
             let values = || all.iter().map(f);
             let (low, high) = (values().min().unwrap_or(0), values().max().unwrap_or(0));
             if low == high { low.to_string() } else { format!("{low}–{high}") }
         };
         println!(
-            "| {name} | {count} | {} | {} | {} | {} |",
+            "| {name} | {} | {} | {} | {} | {} |",
+            all.len(),
             range(&|x| x.0.registers as usize),
             range(&|x| x.0.spill_bytes as usize),
             range(&|x| x.2.div_ceil(1024)),

@@ -276,8 +276,9 @@ fn finish<N: Size, C: Size>(
             let row = warp_row + comptime!((i * 16 + half * 8) as u32) + lane / 4;
             let sum = across(total[number], true);
             let at = (batch * time + first + row) * heads + head + comptime!(p.shifts[1] as u32);
-            let quarter_lane = lane % 4;
-            if first + row < time && quarter_lane == 0 {
+            // Of the four lanes that share a row, the first.
+            let in_row = lane % 4;
+            if first + row < time && in_row == 0 {
                 lse[at as usize] = most[number] + f32::ln(sum);
             }
             let scale = 1.0f32 / sum;
