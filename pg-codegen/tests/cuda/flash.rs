@@ -9,7 +9,7 @@ use crate::common::exec;
 use crate::device::Device;
 use crate::executed::{compare, inputs, single, slot};
 use crate::matrix::between_barriers;
-use crate::offline::tools;
+use crate::offline::{is_chosen_spill, tools};
 
 fn buffers(s: &AttentionShape) -> [(DType, usize); 5] {
     let (rows, kv) = (s.batch * s.time * s.heads, s.batch * s.time * s.kv_heads * s.dim);
@@ -91,6 +91,19 @@ fn full_size_gradients_are_what_matrix_units_want() {
         assert!(least >= 32, "{least}");
         assert!(sass.count("LDGSTS") > 0, "asynchronous copies");
     }
+}
+
+/// tiny's: few keys, so that the compiler unrolls the loop over them.
+#[test]
+fn attention_over_short_sequences_hardly_spills() {
+    let Some(tools) = tools() else { return };
+    let shape = AttentionShape { batch: 768, time: 128, heads: 4, kv_heads: 2, dim: 32, scale: 0.2 };
+    let infos = buffers(&shape).map(|(dtype, len)| ArgInfo::whole(dtype, len));
+    let launches = lower(&Kernel::Attention(shape), &infos, &Target::hopper()).unwrap();
+    let compiled = tools.compile(&emit_cuda(&launches.stages[0].kernel).unwrap());
+    let compiled = compiled.unwrap_or_else(|e| panic!("{e}"));
+    let spills = compiled.resources.spill_bytes > 0;
+    assert!(!spills || is_chosen_spill(&compiled), "{:?}", compiled.resources);
 }
 
 #[test]

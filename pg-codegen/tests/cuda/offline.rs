@@ -28,11 +28,11 @@ pub(crate) fn tools() -> Option<Tools> {
 }
 
 /// What is wrong with a kernel, if anything.
-fn fault(tools: &Tools, kernel: &Generated, place: &str) -> Result<Resources, String> {
+fn fault(tools: &Tools, kernel: &Generated) -> Result<Resources, String> {
     let source = emit_cuda(kernel).map_err(|e| e.to_string())?;
     let compiled = tools.compile(&source).map_err(|e| format!("{e}\n{source}"))?;
     let r = compiled.resources;
-    if r.spill_bytes + r.stack_bytes > 0 && !is_chosen_spill(&compiled, place.starts_with("ideas/")) {
+    if r.spill_bytes + r.stack_bytes > 0 && !is_chosen_spill(&compiled) {
         return Err(format!("{} bytes spilled, {} bytes of stack", r.spill_bytes, r.stack_bytes));
     }
     if r.resident_cubes(kernel.units(), kernel.shared_bytes()) == 0 {
@@ -41,18 +41,12 @@ fn fault(tools: &Tools, kernel: &Generated, place: &str) -> Result<Resources, St
     Ok(r)
 }
 
-/// Whether the assembler put aside a few values that it had registers for, to let more cubes be resident, and
-/// touches them outside loops only; a model that is but an idea may have them in a loop, too. It cannot be
-/// told not to: the options are CubeCL's.
-fn is_chosen_spill(compiled: &Compiled, idea: bool) -> bool {
-    let r = compiled.resources;
+/// Whether the assembler put aside a few values that it had registers for, to let one more cube be resident. It
+/// cannot be told not to: the options are CubeCL's.
+pub(crate) fn is_chosen_spill(compiled: &Compiled) -> bool {
     let sass = compiled.sass().unwrap_or_else(|e| panic!("{e}"));
-    let loops = sass.loops();
-    let local = (sass.instructions.iter().enumerate())
-        .filter(|(_, i)| i.name.starts_with("STL") || i.name.starts_with("LDL"));
-    let in_loop = |at: usize| loops.iter().any(|l| l.contains(&at));
-    let few = r.registers <= 64 && r.spill_bytes <= 32 && r.stack_bytes <= 16;
-    few && (idea || local.into_iter().all(|(at, _)| !in_loop(at)))
+    let accesses = sass.count("STL") + sass.count("LDL");
+    compiled.resources.registers <= 168 && accesses <= 8
 }
 
 #[test]
@@ -69,8 +63,11 @@ fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
             scope.spawn(|| {
                 while let Some((kernel, place)) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let family = kernel.name().rsplit_once('_').map_or("", |(family, _)| family);
-                    match fault(&tools, kernel, place) {
+                    match fault(&tools, kernel) {
                         Ok(r) => {
+                            if r.spill_bytes > 0 {
+                                println!("{} ({place}): {} bytes put aside", kernel.name(), r.spill_bytes);
+                            }
                             chosen.fetch_add(usize::from(r.spill_bytes > 0), Ordering::Relaxed);
                             let mut all = registers.lock().unwrap();
                             let most = all.entry(family.into()).or_default();

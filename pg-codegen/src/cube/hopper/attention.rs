@@ -1,5 +1,5 @@
-//! Causal attention on matrix units, flash style: a cube owns 128 queries of one head, each warp 32 of them,
-//! and walks blocks of 64 keys up to the diagonal. The next block's keys and values arrive while one is
+//! Causal attention on matrix units, flash style: a cube owns 128 queries of one head (64 of a short sequence),
+//! each warp a quarter of them, and walks blocks of 64 keys up to the diagonal. The next block's keys and values arrive while one is
 //! computed; scores, probabilities and sums never leave registers.
 
 use cubecl::cmma::MmaDefinition;
@@ -17,19 +17,19 @@ use crate::cube::stage::{ArgInfo, Launches, StageArg};
 use crate::cube::target::{CubeError, Target};
 use crate::plan::AttentionShape;
 
-/// Queries of a cube.
-const QUERIES: usize = 128;
 /// Keys of a block.
 const KEYS: usize = 64;
 /// Blocks of keys in shared memory.
 const STAGES: usize = 2;
-/// Fragments of 16 queries of a warp.
-const ROWS: usize = QUERIES / (UNITS / 32) / 16;
+/// Queries of a cube for each fragment of 16 that a warp has.
+const QUERIES: usize = UNITS / 32 * 16;
 
 /// The description of the kernel.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct MmaAttention {
     shape: AttentionShape,
+    /// Fragments of 16 queries of a warp.
+    fragments: usize,
     q: Operand,
     k: Operand,
     v: Operand,
@@ -83,14 +83,17 @@ pub(crate) fn lower(
         along_depth: false,
         ..k
     };
-    let q = rows(infos[0].shift, s.heads, QUERIES);
-    let blocks = s.time.div_ceil(QUERIES);
+    // Two fragments halve what is read of keys and values; a short sequence has too few queries for that.
+    let fragments = if s.time > 64 { 2 } else { 1 };
+    let q = rows(infos[0].shift, s.heads, fragments * QUERIES);
+    let blocks = s.time.div_ceil(fragments * QUERIES);
     let cubes = s.batch * s.heads * blocks;
     let grid = target.fold("flash", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
     let shifts = [infos[3].shift, infos[4].shift];
     let shared = 128 + 2 * CHUNK * (q.chunks() + STAGES * (k.chunks() + v.chunks()));
-    let body = Body::MmaAttention(MmaAttention { shape: s, q, k, v, blocks, shifts, cubes, exact });
+    let body =
+        Body::MmaAttention(MmaAttention { shape: s, fragments, q, k, v, blocks, shifts, cubes, exact });
     let spec = |(i, info): (usize, &ArgInfo)| ArgSpec {
         dtype: info.dtype,
         width: if i < 4 { CHUNK } else { 1 },
@@ -127,6 +130,8 @@ fn attend<N: Size, R: Size, C: Size>(
 ) {
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
     let dim = comptime!(p.shape.dim);
+    let fragments = comptime!(p.fragments);
+    let queries = comptime!((p.fragments * QUERIES) as u32);
     let time = comptime!(p.shape.time as u32);
     let heads = comptime!(p.shape.heads as u32);
     let group = comptime!((p.shape.heads / p.shape.kv_heads) as u32);
@@ -138,29 +143,29 @@ fn attend<N: Size, R: Size, C: Size>(
     let query_block = comptime!((p.blocks - 1) as u32) - cube % comptime!(p.blocks as u32);
     let head = (cube / comptime!(p.blocks as u32)) % heads;
     let batch = cube / comptime!(p.blocks as u32) / heads;
-    let first = query_block * comptime!(QUERIES as u32);
+    let first = query_block * queries;
     let base_q =
         batch * comptime!(p.q.batch as u32) + head * comptime!(dim as u32) + comptime!(p.q.offset as u32);
     let base_kv = batch * comptime!(p.k.batch as u32) + head / group * comptime!(dim as u32);
     let base_k = base_kv + comptime!(p.k.offset as u32);
     let base_v = base_kv + comptime!(p.v.offset as u32);
     let lane = UNIT_POS % 32;
-    let warp_row = UNIT_POS / 32 * comptime!((ROWS * 16) as u32);
+    let warp_row = UNIT_POS / 32 * comptime!((p.fragments * 16) as u32);
     let deep = comptime!(dim as u32);
     load::<N>(q, &mut tile_q, base_q, first, 0u32, deep, 0u32, comptime!(p.q));
     load::<N>(k, &mut tile_k, base_k, 0u32, 0u32, deep, 0u32, comptime!(p.k));
     load::<N>(v, &mut tile_v, base_v, 0u32, 0u32, time, 0u32, comptime!(p.v));
     arrived.commit_copy_async();
     arrived.arrive();
-    let mut results = zeros::<C>(comptime!(ROWS * dim / 8));
-    let mut most = Array::<f32>::new(comptime!(2 * ROWS));
-    let mut total = Array::<f32>::new(comptime!(2 * ROWS));
+    let mut results = zeros::<C>(comptime!(fragments * dim / 8));
+    let mut most = Array::<f32>::new(comptime!(2 * fragments));
+    let mut total = Array::<f32>::new(comptime!(2 * fragments));
     #[unroll]
-    for i in 0..comptime!(2 * ROWS) {
+    for i in 0..comptime!(2 * fragments) {
         most[i] = LOWEST;
         total[i] = 0.0f32;
     }
-    let seen = u32::min(first + comptime!(QUERIES as u32), time);
+    let seen = u32::min(first + queries, time);
     let count = (seen + comptime!((KEYS - 1) as u32)) / comptime!(KEYS as u32);
     for block in 0..count {
         arrived.wait_parity(block % 2);
@@ -179,19 +184,29 @@ fn attend<N: Size, R: Size, C: Size>(
         }
         let at_k = block % 2 * comptime!(p.k.chunks() as u32);
         let at_v = block % 2 * comptime!(p.v.chunks() as u32);
-        let mut scores = zeros::<C>(comptime!(ROWS * KEYS / 8));
+        let mut scores = zeros::<C>(comptime!(fragments * KEYS / 8));
         #[unroll]
         for step in 0..comptime!(dim / 16) {
             let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
             #[unroll]
-            for i in 0..comptime!(ROWS) {
+            for i in 0..comptime!(p.fragments) {
                 let row = warp_row + comptime!((i * 16) as u32);
                 left.push(fragment_a::<N, R>(&def, &tile_q, row, 0u32, step, comptime!(p.q)));
             }
-            multiply::<N, R, C>(&def, &left, &tile_k, at_k, &mut scores, step, ROWS, KEYS, comptime!(p.k));
+            multiply::<N, R, C>(
+                &def,
+                &left,
+                &tile_k,
+                at_k,
+                &mut scores,
+                step,
+                fragments,
+                KEYS,
+                comptime!(p.k),
+            );
         }
         #[unroll]
-        for i in 0..comptime!(ROWS) {
+        for i in 0..comptime!(p.fragments) {
             #[unroll]
             for half in 0..2usize {
                 let number = comptime!(2 * i + half);
@@ -236,11 +251,21 @@ fn attend<N: Size, R: Size, C: Size>(
         for step in 0..comptime!(KEYS / 16) {
             let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
             #[unroll]
-            for i in 0..comptime!(ROWS) {
+            for i in 0..comptime!(p.fragments) {
                 let at = comptime!(i * KEYS / 8 + 2 * step);
                 left.push(left_of::<R, C>(&scores, at));
             }
-            multiply::<N, R, C>(&def, &left, &tile_v, at_v, &mut results, step, ROWS, dim, comptime!(p.v));
+            multiply::<N, R, C>(
+                &def,
+                &left,
+                &tile_v,
+                at_v,
+                &mut results,
+                step,
+                fragments,
+                dim,
+                comptime!(p.v),
+            );
         }
     }
     finish::<N, C>(o, lse, &mut tile_q, &results, &most, &total, batch, head, first, p);
@@ -266,10 +291,10 @@ fn finish<N: Size, C: Size>(
     let time = comptime!(p.shape.time as u32);
     let heads = comptime!(p.shape.heads as u32);
     let lane = UNIT_POS % 32;
-    let warp_row = UNIT_POS / 32 * comptime!((ROWS * 16) as u32);
+    let warp_row = UNIT_POS / 32 * comptime!((p.fragments * 16) as u32);
     sync_cube();
     #[unroll]
-    for i in 0..comptime!(ROWS) {
+    for i in 0..comptime!(p.fragments) {
         #[unroll]
         for half in 0..2usize {
             let number = comptime!(2 * i + half);
@@ -350,8 +375,15 @@ impl MmaAttention {
         let s = &self.shape;
         format!(
             "causal attention, bfloat16 on matrix units: {} × {} positions, {} heads of {} over {} of keys, scale {}\n\
-             {} blocks of {QUERIES} queries, blocks of {KEYS} keys, {STAGES} stages\n",
-            s.batch, s.time, s.heads, s.dim, s.kv_heads, s.scale, self.blocks
+             {} blocks of {} queries, blocks of {KEYS} keys, {STAGES} stages\n",
+            s.batch,
+            s.time,
+            s.heads,
+            s.dim,
+            s.kv_heads,
+            s.scale,
+            self.blocks,
+            self.fragments * QUERIES
         )
     }
 
