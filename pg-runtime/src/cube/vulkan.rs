@@ -103,6 +103,7 @@ fn target_of(adapter: &wgpu::Adapter) -> Result<Target, DeviceError> {
         allocation_bytes: limits.max_buffer_size,
         binding_align: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
         bf16: false,
+        ..Target::portable()
     };
     if target.units < 256 || target.shared_bytes < 16 * 1024 {
         let what = format!(
