@@ -1,4 +1,5 @@
-//! Every fixture case, computed by the interpreter in float64 and by the CPU executor, against the oracle.
+//! Every fixture case, computed by the interpreter in float64 and by an executor, against the oracle. The
+//! executor is the CPU's, or that of the device that `PG_DEVICE` names.
 //!
 //! Cases are folders with `case.json` and `tensors.safetensors` in `tests/fixtures` and in the folder that
 //! `PG_FIXTURES` names. The model is built only by overriding constants of `models/int4mlp_12l.rs` through

@@ -38,6 +38,7 @@ mod schedule;
 mod select;
 pub mod target;
 mod text;
+pub mod tuning;
 mod view;
 
 /// How to lower.

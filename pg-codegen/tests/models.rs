@@ -1,11 +1,13 @@
 //! Golden plans of every model in `models/`: what is launched, what fused, and why boundaries are where they
 //! are. Re-bless with `INSTA_UPDATE=always cargo test -p pg-codegen --test models`.
 
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use pg_codegen::digest::Digest;
-use pg_codegen::plan::Plan;
-use pg_codegen::target::H100;
+use pg_codegen::plan::{BufferId, Kernel, Plan};
+use pg_codegen::region::Instr;
+use pg_codegen::target::{FEWEST_BINDINGS, H100};
 use pg_codegen::{Options, compile, compile_for};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
 use pg_ir::layout::Layout;
@@ -31,6 +33,79 @@ fn plan(program: &Program, fuse: bool) -> Plan {
     compile(&program.name, &program.graph, &Options { fuse }).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// Whether one launch waits for another through a third.
+fn waits_through_another(plan: &Plan, from: usize, to: usize) -> bool {
+    let kernel = |i: usize| &plan.kernels[plan.launches[i].kernel.0 as usize];
+    let written = |i: usize| {
+        let args = plan.launches[i].args.iter().enumerate();
+        args.filter(move |(at, _)| kernel(i).writes(*at)).map(|(_, b)| *b)
+    };
+    let mut tainted: HashSet<BufferId> = HashSet::new();
+    for i in from + 1..to {
+        let reads_source = plan.launches[i].args.iter().any(|b| written(from).any(|w| w == *b));
+        if reads_source || plan.launches[i].args.iter().any(|b| tainted.contains(b)) {
+            tainted.extend(written(i));
+        }
+    }
+    plan.launches[to].args.iter().any(|b| tainted.contains(b))
+}
+
+/// Whether a region reads what another wrote, everything of it, at the very index at which it was written.
+fn reads_as_written(plan: &Plan, from: usize, to: usize) -> bool {
+    let region = |i: usize| match &plan.kernels[plan.launches[i].kernel.0 as usize] {
+        Kernel::Region(region) => Some(region),
+        _ => None,
+    };
+    let (Some(source), Some(reader)) = (region(from), region(to)) else { return false };
+    let arg = |i: usize, at: u32| plan.launches[i].args[at as usize];
+    let stored = |buffer: BufferId| {
+        source.body.iter().find_map(|instr| match instr {
+            Instr::Store { arg: a, at, .. } if arg(from, *a) == buffer => Some(at),
+            _ => None,
+        })
+    };
+    let written = |buffer: BufferId| {
+        source.body.iter().any(|instr| match instr {
+            Instr::Store { arg: a, .. } | Instr::Accumulate { arg: a, .. } => arg(from, *a) == buffer,
+            _ => false,
+        })
+    };
+    let same_domain = (&source.rows, source.lanes) == (&reader.rows, reader.lanes);
+    same_domain
+        && reader.body.iter().all(|instr| match instr {
+            Instr::Load { arg: a, map } if written(arg(to, *a)) => {
+                map.guards.is_empty() && stored(arg(to, *a)) == Some(&map.at)
+            }
+            Instr::Gather { arg: a, .. } => !written(arg(to, *a)),
+            _ => true,
+        })
+}
+
+/// Asserts that no region hands a tensor to another that reads it as it was written, unless a third launch
+/// stands between them or they would bind too many buffers together: every element-wise op, norm, residual,
+/// activation, rotation and gain rides on its neighbour where it can.
+fn check_fused(plan: &Plan, what: &str) {
+    let mut writer: HashMap<BufferId, usize> = HashMap::new();
+    for (to, launch) in plan.launches.iter().enumerate() {
+        let kernel = &plan.kernels[launch.kernel.0 as usize];
+        for (at, buffer) in launch.args.iter().enumerate().filter(|(at, _)| !kernel.writes(*at)) {
+            let Some(&from) = writer.get(buffer) else { continue };
+            let together: HashSet<_> = launch.args.iter().chain(&plan.launches[from].args).collect();
+            assert!(
+                !reads_as_written(plan, from, to)
+                    || together.len() + 4 > FEWEST_BINDINGS
+                    || waits_through_another(plan, from, to),
+                "{what}: #{to} reads argument {at} that #{from} writes, and could ride on it\n  {}\n  {}",
+                plan.launches[from].note(),
+                launch.note()
+            );
+        }
+        writer.extend(
+            launch.args.iter().enumerate().filter(|(at, _)| kernel.writes(*at)).map(|(_, b)| (*b, to)),
+        );
+    }
+}
+
 /// The digests of a model's programs, after what must hold of each.
 fn digest(name: &str) -> String {
     let mut text = String::new();
@@ -39,6 +114,7 @@ fn digest(name: &str) -> String {
         let what = format!("{name} {}", program.name);
         assert!(fused.launches.len() <= apart.launches.len(), "{what}");
         assert!(fused.bytes() <= apart.bytes(), "{what}");
+        check_fused(&fused, &what);
         if let Ok(dir) = std::env::var("PG_PLANS") {
             let file = format!("{dir}/{}.{}.plan", name.replace('/', "_"), program.name);
             std::fs::write(file, fused.to_string()).unwrap();
@@ -77,9 +153,17 @@ fn int4mlp_12l_on_h100() {
     let mut text = String::new();
     for program in programs("int4mlp_12l").iter().take(3) {
         let plan = compile_for(&program.name, &program.graph, &Options::default(), &H100);
-        text += &format!("{}\n", Digest(&plan.unwrap_or_else(|e| panic!("{e}"))));
+        let plan = plan.unwrap_or_else(|e| panic!("{e}"));
+        check_fused(&plan, &program.name);
+        text += &format!("{}\n", Digest(&plan));
     }
     insta::assert_snapshot!(text);
+}
+
+#[test]
+#[should_panic(expected = "could ride on it")]
+fn the_check_finds_what_is_not_fused() {
+    check_fused(&plan(&programs("tiny")[0], false), "tiny");
 }
 
 /// A model without a golden plan would go unnoticed.

@@ -41,7 +41,7 @@ macro_rules! not_built {
                 Err(missing())
             }
 
-            pub(super) fn open(_: usize) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+            pub(super) fn open(_: usize, _: &str) -> Result<(String, Arc<dyn Backend>), DeviceError> {
                 Err(missing())
             }
         }
@@ -116,10 +116,22 @@ impl DeviceName {
     /// # Errors
     /// If it is not there, lacks something that kernels need, or this binary was built without it.
     pub fn open(self) -> Result<Device, DeviceError> {
+        self.open_tuned("")
+    }
+
+    /// As [`Self::open`], with the text of a tuning file on top of the checked-in choices.
+    ///
+    /// # Errors
+    /// Also if the text is wrong, or the device generates no kernels that it could change.
+    pub fn open_tuned(self, tuning: &str) -> Result<Device, DeviceError> {
         let (description, backend) = match self {
+            DeviceName::Cpu if !tuning.is_empty() => {
+                let what = "a tuning file changes generated kernels, and the CPU runs none";
+                return Err(DeviceError::new(what, "name another device, or leave the file out"));
+            }
             DeviceName::Cpu => return Ok(Device::cpu()),
-            DeviceName::Vulkan(number) => vulkan::open(number)?,
-            DeviceName::Cuda(number) => cuda::open(number)?,
+            DeviceName::Vulkan(number) => vulkan::open(number, tuning)?,
+            DeviceName::Cuda(number) => cuda::open(number, tuning)?,
         };
         Ok(Device { name: self, description, backend })
     }

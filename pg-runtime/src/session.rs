@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pg_codegen::plan::Plan;
+use pg_codegen::precision::store_as;
 use pg_codegen::{CodegenError, Options, compile};
 use pg_ir::dsl::Diagnostics;
 use pg_ir::layout::{BankKind, Layout};
 use pg_ir::model::Model;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::DType;
 use pg_ir::verify;
 use thiserror::Error;
 
@@ -116,6 +118,8 @@ pub struct Session {
     /// Seconds spent compiling so far.
     pub compile_seconds: f64,
     options: Options,
+    /// How training's programs store activations and operands.
+    storage: DType,
     device: Device,
     programs: HashMap<Key, Box<dyn Executor>>,
 }
@@ -129,7 +133,21 @@ impl Session {
     /// A session without programs yet, on a device.
     pub fn on(device: Device, model: Arc<Model>, options: Options) -> Session {
         let layout = Arc::new(Layout::new(&model));
-        Session { model, layout, compile_seconds: 0.0, options, device, programs: HashMap::new() }
+        Session {
+            model,
+            layout,
+            compile_seconds: 0.0,
+            options,
+            storage: DType::F32,
+            device,
+            programs: HashMap::new(),
+        }
+    }
+
+    /// The same session, whose training programs store activations and operands as `storage` and still compute
+    /// in float32. Scores are always of float32 programs, so that they can be compared.
+    pub fn storing(self, storage: DType) -> Session {
+        Session { storage, ..self }
     }
 
     /// Where its programs run.
@@ -195,7 +213,11 @@ impl Session {
         }
         let start = Instant::now();
         let program = self.program(key)?;
-        let plan = compile(&program.name, &program.graph, &self.options)?;
+        let storage = match key {
+            Key::Grad { .. } | Key::Update | Key::Adapt => self.storage,
+            Key::Score { .. } | Key::Logits { .. } => DType::F32,
+        };
+        let plan = compile(&program.name, &store_as(&program.graph, storage)?, &self.options)?;
         let executor = self.device.prepare(Arc::new(plan))?;
         self.programs.insert(key, executor);
         self.compile_seconds += start.elapsed().as_secs_f64();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use pg_ir::dsl::{Options, Source, elaborate};
 use pg_ir::model::Model;
+use pg_runtime::device::DeviceName;
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
 use safetensors::{Dtype, SafeTensors};
@@ -67,8 +68,12 @@ impl Case {
         elaborate(&source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
     }
 
+    /// On the device that `PG_DEVICE` names.
     pub(crate) fn session(&self) -> Session {
-        Session::new(Arc::new(self.model()), Default::default())
+        let name = std::env::var("PG_DEVICE").unwrap_or_else(|_| "cpu".into());
+        let name: DeviceName = name.parse().unwrap_or_else(|e| panic!("PG_DEVICE: {e}"));
+        let device = name.open().unwrap_or_else(|e| panic!("PG_DEVICE={name}: {e}"));
+        Session::on(device, Arc::new(self.model()), Default::default())
     }
 
     /// The oracle's parameters under `prefix.`, its banks split into matrices (SPEC 5.1).

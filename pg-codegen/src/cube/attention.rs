@@ -56,7 +56,7 @@ impl Tiling {
             let stride = elements * (UNITS / block) + 1;
             4 * (tiles * block * stride + squares * block * (block + 1))
         };
-        let longest = shape.time.next_power_of_two().clamp(4, 32);
+        let longest = shape.time.next_power_of_two().clamp(4, target.tuning.attention_block);
         let fits = |b: &usize| *b <= longest && size(*b) <= target.shared_bytes;
         let block = [32, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
         let columns = UNITS / block;

@@ -13,8 +13,6 @@ use crate::plan::Matmul;
 
 /// Units along each side of a tile of results.
 const SIDE: usize = 16;
-/// Depth of a tile.
-const DEPTH: usize = 16;
 
 /// How one operand is walked. "Free" is the axis that is not summed over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,6 +37,8 @@ pub(crate) struct MatmulKernel {
     b: Operand,
     c: crate::plan::MatrixView,
     tiles: [usize; 3],
+    /// Terms of the sums in shared memory at once.
+    deep: usize,
     accumulate: bool,
     exact: bool,
 }
@@ -61,7 +61,7 @@ pub(crate) fn lower(
     if m.batch * m.m * m.n * m.k == 0 {
         return Err(malformed("an axis is empty"));
     }
-    let tile = |n: usize| if n > 32 { 64 } else { n.next_power_of_two().clamp(SIDE, 32) };
+    let tile = |n: usize| n.next_power_of_two().clamp(SIDE, target.tuning.matmul_tile);
     let a = Operand::new(m, m.a.offset + a_info.shift, m.a.batch, (m.m, m.a.row), m.a.col, tile(m.m));
     let b = Operand::new(m, m.b.offset + b_info.shift, m.b.batch, (m.n, m.b.col), m.b.row, tile(m.n));
     for (view, info) in [(a.reach(m.batch), a_info), (b.reach(m.batch), b_info)] {
@@ -75,8 +75,9 @@ pub(crate) fn lower(
     let cubes: usize = tiles.iter().product();
     let grid = target.fold("matmul", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
-    let body = Body::Matmul(MatmulKernel { a, b, c, tiles, accumulate: m.accumulate, exact });
-    let shared = 4 * DEPTH * (a.tile + 1 + b.tile + 1);
+    let deep = target.tuning.matmul_depth;
+    let body = Body::Matmul(MatmulKernel { a, b, c, tiles, deep, accumulate: m.accumulate, exact });
+    let shared = 4 * deep * (a.tile + 1 + b.tile + 1);
     let spec = |width: usize, info: &ArgInfo, written: bool| ArgSpec {
         dtype: DType::F32,
         width,
@@ -122,11 +123,12 @@ fn load_tile<N: Size>(
     batch: u32,
     first: u32,
     depth: u32,
+    #[comptime] deep: usize,
     #[comptime] x: Operand,
 ) {
     let base = batch * comptime!(x.batch as u32) + comptime!(x.offset as u32);
-    let loads = comptime!((x.tile * DEPTH / x.vector) as u32);
-    let across = comptime!((if x.along_depth { DEPTH } else { x.tile } / x.vector) as u32);
+    let loads = comptime!((x.tile * deep / x.vector) as u32);
+    let across = comptime!((if x.along_depth { deep } else { x.tile } / x.vector) as u32);
     let turns = comptime!(loads.div_ceil((SIDE * SIDE) as u32));
     #[unroll]
     for turn in 0..turns {
@@ -165,8 +167,8 @@ fn multiply<A: Size, B: Size>(
 ) {
     let rows = comptime!(p.a.tile / SIDE);
     let cols = comptime!(p.b.tile / SIDE);
-    let mut tile_a = SharedMemory::<f32>::new(comptime!(DEPTH * (p.a.tile + 1)));
-    let mut tile_b = SharedMemory::<f32>::new(comptime!(DEPTH * (p.b.tile + 1)));
+    let mut tile_a = SharedMemory::<f32>::new(comptime!(p.deep * (p.a.tile + 1)));
+    let mut tile_b = SharedMemory::<f32>::new(comptime!(p.deep * (p.b.tile + 1)));
     let n_tile = cube % comptime!(p.tiles[2] as u32);
     let rest = cube / comptime!(p.tiles[2] as u32);
     let m_tile = rest % comptime!(p.tiles[1] as u32);
@@ -181,12 +183,12 @@ fn multiply<A: Size, B: Size>(
     for i in 0..comptime!(rows * cols) {
         sums[i] = 0.0f32;
     }
-    for step in 0..comptime!(p.a.depth.div_ceil(DEPTH) as u32) {
-        let depth = step * comptime!(DEPTH as u32);
-        load_tile::<A>(a, &mut tile_a, batch, first_row, depth, comptime!(p.a));
-        load_tile::<B>(b, &mut tile_b, batch, first_col, depth, comptime!(p.b));
+    for step in 0..comptime!(p.a.depth.div_ceil(p.deep) as u32) {
+        let depth = step * comptime!(p.deep as u32);
+        load_tile::<A>(a, &mut tile_a, batch, first_row, depth, comptime!(p.deep), comptime!(p.a));
+        load_tile::<B>(b, &mut tile_b, batch, first_col, depth, comptime!(p.deep), comptime!(p.b));
         sync_cube();
-        for k in 0..comptime!(DEPTH as u32) {
+        for k in 0..comptime!(p.deep as u32) {
             let at_a = k * comptime!((p.a.tile + 1) as u32) + y;
             let at_b = k * comptime!((p.b.tile + 1) as u32) + x;
             let mut col = Array::<f32>::new(cols);
@@ -259,7 +261,7 @@ impl MatmulKernel {
         format!(
             "c[i, j] {}= Σ_k a[i, k] · b[k, j] for {batch} × {} × {} results, k from 0 to {} in order\n\
              a at {}\nb at {}\nc at {} + {}·i + {}·j\n\
-             a cube owns {} × {} results and takes {DEPTH} of k at a time through shared memory",
+             a cube owns {} × {} results and takes {} of k at a time through shared memory",
             if self.accumulate { "+" } else { "" },
             self.a.free,
             self.b.free,
@@ -271,6 +273,7 @@ impl MatmulKernel {
             self.c.col,
             self.a.tile,
             self.b.tile,
+            self.deep,
         )
     }
 

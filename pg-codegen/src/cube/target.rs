@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::tuning::Tuning;
+
 /// Limits of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
@@ -30,6 +32,8 @@ pub struct Target {
     pub matrix_units: bool,
     /// Multiprocessors: how many cubes keep a device busy.
     pub multiprocessors: u32,
+    /// Tile sizes, vector widths and split factors.
+    pub tuning: Tuning,
 }
 
 impl Target {
@@ -48,6 +52,7 @@ impl Target {
             bf16: false,
             matrix_units: false,
             multiprocessors: 132,
+            tuning: Tuning::of("vulkan-cpu"),
         }
     }
 
@@ -58,7 +63,7 @@ impl Target {
             "h100" | "h200" => (Target::hopper(), Language::Cuda),
             _ => return None,
         };
-        Some((Target { name: machine.name.into(), ..target }, language))
+        Some((Target { name: machine.name.into(), tuning: Tuning::of(machine.name), ..target }, language))
     }
 
     /// Any CUDA device from compute capability 7.0 on.
@@ -72,6 +77,7 @@ impl Target {
             allocation_bytes: 1 << 40,
             binding_align: 16,
             bf16: true,
+            tuning: Tuning::of("h100"),
             ..Target::portable()
         }
     }

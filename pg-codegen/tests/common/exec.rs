@@ -42,16 +42,18 @@ pub(crate) fn run_watched(
         }
     }
     for (i, l) in plan.launches.iter().enumerate() {
+        let kernel = &plan.kernels[l.kernel.0 as usize];
         let before: Vec<Tensor> = l.args.iter().map(|a| memory[a.0 as usize].clone()).collect();
         let mut args = before.clone();
-        launch(&plan.kernels[l.kernel.0 as usize], &mut args);
-        watch(i, &before, &args);
-        let kernel = &plan.kernels[l.kernel.0 as usize];
-        for (at, ((arg, mut data), old)) in l.args.iter().zip(args).zip(before).enumerate() {
+        launch(kernel, &mut args);
+        for (at, (arg, data)) in l.args.iter().zip(&mut args).enumerate() {
             // Kernels of every family round to what their buffers hold.
             if kernel.writes(at) && plan.buffers[arg.0 as usize].dtype == DType::BF16 {
                 data.iter_mut().for_each(|x| *x = cast(DType::BF16, *x));
             }
+        }
+        watch(i, &before, &args);
+        for ((arg, data), old) in l.args.iter().zip(args).zip(before) {
             let same = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits());
             if !same(&data, &old) {
                 clobber(plan, *arg, &mut memory);

@@ -1,6 +1,9 @@
 //! `pg devices`: what programs can run on here, and what is missing for the rest; and the argument that
 //! chooses one.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::Args;
 use pg_runtime::device::{Device, DeviceName, Listed, list};
 use serde::Serialize;
@@ -9,18 +12,27 @@ use super::format::table;
 use super::ui::Ui;
 
 /// Where programs run.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct DeviceArgs {
     /// Run on this device: cpu, vulkan, cuda, or one by number as in cuda:1 (`pg devices` lists them).
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::Cpu)]
     device: DeviceName,
+    /// Tile sizes, vector widths and split factors of generated kernels, for an experiment.
+    #[arg(long, value_name = "FILE")]
+    tuning: Option<PathBuf>,
 }
 
 impl DeviceArgs {
     /// Probes and opens the device; never another one.
-    pub(crate) fn open(self) -> anyhow::Result<Device> {
-        Ok(self.device.open()?)
+    pub(crate) fn open(&self) -> anyhow::Result<Device> {
+        let Some(path) = &self.tuning else { return Ok(self.device.open()?) };
+        Ok(self.device.open_tuned(&read_tuning(path)?)?)
     }
+}
+
+/// The text of a tuning file.
+pub(crate) fn read_tuning(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read the tuning file {}", path.display()))
 }
 
 #[derive(Debug, Serialize)]

@@ -14,6 +14,7 @@ use pg_codegen::target;
 use pg_runtime::session::Session;
 
 use self::report::Report;
+use super::devices::read_tuning;
 use super::model::{Variation, load};
 use super::programs::{ProgramArgs, find};
 use super::ui::Ui;
@@ -31,6 +32,9 @@ pub(crate) struct KernelsArgs {
     /// Machine to generate for: vulkan-cpu, h100 or h200.
     #[arg(long, value_name = "NAME", default_value = "h100")]
     target: String,
+    /// Tile sizes, vector widths and split factors on top of the checked-in ones.
+    #[arg(long, value_name = "FILE")]
+    tuning: Option<PathBuf>,
     /// List every kernel, not only those with the largest shares.
     #[arg(long)]
     all: bool,
@@ -54,12 +58,16 @@ pub(crate) fn kernels(args: KernelsArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     let Some(file) = &args.file else { bail!("a model file is missing") };
     let machine = target::named(&args.target).map_err(|message| anyhow!(message))?;
-    let Some((limits, language)) = Target::of(&machine) else {
+    let Some((mut limits, language)) = Target::of(&machine) else {
         bail!(
             "for {} no kernels are generated: its executor runs plans as they are (see `pg plan`)",
             machine.name
         );
     };
+    if let Some(path) = &args.tuning {
+        let tuned = limits.tuning.with(&read_tuning(path)?, machine.name);
+        limits.tuning = tuned.map_err(|what| anyhow!("{}, {what}", path.display()))?;
+    }
     let model = load(file, &args.variation.options(), ui)?;
     let session = Session::new(Arc::new(model), args.programs.options());
     let mut named = args.programs.named(&session);

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use pg_ir::dsl::{Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::model::Model;
+use pg_ir::ty::DType;
 
 use super::ui::Ui;
 
@@ -22,6 +23,32 @@ pub(crate) struct Variation {
 impl Variation {
     pub(crate) fn options(&self) -> Options {
         Options { overrides: self.overrides.clone(), profile: self.profile.clone() }
+    }
+}
+
+/// How training stores what it computes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PrecisionArgs {
+    /// How training stores activations and the operands of matrix products. Sums are float32 either way, and so are
+    /// parameters, gradients, optimiser state and scores.
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
+    precision: Precision,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Precision {
+    /// As computed.
+    F32,
+    /// Rounded: half the memory traffic, and products on matrix units that take nothing else.
+    Bf16,
+}
+
+impl PrecisionArgs {
+    pub(crate) fn storage(&self) -> DType {
+        match self.precision {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::BF16,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use pg_runtime::session::Session;
 
 use super::devices::DeviceArgs;
 use super::format::table;
-use super::model::ModelArgs;
+use super::model::{ModelArgs, PrecisionArgs};
 use super::run::count;
 use super::ui::Ui;
 
@@ -43,6 +43,8 @@ pub(crate) struct ProfileArgs {
     /// Plan one kernel an op.
     #[arg(long)]
     no_fuse: bool,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Write the last step as a trace for Chrome (chrome://tracing) or Perfetto.
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
@@ -67,7 +69,8 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
         phases - 1
     );
     let fuse = pg_codegen::Options { fuse: !args.no_fuse };
-    let mut session = Session::on(args.device.open()?, Arc::new(model), fuse);
+    let session = Session::on(args.device.open()?, Arc::new(model), fuse);
+    let mut session = session.storing(args.precision.storage());
     let (accumulation, phase, steps) = (args.micro_batches, args.phase, args.steps);
     let options = ProfileOptions { batch, seq, accumulation, phase, steps };
     ui.note(format_args!(

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use pg_runtime::run::{RunOptions, run as run_model};
 
 use super::devices::DeviceArgs;
-use super::model::ModelArgs;
+use super::model::{ModelArgs, PrecisionArgs};
 use super::progress::Progress;
 use super::summary;
 use super::ui::Ui;
@@ -19,6 +19,8 @@ pub(crate) struct RunArgs {
     model: ModelArgs,
     #[command(flatten)]
     budget: BudgetArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     text: TextArgs,
     #[command(flatten)]
@@ -89,6 +91,7 @@ enum ScheduleKind {
 impl RunArgs {
     fn options(self, started: Instant) -> anyhow::Result<RunOptions> {
         Ok(RunOptions {
+            storage: Some(self.precision.storage()),
             device: self.device.open()?,
             model: self.model.file,
             overrides: self.model.variation.overrides,

@@ -16,7 +16,7 @@ use super::math;
 use super::matmul::{Matrix, product};
 use super::parallel::parallel;
 use super::raw::Arg;
-use super::region::check::check_types;
+use super::region::check::check_float_types;
 use super::region::reduce;
 use super::scatter::{check_apart, check_lengths};
 use super::simd::{Isa, Kernel};
@@ -31,15 +31,15 @@ const BACKWARD_TASKS: usize = 16;
 
 /// Sizes derived from a shape; functions of the shape alone, so that the bits are too.
 #[derive(Clone, Copy)]
-struct Sizes {
-    shape: AttentionShape,
+pub(crate) struct Sizes {
+    pub(crate) shape: AttentionShape,
     /// Query heads of a key/value head.
-    group: usize,
+    pub(crate) group: usize,
     /// Query positions of a block.
-    positions: usize,
-    blocks: usize,
-    /// Parts that the blocks of a (sequence, key/value head) pair are dealt to in the backward.
-    parts: usize,
+    pub(crate) positions: usize,
+    pub(crate) blocks: usize,
+    /// Parts that the blocks of a (sequence, key/value head) pair are dealt to.
+    pub(crate) parts: usize,
 }
 
 impl Sizes {
@@ -89,7 +89,7 @@ fn check_shape(s: &AttentionShape) -> Result<(), Problem> {
 /// Checks the arguments of the forward.
 pub(crate) fn check(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem> {
     check_shape(shape)?;
-    check_types(&[DType::F32; 5], args)?;
+    check_float_types(5, args)?;
     check_lengths(&lengths(shape), args)?;
     check_apart(args, 3)
 }
@@ -97,7 +97,7 @@ pub(crate) fn check(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem>
 /// Checks the arguments of the backward.
 pub(crate) fn check_grad(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem> {
     check_shape(shape)?;
-    check_types(&[DType::F32; 9], args)?;
+    check_float_types(9, args)?;
     let [q, k, v, o, lse] = lengths(shape);
     check_lengths(&[q, k, v, o, lse, o, q, k, v], args)?;
     check_apart(args, 6)
@@ -105,35 +105,35 @@ pub(crate) fn check_grad(shape: &AttentionShape, args: &[Arg]) -> Result<(), Pro
 
 /// One block of queries of one key/value head.
 #[derive(Clone, Copy)]
-struct Block {
+pub(crate) struct Block {
     /// First position, from the start of all sequences.
     first: usize,
     /// The first position of its sequence.
     sequence: usize,
     kv_head: usize,
     /// Positions.
-    len: usize,
+    pub(crate) len: usize,
 }
 
 impl Block {
-    fn new(s: &Sizes, batch: usize, kv_head: usize, block: usize) -> Self {
+    pub(crate) fn new(s: &Sizes, batch: usize, kv_head: usize, block: usize) -> Self {
         let sequence = batch * s.shape.time;
         let from = block * s.positions;
         Block { first: sequence + from, sequence, kv_head, len: s.positions.min(s.shape.time - from) }
     }
 
     /// Keys up to the block's end.
-    fn keys(&self) -> usize {
+    pub(crate) fn keys(&self) -> usize {
         self.first - self.sequence + self.len
     }
 
     /// Keys that row `row` of the block attends to.
-    fn visible(&self, row: usize, group: usize) -> usize {
+    pub(crate) fn visible(&self, row: usize, group: usize) -> usize {
         self.first - self.sequence + row / group + 1
     }
 
     /// Where a position's rows of this head group begin in an array [position, head, width].
-    fn at(&self, s: &Sizes, position: usize, width: usize) -> usize {
+    pub(crate) fn at(&self, s: &Sizes, position: usize, width: usize) -> usize {
         ((self.first + position) * s.shape.heads + self.kv_head * s.group) * width
     }
 
@@ -147,9 +147,9 @@ impl Block {
     }
 
     /// The keys or values (or their gradients) of the block's sequence and head.
-    fn keys_of(&self, s: &Sizes, arg: Arg) -> Matrix {
+    pub(crate) fn keys_of(&self, s: &Sizes, arg: Arg) -> Matrix {
         let AttentionShape { kv_heads, dim, .. } = s.shape;
-        Matrix { ptr: arg.at((self.sequence * kv_heads + self.kv_head) * dim), row: kv_heads * dim, col: 1 }
+        Matrix::new(arg, (self.sequence * kv_heads + self.kv_head) * dim, kv_heads * dim, 1)
     }
 }
 
@@ -214,12 +214,12 @@ pub(crate) fn run_grad(shape: AttentionShape, args: &[Arg], workspace: &mut Work
         let [dk, dv] = if s.parts == 1 {
             [any.keys_of(&s, d_k), any.keys_of(&s, d_v)]
         } else {
-            [0, 1].map(|which| Matrix { ptr: partials.at((2 * task + which) * time * dim), row: dim, col: 1 })
+            [0, 1].map(|which| Matrix::new(partials, (2 * task + which) * time * dim, dim, 1))
         };
         for matrix in [dk, dv] {
             for key in 0..time {
                 // SAFETY: inside by the checked lengths or the workspace's size; this task's own.
-                unsafe { std::slice::from_raw_parts_mut(matrix.ptr.add(key * matrix.row), dim) }.fill(0.0);
+                unsafe { std::slice::from_raw_parts_mut(matrix.at(key, 0).ptr.cast::<f32>(), dim) }.fill(0.0);
             }
         }
         // Dealt in turn: the parts have strips of all lengths.
@@ -253,7 +253,8 @@ pub(crate) fn run_grad(shape: AttentionShape, args: &[Arg], workspace: &mut Work
                     d_probs[seen..].fill(0.0);
                     let (probs, d_probs) = (&mut probs[..seen], &mut d_probs[..seen]);
                     let d_o = &do_rows[row * dim..][..dim];
-                    isa.run(SoftmaxGrad { probs, d_probs, o, d_o, lse, scale: shape.scale });
+                    let delta = dot(o, d_o);
+                    isa.run(SoftmaxGrad { probs, d_probs, delta, lse, scale: shape.scale });
                 }
                 // SAFETY: as above; gradients of keys and values are this task's own.
                 unsafe {
@@ -271,12 +272,23 @@ pub(crate) fn run_grad(shape: AttentionShape, args: &[Arg], workspace: &mut Work
         }
     });
     if s.parts > 1 {
-        combine(&s, partials, [d_k, d_v]);
+        collect(&s, partials, [d_k, d_v]);
     }
 }
 
-/// Adds the parts' gradients of keys and values, in order.
-fn combine(s: &Sizes, partials: Arg, out: [Arg; 2]) {
+/// Σ x · y, in a fixed order.
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    for (x, y) in x.chunks(16).zip(y.chunks(16)) {
+        for (s, (x, y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            *s += x * y;
+        }
+    }
+    reduce(Reduction::Sum, &sums)
+}
+
+/// Adds the parts' gradients of keys and values, in order, and writes them as they are stored.
+pub(crate) fn collect(s: &Sizes, partials: Arg, out: [Arg; 2]) {
     const KEYS: usize = 64;
     let AttentionShape { time, dim, kv_heads, batch, .. } = s.shape;
     let pieces = time.div_ceil(KEYS);
@@ -286,16 +298,22 @@ fn combine(s: &Sizes, partials: Arg, out: [Arg; 2]) {
         for key in piece * KEYS..time.min((piece + 1) * KEYS) {
             for (which, out) in out.iter().enumerate() {
                 let at = ((sequence + key) * kv_heads + kv_head) * dim;
-                // SAFETY: inside by the checked lengths; each task writes its own rows.
-                let out = unsafe { out.write::<f32>(at, dim) };
-                for part in 0..s.parts {
+                let part = |part: usize| {
                     let at = ((2 * (pair * s.parts + part) + which) * time + key) * dim;
                     // SAFETY: inside the workspace; all writers have finished.
-                    let from = unsafe { partials.read::<f32>(at, dim) };
-                    if part == 0 {
-                        out.copy_from_slice(from);
+                    unsafe { partials.read::<f32>(at, dim) }
+                };
+                let sum = |i: usize| (1..s.parts).fold(part(0)[i], |sum, p| sum + part(p)[i]);
+                // SAFETY: inside by the checked lengths; each task writes its own rows.
+                unsafe {
+                    if out.dtype() == DType::BF16 {
+                        let rounded = |x: f32| (math::round_bf16(x).to_bits() >> 16) as u16;
+                        out.write::<u16>(at, dim)
+                            .iter_mut()
+                            .enumerate()
+                            .for_each(|(i, o)| *o = rounded(sum(i)));
                     } else {
-                        out.iter_mut().zip(from).for_each(|(o, x)| *o += x);
+                        out.write::<f32>(at, dim).iter_mut().enumerate().for_each(|(i, o)| *o = sum(i));
                     }
                 }
             }
@@ -304,9 +322,9 @@ fn combine(s: &Sizes, partials: Arg, out: [Arg; 2]) {
 }
 
 /// Scores to exp(scale · score − max); gives the maximum and the sum.
-struct Softmax<'a> {
-    scores: &'a mut [f32],
-    scale: f32,
+pub(crate) struct Softmax<'a> {
+    pub(crate) scores: &'a mut [f32],
+    pub(crate) scale: f32,
 }
 
 impl Kernel for Softmax<'_> {
@@ -326,28 +344,20 @@ impl Kernel for Softmax<'_> {
 }
 
 /// Scores to probabilities, and gradients of probabilities to gradients of unscaled scores.
-struct SoftmaxGrad<'a> {
-    probs: &'a mut [f32],
-    d_probs: &'a mut [f32],
-    o: &'a [f32],
-    d_o: &'a [f32],
-    lse: f32,
-    scale: f32,
+pub(crate) struct SoftmaxGrad<'a> {
+    pub(crate) probs: &'a mut [f32],
+    pub(crate) d_probs: &'a mut [f32],
+    /// Σ over keys of p · dp, which equals o · do.
+    pub(crate) delta: f32,
+    pub(crate) lse: f32,
+    pub(crate) scale: f32,
 }
 
 impl Kernel for SoftmaxGrad<'_> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        let SoftmaxGrad { probs, d_probs, o, d_o, lse, scale } = self;
-        // Σ over keys of p · dp, which equals o · do.
-        let mut delta = [0.0f32; 16];
-        for (o, d) in o.chunks(16).zip(d_o.chunks(16)) {
-            for (s, (o, d)) in delta.iter_mut().zip(o.iter().zip(d)) {
-                *s += o * d;
-            }
-        }
-        let delta = reduce(Reduction::Sum, &delta);
+        let SoftmaxGrad { probs, d_probs, delta, lse, scale } = self;
         for (p, d) in probs.iter_mut().zip(d_probs) {
             *p = math::exp(*p * scale - lse);
             *d = *p * (*d - delta) * scale;

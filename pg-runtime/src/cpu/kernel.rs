@@ -3,15 +3,20 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul};
+use pg_ir::ty::DType;
+use smallvec::SmallVec;
 
 use super::aligned::Aligned;
-use super::amx::Amx;
+use super::amx::{self, Amx};
 use super::error::Problem;
 use super::raw::Arg;
 use super::scatter::Scatter;
 use super::simd::Isa;
 use super::workspace::Workspace;
-use super::{attention, matmul, region, scatter};
+use super::{attention, matmul, narrow, region, scatter};
+
+/// Types of a launch's arguments; as many as a region has fit without an allocation.
+type Types = SmallVec<[DType; 32]>;
 
 /// A kernel ready to run.
 #[derive(Debug)]
@@ -32,6 +37,9 @@ pub(crate) struct Machine {
     amx: Option<Amx>,
     arena_bytes: usize,
     arena: Aligned,
+    widened_len: usize,
+    /// float32 copies of bfloat16 arguments.
+    widened: Aligned,
     scratch: region::Scratch,
     workspace: Workspace,
 }
@@ -43,6 +51,8 @@ impl Machine {
             amx: Amx::detect(),
             arena_bytes: 0,
             arena: Aligned::default(),
+            widened_len: 0,
+            widened: Aligned::default(),
             scratch: region::Scratch::default(),
             workspace: Workspace::default(),
         }
@@ -61,6 +71,9 @@ impl Machine {
             self.arena = Aligned::default();
             self.arena = Aligned::zeroed(self.arena_bytes.div_ceil(4));
         }
+        if self.widened.len() < self.widened_len {
+            self.widened = Aligned::zeroed(self.widened_len);
+        }
         self.scratch.allocate(threads);
         self.workspace.allocate(threads);
     }
@@ -72,7 +85,7 @@ impl Machine {
 
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        4 * self.arena.len() + self.scratch.bytes() + self.workspace.bytes()
+        4 * (self.arena.len() + self.widened.len()) + self.scratch.bytes() + self.workspace.bytes()
     }
 }
 
@@ -92,10 +105,43 @@ impl Compiled {
     pub(crate) fn written(&self) -> Vec<usize> {
         match self {
             Compiled::Region(program) => program.written().collect(),
-            Compiled::Matmul(_) | Compiled::Scatter(_) => vec![2],
-            Compiled::Attention(_) => vec![3, 4],
-            Compiled::AttentionGrad(_) => vec![6, 7, 8],
-            Compiled::Copy(_) => vec![1],
+            _ => self.written_by_family().to_vec(),
+        }
+    }
+
+    /// The arguments that it writes because of its family: none for a region, whose program says it.
+    fn written_by_family(&self) -> &'static [usize] {
+        match self {
+            Compiled::Region(_) => &[],
+            Compiled::Matmul(_) | Compiled::Scatter(_) => &[2],
+            Compiled::Attention(_) => &[3, 4],
+            Compiled::AttentionGrad(_) => &[6, 7, 8],
+            Compiled::Copy(_) => &[1],
+        }
+    }
+
+    /// The matrix units, if it runs on them with arguments of these types.
+    fn on_units(&self, dtypes: &[DType], amx: Option<Amx>) -> Option<Amx> {
+        let suits = match (self, dtypes) {
+            (Compiled::Matmul(mm), &[a, b, c]) => {
+                Amx::suits([mm.m, mm.n, mm.k], [a, b, c], [mm.c.row, mm.c.col])
+            }
+            (Compiled::Attention(shape) | Compiled::AttentionGrad(shape), _) => {
+                Amx::suits_attention(*shape, dtypes)
+            }
+            _ => false,
+        };
+        amx.filter(|_| suits)
+    }
+
+    /// Whether it runs on arguments of these types as they are; otherwise on float32 copies.
+    fn takes(&self, dtypes: impl Iterator<Item = DType>, amx: Option<Amx>) -> bool {
+        match self {
+            Compiled::Region(_) | Compiled::Copy(_) => true,
+            _ => {
+                let dtypes: Types = dtypes.collect();
+                !dtypes.contains(&DType::BF16) || self.on_units(&dtypes, amx).is_some()
+            }
         }
     }
 
@@ -112,26 +158,60 @@ impl Compiled {
         }
     }
 
-    /// Asks for the scratch memory that it needs.
-    pub(crate) fn reserve(&self, machine: &mut Machine) {
+    /// Asks for the scratch memory that it needs on arguments of these types and lengths.
+    pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
+        if !self.takes(args.iter().map(|a| a.0), machine.amx) {
+            machine.widened_len = machine.widened_len.max(narrow::elements(args.iter().copied()));
+        }
+        let dtypes: Types = args.iter().map(|a| a.0).collect();
+        let units = self.on_units(&dtypes, machine.amx);
         match self {
             Compiled::Region(program) => machine.scratch.reserve(program.scratch()),
-            Compiled::Attention(shape) => machine.workspace.reserve(attention::workspace(*shape)),
-            Compiled::AttentionGrad(shape) => machine.workspace.reserve(attention::grad_workspace(*shape)),
+            Compiled::Attention(shape) => machine.workspace.reserve(match units {
+                Some(_) => amx::attention::workspace(*shape, args[0].0),
+                None => attention::workspace(*shape),
+            }),
+            Compiled::AttentionGrad(shape) => machine.workspace.reserve(match units {
+                Some(_) => amx::attention::grad_workspace(*shape, args[0].0),
+                None => attention::grad_workspace(*shape),
+            }),
             Compiled::Scatter(scatter) => machine.workspace.reserve(scatter.workspace()),
-            Compiled::Matmul(mm) => machine.workspace.reserve(matmul::workspace(mm, machine.amx)),
+            Compiled::Matmul(mm) => {
+                if let [a, b, c] = args {
+                    machine.workspace.reserve(matmul::workspace(mm, [a.0, b.0, c.0], units));
+                }
+            }
             Compiled::Copy(_) => {}
         }
     }
 
     /// Runs on checked arguments. Sets `outside` if an id was outside its table.
     pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
+        if self.takes(args.iter().map(Arg::dtype), machine.amx) {
+            return self.run_as_they_are(args, machine, outside);
+        }
+        let mut memory = std::mem::take(&mut machine.widened);
+        narrow::widened(args, self.written_by_family(), &mut memory, |args| {
+            self.run_as_they_are(args, machine, outside);
+        });
+        machine.widened = memory;
+    }
+
+    fn run_as_they_are(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
         let Machine { isa, amx, scratch, workspace, .. } = machine;
+        let dtypes: Types = args.iter().map(Arg::dtype).collect();
+        let units = self.on_units(&dtypes, *amx);
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),
-            Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, *amx),
-            Compiled::Attention(shape) => attention::run(*shape, args, workspace, *isa),
-            Compiled::AttentionGrad(shape) => attention::run_grad(*shape, args, workspace, *isa),
+            Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, units),
+            Compiled::Attention(shape) => match units {
+                Some(amx) => amx::attention::run(amx, *shape, args, workspace, *isa),
+                None => attention::run(*shape, args, workspace, *isa),
+            },
+            Compiled::AttentionGrad(shape) => match units {
+                Some(amx) => amx::attention::run_grad(amx, *shape, args, workspace, *isa),
+                None => attention::run_grad(*shape, args, workspace, *isa),
+            },
             Compiled::Scatter(scatter) => {
                 if !scatter.run(args, workspace) {
                     outside.store(true, Ordering::Relaxed);

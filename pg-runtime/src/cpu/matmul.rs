@@ -9,7 +9,7 @@ use super::amx::{self, Amx};
 use super::error::Problem;
 use super::parallel::parallel;
 use super::raw::Arg;
-use super::region::check::{Touch, check_touches, check_types, injective};
+use super::region::check::{Touch, check_float_types, check_touches, injective};
 use super::workspace::{Workspace, WorkspaceSize};
 
 /// Products below this many operations run side by side, one to a thread; larger ones use all threads
@@ -24,7 +24,9 @@ const SQUARE: usize = 16;
 /// A matrix in memory: the pointer to its first element and its strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix {
-    pub(crate) ptr: *mut f32,
+    pub(crate) ptr: *mut u8,
+    /// float32 or bfloat16.
+    pub(crate) dtype: DType,
     pub(crate) row: usize,
     pub(crate) col: usize,
 }
@@ -35,19 +37,25 @@ unsafe impl Send for Matrix {}
 unsafe impl Sync for Matrix {}
 
 impl Matrix {
+    /// A matrix in an argument, from an element on.
+    pub(crate) fn new(arg: Arg, offset: usize, row: usize, col: usize) -> Self {
+        Matrix { ptr: arg.at(offset), dtype: arg.dtype(), row, col }
+    }
+
     /// A row-major matrix in a slice that is only read.
     pub(crate) fn of(slice: &[f32], row: usize) -> Self {
-        Matrix { ptr: slice.as_ptr().cast_mut(), row, col: 1 }
+        Matrix { ptr: slice.as_ptr().cast_mut().cast(), dtype: DType::F32, row, col: 1 }
     }
 
     /// A row-major matrix in a slice that is written.
     pub(crate) fn of_mut(slice: &mut [f32], row: usize) -> Self {
-        Matrix { ptr: slice.as_mut_ptr(), row, col: 1 }
+        Matrix { ptr: slice.as_mut_ptr().cast(), dtype: DType::F32, row, col: 1 }
     }
 
     /// The part that begins at an element.
     pub(crate) fn at(self, row: usize, col: usize) -> Self {
-        Matrix { ptr: self.ptr.wrapping_add(row * self.row + col * self.col), ..self }
+        let offset = (row * self.row + col * self.col) * self.dtype.size();
+        Matrix { ptr: self.ptr.wrapping_add(offset), ..self }
     }
 
     /// The transpose.
@@ -59,7 +67,7 @@ impl Matrix {
 /// c [m, n] = a [m, k] · b [k, n], plus the old c if `accumulate`.
 ///
 /// # Safety
-/// All elements of the three matrices must be valid, and no other thread may write a or b or touch c.
+/// All elements of the three matrices must be valid float32, and no other thread may write a or b or touch c.
 pub(crate) unsafe fn product(
     [m, n, k]: [usize; 3],
     a: Matrix,
@@ -75,14 +83,14 @@ pub(crate) unsafe fn product(
             m,
             n,
             k,
-            c.ptr,
+            c.ptr.cast::<f32>(),
             s(c.col),
             s(c.row),
             accumulate,
-            a.ptr,
+            a.ptr.cast::<f32>(),
             s(a.col),
             s(a.row),
-            b.ptr,
+            b.ptr.cast::<f32>(),
             s(b.col),
             s(b.row),
             1.0f32,
@@ -97,7 +105,7 @@ pub(crate) unsafe fn product(
 
 /// Checks the arguments of a launch.
 pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
-    check_types(&[DType::F32; 3], args)?;
+    check_float_types(3, args)?;
     if [mm.batch, mm.m, mm.n, mm.k].contains(&0) {
         return Err(Problem::Shape("a matrix is empty"));
     }
@@ -123,35 +131,28 @@ pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
     check_touches(&touches, &domain, args)
 }
 
-/// Scratch memory of a launch.
-pub(crate) fn workspace(mm: &Matmul, amx: Option<Amx>) -> WorkspaceSize {
-    let on_units = amx.is_some() && Amx::suits([mm.m, mm.n, mm.k], result(mm, std::ptr::null_mut()));
-    if on_units { amx::workspace([mm.m, mm.n, mm.k]) } else { WorkspaceSize::default() }
+/// Scratch memory of a launch, on the matrix units if they are given.
+pub(crate) fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSize {
+    match units {
+        Some(_) => amx::workspace(mm.batch, [mm.m, mm.n, mm.k], dtypes),
+        None => WorkspaceSize::default(),
+    }
 }
 
-/// The first result, at an address.
-fn result(mm: &Matmul, ptr: *mut f32) -> Matrix {
-    Matrix { ptr, row: mm.c.row, col: mm.c.col }
-}
-
-/// Runs on checked arguments. Both ways give the same bits for any number of threads.
-pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, amx: Option<Amx>) {
+/// Runs on checked arguments: on the matrix units those that suit them, without them float32 ones. Both ways give
+/// the same bits for any number of threads.
+pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: Option<Amx>) {
     let &[a, b, c] = args else { unreachable!("checked") };
     let shape = [mm.m, mm.n, mm.k];
     let matrices = |i: usize| {
-        [(a, &mm.a), (b, &mm.b), (c, &mm.c)].map(|(arg, v)| Matrix {
-            ptr: arg.at(v.offset + i * v.batch),
-            row: v.row,
-            col: v.col,
-        })
+        [(a, &mm.a), (b, &mm.b), (c, &mm.c)]
+            .map(|(arg, v)| Matrix::new(arg, v.offset + i * v.batch, v.row, v.col))
     };
-    if let Some(amx) = amx.filter(|_| Amx::suits(shape, result(mm, c.at(0)))) {
-        for i in 0..mm.batch {
-            // SAFETY: `check` has found every element inside its argument, those of c distinct and apart from a
-            // and b; `workspace` was asked for this shape.
-            unsafe { amx::product(amx, shape, matrices(i), mm.accumulate, mm.symmetric, workspace) };
-        }
-        return mirror(mm, |i| matrices(i)[2]);
+    if let Some(amx) = units {
+        // SAFETY: `check` has found every element inside its argument, those of c distinct and apart from a
+        // and b; `workspace` was asked for this shape.
+        unsafe { amx::products(amx, shape, (mm.batch, &matrices), mm.accumulate, mm.symmetric, workspace) };
+        return;
     }
     let one = |i: usize, parallelism: Parallelism| {
         let [a, b, c] = matrices(i);
@@ -189,7 +190,7 @@ fn mirror(mm: &Matmul, result: impl Fn(usize) -> Matrix + Sync) {
                 for other in from..(from + SQUARE).min(to) {
                     // SAFETY: inside c by the checked lengths; each task writes its own rows below the diagonal,
                     // and nobody writes above it.
-                    unsafe { *c.at(to, other).ptr = *c.at(other, to).ptr };
+                    unsafe { *c.at(to, other).ptr.cast::<f32>() = *c.at(other, to).ptr.cast::<f32>() };
                 }
             }
         }

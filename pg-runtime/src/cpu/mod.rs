@@ -15,6 +15,7 @@ mod error;
 mod kernel;
 mod math;
 mod matmul;
+mod narrow;
 mod parallel;
 mod raw;
 mod region;
@@ -105,7 +106,10 @@ impl CpuExecutor {
         buffers.check_launches(&plan, &kernels)?;
         let mut machine = memory.lock();
         machine.reserve_arena(plan.arena_bytes);
-        kernels.iter().for_each(|k| k.reserve(&mut machine));
+        for launch in &plan.launches {
+            let args = launch.args.iter().map(|b| &plan.buffers[b.0 as usize]).map(|b| (b.dtype, b.len));
+            kernels[launch.kernel.0 as usize].reserve(&args.collect::<Vec<_>>(), &mut machine);
+        }
         drop(machine);
         Ok(CpuExecutor { plan, kernels, buffers, memory: memory.clone() })
     }

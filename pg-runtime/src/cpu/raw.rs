@@ -84,9 +84,9 @@ impl Arg {
 
     /// Pointer to an element, for routines that take strides.
     #[inline(always)]
-    pub(crate) fn at(self, offset: usize) -> *mut f32 {
-        debug_assert!(offset <= self.len && self.dtype == DType::F32);
-        self.ptr.cast::<f32>().wrapping_add(offset)
+    pub(crate) fn at(self, offset: usize) -> *mut u8 {
+        debug_assert!(offset <= self.len);
+        self.ptr.wrapping_add(offset * self.dtype.size())
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
 }
 
 /// Opens the CUDA device of a number.
-pub(crate) fn open(number: usize) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+pub(crate) fn open(number: usize, tuning: &str) -> Result<(String, Arc<dyn Backend>), DeviceError> {
     check(number)?;
     let client = CudaRuntime::client(&CudaDevice { index: number });
     let hardware = &client.properties().hardware;
@@ -57,7 +57,8 @@ pub(crate) fn open(number: usize) -> Result<(String, Arc<dyn Backend>), DeviceEr
         shared_bytes: hardware.max_shared_memory_size.min(48 * 1024),
         ..Target::cuda()
     };
-    let device = Device::new(number, client, target);
+    let table = if target.name.contains("H200") { "h200" } else { "h100" };
+    let device = Device::new(number, client, target).tuned(tuning, table)?;
     Ok((device.name().to_string(), Arc::new(device)))
 }
 

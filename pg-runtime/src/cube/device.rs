@@ -12,9 +12,11 @@ use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
 use pg_codegen::cube::{Generated, Launchable, Target};
 use pg_codegen::plan::Plan;
+use pg_codegen::tuning::Tuning;
 
 use super::error::CubeExecError;
 use super::executor::CubeExecutor;
+use crate::device::DeviceError;
 use crate::executor::{Backend, ExecError, Executor};
 use crate::state::Remote;
 
@@ -48,6 +50,15 @@ pub(super) struct Memory {
 impl<R: Runtime> Device<R> {
     pub(super) fn new(number: usize, client: ComputeClient<R>, target: Target) -> Self {
         Device { number, client, target }
+    }
+
+    /// The same device with a target's choices, and a tuning file's text on top.
+    pub(super) fn tuned(mut self, text: &str, target: &str) -> Result<Self, DeviceError> {
+        let remedy = "pg-codegen/src/tuning.txt shows the form and says what each choice is";
+        self.target.tuning = Tuning::of(target)
+            .with(text, target)
+            .map_err(|what| DeviceError::new(format!("the tuning file is wrong in {what}"), remedy))?;
+        Ok(self)
     }
 
     /// Its limits.

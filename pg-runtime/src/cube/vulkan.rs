@@ -7,6 +7,7 @@ use cubecl::Runtime as _;
 use cubecl::future::block_on;
 use cubecl_wgpu::{RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup};
 use pg_codegen::cube::Target;
+use pg_codegen::tuning::Tuning;
 
 use super::device::Device;
 use crate::device::DeviceError;
@@ -28,8 +29,8 @@ pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
 }
 
 /// Opens the Vulkan device of a number.
-pub(crate) fn open(number: usize) -> Result<(String, Arc<dyn Backend>), DeviceError> {
-    let device = device(number)?;
+pub(crate) fn open(number: usize, tuning: &str) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+    let device = device(number)?.tuned(tuning, "vulkan-cpu")?;
     Ok((device.name().to_string(), Arc::new(device)))
 }
 
@@ -103,6 +104,7 @@ fn target_of(adapter: &wgpu::Adapter) -> Result<Target, DeviceError> {
         allocation_bytes: limits.max_buffer_size,
         binding_align: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
         bf16: false,
+        tuning: Tuning::of("vulkan-cpu"),
         ..Target::portable()
     };
     if target.units < 256 || target.shared_bytes < 16 * 1024 {

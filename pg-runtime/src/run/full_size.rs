@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use pg_ir::footprint::Moment;
 use pg_ir::model::Model;
+use pg_ir::ty::DType;
 
-use super::{Corpus, RunError};
+use super::{Corpus, RunError, RunOptions};
 use crate::data::Loader;
-use crate::device::Device;
 use crate::report::{Event, Observer};
 use crate::schedule::Budget;
 use crate::session::Session;
@@ -37,7 +37,7 @@ pub(super) fn announce(model: &Model, observer: &mut Observer<'_>) -> Result<(),
 /// Times three steps of the full-size model, on one sequence each.
 pub(super) fn time_steps(
     model: Model,
-    device: Device,
+    options: &RunOptions,
     corpus: &Corpus,
     observer: &mut Observer<'_>,
 ) -> Result<(), RunError> {
@@ -49,7 +49,8 @@ pub(super) fn time_steps(
     let tokens = settings.seq_len;
     let budget = Budget { steps: Some(TIMED_STEPS), seconds: None };
     let plan = TrainPlan::new(settings, budget, false, None)?;
-    let mut session = Session::on(device, Arc::new(model), Default::default());
+    let mut session = Session::on(options.device.clone(), Arc::new(model), Default::default())
+        .storing(options.storage.unwrap_or(DType::F32));
     let weights = session.initial_weights(session.model.train.seed);
     let mut state = session.state_with(&weights, &spaces(&plan.train))?;
     drop(weights);

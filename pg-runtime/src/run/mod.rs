@@ -14,6 +14,7 @@ use pg_ir::dsl::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::footprint::Moment;
 use pg_ir::model::Model;
 use pg_ir::slot::Space;
+use pg_ir::ty::DType;
 use thiserror::Error;
 
 pub use self::corpus::Corpus;
@@ -64,6 +65,8 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// `--schedule spec`: use the file's constants unscaled.
     pub unscaled_schedule: bool,
+    /// `--precision`: how training stores activations and operands.
+    pub storage: Option<DType>,
     /// `--device`, opened.
     pub device: Device,
     /// Skip the full-size check and timing (`--no-full-size`).
@@ -236,7 +239,8 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         full_size::announce(full, observer)?;
     }
 
-    let mut session = Session::on(options.device.clone(), Arc::new(model), Default::default());
+    let session = Session::on(options.device.clone(), Arc::new(model), Default::default());
+    let mut session = session.storing(options.storage.unwrap_or(DType::F32));
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {
@@ -308,7 +312,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     // Last, so that the time and memory it takes are not the run's.
     drop((session, state, loaded));
     if let Some(full) = full
-        && let Err(error) = full_size::time_steps(full, options.device.clone(), &corpus, observer)
+        && let Err(error) = full_size::time_steps(full, options, &corpus, observer)
     {
         observer(Event::Warning(format!("the full-size model could not be timed: {error}")));
     }

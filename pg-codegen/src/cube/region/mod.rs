@@ -58,7 +58,7 @@ pub(crate) fn lower(
         .collect();
     let mut program = Program::new(region, &buffers).map_err(malformed)?;
     let mut dtypes = region.args.clone();
-    let mut schedule = Schedule::new(&program, &dtypes, single).map_err(unsupported)?;
+    let mut schedule = Schedule::new(&program, &dtypes, &target.tuning, single).map_err(unsupported)?;
     let work = program.row_count() as u64 * program.lanes as u64;
     if work > i32::MAX as u64 {
         return Err(unsupported(format!("{work} elements are more than 2^31")));

@@ -5,16 +5,10 @@ use pg_ir::ty::DType;
 
 use super::program::{Program, Step};
 use crate::region::{Affine, IndexMap};
+use crate::tuning::Tuning;
 
 /// Units of a cube.
 const UNITS: usize = 256;
-/// Pieces of a row that a unit keeps in registers; a longer row is walked once per reduction.
-const RESIDENT: usize = 8;
-/// Cubes that a column reduction is spread over: enough for any device.
-const SPREAD: usize = 512;
-
-/// Elements of a vector access.
-pub(crate) const VECTOR: usize = 4;
 
 /// How a region runs.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,9 +45,14 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Chooses for a program. `single` keeps accumulations in one pass.
-    pub(crate) fn new(p: &Program, dtypes: &[DType], single: bool) -> Result<Schedule, String> {
+    pub(crate) fn new(
+        p: &Program,
+        dtypes: &[DType],
+        tuning: &Tuning,
+        single: bool,
+    ) -> Result<Schedule, String> {
         let accumulates = p.steps.iter().any(|s| matches!(s, Step::Accumulate { .. }));
-        let (vector, widths) = widths(p, dtypes);
+        let (vector, widths) = widths(p, dtypes, tuning.region_vector);
         let pieces = p.lanes / vector;
         let mut s = Schedule {
             flat: !accumulates && !p.has_row_steps(),
@@ -75,13 +74,17 @@ impl Schedule {
             return Ok(s);
         }
         if p.has_row_steps() || pieces <= UNITS {
-            s.units = if pieces <= UNITS { pieces.next_power_of_two() } else { least_waste(pieces) };
+            s.units = if pieces <= UNITS {
+                pieces.next_power_of_two()
+            } else {
+                least_waste(pieces, tuning.region_resident)
+            };
             s.chunks = pieces.div_ceil(s.units);
         } else {
             s.lane_blocks = pieces.div_ceil(UNITS);
         }
         s.slots = UNITS / s.units;
-        s.streamed = s.chunks > RESIDENT;
+        s.streamed = s.chunks > tuning.region_resident;
         if s.streamed {
             let needs_row = |step: &Step| match step {
                 Step::Lanes(..) => true,
@@ -95,8 +98,8 @@ impl Schedule {
         if accumulates {
             s.folded = p.rows[p.rows.len() - p.reduced..].iter().product();
             s.kept = p.row_count() / s.folded;
-            let most = if single { 1 } else { (SPREAD / (s.kept * s.lane_blocks)).max(1) };
-            s.blocks = s.folded.div_ceil(16 * s.slots).clamp(1, most);
+            let most = if single { 1 } else { (tuning.region_spread / (s.kept * s.lane_blocks)).max(1) };
+            s.blocks = s.folded.div_ceil(tuning.region_rows * s.slots).clamp(1, most);
             s.trip = s.folded.div_ceil(s.blocks * s.slots);
             s.blocks = s.folded.div_ceil(s.trip * s.slots);
         }
@@ -119,17 +122,17 @@ impl Schedule {
 }
 
 /// Units for a row of more pieces than a cube has units: the fewest idle, and then the most units.
-fn least_waste(pieces: usize) -> usize {
+fn least_waste(pieces: usize, resident: usize) -> usize {
     let waste = |u: usize| pieces.div_ceil(u) * u - pieces;
     [256, 128, 64]
         .into_iter()
-        .filter(|&u| pieces.div_ceil(u) <= RESIDENT || u == UNITS)
+        .filter(|&u| pieces.div_ceil(u) <= resident || u == UNITS)
         .min_by_key(|&u| (waste(u), UNITS - u))
         .unwrap_or(UNITS)
 }
 
 /// The vector width of the program and of each argument's accesses.
-fn widths(p: &Program, dtypes: &[DType]) -> (usize, Vec<usize>) {
+fn widths(p: &Program, dtypes: &[DType], most: usize) -> (usize, Vec<usize>) {
     let mut aligned = vec![None; dtypes.len()];
     let mut see = |arg: usize, wide: bool, fits: bool| {
         let fits = wide && fits;
@@ -138,28 +141,28 @@ fn widths(p: &Program, dtypes: &[DType]) -> (usize, Vec<usize>) {
     for (i, step) in p.steps.iter().enumerate() {
         let wide = p.classes[i].wide;
         match step {
-            Step::Load { arg, map } => see(*arg, wide, aligned_map(p, map)),
+            Step::Load { arg, map } => see(*arg, wide, aligned_map(p, map, most)),
             Step::Gather { arg, row, stride, map, .. } => {
-                let one_row = !p.classes[*row as usize].wide && stride % VECTOR as i64 == 0;
-                see(*arg, wide, one_row && aligned_map(p, map));
+                let one_row = !p.classes[*row as usize].wide && stride % most as i64 == 0;
+                see(*arg, wide, one_row && aligned_map(p, map, most));
             }
             Step::Store { arg, at, .. } | Step::Accumulate { arg, at, .. } => {
-                see(*arg, p.writes_lanes(at), aligned_affine(p, at));
+                see(*arg, p.writes_lanes(at), aligned_affine(p, at, most));
             }
             _ => {}
         }
     }
-    let any = p.lanes.is_multiple_of(VECTOR) && aligned.contains(&Some(true));
-    let vector = if any { VECTOR } else { 1 };
+    let any = p.lanes.is_multiple_of(most) && aligned.contains(&Some(true));
+    let vector = if any { most } else { 1 };
     (vector, aligned.iter().map(|a| if *a == Some(true) { vector } else { 1 }).collect())
 }
 
-fn aligned_map(p: &Program, map: &IndexMap) -> bool {
-    aligned_affine(p, &map.at) && map.guards.iter().all(|g| g.expr.strides[p.rows.len()] == 0)
+fn aligned_map(p: &Program, map: &IndexMap, vector: usize) -> bool {
+    aligned_affine(p, &map.at, vector) && map.guards.iter().all(|g| g.expr.strides[p.rows.len()] == 0)
 }
 
-fn aligned_affine(p: &Program, at: &Affine) -> bool {
-    let v = VECTOR as i64;
+fn aligned_affine(p: &Program, at: &Affine, vector: usize) -> bool {
+    let v = vector as i64;
     let rows = at.strides.iter().zip(&p.rows).all(|(s, &n)| n == 1 || s % v == 0);
     at.offset % v == 0 && rows && at.strides[p.rows.len()] == 1
 }

@@ -7,7 +7,14 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 
-use super::{AHEAD, BLOCK, STEP_BYTES};
+use super::product::Block;
+use super::{BLOCK, ROWS, step_bytes};
+
+/// Bytes of the next panel of the right operand that each step asks for in advance: all of it by the last of a
+/// task's rows.
+pub(super) const fn ahead(parts: usize) -> usize {
+    step_bytes(parts) / (ROWS / BLOCK)
+}
 
 /// Whether the processor has tiles and multiplies bfloat16 on them.
 pub(super) fn exists() -> bool {
@@ -85,178 +92,224 @@ pub(super) fn with_tiles(f: impl FnOnce(&Tiles)) {
     f(&Tiles(PhantomData));
 }
 
+/// A block of a result through the tiles: the given instructions for each step of the panels, between the tiles'
+/// load or zeroing and their store. tmm0 to tmm3 are the block, row by row.
+macro_rules! through_tiles {
+    ($parts:literal, $steps:ident, $panels:ident, $c:ident, $accumulate:ident, $($line:literal,)+) => {
+        asm!(
+            "test {fresh:e}, {fresh:e}",
+            "jnz 3f",
+            "tileloadd tmm0, [{c0} + {stride}]",
+            "tileloadd tmm1, [{c0} + {stride} + 64]",
+            "tileloadd tmm2, [{c1} + {stride}]",
+            "tileloadd tmm3, [{c1} + {stride} + 64]",
+            "jmp 2f",
+            "3:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            $($line,)+
+            "add {ahead}, {ahead_step}",
+            "add {a}, {step}",
+            "add {b}, {step}",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{c0} + {stride}], tmm0",
+            "tilestored [{c0} + {stride} + 64], tmm1",
+            "tilestored [{c1} + {stride}], tmm2",
+            "tilestored [{c1} + {stride} + 64], tmm3",
+            a = inout(reg) $panels[0] => _,
+            b = inout(reg) $panels[1] => _,
+            ahead = inout(reg) $panels[2] => _,
+            steps = inout(reg) $steps => _,
+            c0 = in(reg) $c.ptr,
+            c1 = in(reg) $c.ptr.wrapping_add(BLOCK / 2 * $c.stride),
+            stride = in(reg) 4 * $c.stride,
+            row = in(reg) 64usize,
+            fresh = in(reg) u32::from(!$accumulate),
+            step = const step_bytes($parts),
+            ahead_step = const ahead($parts),
+            out("tmm0") _,
+            out("tmm1") _,
+            out("tmm2") _,
+            out("tmm3") _,
+            out("tmm4") _,
+            out("tmm5") _,
+            out("tmm6") _,
+            out("tmm7") _,
+            options(nostack)
+        )
+    };
+}
+
 impl Tiles {
-    /// The rows × cols corner of c = Σ over `steps` of the tiles of a left and a right panel, plus the old c if
-    /// `accumulate`. Rows of c are `stride` elements apart. Memory at the third pointer, [`AHEAD`] bytes a step,
-    /// is asked for in advance; it need not be valid.
+    /// c = Σ over `steps` of the tiles of a left and a right panel, plus the old c if `accumulate`. Memory at the
+    /// third pointer, [`ahead`] bytes a step, is asked for in advance; it need not be valid.
     ///
     /// # Safety
-    /// The panels must hold `steps` steps, and the block must be valid and this thread's own.
-    #[allow(clippy::too_many_arguments, reason = "the operands of one instruction sequence")]
+    /// The panels must hold `steps` steps of `PARTS` parts, and the block must be valid and this thread's own.
     #[inline]
-    pub(super) unsafe fn block(
+    pub(super) unsafe fn block<const PARTS: usize>(
         &self,
         steps: usize,
-        [left, right, ahead]: [*const u8; 3],
-        c: *mut f32,
-        stride: usize,
-        [rows, cols]: [usize; 2],
+        panels: [*const u8; 3],
+        c: Block,
         accumulate: bool,
     ) {
-        if rows == BLOCK && cols == BLOCK {
-            // SAFETY: by the caller's promise.
-            return unsafe { self.whole(steps, [left, right, ahead], c, stride, accumulate) };
-        }
-        let mut corner = [0.0f32; BLOCK * BLOCK];
-        // SAFETY: `corner` is a whole block; of c only what the caller has promised is touched.
+        let mut memory = [0.0f32; BLOCK * BLOCK];
+        let is_whole = c.size == [BLOCK; 2];
+        let whole =
+            if is_whole { c } else { Block { ptr: memory.as_mut_ptr(), stride: BLOCK, size: c.size } };
+        // SAFETY: `whole` is a whole block; of c only what the caller has promised is touched.
         unsafe {
-            if accumulate {
-                for row in 0..rows {
-                    std::ptr::copy_nonoverlapping(
-                        c.add(row * stride),
-                        corner.as_mut_ptr().add(row * BLOCK),
-                        cols,
-                    );
-                }
+            if !is_whole && accumulate {
+                copy(c, whole);
             }
-            self.whole(steps, [left, right, ahead], corner.as_mut_ptr(), BLOCK, accumulate);
-            for row in 0..rows {
-                std::ptr::copy_nonoverlapping(corner.as_ptr().add(row * BLOCK), c.add(row * stride), cols);
+            match PARTS {
+                1 => one_part(steps, panels, whole, accumulate),
+                _ => three_parts(steps, panels, whole, accumulate),
+            }
+            if !is_whole {
+                copy(whole, c);
             }
         }
     }
+}
 
-    /// A whole block.
-    ///
-    /// # Safety
-    /// As for [`Self::block`].
-    #[inline]
-    unsafe fn whole(
-        &self,
-        steps: usize,
-        [left, right, ahead]: [*const u8; 3],
-        c: *mut f32,
-        stride: usize,
-        accumulate: bool,
-    ) {
-        // The tiles of a step: leading parts of both halves, middle parts, last parts. Products of parts in the
-        // order in which fewest tiles are loaded twice.
-        // SAFETY: reads `steps` steps of both panels and touches the block; the tiles are configured and ours.
-        unsafe {
-            asm!(
-                "test {fresh:e}, {fresh:e}",
-                "jnz 3f",
-                "tileloadd tmm0, [{c0} + {stride}]",
-                "tileloadd tmm1, [{c0} + {stride} + 64]",
-                "tileloadd tmm2, [{c1} + {stride}]",
-                "tileloadd tmm3, [{c1} + {stride} + 64]",
-                "jmp 2f",
-                "3:",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                // leading × leading
-                "tileloadd tmm4, [{a} + {row}]",
-                "tileloadd tmm6, [{b} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht1 [{ahead} + 0]",
-                "tileloadd tmm7, [{b} + {row} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht1 [{ahead} + 64]",
-                "tileloadd tmm5, [{a} + {row} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht1 [{ahead} + 128]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht1 [{ahead} + 192]",
-                // leading × middle
-                "tileloadd tmm6, [{b} + {row} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht1 [{ahead} + 256]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht1 [{ahead} + 320]",
-                "tileloadd tmm7, [{b} + {row} + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht1 [{ahead} + 384]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht1 [{ahead} + 448]",
-                // leading × last
-                "tileloadd tmm6, [{b} + {row} + 4096]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht1 [{ahead} + 512]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht1 [{ahead} + 576]",
-                "tileloadd tmm7, [{b} + {row} + 5120]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht1 [{ahead} + 640]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht1 [{ahead} + 704]",
-                // middle × middle
-                "tileloadd tmm4, [{a} + {row} + 2048]",
-                "tileloadd tmm6, [{b} + {row} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht1 [{ahead} + 768]",
-                "tileloadd tmm5, [{a} + {row} + 3072]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht1 [{ahead} + 832]",
-                "tileloadd tmm7, [{b} + {row} + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht1 [{ahead} + 896]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht1 [{ahead} + 960]",
-                // middle × leading
-                "tileloadd tmm6, [{b} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht1 [{ahead} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht1 [{ahead} + 1088]",
-                "tileloadd tmm7, [{b} + {row} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht1 [{ahead} + 1152]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht1 [{ahead} + 1216]",
-                // last × leading
-                "tileloadd tmm4, [{a} + {row} + 4096]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "prefetcht1 [{ahead} + 1280]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "prefetcht1 [{ahead} + 1344]",
-                "tileloadd tmm5, [{a} + {row} + 5120]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "prefetcht1 [{ahead} + 1408]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht1 [{ahead} + 1472]",
-                "add {ahead}, {ahead_step}",
-                "add {a}, {step}",
-                "add {b}, {step}",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{c0} + {stride}], tmm0",
-                "tilestored [{c0} + {stride} + 64], tmm1",
-                "tilestored [{c1} + {stride}], tmm2",
-                "tilestored [{c1} + {stride} + 64], tmm3",
-                a = inout(reg) left => _,
-                b = inout(reg) right => _,
-                steps = inout(reg) steps => _,
-                ahead = inout(reg) ahead => _,
-                c0 = in(reg) c,
-                c1 = in(reg) c.wrapping_add(BLOCK / 2 * stride),
-                stride = in(reg) 4 * stride,
-                row = in(reg) 64usize,
-                fresh = in(reg) u32::from(!accumulate),
-                step = const STEP_BYTES,
-                ahead_step = const AHEAD,
-                out("tmm0") _,
-                out("tmm1") _,
-                out("tmm2") _,
-                out("tmm3") _,
-                out("tmm4") _,
-                out("tmm5") _,
-                out("tmm6") _,
-                out("tmm7") _,
-                options(nostack)
-            );
-        }
+/// Copies the valid corner of a block.
+///
+/// # Safety
+/// Both must be valid, and `to` the caller's own.
+unsafe fn copy(from: Block, to: Block) {
+    let [rows, cols] = from.size;
+    for row in 0..rows {
+        let (from, to) = (from.ptr.wrapping_add(row * from.stride), to.ptr.wrapping_add(row * to.stride));
+        // SAFETY: by the caller's promise.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, cols) };
+    }
+}
+
+/// A whole block of bfloat16 operands.
+///
+/// # Safety
+/// As for [`Tiles::block`].
+#[inline]
+unsafe fn one_part(steps: usize, panels: [*const u8; 3], c: Block, accumulate: bool) {
+    // SAFETY: reads `steps` steps of both panels and touches the block; the tiles are configured and ours.
+    unsafe {
+        through_tiles!(
+            1,
+            steps,
+            panels,
+            c,
+            accumulate,
+            "tileloadd tmm4, [{a} + {row}]",
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead}]",
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ahead} + 64]",
+            "tileloadd tmm5, [{a} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 128]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 192]",
+            "prefetcht1 [{ahead} + 256]",
+            "prefetcht1 [{ahead} + 320]",
+            "prefetcht1 [{ahead} + 384]",
+            "prefetcht1 [{ahead} + 448]",
+        );
+    }
+}
+
+/// A whole block of float32 operands. The tiles of a step are the leading parts of both halves, the middle and the
+/// last ones; the products come in the order in which fewest tiles are loaded twice.
+///
+/// # Safety
+/// As for [`Tiles::block`].
+#[inline]
+unsafe fn three_parts(steps: usize, panels: [*const u8; 3], c: Block, accumulate: bool) {
+    // SAFETY: as above.
+    unsafe {
+        through_tiles!(
+            3,
+            steps,
+            panels,
+            c,
+            accumulate,
+            // leading × leading
+            "tileloadd tmm4, [{a} + {row}]",
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead}]",
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ahead} + 64]",
+            "tileloadd tmm5, [{a} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 128]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 192]",
+            // leading × middle
+            "tileloadd tmm6, [{b} + {row} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead} + 256]",
+            "tileloadd tmm7, [{b} + {row} + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ahead} + 320]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 384]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 448]",
+            // leading × last
+            "tileloadd tmm6, [{b} + {row} + 4096]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead} + 512]",
+            "tileloadd tmm7, [{b} + {row} + 5120]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ahead} + 576]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 640]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 704]",
+            // middle × middle
+            "tileloadd tmm4, [{a} + {row} + 2048]",
+            "tileloadd tmm6, [{b} + {row} + 2048]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead} + 768]",
+            "tileloadd tmm7, [{b} + {row} + 3072]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ahead} + 832]",
+            "tileloadd tmm5, [{a} + {row} + 3072]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 896]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 960]",
+            // middle × leading
+            "tileloadd tmm6, [{b} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead} + 1024]",
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ahead} + 1088]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 1152]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 1216]",
+            // last × leading
+            "tileloadd tmm4, [{a} + {row} + 4096]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "prefetcht1 [{ahead} + 1280]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "prefetcht1 [{ahead} + 1344]",
+            "tileloadd tmm5, [{a} + {row} + 5120]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "prefetcht1 [{ahead} + 1408]",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "prefetcht1 [{ahead} + 1472]",
+        );
     }
 }

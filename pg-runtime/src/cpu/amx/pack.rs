@@ -1,5 +1,5 @@
-//! Operands as tiles: each float32 split into its three bfloat16 parts, and laid out as the tile
-//! multiplication reads them.
+//! Operands as tiles: each element split into its bfloat16 parts, and laid out as the tile multiplication reads
+//! them. And results where they need more than the tiles' store.
 //!
 //! A panel is 32 lanes (rows of the left operand, columns of the right one) by some steps of 32 elements of k. A
 //! tile is 16 lanes by one step: of the left operand, a row a lane; of the right one, a row a pair of
@@ -7,16 +7,22 @@
 
 use std::arch::x86_64::*;
 
+use super::super::math;
 use super::super::matmul::Matrix;
-use super::{BLOCK, PARTS, STEP, STEP_BYTES};
+use super::{BLOCK, STEP, TILE_BYTES, step_bytes};
+use pg_ir::ty::DType;
 
 /// Lanes of a tile, and its rows.
 const LANES: usize = 16;
+/// Bytes of a cache line, and of a row of a tile.
+const LINE: usize = 64;
 
-/// Where an operand's elements lie: strides in elements, and how many there are.
+/// Where an operand's elements lie: strides in elements, and how many there are. float32 is split into as many
+/// parts as asked for; bfloat16 is one.
 #[derive(Clone, Copy)]
-pub(super) struct Source {
-    pub(super) ptr: *const f32,
+pub(super) struct Source<const PARTS: usize> {
+    pub(super) ptr: *const u8,
+    pub(super) dtype: DType,
     pub(super) lane: usize,
     pub(super) k: usize,
     pub(super) lanes: usize,
@@ -30,16 +36,13 @@ pub(super) enum Format {
     Right,
 }
 
-/// Bytes of a tile. A panel's step has two tiles side by side for each part.
-const TILE_BYTES: usize = 1024;
-
 /// Packs all lanes, panel after panel, in the order in which the source lies in memory.
 ///
 /// # Safety
 /// The source's elements must be valid, `out` must have room for all steps of all panels, and the machine must
 /// have what [`super::kernel::exists`] asks for.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) unsafe fn pack(source: Source, format: Format, out: *mut u8) {
+pub(super) unsafe fn pack<const PARTS: usize>(source: Source<PARTS>, format: Format, out: *mut u8) {
     // SAFETY: by the caller's promise; the copy is as valid as what it copies.
     unsafe {
         if source.k == 1 {
@@ -57,7 +60,7 @@ pub(super) unsafe fn pack(source: Source, format: Format, out: *mut u8) {
     }
 }
 
-impl Source {
+impl<const PARTS: usize> Source<PARTS> {
     /// Tiles of one part, zero lanes and elements of k included.
     fn tiles(&self) -> usize {
         self.lanes.div_ceil(BLOCK) * (BLOCK / LANES) * self.ks.div_ceil(STEP)
@@ -65,30 +68,35 @@ impl Source {
 
     /// Where the first part of a tile begins.
     fn tile(&self, lanes: usize, step: usize) -> usize {
-        let panel = self.ks.div_ceil(STEP) * STEP_BYTES;
-        lanes / 2 * panel + step * STEP_BYTES + lanes % 2 * TILE_BYTES
+        let panel = self.ks.div_ceil(STEP) * step_bytes(PARTS);
+        lanes / 2 * panel + step * step_bytes(PARTS) + lanes % 2 * TILE_BYTES
     }
 
-    /// Packs an operand none of whose strides is 1, a tile's lanes at a time.
+    fn at(&self, lane: usize, k: usize) -> *const u8 {
+        self.ptr.wrapping_add((lane * self.lane + k * self.k) * self.dtype.size())
+    }
+
+    /// Packs an operand none of whose strides is 1, a panel's step at a time.
     ///
     /// # Safety
     /// As for [`pack`].
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn through_copies(self, format: Format, out: *mut u8) {
-        let mut copy = [0.0f32; BLOCK * STEP];
+        let mut copy = [0u32; BLOCK * STEP];
+        let copied: *mut u8 = copy.as_mut_ptr().cast();
         for lane in (0..self.lanes).step_by(BLOCK) {
             for k in (0..self.ks).step_by(STEP) {
                 let (lanes, ks) = (BLOCK.min(self.lanes - lane), STEP.min(self.ks - k));
-                for l in 0..lanes {
-                    for p in 0..ks {
-                        let at = (lane + l) * self.lane + (k + p) * self.k;
-                        // SAFETY: by the caller's promise.
-                        copy[l * STEP + p] = unsafe { *self.ptr.wrapping_add(at) };
+                let part = Source { ptr: copied, lane: STEP, k: 1, lanes, ks, ..self };
+                // SAFETY: inside by the caller's promise; the copy holds a whole panel's step, and `out` has room
+                // for it at its place.
+                unsafe {
+                    for (l, p) in (0..lanes).flat_map(|l| (0..ks).map(move |p| (l, p))) {
+                        let to = copied.wrapping_add((l * STEP + p) * self.dtype.size());
+                        std::ptr::copy_nonoverlapping(self.at(lane + l, k + p), to, self.dtype.size());
                     }
+                    pack(part, format, out.wrapping_add(self.tile(lane / LANES, k / STEP)));
                 }
-                let part = Source { ptr: copy.as_ptr(), lane: STEP, k: 1, lanes, ks };
-                // SAFETY: room for one step of one panel, at its place.
-                unsafe { pack(part, format, out.wrapping_add(self.tile(lane / LANES, k / STEP))) };
             }
         }
     }
@@ -102,22 +110,24 @@ impl Source {
         for lane in 0..self.lanes.next_multiple_of(BLOCK) {
             for (step, k) in (0..self.ks).step_by(STEP).enumerate() {
                 let ks = if lane < self.lanes { STEP.min(self.ks - k) } else { 0 };
-                let at = self.ptr.wrapping_add(lane * self.lane + k);
-                let to = out.wrapping_add(self.tile(lane / LANES, step) + lane % LANES * 64);
-                // SAFETY: masked to the elements that there are.
-                let (mut x, mut y) = unsafe {
-                    let (first, second) = (mask(ks), mask(ks.saturating_sub(16)));
-                    (_mm512_maskz_loadu_ps(first, at), _mm512_maskz_loadu_ps(second, at.wrapping_add(16)))
-                };
-                for part in 0..PARTS {
-                    // SAFETY: two types of the same 64 bytes; a row of the caller's tile.
-                    let packed = unsafe {
+                let at = self.at(lane, k);
+                let to = out.wrapping_add(self.tile(lane / LANES, step) + lane % LANES * LINE);
+                // SAFETY: masked to the elements that there are; a row of the caller's tile.
+                unsafe {
+                    if self.dtype == DType::BF16 {
+                        let all = ((1u64 << ks) - 1) as u32;
+                        _mm512_store_si512(to.cast(), _mm512_maskz_loadu_epi16(all, at.cast()));
+                        continue;
+                    }
+                    let at: *const f32 = at.cast();
+                    let mut x = _mm512_maskz_loadu_ps(mask(ks), at);
+                    let mut y = _mm512_maskz_loadu_ps(mask(ks.saturating_sub(16)), at.wrapping_add(16));
+                    for part in 0..PARTS {
                         let packed: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(y, x));
                         _mm512_store_si512(to.wrapping_add(part * 2 * TILE_BYTES).cast(), packed);
-                        packed
-                    };
-                    x = _mm512_sub_ps(x, widened(_mm512_castsi512_si256(packed)));
-                    y = _mm512_sub_ps(y, widened(_mm512_extracti64x4_epi64::<1>(packed)));
+                        x = _mm512_sub_ps(x, widened(_mm512_castsi512_si256(packed)));
+                        y = _mm512_sub_ps(y, widened(_mm512_extracti64x4_epi64::<1>(packed)));
+                    }
                 }
             }
         }
@@ -127,54 +137,53 @@ impl Source {
     ///
     /// # Safety
     /// As for [`pack`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16,avx512vl")]
     unsafe fn by_pair(self, out: *mut u8) {
         for k in (0..self.ks.next_multiple_of(STEP)).step_by(2) {
             for lane in (0..self.lanes.next_multiple_of(BLOCK)).step_by(LANES) {
                 let lanes = mask(self.lanes.saturating_sub(lane));
-                let at = self.ptr.wrapping_add(lane + k * self.k);
-                let first = if k < self.ks { lanes } else { 0 };
-                let second = if k + 1 < self.ks { lanes } else { 0 };
-                let to = out.wrapping_add(self.tile(lane / LANES, k / STEP) + k % STEP / 2 * 64);
-                // SAFETY: masked to the elements that there are.
-                let (mut x, mut y) = unsafe {
-                    (_mm512_maskz_loadu_ps(first, at), _mm512_maskz_loadu_ps(second, at.wrapping_add(self.k)))
-                };
-                for part in 0..PARTS {
-                    let (low, high) = (narrowed(x), _mm512_slli_epi32::<16>(narrowed(y)));
-                    // SAFETY: a row of the caller's tile.
-                    unsafe {
+                let masks = [0, 1].map(|i| if k + i < self.ks { lanes } else { 0 });
+                let at = [0, 1].map(|i| self.at(lane, k + i));
+                let to = out.wrapping_add(self.tile(lane / LANES, k / STEP) + k % STEP / 2 * LINE);
+                // SAFETY: masked to the elements that there are; a row of the caller's tile.
+                unsafe {
+                    if self.dtype == DType::BF16 {
+                        let low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(masks[0], at[0].cast()));
+                        let high = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(masks[1], at[1].cast()));
+                        _mm512_store_si512(to.cast(), _mm512_or_si512(low, _mm512_slli_epi32::<16>(high)));
+                        continue;
+                    }
+                    let mut x = _mm512_maskz_loadu_ps(masks[0], at[0].cast());
+                    let mut y = _mm512_maskz_loadu_ps(masks[1], at[1].cast());
+                    for part in 0..PARTS {
+                        let (low, high) = (narrowed(x), _mm512_slli_epi32::<16>(narrowed(y)));
                         let to = to.wrapping_add(part * 2 * TILE_BYTES);
                         _mm512_store_si512(to.cast(), _mm512_or_si512(low, high));
+                        x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(low)));
+                        y = _mm512_sub_ps(y, _mm512_castsi512_ps(high));
                     }
-                    x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(low)));
-                    y = _mm512_sub_ps(y, _mm512_castsi512_ps(high));
                 }
             }
         }
+    }
+
+    /// Asks for it in `shares` shares. Nothing of it need be valid.
+    pub(super) fn ahead(self, shares: usize) -> Ahead {
+        let (stride, width, rows) =
+            if self.k == 1 { (self.lane, self.ks, self.lanes) } else { (self.k, self.lanes, self.ks) };
+        let (stride, width) = (stride * self.dtype.size(), width * self.dtype.size());
+        let share = (width.div_ceil(LINE) * rows).div_ceil(shares);
+        Ahead { row: self.ptr, stride, width, column: 0, share }
     }
 }
 
 /// A source that will be packed soon, asked for a share at a time while something else is computed.
 pub(super) struct Ahead {
-    row: *const f32,
+    row: *const u8,
     stride: usize,
     width: usize,
     column: usize,
     share: usize,
-}
-
-/// Elements of a cache line.
-const LINE: usize = 16;
-
-impl Source {
-    /// Asks for it in `shares` shares. Nothing of it need be valid.
-    pub(super) fn ahead(self, shares: usize) -> Ahead {
-        let (stride, width, rows) =
-            if self.k == 1 { (self.lane, self.ks, self.lanes) } else { (self.k, self.lanes, self.ks) };
-        let lines = width.div_ceil(LINE) * rows;
-        Ahead { row: self.ptr, stride, width, column: 0, share: lines.div_ceil(shares) }
-    }
 }
 
 impl Ahead {
@@ -202,6 +211,68 @@ pub(super) fn ask_to_write(c: Matrix) {
         unsafe {
             _mm_prefetch::<_MM_HINT_ET0>(at.cast());
             _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(LINE).cast());
+        }
+    }
+}
+
+/// Rows of a bfloat16 matrix as float32; columns of both are neighbours.
+///
+/// # Safety
+/// rows × cols elements of both must be valid, and those of `to` the caller's own.
+pub(super) unsafe fn widen(from: Matrix, to: Matrix, rows: usize, cols: usize) {
+    for (row, col) in (0..rows).flat_map(|r| (0..cols).map(move |c| (r, c))) {
+        let wide = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+        // SAFETY: by the caller's promise.
+        unsafe { *to.at(row, col).ptr.cast::<f32>() = wide(*from.at(row, col).ptr.cast()) };
+    }
+}
+
+/// Rows of a float32 matrix rounded to bfloat16; columns of both are neighbours.
+///
+/// # Safety
+/// As for [`widen`].
+pub(super) unsafe fn narrow(from: Matrix, to: Matrix, rows: usize, cols: usize) {
+    for row in 0..rows {
+        // SAFETY: by the caller's promise.
+        let (from, to) = unsafe {
+            (
+                std::slice::from_raw_parts(from.at(row, 0).ptr.cast::<f32>(), cols),
+                std::slice::from_raw_parts_mut(to.at(row, 0).ptr.cast::<u16>(), cols),
+            )
+        };
+        to.iter_mut().zip(from).for_each(|(t, f)| *t = (math::round_bf16(*f).to_bits() >> 16) as u16);
+    }
+}
+
+/// Copies what is above the diagonal of a row-major matrix below it, for rows `from .. from + rows`.
+///
+/// # Safety
+/// The matrix must be valid that far, its rows the caller's own left of the diagonal, and what is above the
+/// diagonal be written by nobody.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn mirror(c: Matrix, from: usize, rows: usize) {
+    let last = from + rows;
+    let wide = c.dtype == DType::F32;
+    for row in (from..last).step_by(LANES) {
+        for col in (0..=row).step_by(LANES) {
+            // SAFETY: by the caller's promise; a whole tile left of the diagonal has its mirror image above it.
+            unsafe {
+                if wide && col < row && row + LANES <= last {
+                    let mut tile: [__m512i; LANES] =
+                        std::array::from_fn(|i| _mm512_loadu_si512(c.at(col + i, row).ptr.cast()));
+                    transpose(tile.as_mut_ptr());
+                    for (i, line) in tile.into_iter().enumerate() {
+                        _mm512_storeu_si512(c.at(row + i, col).ptr.cast(), line);
+                    }
+                    continue;
+                }
+                for r in row..last.min(row + LANES) {
+                    for s in col..r.min(col + LANES) {
+                        let (above, below) = (c.at(s, r).ptr, c.at(r, s).ptr);
+                        std::ptr::copy_nonoverlapping(above, below, c.dtype.size());
+                    }
+                }
+            }
         }
     }
 }
@@ -250,12 +321,9 @@ unsafe fn transpose(tile: *mut __m512i) {
     const EVEN: i32 = 0x88;
     const ODD: i32 = 0xdd;
     for j in 0..4 {
-        let (a, b) =
-            (_mm512_shuffle_i32x4::<EVEN>(r[j], r[4 + j]), _mm512_shuffle_i32x4::<ODD>(r[j], r[4 + j]));
-        let (c, d) = (
-            _mm512_shuffle_i32x4::<EVEN>(r[8 + j], r[12 + j]),
-            _mm512_shuffle_i32x4::<ODD>(r[8 + j], r[12 + j]),
-        );
+        let even = |a: usize, b: usize| _mm512_shuffle_i32x4::<EVEN>(r[a + j], r[b + j]);
+        let odd = |a: usize, b: usize| _mm512_shuffle_i32x4::<ODD>(r[a + j], r[b + j]);
+        let (a, b, c, d) = (even(0, 4), odd(0, 4), even(8, 12), odd(8, 12));
         t[j] = _mm512_shuffle_i32x4::<EVEN>(a, c);
         t[8 + j] = _mm512_shuffle_i32x4::<ODD>(a, c);
         t[4 + j] = _mm512_shuffle_i32x4::<EVEN>(b, d);

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::super::math;
 use super::super::raw::{Arg, Stored};
+use super::super::simd::{Isa, Kernel};
 use super::compile::Class;
 use super::lines::{Line, View, mask};
 
@@ -102,6 +103,17 @@ fn ceil_div(a: i64, b: i64) -> i64 {
     -(-a).div_euclid(b)
 }
 
+/// The block of a dense map's argument as it lies in memory, where that is one stretch.
+pub(super) fn stretch<'a>(arg: Arg, map: &IndexMap, block: &Block<'_>) -> Option<&'a [u32]> {
+    if !block.is_stretch() {
+        return None;
+    }
+    let (from, len) = (block.eval(&map.at, &block.first), block.rows.len() * block.lanes.len());
+    // SAFETY: in bounds. No other task writes it (`check_touches`), and this one not while it is read
+    // (`find_direct`).
+    arg.holds(from, len).then(|| unsafe { arg.read(from as usize, len) })
+}
+
 /// Loads a register.
 pub(super) fn load(
     out: &mut [u32],
@@ -110,12 +122,13 @@ pub(super) fn load(
     map: &IndexMap,
     dense: bool,
     block: &Block<'_>,
+    isa: Isa,
 ) -> Result<(), Outside> {
     let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
     let out = &mut out[..rows * lanes];
     let stride = *map.at.strides.last().expect("maps have a lane stride");
     if dense && class.row && class.lane && block.is_stretch() {
-        return read_line(out, arg, block.eval(&map.at, &block.first), 1);
+        return read_line(out, arg, block.eval(&map.at, &block.first), 1, isa);
     }
     let mut result = Ok(());
     block.each_row(rows, |row, index| {
@@ -124,7 +137,7 @@ pub(super) fn load(
         line[..inside.start].fill(0);
         line[inside.end..].fill(0);
         let from = block.eval(&map.at, index) + stride * inside.start as i64;
-        result = result.and(read_line(&mut line[inside], arg, from, stride));
+        result = result.and(read_line(&mut line[inside], arg, from, stride, isa));
     });
     result
 }
@@ -139,6 +152,7 @@ pub(super) fn gather(
     row_stride: i64,
     map: &IndexMap,
     block: &Block<'_>,
+    isa: Isa,
 ) -> Result<(), Outside> {
     let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
     let out = &mut out[..rows * lanes];
@@ -153,12 +167,12 @@ pub(super) fn gather(
         match ids.line::<i32>(row, lanes) {
             Line::One(id) => {
                 let from = from + row_stride * i64::from(id);
-                result = result.and(read_line(&mut line[inside], arg, from, stride));
+                result = result.and(read_line(&mut line[inside], arg, from, stride, isa));
             }
             Line::Many(ids) => {
                 for (k, lane) in inside.enumerate() {
                     let from = from + row_stride * i64::from(ids[lane]) + stride * k as i64;
-                    result = result.and(read_line(&mut line[lane..=lane], arg, from, 1));
+                    result = result.and(read_line(&mut line[lane..=lane], arg, from, 1, isa));
                 }
             }
         }
@@ -180,11 +194,49 @@ pub(super) fn index(out: &mut [u32], class: Class, at: &Affine, block: &Block<'_
 }
 
 /// out[i] = arg[from + i · stride], widened to 32 bits.
-fn read_line(out: &mut [u32], arg: Arg, from: i64, stride: i64) -> Result<(), Outside> {
+fn read_line(out: &mut [u32], arg: Arg, from: i64, stride: i64, isa: Isa) -> Result<(), Outside> {
+    if arg.dtype() == DType::BF16 && stride == 1 && arg.holds(from, out.len()) {
+        // SAFETY: in bounds, and no task writes an element that another reads (`check_touches`).
+        let from = unsafe { arg.read::<u16>(from as usize, out.len()) };
+        isa.run(Widen { out, from });
+        return Ok(());
+    }
     match arg.dtype() {
         DType::F32 | DType::I32 => read_as::<u32>(out, arg, from, stride, |x| x),
         DType::BF16 => read_as::<u16>(out, arg, from, stride, |x| u32::from(x) << 16),
         DType::Bool => read_as::<u8>(out, arg, from, stride, |x| mask(x != 0)),
+    }
+}
+
+/// bfloat16 to registers.
+struct Widen<'a> {
+    out: &'a mut [u32],
+    from: &'a [u16],
+}
+
+impl Kernel for Widen<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        for (o, &x) in self.out.iter_mut().zip(self.from) {
+            *o = u32::from(x) << 16;
+        }
+    }
+}
+
+/// Registers to bfloat16.
+struct Narrow<'a> {
+    to: &'a mut [u16],
+    x: &'a [u32],
+}
+
+impl Kernel for Narrow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn call(self) {
+        for (t, &x) in self.to.iter_mut().zip(self.x) {
+            *t = (math::round_bf16(f32::from_bits(x)).to_bits() >> 16) as u16;
+        }
     }
 }
 
@@ -217,7 +269,7 @@ fn read_as<T: Stored>(
 
 /// Stores a register. One element a row if the map has no lane stride; then only the block with the
 /// row's first lane does it.
-pub(super) fn store(value: View<'_>, arg: Arg, at: &Affine, dense: bool, block: &Block<'_>) {
+pub(super) fn store(value: View<'_>, arg: Arg, at: &Affine, dense: bool, block: &Block<'_>, isa: Isa) {
     let (rows, lanes) = (block.rows.len(), block.lanes.len());
     let stride = *at.strides.last().expect("maps have a lane stride");
     if stride == 0 && block.lanes.start > 0 {
@@ -226,15 +278,19 @@ pub(super) fn store(value: View<'_>, arg: Arg, at: &Affine, dense: bool, block: 
     let count = if stride == 0 { 1 } else { lanes };
     if dense && value.class == (Class { row: true, lane: true }) && block.is_stretch() {
         let line = Line::Many(&value.bits[..rows * lanes]);
-        return write_line(line, rows * lanes, arg, block.eval(at, &block.first), 1);
+        return write_line(line, rows * lanes, arg, block.eval(at, &block.first), 1, isa);
     }
     block.each_row(rows, |row, index| {
-        write_line(value.line(row, lanes), count, arg, block.eval(at, index), stride);
+        write_line(value.line(row, lanes), count, arg, block.eval(at, index), stride, isa);
     });
 }
 
 /// arg[to + i · stride] = line[i], narrowed to the argument's type.
-fn write_line(line: Line<'_, u32>, count: usize, arg: Arg, to: i64, stride: i64) {
+fn write_line(line: Line<'_, u32>, count: usize, arg: Arg, to: i64, stride: i64, isa: Isa) {
+    if let (Line::Many(x), DType::BF16, 1) = (line, arg.dtype(), stride) {
+        // SAFETY: in bounds and touched by no other task (`check_touches`).
+        return isa.run(Narrow { to: unsafe { arg.write::<u16>(to as usize, count) }, x });
+    }
     match arg.dtype() {
         DType::F32 | DType::I32 => write_as::<u32>(line, count, arg, to, stride, |x| x),
         DType::BF16 => write_as::<u16>(line, count, arg, to, stride, |x| {

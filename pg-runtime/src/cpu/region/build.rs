@@ -34,7 +34,7 @@ impl Builder<'_> {
                 let class = class_of(&map);
                 let dense = map.guards.is_empty() && self.is_dense(&map.at);
                 let register = Register { kind: arg_kind(*arg), class, ..nothing };
-                (register, Step::Load { arg: *arg as usize, map, dense })
+                (register, Step::Load { arg: *arg as usize, map, dense, direct: false })
             }
             Instr::Gather { arg, row, stride, map } => {
                 if reg(*row).kind != Kind::Int {

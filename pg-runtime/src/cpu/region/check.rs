@@ -210,6 +210,13 @@ pub(crate) fn check_types(want: &[DType], args: &[Arg]) -> Result<(), Problem> {
     }
 }
 
+/// [`check_types`] where every float argument may be float32 or bfloat16.
+pub(crate) fn check_float_types(count: usize, args: &[Arg]) -> Result<(), Problem> {
+    let as_stored = |arg: &Arg| if arg.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let want: Vec<DType> = args.iter().map(as_stored).collect();
+    check_types(if args.len() == count { &want } else { &[DType::F32; 9][..count] }, args)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use super::super::raw::Arg;
 use super::build::Builder;
 use super::canonical::{canonical, is_row_op};
 use super::check::{Touch, check, check_touches, check_types};
-use super::schedule::{assign_slots, needed};
+use super::schedule::{assign_slots, find_direct, needed};
 
 /// Elements of a register in a block: with some ten live registers, a block is in the first and second
 /// level of cache.
@@ -88,6 +88,8 @@ pub(super) enum Step {
         arg: usize,
         map: IndexMap,
         dense: bool,
+        /// Whether its readers may look at the argument itself, where a block is one stretch of it.
+        direct: bool,
     },
     Gather {
         arg: usize,
@@ -170,7 +172,8 @@ impl Program {
             let bad = |problem| Problem::Instr { at, problem };
             builder.add(instr, &mut accumulators, &mut reductions).map_err(bad)?;
         }
-        let Builder { mut registers, steps, .. } = builder;
+        let Builder { mut registers, mut steps, .. } = builder;
+        find_direct(&mut steps, &registers, &accumulators, &region);
 
         let row_op = region.body.iter().any(is_row_op);
         let only_reduces = !region.body.iter().any(|i| matches!(i, Instr::Lanes(..) | Instr::FakeQuant(..)));

@@ -69,7 +69,7 @@ impl<'a> Interpreter<'a> {
         let program = self.program;
         match &program.steps[step] {
             Step::Store { arg, value, at, dense } => {
-                access::store(self.view(*value), self.args[*arg], at, *dense, block);
+                access::store(self.view(*value, block), self.args[*arg], at, *dense, block, self.isa);
                 return Ok(());
             }
             Step::Accumulate(i) => {
@@ -77,6 +77,9 @@ impl<'a> Interpreter<'a> {
                 return Ok(());
             }
             _ => {}
+        }
+        if self.direct(step, block).is_some() {
+            return Ok(());
         }
         let register = program.registers[step];
         // Taken out of its place, so that the operands can be borrowed beside it.
@@ -96,24 +99,46 @@ impl<'a> Interpreter<'a> {
         result
     }
 
-    fn view(&self, reg: u32) -> View<'_> {
+    fn view(&self, reg: u32, block: &Block<'a>) -> View<'_> {
         let register = self.program.registers[reg as usize];
+        if let Some(bits) = self.direct(reg as usize, block) {
+            return View { bits, class: register.class };
+        }
         View { bits: self.scratch.slots[register.slot].view(), class: register.class }
+    }
+
+    /// The block of an argument that a register is, if it need not be copied.
+    fn direct(&self, step: usize, block: &Block<'a>) -> Option<&'a [u32]> {
+        match &self.program.steps[step] {
+            Step::Load { arg, map, direct: true, .. } => access::stretch(self.args[*arg], map, block),
+            _ => None,
+        }
     }
 
     fn compute(&self, step: usize, class: Class, out: &mut [u32], block: &Block<'a>) -> Result<(), Outside> {
         let (rows, lanes) = (block.rows.len(), block.lanes.len());
         let shape = Shape { class, rows, lanes };
         match &self.program.steps[step] {
-            Step::Load { arg, map, dense } => {
-                return access::load(out, class, self.args[*arg], map, *dense, block);
+            Step::Load { arg, map, dense, .. } => {
+                return access::load(out, class, self.args[*arg], map, *dense, block, self.isa);
             }
             Step::Gather { arg, row, stride, map } => {
-                return access::gather(out, class, self.args[*arg], self.view(*row), *stride, map, block);
+                return access::gather(
+                    out,
+                    class,
+                    self.args[*arg],
+                    self.view(*row, block),
+                    *stride,
+                    map,
+                    block,
+                    self.isa,
+                );
             }
             Step::Splat(bits) => out[0] = *bits,
             Step::Index(at) => access::index(out, class, at, block),
-            Step::Unary(f, x) => self.isa.run(UnaryKernel { f: Some(*f), shape, out, x: self.view(*x) }),
+            Step::Unary(f, x) => {
+                self.isa.run(UnaryKernel { f: Some(*f), shape, out, x: self.view(*x, block) })
+            }
             Step::Binary(f, a, b) => {
                 let float = self.program.registers[*a as usize].kind == Kind::Float;
                 self.isa.run(BinaryKernel {
@@ -121,29 +146,29 @@ impl<'a> Interpreter<'a> {
                     float,
                     shape,
                     out,
-                    operands: [self.view(*a), self.view(*b)],
+                    operands: [self.view(*a, block), self.view(*b, block)],
                 });
             }
             Step::Select(c, a, b) => {
                 self.isa.run(SelectKernel {
                     shape,
                     out,
-                    operands: [self.view(*c), self.view(*a), self.view(*b)],
+                    operands: [self.view(*c, block), self.view(*a, block), self.view(*b, block)],
                 });
             }
-            Step::Cast(to, x) => self.cast(*to, *x, shape, out),
+            Step::Cast(to, x) => self.cast(*to, *x, shape, out, block),
             Step::RowReduce(kind, x, number) => {
                 let out: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..shape.len()]);
                 match self.reductions {
                     Some(r) if self.program.level(step) <= r.pass => {
                         out[0] = r.known[block.rows.start * self.program.reductions + number];
                     }
-                    _ => self.isa.run(ReduceKernel { kind: *kind, lanes, out, x: self.view(*x) }),
+                    _ => self.isa.run(ReduceKernel { kind: *kind, lanes, out, x: self.view(*x, block) }),
                 }
             }
-            Step::Lanes(runs, x) => permute(runs, self.view(*x), shape, out),
+            Step::Lanes(runs, x) => permute(runs, self.view(*x, block), shape, out),
             Step::FakeQuant(grid, x) => {
-                let x = self.view(*x);
+                let x = self.view(*x, block);
                 let out: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..shape.len()]);
                 let x: &[f32] = bytemuck::cast_slice(&x.bits[..shape.len()]);
                 // A row that is one value throughout is quantised as that value.
@@ -157,9 +182,9 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    fn cast(&self, to: DType, x: u32, shape: Shape, out: &mut [u32]) {
+    fn cast(&self, to: DType, x: u32, shape: Shape, out: &mut [u32], block: &Block<'a>) {
         let from = self.program.registers[x as usize].kind;
-        let x = self.view(x);
+        let x = self.view(x, block);
         let convert = match (from, to) {
             (Kind::Float, DType::BF16) => return self.isa.run(UnaryKernel { f: None, shape, out, x }),
             (Kind::Float, DType::F32) | (Kind::Int, DType::I32) | (Kind::Bool, DType::Bool) => Convert::Copy,
@@ -184,7 +209,7 @@ impl<'a> Interpreter<'a> {
         let mut memory = std::mem::take(&mut self.scratch.accumulators[i]);
         let width = if a.width == 1 { 1 } else { lanes };
         let into = &mut memory.view_mut()[..width];
-        self.isa.run(AccumulateKernel { kind: a.kind, rows, lanes, into, x: self.view(a.value) });
+        self.isa.run(AccumulateKernel { kind: a.kind, rows, lanes, into, x: self.view(a.value, block) });
         self.scratch.accumulators[i] = memory;
     }
 }

@@ -133,7 +133,7 @@ impl<'a> Launch<'a> {
                     let class = Class { row: false, lane: wide };
                     if pieces == 1 {
                         let block = interpreter.block(rows.start..rows.start + 1, lanes_from..lanes_to);
-                        access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block);
+                        access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block, self.isa);
                     } else {
                         let len = if wide { lanes_to - lanes_from } else { 1 };
                         let at = part * width + a.offset + if wide { lanes_from } else { 0 };
@@ -178,7 +178,7 @@ impl<'a> Launch<'a> {
                         self.isa.run(AccumulateKernel { kind: a.kind, rows: 1, lanes: len, into, x });
                     }
                     let bits: &[u32] = interpreter.scratch.accumulators[i].view();
-                    access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block);
+                    access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block, self.isa);
                 }
                 Ok(())
             });

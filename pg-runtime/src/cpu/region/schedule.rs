@@ -1,6 +1,7 @@
 //! Which steps a pass runs, and where registers live.
 
-use pg_codegen::region::Reg;
+use pg_codegen::region::{Reg, Region};
+use pg_ir::ty::DType;
 
 use super::compile::{Accumulator, Register, Step};
 
@@ -20,6 +21,43 @@ fn reads(step: &Step, accumulators: &[Accumulator]) -> Vec<usize> {
         Step::Accumulate(i) => vec![accumulators[*i].value],
     };
     regs.into_iter().map(|r| r as usize).collect()
+}
+
+/// Finds loads whose readers may look at the argument itself: it holds what registers hold, and nothing is
+/// stored to it before they have run.
+pub(super) fn find_direct(
+    steps: &mut [Step],
+    registers: &[Register],
+    accumulators: &[Accumulator],
+    region: &Region,
+) {
+    let mut last_read = vec![0; steps.len()];
+    for (i, step) in steps.iter().enumerate() {
+        reads(step, accumulators).into_iter().for_each(|r| last_read[r] = i);
+    }
+    let first_store = |arg: usize| {
+        let stores = |step: &Step| match step {
+            Step::Store { arg: to, .. } => *to == arg,
+            Step::Accumulate(i) => accumulators[*i].arg == arg,
+            _ => false,
+        };
+        steps.iter().position(stores).unwrap_or(steps.len())
+    };
+    let is_direct = |(i, step): (usize, &Step)| match step {
+        Step::Load { arg, dense: true, .. } => {
+            let class = registers[i].class;
+            let whole = class.lane && (class.row || region.row_count() == 1);
+            let as_held = matches!(region.args[*arg], DType::F32 | DType::I32);
+            whole && as_held && last_read[i] < first_store(*arg)
+        }
+        _ => false,
+    };
+    let found: Vec<bool> = steps.iter().enumerate().map(is_direct).collect();
+    for (step, found) in steps.iter_mut().zip(found) {
+        if let Step::Load { direct, .. } = step {
+            *direct = found;
+        }
+    }
 }
 
 /// Steps that a pass needs: what leads to the row reductions that it computes, or, in the last pass, to

@@ -68,7 +68,8 @@ pub(super) fn launch(kernel: &Kernel, args: &mut [Data], threads: usize) -> Resu
     let args: Vec<Arg> = args.iter_mut().map(Data::arg).collect();
     compiled.check(&args)?;
     let mut machine = Machine::new();
-    compiled.reserve(&mut machine);
+    let kinds: Vec<_> = args.iter().map(|a| (a.dtype(), a.len())).collect();
+    compiled.reserve(&kinds, &mut machine);
     machine.allocate(threads);
     let outside = AtomicBool::new(false);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");

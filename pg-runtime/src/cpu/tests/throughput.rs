@@ -26,7 +26,8 @@ fn time(kernel: &Kernel, args: &mut [Data]) -> f64 {
     let args: Vec<Arg> = args.iter_mut().map(Data::arg).collect();
     compiled.check(&args).expect("fits");
     let mut machine = Machine::new();
-    compiled.reserve(&mut machine);
+    let kinds: Vec<_> = args.iter().map(|a| (a.dtype(), a.len())).collect();
+    compiled.reserve(&kinds, &mut machine);
     machine.allocate(rayon::current_num_threads());
     let outside = AtomicBool::new(false);
     let mut run = || compiled.run(&args, &mut machine, &outside);
