@@ -33,6 +33,10 @@ pub(crate) enum Work {
     Region(Built),
     /// A node with a kernel family of its own, the buffers it reads and those it writes.
     Opaque(NodeId, Vec<ValueId>, Vec<ValueId>),
+    /// A dot, the buffers that it reads, and a region whose argument 0 is its result.
+    Epilogue(NodeId, Vec<ValueId>, Built),
+    /// Nothing any more: another launch has taken it up.
+    Gone,
 }
 
 /// The launches of a program, unordered.
@@ -53,6 +57,8 @@ impl Work {
         let (args, reads): (&[(ValueId, bool)], &[ValueId]) = match self {
             Work::Region(built) => (&built.args, &[]),
             Work::Opaque(_, reads, _) => (&[], reads),
+            Work::Epilogue(_, reads, built) => (&built.args[1..], reads),
+            Work::Gone => (&[], &[]),
         };
         args.iter().filter(|a| !a.1).map(|a| a.0).chain(reads.iter().copied())
     }
@@ -62,6 +68,8 @@ impl Work {
         let (args, writes): (&[(ValueId, bool)], &[ValueId]) = match self {
             Work::Region(built) => (&built.args, &[]),
             Work::Opaque(_, _, writes) => (&[], writes),
+            Work::Epilogue(_, _, built) => (&built.args[1..], &[]),
+            Work::Gone => (&[], &[]),
         };
         args.iter().filter(|a| a.1).map(|a| a.0).chain(writes.iter().copied())
     }

@@ -4,6 +4,7 @@
 //! The road, one pass a file: [`precision`] (for targets that store bf16, rounds), [`canon`] (canonical graph), [`recompute`] (what the backward computes again
 //! instead of keeping it), [`fold`] (constants), [`select`] (which values live in memory, and why; [`effort`] estimates the alternative), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region),
+//! [`epilogue`] (which regions ride on a matmul),
 //! [`schedule`] (order, buffers, launches) with [`matmul`] and [`memory`], [`provenance`] (what launches
 //! compute, in the model's terms), [`text`] (the plan for people) and [`digest`] (the same, short). [`target`]
 //! describes machines and [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan
@@ -24,6 +25,7 @@ pub mod digest;
 mod domain;
 mod effort;
 mod emit;
+mod epilogue;
 mod fold;
 mod fuse;
 mod matmul;
@@ -88,15 +90,30 @@ pub fn compile_for(
     options: &Options,
     target: &target::Target,
 ) -> Result<plan::Plan, CodegenError> {
-    compile(program_name, &precision::store_as(graph, target.storage)?, options)
+    lower(program_name, &precision::store_as(graph, target.storage)?, options, target)
 }
 
-/// Compiles one program into a plan.
+/// [`compile_for`] the CPU: float32 throughout.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
 pub fn compile(program_name: &str, graph: &Graph, options: &Options) -> Result<plan::Plan, CodegenError> {
+    lower(program_name, graph, options, &target::CPU)
+}
+
+fn lower(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &target::Target,
+) -> Result<plan::Plan, CodegenError> {
     let graph = canon::canonical(graph)?;
-    let (graph, again) = recompute::recompute(graph, options)?;
+    let (graph, again) = recompute::recompute(graph, options, target.recompute_traffic)?;
     let constants = fold::fold(&graph);
     let selection = select::select(&graph, &constants, options)?;
-    let groups = fuse::groups(&graph, &constants, selection, &again, options)?;
+    let mut groups = fuse::groups(&graph, &constants, selection, &again, options)?;
+    if options.fuse && target.epilogues {
+        epilogue::attach(&graph, &mut groups);
+    }
     schedule::plan(program_name, &graph, &constants, groups)
 }

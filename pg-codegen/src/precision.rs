@@ -15,8 +15,11 @@ use pg_ir::ty::{DType, Role};
 
 use crate::canon::canonical;
 use crate::fold::fold;
-use crate::select::{is_opaque, readers, select};
+use crate::select::{is_opaque, is_widening, readers, select};
 use crate::{CodegenError, Options};
+
+/// Times that selection is asked what it would keep.
+const MAX_ROUNDS: usize = 3;
 
 /// The graph with storage of activations and operands in `storage`; the same graph for float32.
 ///
@@ -26,14 +29,22 @@ pub fn store_as(graph: &Graph, storage: DType) -> Result<Graph, CodegenError> {
     if storage != DType::BF16 {
         return Ok(graph.clone());
     }
-    let graph = canonical(graph)?;
-    let constants = fold(&graph);
-    let stored = select(&graph, &constants, &Options::default())?.stored;
-    let everyone = vec![true; graph.value_count()];
-    let chooser = Chooser { graph: &graph, readers: readers(&graph, &everyone), stored };
-    let operands = chooser.operands();
-    let rounded: HashSet<ValueId> = (operands.iter().copied()).chain(chooser.activations()).collect();
-    Rewriter { graph: &graph, given: chooser.given(), rounded, ..Rewriter::new(&graph) }.rewrite()
+    let mut graph = canonical(graph)?;
+    // What is rounded changes what is worth keeping, so that something new may be kept; twice is enough for all
+    // models, and what remains is stored as float32.
+    for _ in 0..MAX_ROUNDS {
+        let constants = fold(&graph);
+        let stored = select(&graph, &constants, &Options::default())?.stored;
+        let everyone = vec![true; graph.value_count()];
+        let chooser = Chooser { graph: &graph, readers: readers(&graph, &everyone), stored };
+        let rounded: HashSet<ValueId> = chooser.operands().into_iter().chain(chooser.activations()).collect();
+        if rounded.is_empty() {
+            break;
+        }
+        let given = chooser.given();
+        graph = canonical(&Rewriter { given, rounded, ..Rewriter::new(&graph) }.rewrite()?)?;
+    }
+    Ok(graph)
 }
 
 /// What a view is a view of.
@@ -81,6 +92,7 @@ impl Chooser<'_> {
                 && ty.time_axis().is_some()
                 && is_wide
                 && !given.contains(v)
+                && !self.is_rounded(*v)
                 && !self.is_exponentiated(*v)
         })
     }
@@ -91,6 +103,13 @@ impl Chooser<'_> {
         let skip = usize::from(matches!(node.op, Op::Attention { .. }));
         let results = self.graph.results(node).take(node.results as usize - skip);
         results.filter(|v| !is_view && (self.stored[v.index()] || is_opaque(&node.op))).collect()
+    }
+
+    /// Whether it has a bf16 form already, or is the float32 form of one.
+    fn is_rounded(&self, value: ValueId) -> bool {
+        let is_round = |v: &ValueId| self.graph.producer(*v).op == Op::Cast(DType::BF16);
+        let readers = &self.readers[value.index()];
+        is_widening(self.graph, self.graph.producer(value)) || readers.iter().all(is_round)
     }
 
     /// Whether an exponential is taken of it, of a view or of an element-wise function of it.

@@ -21,10 +21,6 @@ use crate::{CodegenError, Options};
 const SMALL: usize = 64;
 /// Longer computations are kept.
 const MAX_OPS: usize = 12;
-/// Bytes that computing again may move for each byte that need not be kept. At 2, what needs a kernel of its
-/// own to read and write would be computed again too: int4mlp_12l at 4 × 512 tokens would keep 188 MB less
-/// (fake-quantised weights, rotated queries and keys) for 377 MB more traffic a micro-batch.
-const MAX_TRAFFIC: usize = 1;
 
 /// What is computed again.
 #[derive(Default)]
@@ -42,15 +38,22 @@ impl Again {
     }
 }
 
-/// Rebuilds a canonical graph so that the backward pass computes again what is not worth keeping.
-pub(crate) fn recompute(graph: Graph, options: &Options) -> Result<(Graph, Again), CodegenError> {
+/// Rebuilds a canonical graph so that the backward pass computes again what is not worth keeping: what moves
+/// at most `traffic` bytes for each byte that need not be kept. At 2, what needs a kernel of its own to read and
+/// write is computed again too: int4mlp_12l at 4 × 512 tokens would keep 188 MB less (fake-quantised weights,
+/// rotated queries and keys) for 377 MB more traffic a micro-batch.
+pub(crate) fn recompute(
+    graph: Graph,
+    options: &Options,
+    traffic: usize,
+) -> Result<(Graph, Again), CodegenError> {
     let Some((first, _)) = graph.nodes().find(|(_, n)| n.origin.backward).filter(|_| options.fuse) else {
         return Ok((graph, Again::default()));
     };
     let constants = fold(&graph);
     let stored = select(&graph, &constants, options)?.stored;
     let readers = readers(&graph, &vec![true; graph.value_count()]);
-    let mut choice = Chooser { graph: &graph, constants: &constants, stored, readers, first };
+    let mut choice = Chooser { graph: &graph, constants: &constants, stored, readers, first, traffic };
     let chosen = choice.choose();
     rebuild(&choice, &chosen)
 }
@@ -64,6 +67,8 @@ struct Chooser<'a> {
     readers: Vec<Vec<ValueId>>,
     /// The first node of the backward pass.
     first: NodeId,
+    /// Bytes to move for each byte that need not be kept.
+    traffic: usize,
 }
 
 impl Chooser<'_> {
@@ -133,8 +138,10 @@ impl Chooser<'_> {
         let bytes = |v: ValueId| self.graph.ty(v).bytes();
         let read: usize =
             sources.iter().filter(|v| !self.is_read_before(**v, value)).map(|v| bytes(*v)).sum();
+        // Regions that read the value compute it on the way; only an operand is written.
+        let written = if self.is_operand(value) { bytes(value) } else { 0 };
         // What is small beside the value itself is neither here nor there.
-        bytes(value) + read <= MAX_TRAFFIC * bytes(value) + bytes(value) / 8
+        written + read <= self.traffic * bytes(value) + bytes(value) / 8
     }
 
     /// What is in memory anyway of which a value can be computed; `None` if that is more than element-wise

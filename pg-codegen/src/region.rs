@@ -124,6 +124,14 @@ pub struct Region {
 }
 
 impl Region {
+    /// Whether it writes an argument.
+    pub fn writes(&self, arg: usize) -> bool {
+        self.body.iter().any(|instr| match instr {
+            Instr::Store { arg: a, .. } | Instr::Accumulate { arg: a, .. } => *a as usize == arg,
+            _ => false,
+        })
+    }
+
     /// Number of rows.
     pub fn row_count(&self) -> usize {
         self.rows.iter().product()

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use pg_ir::graph::{Graph, ValueId};
+use pg_ir::graph::{Graph, NodeId, ValueId};
 use pg_ir::op::Op;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
@@ -15,6 +15,8 @@ use pg_ir::ty::DType;
 use crate::CodegenError;
 use crate::access::Context;
 use crate::cost::{self, LaunchCost};
+use crate::emit::Built;
+use crate::epilogue;
 use crate::fold::Constants;
 use crate::fuse::{Groups, Work};
 use crate::matmul;
@@ -59,8 +61,8 @@ pub(crate) fn plan(
 /// its dot stands: the sum may stand at the very end, and its operands would be kept until then.
 fn position(graph: &Graph, work: &Work) -> usize {
     match work {
-        Work::Region(_) => work.writes().map(ValueId::index).min().unwrap_or(0),
-        Work::Opaque(id, ..) => graph.node(*id).first.index(),
+        Work::Region(_) | Work::Gone => work.writes().map(ValueId::index).min().unwrap_or(0),
+        Work::Opaque(id, ..) | Work::Epilogue(id, ..) => graph.node(*id).first.index(),
     }
 }
 
@@ -193,7 +195,11 @@ impl Order {
 
 /// Whether a region reads `old` only at the index at which it then writes `value`.
 fn reads_where_it_writes(work: &Work, value: ValueId, old: ValueId) -> bool {
-    let Work::Region(built) = work else { return false };
+    let built = match work {
+        Work::Region(built) => built,
+        Work::Epilogue(_, operands, built) if !operands.contains(&old) => built,
+        _ => return false,
+    };
     let arg = |v, written| built.args.iter().position(|&a| a == (v, written)).map(|i| i as ArgId);
     let (from, to) = (arg(old, false), arg(value, true));
     let store = built.region.body.iter().enumerate().find_map(|(i, instr)| match instr {
@@ -337,7 +343,9 @@ impl Planner<'_> {
                 self.push(Kernel::Region(region), args, Provenance::of(graph, &built.nodes), cost);
                 return Ok(());
             }
+            Work::Epilogue(id, operands, built) => return self.launch_epilogue(*id, operands, built),
             Work::Opaque(id, reads, writes) => (*id, reads, writes),
+            Work::Gone => return Ok(()),
         };
         let node = graph.node(id);
         let results: Vec<_> = graph.result_types(node).into_iter().collect();
@@ -377,6 +385,33 @@ impl Planner<'_> {
             _ => return Err(CodegenError::at(node, "no kernel family computes it")),
         };
         self.push(kernel, args?, Provenance::of(graph, &[id]), cost);
+        Ok(())
+    }
+
+    /// A matmul with a region on its result.
+    fn launch_epilogue(
+        &mut self,
+        dot: NodeId,
+        operands: &[ValueId],
+        built: &Built,
+    ) -> Result<(), CodegenError> {
+        let node = self.cx.graph.node(dot);
+        let m = matmul::matmul(self.cx, node)
+            .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
+        let mut args: Vec<BufferId> = operands.iter().map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
+        // Argument 0 is in no buffer.
+        let nowhere = BufferId(u32::MAX);
+        let rest: Result<Vec<BufferId>, _> = built.args[1..].iter().map(|&(v, _)| self.buffer(v)).collect();
+        let (region, bound) = share_args(built.region.clone(), [vec![nowhere], rest?].concat());
+        let len = |b: &BufferId| if *b == nowhere { 0 } else { self.plan.buffers[b.0 as usize].len };
+        let lens: Vec<usize> = bound.iter().map(len).collect();
+        let mut cost = cost::region(&region, &lens);
+        let types = self.cx.graph.operand_types(node);
+        cost.flops += node.op.cost(&types, &self.cx.graph.result_types(node)).flops;
+        cost.bytes += types.iter().map(|t| t.bytes()).sum::<usize>() as f64;
+        args.extend(&bound[1..]);
+        let provenance = Provenance::of(self.cx.graph, &epilogue::nodes(dot, built));
+        self.push(Kernel::MatmulRegion(m, region), args, provenance, cost);
         Ok(())
     }
 

@@ -16,6 +16,11 @@ pub struct Target {
     pub summary: &'static str,
     /// Element type in which activations and operands of contractions are stored.
     pub storage: DType,
+    /// Whether its executor runs an element-wise region on a matmul's result where it is computed.
+    pub epilogues: bool,
+    /// Bytes that the backward pass may move to compute something again, for each byte of memory that this
+    /// saves: 1 where memory is as scarce as bandwidth, 0 where it is plentiful.
+    pub recompute_traffic: usize,
     /// Processors: cores, or streaming multiprocessors.
     pub processors: usize,
     /// FLOP/s of contractions with operands of the storage type and float32 sums, dense.
@@ -46,6 +51,8 @@ pub const CPU: Target = Target {
     name: "cpu",
     summary: "two cores with AVX-512, float32; matrix rate and bandwidth as measured on the machine `ci`",
     storage: DType::F32,
+    epilogues: false,
+    recompute_traffic: 1,
     processors: 2,
     matrix_flops: 240e9,
     vector_flops: 60e9,
@@ -63,6 +70,8 @@ pub const VULKAN_CPU: Target = Target {
     name: "vulkan-cpu",
     summary: "Mesa llvmpipe on two cores, float32; limits as its driver reports, rates assumed",
     storage: DType::F32,
+    epilogues: false,
+    recompute_traffic: 1,
     processors: 2,
     matrix_flops: 24e9,
     vector_flops: 24e9,
@@ -80,6 +89,8 @@ pub const H100: Target = Target {
     name: "h100",
     summary: "NVIDIA H100 SXM5, bf16 storage; peaks of the data sheet",
     storage: DType::BF16,
+    epilogues: true,
+    recompute_traffic: 0,
     processors: 132,
     matrix_flops: 989.4e12,
     vector_flops: 67e12,

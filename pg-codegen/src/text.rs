@@ -53,6 +53,7 @@ impl Kernel {
         match self {
             Kernel::Region(_) => "region",
             Kernel::Matmul(_) => "matmul",
+            Kernel::MatmulRegion(..) => "matmul_region",
             Kernel::Attention(_) => "attention",
             Kernel::AttentionGrad(_) => "attention_grad",
             Kernel::ScatterAdd { .. } => "scatter_add",
@@ -63,10 +64,8 @@ impl Kernel {
     /// Whether the kernel writes an argument.
     pub fn writes(&self, arg: usize) -> bool {
         match self {
-            Kernel::Region(region) => region.body.iter().any(|instr| match instr {
-                Instr::Store { arg: a, .. } | Instr::Accumulate { arg: a, .. } => *a as usize == arg,
-                _ => false,
-            }),
+            Kernel::Region(region) => region.writes(arg),
+            Kernel::MatmulRegion(_, region) => arg >= 2 && region.writes(arg - 1),
             Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => arg == 2,
             Kernel::Attention(_) => arg >= 3,
             Kernel::AttentionGrad(_) => arg >= 6,
@@ -84,7 +83,7 @@ impl Kernel {
                     if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
                 format!("{} × {}{over}", product(kept), r.lanes)
             }
-            Kernel::Matmul(m) => {
+            Kernel::Matmul(m) | Kernel::MatmulRegion(m, _) => {
                 let batch = if m.batch > 1 { format!("{} of ", m.batch) } else { String::new() };
                 let plus = if m.accumulate { " added" } else { "" };
                 format!("{batch}{} × {} × {}{plus}", m.m, m.n, m.k)
@@ -143,6 +142,7 @@ impl fmt::Display for Plan {
         for (i, kernel) in self.kernels.iter().enumerate() {
             match kernel {
                 Kernel::Region(region) => write!(f, "  k{i} {region}")?,
+                Kernel::MatmulRegion(matmul, region) => write!(f, "  k{i} {matmul:?}\n    then {region}")?,
                 other => writeln!(f, "  k{i} {other:?}")?,
             }
         }

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use pg_codegen::plan::Kernel;
 use pg_codegen::precision::store_as;
 use pg_codegen::region::Instr;
-use pg_codegen::{Options, compile};
+use pg_codegen::target::{CPU, H100, Target};
+use pg_codegen::{Options, compile, compile_for};
 use pg_ir::graph::{Builder, Graph, Origin, ValueId};
 use pg_ir::ty::DType;
 
@@ -56,6 +57,14 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
                 }
             }
             common::compare(&graph, &env, &plan, &what);
+        }
+        for target in [Target { epilogues: true, ..CPU }, H100] {
+            let what = format!("seed {seed}, with epilogues, on {}", target.name);
+            let plan = compile_for("random", &graph, &Options::default(), &target);
+            let plan = plan.unwrap_or_else(|e| panic!("{what}: {e}"));
+            covered.extend(plan.kernels.iter().map(|k| format!("{} kernel", k.family())));
+            let stored = store_as(&graph, target.storage).unwrap_or_else(|e| panic!("{what}: {e}"));
+            common::compare(&stored, &env, &plan, &what);
         }
         let rounded = store_as(&graph, DType::BF16).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         for fuse in [false, true] {
@@ -108,7 +117,8 @@ fn random_graphs_agree_with_the_interpreter() {
         assert!(covered.contains(&name), "{name} is not covered");
     }
     assert!(covered.contains("recomputation"), "nothing was computed again");
-    for family in ["region", "matmul", "attention", "attention_grad", "scatter_add", "copy"] {
+    for family in ["region", "matmul", "matmul_region", "attention", "attention_grad", "scatter_add", "copy"]
+    {
         assert!(covered.contains(&format!("{family} kernel")), "{family} is not covered");
     }
 }

@@ -98,7 +98,7 @@ fn check_storage(plan: &Plan) {
     let dtype = |launch: &pg_codegen::plan::Launch, i: usize| plan.buffers[launch.args[i].0 as usize].dtype;
     for launch in &plan.launches {
         let operands: &[usize] = match &plan.kernels[launch.kernel.0 as usize] {
-            Kernel::Matmul(_) => &[0, 1],
+            Kernel::Matmul(_) | Kernel::MatmulRegion(..) => &[0, 1],
             Kernel::Attention(_) => &[0, 1, 2, 3],
             Kernel::AttentionGrad(_) => &[0, 1, 2, 3, 5, 6, 7, 8],
             _ => continue,

@@ -98,6 +98,22 @@ fn a_generated_region_is_readable() {
     assert!(source.contains("rint("), "codes round half to even\n{source}");
 }
 
+/// A change of the generator should be seen where it ends: in the source.
+#[test]
+fn golden_sources() {
+    let (matmul, args) = matmul(7, 5, 3);
+    let cases = [
+        ("norm", Kernel::Region(norm(30, 8)), whole(&[240, 240, 8])),
+        ("matmul", matmul, args),
+        ("copy", Kernel::Copy { len: 1000 }, whole(&[1000, 1000])),
+    ];
+    for (name, kernel, args) in cases {
+        let stage = lower(&kernel, &args, &Target::cuda()).unwrap().stages.swap_remove(0);
+        let text = formatted(&stage.kernel.describe(), &emit_cuda(&stage.kernel).unwrap());
+        insta::assert_snapshot!(name, text);
+    }
+}
+
 #[test]
 fn equal_kernels_are_one() {
     let (kernel, args) = matmul(64, 64, 64);

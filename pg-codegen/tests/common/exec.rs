@@ -75,6 +75,7 @@ pub(crate) fn launch(kernel: &Kernel, args: &mut [Tensor]) {
     match kernel {
         Kernel::Region(r) => region(r, args),
         Kernel::Matmul(m) => matmul(m, args),
+        Kernel::MatmulRegion(m, r) => matmul_region(m, r, args),
         Kernel::Attention(s) => attention(s, args),
         Kernel::AttentionGrad(s) => attention_grad(s, args),
         &Kernel::ScatterAdd { rows, width, count } => {
@@ -265,6 +266,17 @@ fn matmul(m: &Matmul, args: &mut [Tensor]) {
             }
         }
     }
+}
+
+/// The whole result is the one block.
+fn matmul_region(m: &Matmul, r: &Region, args: &mut [Tensor]) {
+    assert_eq!((r.row_count(), r.lanes), (m.batch * m.m, m.n));
+    let mut tile = vec![args[0].clone(), args[1].clone(), vec![0.0; m.batch * m.m * m.n]];
+    matmul(m, &mut tile);
+    let mut own = vec![tile.remove(2).into_iter().map(|x| cast(r.args[0], x)).collect()];
+    own.extend(args[2..].iter().cloned());
+    region(r, &mut own);
+    args[2..].clone_from_slice(&own[1..]);
 }
 
 fn attention_types(s: &AttentionShape) -> [Type; 3] {

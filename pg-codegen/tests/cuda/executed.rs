@@ -202,7 +202,7 @@ fn whole_programs_of_tiny() {
         let found = Device::new(&plan, &Target::hopper()).run_both(&env);
         let rounded = store_as(&program.graph, H100.storage).unwrap();
         let expected = pg_ir::interp::run(&rounded, &env).unwrap();
-        // A sum's last bit decides now and then how a value is rounded to bfloat16, and what follows from it.
-        compare(&found, &expected, 1.0 / 64.0, &program.name);
+        // Attention rounds probabilities to bfloat16, which the graph does not; small sums of large terms feel it.
+        compare(&found, &expected, 1.0 / 32.0, &program.name);
     }
 }

@@ -94,6 +94,9 @@ impl Compiled {
         Ok(match *kernel {
             Kernel::Region(ref region) => Compiled::Region(Box::new(region::Program::new(region)?)),
             Kernel::Matmul(ref matmul) => Compiled::Matmul(matmul.clone()),
+            Kernel::MatmulRegion(..) => {
+                return Err(Problem::Shape("regions on a matmul's result are for targets with epilogues"));
+            }
             Kernel::Attention(shape) => Compiled::Attention(shape),
             Kernel::AttentionGrad(shape) => Compiled::AttentionGrad(shape),
             Kernel::ScatterAdd { rows, width, count } => Compiled::Scatter(Scatter { rows, width, count }),

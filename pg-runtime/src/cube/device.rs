@@ -47,6 +47,10 @@ pub(super) struct Memory {
     pub(super) capacity: usize,
 }
 
+#[cfg_attr(
+    not(any(feature = "vulkan", feature = "cuda")),
+    allow(dead_code, reason = "without a runtime no device is opened, and kernels are only shown")
+)]
 impl<R: Runtime> Device<R> {
     pub(super) fn new(number: usize, client: ComputeClient<R>, target: Target) -> Self {
         Device { number, client, target }

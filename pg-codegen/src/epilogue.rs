@@ -1,0 +1,201 @@
+//! Epilogues: regions that run on a matmul's result where it is written, block of rows by block of rows, so that
+//! the result need not be read back, and need not be written if nothing else wants it.
+//!
+//! It takes regions that fusion has made and attaches each to the matmul before it, if the region is
+//! element-wise over the result's own rows. It must never make two launches wait for each other, and must leave
+//! every value in memory that another launch reads.
+
+use std::collections::{HashMap, HashSet};
+
+use pg_ir::graph::{Graph, NodeId, ValueId};
+use pg_ir::op::Op;
+
+use crate::emit::Built;
+use crate::fuse::{Groups, MAX_ARGS, Work};
+use crate::region::{Affine, ArgId, Instr, Region};
+
+/// Attaches regions to the matmuls whose results they read.
+pub(crate) fn attach(graph: &Graph, groups: &mut Groups) {
+    let outputs: HashSet<ValueId> = graph.outputs.iter().map(|o| o.value).collect();
+    // The last matmul first: of two results that one region reads, the first is in memory by then.
+    for at in (0..groups.work.len()).rev() {
+        let Work::Opaque(id, operands, results) = &groups.work[at] else { continue };
+        let (id, &[result]) = (*id, &results[..]) else { continue };
+        let is_dot = matches!(graph.node(id).op, Op::Dot(_)) && !groups.absorbed.contains_key(&id);
+        if !is_dot || outputs.contains(&result) {
+            continue;
+        }
+        let links = Links::new(&groups.work);
+        let readers = links.readers(result);
+        let regions = readers.iter().copied().filter(|&r| matches!(groups.work[r], Work::Region(_)));
+        let fits = |r: usize| {
+            let Work::Region(built) = &groups.work[r] else { return None };
+            let others = readers.iter().filter(|o| **o != r);
+            let waits = others.into_iter().any(|&o| links.reaches(&groups.work, o, r))
+                || links.waits_for_another(&groups.work, at, r);
+            if waits || built.args.len() + operands.len() > MAX_ARGS {
+                return None;
+            }
+            on_tile(built, result, shape(graph, id), readers.len() > 1).map(|built| (r, built))
+        };
+        let Some((region, built)) = regions.into_iter().find_map(fits) else { continue };
+        if readers.len() == 1 {
+            groups.stored[result.index()] = false;
+        }
+        groups.work[at] = Work::Epilogue(id, operands.clone(), built);
+        groups.work[region] = Work::Gone;
+    }
+    groups.work.retain(|w| !matches!(w, Work::Gone));
+}
+
+/// Which launches read and write which values.
+struct Links {
+    readers: HashMap<ValueId, Vec<usize>>,
+}
+
+impl Links {
+    fn new(work: &[Work]) -> Self {
+        let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
+        for (i, w) in work.iter().enumerate() {
+            w.reads().for_each(|v| readers.entry(v).or_default().push(i));
+        }
+        Links { readers }
+    }
+
+    fn readers(&self, value: ValueId) -> Vec<usize> {
+        self.readers.get(&value).cloned().unwrap_or_default()
+    }
+
+    /// Whether `to` is `from` or waits for it.
+    fn reaches(&self, work: &[Work], from: usize, to: usize) -> bool {
+        let (mut seen, mut stack) = (HashSet::from([from]), vec![from]);
+        while let Some(at) = stack.pop() {
+            if at == to {
+                return true;
+            }
+            stack.extend(work[at].writes().flat_map(|v| self.readers(v)).filter(|n| seen.insert(*n)));
+        }
+        false
+    }
+
+    /// Whether the region waits for the matmul through a third launch.
+    fn waits_for_another(&self, work: &[Work], matmul: usize, region: usize) -> bool {
+        let next = work[matmul].writes().flat_map(|v| self.readers(v));
+        next.into_iter().filter(|&n| n != region).any(|n| self.reaches(work, n, region))
+    }
+}
+
+/// Rows, of all matrices of a batch, and columns of a canonical dot's result.
+fn shape(graph: &Graph, dot: NodeId) -> (usize, usize) {
+    let node = graph.node(dot);
+    let Op::Dot(dims) = &node.op else { unreachable!("a dot") };
+    let right = graph.ty(node.operands[1]).shape();
+    let columns = right[dims.batch.len()..right.len() - dims.contract.len()].iter().product();
+    (graph.ty(node.first).len() / columns, columns)
+}
+
+/// A region whose argument 0 is the block of a matmul's result at hand; `None` if it does more than
+/// element-wise work on the result's own rows. With `keep` it also writes the result to memory.
+fn on_tile(built: &Built, result: ValueId, (rows, columns): (usize, usize), keep: bool) -> Option<Built> {
+    let region = by_rows(&built.region, rows, columns)?;
+    let is_element_wise = region.body.iter().all(|instr| {
+        !matches!(
+            instr,
+            Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..) | Instr::Accumulate { .. }
+        )
+    });
+    let tile = built.args.iter().position(|a| *a == (result, false))?;
+    let mut loads = region.body.iter().enumerate().filter_map(|(i, instr)| match instr {
+        Instr::Load { arg, map } if *arg as usize == tile => Some((i, map)),
+        _ => None,
+    });
+    let (loaded, map) = loads.next()?;
+    let own_place = map.guards.is_empty() && is_own_place(&map.at, &region);
+    let gathered =
+        region.body.iter().any(|i| matches!(i, Instr::Gather { arg, .. } if *arg as usize == tile));
+    if !is_element_wise || !own_place || gathered || loads.next().is_some() {
+        return None;
+    }
+    let mut out = Built { region, ..built.clone() };
+    move_first(&mut out, tile);
+    if keep {
+        let at = own(&out.region);
+        out.region.body.push(Instr::Store { arg: out.args.len() as ArgId, value: loaded as u32, at });
+        out.region.args.push(out.region.args[0]);
+        out.args.push((result, true));
+    }
+    Some(out)
+}
+
+/// The region with rows of `columns` lanes, where fusion merged several of them into one.
+fn by_rows(region: &Region, rows: usize, columns: usize) -> Option<Region> {
+    if columns < 2 || region.row_count() * region.lanes != rows * columns || region.reduced > 0 {
+        return None;
+    }
+    let mut out = region.clone();
+    if region.lanes != columns {
+        if !region.lanes.is_multiple_of(columns) {
+            return None;
+        }
+        out.rows.push(region.lanes / columns);
+        out.lanes = columns;
+        let split = |a: &mut Affine| {
+            let lane = *a.strides.last().expect("the lanes");
+            let at = a.strides.len() - 1;
+            a.strides.insert(at, lane * columns as i64);
+        };
+        for instr in &mut out.body {
+            match instr {
+                Instr::Load { map, .. } | Instr::Gather { map, .. } => {
+                    split(&mut map.at);
+                    map.guards.iter_mut().for_each(|g| split(&mut g.expr));
+                }
+                Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => split(at),
+                _ => {}
+            }
+        }
+    }
+    Some(out)
+}
+
+/// The element with the domain's own index in a row-major buffer.
+fn own(region: &Region) -> Affine {
+    let mut at = Affine { offset: 0, strides: Default::default() };
+    let mut stride = 1;
+    for &size in region.rows.iter().chain([&region.lanes]).rev() {
+        at.strides.insert(0, stride as i64);
+        stride *= size;
+    }
+    at
+}
+
+fn is_own_place(at: &Affine, region: &Region) -> bool {
+    let sizes = region.rows.iter().chain([&region.lanes]);
+    let same = at.strides.iter().zip(own(region).strides).zip(sizes).all(|((a, b), n)| *n == 1 || *a == b);
+    at.offset == 0 && same
+}
+
+/// Makes an argument the first.
+fn move_first(built: &mut Built, arg: usize) {
+    let moved = |a: ArgId| match a as usize {
+        a if a == arg => 0,
+        a if a < arg => a as ArgId + 1,
+        a => a as ArgId,
+    };
+    built.args[..=arg].rotate_right(1);
+    built.region.args[..=arg].rotate_right(1);
+    for instr in &mut built.region.body {
+        match instr {
+            Instr::Load { arg, .. }
+            | Instr::Gather { arg, .. }
+            | Instr::Store { arg, .. }
+            | Instr::Accumulate { arg, .. } => *arg = moved(*arg),
+            _ => {}
+        }
+    }
+}
+
+/// The nodes that a launch computes, the matmul's first.
+pub(crate) fn nodes(dot: NodeId, built: &Built) -> Vec<NodeId> {
+    [&[dot], &built.nodes[..]].concat()
+}
