@@ -38,7 +38,8 @@ fn steps(c: &mut Criterion) {
             let tokens: Vec<i32> = (0..=BATCH * SEQ).map(|i| (i * 37 % session.model.vocab) as i32).collect();
             let data = [("tokens", &tokens[..BATCH * SEQ]), ("targets", &tokens[1..])];
             let scalars = update_scalars(&session, &Schedule::spec(&session.model.train), 0, 1.0);
-            let mut scalars: Vec<(&str, f32)> = scalars.iter().map(|(n, v)| (n.as_str(), *v as f32)).collect();
+            let mut scalars: Vec<(&str, f32)> =
+                scalars.iter().map(|(n, v)| (n.as_str(), *v as f32)).collect();
             scalars.push(("inv_accum", 1.0));
             b.iter(|| {
                 session.run(key, &mut state, &data, &scalars).expect("the program runs");

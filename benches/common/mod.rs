@@ -25,5 +25,5 @@ pub(crate) fn session(fuse: bool) -> Session {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/int4mlp_12l.rs");
     let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
     let model = elaborate(&source, &dsl::Options::default()).unwrap_or_else(|e| panic!("{e}"));
-    Session::on(device(), Arc::new(model), Options { fuse, ..Options::default() })
+    Session::on(device(), Arc::new(model), Options { fuse })
 }

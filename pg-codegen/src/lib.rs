@@ -8,7 +8,8 @@
 //! [`fuse`] (which stores share a region), [`epilogue`] (which regions ride on a matmul), [`schedule`]
 //! (buffers, launches) with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute
 //! in the model's terms, [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and
-//! [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels.
+//! [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels,
+//! which `cuda` compiles for Hopper without a device.
 
 use std::fmt;
 
@@ -19,6 +20,8 @@ mod canon;
 mod cost;
 #[cfg(feature = "cube")]
 pub mod cube;
+#[cfg(feature = "cube")]
+pub mod cuda;
 pub mod digest;
 mod domain;
 mod effort;

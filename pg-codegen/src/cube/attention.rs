@@ -97,8 +97,17 @@ pub(crate) struct Forward {
     shifts: [usize; 5],
 }
 
-/// Checks an attention's shape and arguments: q, k, v, o and lse, and for the gradient more.
+/// Checks an attention's shape and arguments: q, k, v, o and lse, and for the gradient more; all float32.
 pub(super) fn check(s: &AttentionShape, infos: &[ArgInfo], names: &str) -> Result<(), CubeError> {
+    if let Some(other) = infos.iter().find(|i| i.dtype != DType::F32) {
+        let what = format!("the portable variant computes in float32, not {}", other.dtype);
+        return Err(CubeError::Unsupported { kernel: "attention".into(), what });
+    }
+    check_sizes(s, infos, names)
+}
+
+/// Checks shape and lengths only.
+pub(super) fn check_sizes(s: &AttentionShape, infos: &[ArgInfo], names: &str) -> Result<(), CubeError> {
     let malformed = |what: String| Err(CubeError::Malformed { kernel: "attention".into(), what });
     if s.batch * s.time * s.heads * s.kv_heads * s.dim == 0 || !s.heads.is_multiple_of(s.kv_heads) {
         return malformed(format!("a shape of {s:?}"));
@@ -115,7 +124,7 @@ pub(super) fn check(s: &AttentionShape, infos: &[ArgInfo], names: &str) -> Resul
         return malformed(format!("{} arguments, not {names}", infos.len()));
     }
     for ((info, name), len) in infos.iter().zip(names.split(' ')).zip(wanted) {
-        if info.dtype != DType::F32 || info.len < len || len + info.shift > i32::MAX as usize {
+        if info.len < len || len + info.shift > i32::MAX as usize {
             return malformed(format!("{name} of {} {} elements", info.len, info.dtype));
         }
     }

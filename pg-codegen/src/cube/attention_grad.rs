@@ -18,7 +18,7 @@ use crate::plan::AttentionShape;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
 /// The part of the work that dq is: three products of blocks, where dk and dv take four.
-const QUERY_SHARE: f64 = 3.0 / 7.0;
+pub(super) const QUERY_SHARE: f64 = 3.0 / 7.0;
 
 /// The kernel of dq. Shifts are of q, k, v, do, lse, delta and dq.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -81,7 +81,7 @@ pub(crate) fn lower(
 }
 
 /// delta[row] = Σ o · do over the head.
-fn row_products(rows: usize, dim: usize) -> Region {
+pub(super) fn row_products(rows: usize, dim: usize) -> Region {
     let lane = |row: i64, lane: i64| Affine { offset: 0, strides: [row, lane].into_iter().collect() };
     let load = |arg| Instr::Load { arg, map: IndexMap { at: lane(dim as i64, 1), guards: vec![] } };
     Region {

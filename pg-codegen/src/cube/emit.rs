@@ -8,6 +8,9 @@ use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 use super::kernel::Generated;
 use super::target::{CubeError, Language};
 
+/// Bytes of stack for CubeCL's expansion and compiler.
+const STACK: usize = 64 << 20;
+
 /// The compiler of CubeCL's CUDA server.
 pub type CudaCompiler = CppCompiler<cubecl_cpp::cuda::CudaDialect<CudaWmmaCompiler>>;
 
@@ -26,12 +29,32 @@ pub fn cuda_options() -> CompilationOptions {
     }
 }
 
-/// The CUDA C++ of a kernel, exactly as CubeCL's CUDA server would compile it.
+/// A kernel's CUDA C++, and what a driver must know to launch it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Emitted {
+    /// The source, exactly as CubeCL's CUDA server would compile it.
+    pub source: String,
+    /// Name of its entry point.
+    pub entry_point: String,
+    /// Bytes of shared memory that a launch asks for. CubeCL lays arrays out in an order of its own, which
+    /// may differ from one emission to the next; [`Generated::shared_bytes`] is never less.
+    pub shared_bytes: usize,
+}
+
+/// The CUDA C++ of a kernel.
 ///
 /// # Errors
 /// If CubeCL's compiler refuses the kernel.
 pub fn emit_cuda(kernel: &Generated) -> Result<String, CubeError> {
-    emit::<CudaCompiler>(kernel, &cuda_options())
+    Ok(emit_cuda_launch(kernel)?.source)
+}
+
+/// The CUDA C++ of a kernel, with what a launch needs.
+///
+/// # Errors
+/// If CubeCL's compiler refuses the kernel.
+pub fn emit_cuda_launch(kernel: &Generated) -> Result<Emitted, CubeError> {
+    emit::<CudaCompiler>(kernel, &cuda_options(), |repr| repr.shared_memory_size())
 }
 
 /// The WGSL of a kernel.
@@ -40,7 +63,7 @@ pub fn emit_cuda(kernel: &Generated) -> Result<String, CubeError> {
 /// If CubeCL's compiler refuses the kernel.
 #[cfg(feature = "wgsl")]
 pub fn emit_wgsl(kernel: &Generated) -> Result<String, CubeError> {
-    emit::<cubecl_wgpu::WgslCompiler>(kernel, &Default::default())
+    Ok(emit::<cubecl_wgpu::WgslCompiler>(kernel, &Default::default(), |_| kernel.shared_bytes())?.source)
 }
 
 /// The source of a kernel in a language.
@@ -63,11 +86,24 @@ pub fn emit_in(kernel: &Generated, language: Language) -> Result<String, CubeErr
 fn emit<C: Compiler + Default>(
     kernel: &Generated,
     options: &C::CompilationOptions,
-) -> Result<String, CubeError> {
-    let task: KernelTask<C, Generated> = KernelTask::new(kernel.clone());
-    let address = KernelMetadata::address_type(kernel);
-    let compiled = task.compile(&mut C::default(), options, ExecutionMode::Unchecked, address);
-    let failed =
-        |e: CompilationError| CubeError::Compile { kernel: kernel.name().into(), why: e.to_string() };
-    Ok(compiled.map_err(failed)?.source)
+    shared_bytes: impl Fn(&C::Representation) -> usize + Send + Sync,
+) -> Result<Emitted, CubeError>
+where
+    C::CompilationOptions: Sync,
+{
+    let failed = |why: String| CubeError::Compile { kernel: kernel.name().into(), why };
+    let compile = || {
+        let task: KernelTask<C, Generated> = KernelTask::new(kernel.clone());
+        let address = KernelMetadata::address_type(kernel);
+        let compiled = task.compile(&mut C::default(), options, ExecutionMode::Unchecked, address);
+        let compiled = compiled.map_err(|e: CompilationError| failed(e.to_string()))?;
+        let shared_bytes = compiled.repr.as_ref().map_or(0, &shared_bytes);
+        Ok(Emitted { source: compiled.source, entry_point: compiled.entrypoint_name, shared_bytes })
+    };
+    // Expanding an unrolled kernel takes more stack than threads have by default.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
+        let thread = thread.map_err(|e| failed(format!("no thread could be started: {e}")))?;
+        thread.join().unwrap_or_else(|_| Err(failed("CubeCL's compiler panicked".into())))
+    })
 }

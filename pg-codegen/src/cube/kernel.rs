@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
 use super::target::{CubeError, Needs, Target};
-use super::{attention, attention_grad, matmul, region, scatter};
+use super::{attention, attention_grad, hopper, matmul, region, scatter};
 
 /// Version of CubeCL that kernels are generated with; part of every kernel's hash.
 pub const CUBECL: &str = "0.10.0";
@@ -31,7 +31,10 @@ pub struct ArgSpec {
 pub(crate) enum Body {
     Region(region::RegionKernel),
     Matmul(matmul::MatmulKernel),
+    MmaMatmul(hopper::MmaMatmul),
     Attention(attention::Forward),
+    MmaAttention(hopper::MmaAttention),
+    MmaAttentionGrad(hopper::MmaAttentionGrad),
     AttentionDq(attention_grad::QueryGrad),
     AttentionDkv(attention_grad::KeyGrad),
     Rank(scatter::Rank),
@@ -88,6 +91,11 @@ impl Generated {
         self.hash
     }
 
+    /// The key under which CubeCL's CUDA server keeps it compiled.
+    pub fn cache_key(&self) -> u128 {
+        self.id().stable_hash()
+    }
+
     /// Its buffers, in order.
     pub fn args(&self) -> &[ArgSpec] {
         &self.args
@@ -108,7 +116,10 @@ impl Generated {
         match &self.body {
             Body::Region(k) => k.describe(),
             Body::Matmul(k) => k.describe(),
+            Body::MmaMatmul(k) => k.describe(),
             Body::Attention(k) => k.describe(),
+            Body::MmaAttention(k) => k.describe(),
+            Body::MmaAttentionGrad(k) => k.describe(),
             Body::AttentionDq(k) => k.describe(),
             Body::AttentionDkv(k) => k.describe(),
             Body::Rank(k) => k.describe(),
@@ -122,7 +133,10 @@ impl KernelMetadata for Generated {
         match &self.body {
             Body::Region(_) => "region",
             Body::Matmul(_) => "matmul",
+            Body::MmaMatmul(_) => "mma",
             Body::Attention(_) => "attention",
+            Body::MmaAttention(_) => "flash",
+            Body::MmaAttentionGrad(_) => "flash_grad",
             Body::AttentionDq(_) => "attention_dq",
             Body::AttentionDkv(_) => "attention_dkv",
             Body::Rank(_) => "rank",
@@ -145,6 +159,7 @@ impl KernelMetadata for Generated {
 impl CubeKernel for Generated {
     fn define(&self) -> KernelDefinition {
         let mut builder = KernelBuilder::default();
+        builder.runtime_properties(hopper::target_properties());
         AddressType::U32.register(&mut builder.scope);
         let mut buffers: Vec<ManagedVariable> = Vec::new();
         for arg in &self.args {
@@ -156,7 +171,10 @@ impl CubeKernel for Generated {
         match &self.body {
             Body::Region(k) => k.define(scope, &buffers, &self.args),
             Body::Matmul(k) => k.define(scope, &buffers),
+            Body::MmaMatmul(k) => k.define(scope, &buffers),
             Body::Attention(k) => k.define(scope, &buffers),
+            Body::MmaAttention(k) => k.define(scope, &buffers),
+            Body::MmaAttentionGrad(k) => k.define(scope, &buffers),
             Body::AttentionDq(k) => k.define(scope, &buffers),
             Body::AttentionDkv(k) => k.define(scope, &buffers),
             Body::Rank(k) => k.define(scope, &buffers),

@@ -15,6 +15,7 @@
 mod attention;
 mod attention_grad;
 mod emit;
+mod hopper;
 mod inventory;
 mod kernel;
 mod listing;
@@ -28,12 +29,12 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use crate::plan::Kernel;
+use crate::plan::{Kernel, Matmul, MatrixView};
 use crate::region::{Affine, IndexMap, Instr, Region};
 
 #[cfg(feature = "wgsl")]
 pub use self::emit::emit_wgsl;
-pub use self::emit::{CudaCompiler, cuda_options, emit_cuda, emit_in};
+pub use self::emit::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch, emit_in};
 pub use self::inventory::{Entry, inventory};
 pub use self::kernel::{ArgSpec, CUBECL, Generated, Launchable};
 pub use self::listing::{formatted, listing};
@@ -49,12 +50,18 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
     let mut out = Launches::default();
     match kernel {
         Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
+        Kernel::Matmul(m) if hopper::matmul_fits(args, target) => {
+            hopper::lower_matmul(m, args, target, &mut out)?
+        }
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
-        Kernel::MatmulRegion(..) => {
-            let what = "the generator has no regions on a matmul's result".into();
-            return Err(CubeError::Unsupported { kernel: "matmul_region".into(), what });
+        Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
+        Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
+            hopper::lower_attention(shape, args, target, &mut out)?;
         }
         Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
+        Kernel::AttentionGrad(shape) if hopper::attention_grad_fits(shape, args, target) => {
+            hopper::lower_attention_grad(shape, args, target, &mut out)?;
+        }
         Kernel::AttentionGrad(shape) => attention_grad::lower(shape, args, target, &mut out)?,
         Kernel::ScatterAdd { rows, width, count } => {
             scatter::lower((*rows, *width, *count), args, target, &mut out)?;
@@ -62,6 +69,44 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
         Kernel::Copy { len } => region::lower(&copy(*len, args)?, args, target, false, &mut out)?,
     }
     Ok(out)
+}
+
+/// A matmul and the region on its result as two launches, with the result in a workspace between them.
+fn matmul_then_region(
+    m: &Matmul,
+    region: &Region,
+    args: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let malformed = |what: &str| CubeError::Malformed { kernel: "matmul_region".into(), what: what.into() };
+    let (Some(&dtype), [a, b, rest @ ..]) = (region.args.first(), args) else {
+        return Err(malformed("it takes a, b, and a region's arguments"));
+    };
+    let len = m.batch * m.m * m.n;
+    let c = MatrixView { offset: 0, batch: m.m * m.n, row: m.n, col: 1 };
+    let product = Kernel::Matmul(Matmul { c, accumulate: false, ..m.clone() });
+    let between = ArgInfo::whole(dtype, len);
+    let made = lower(&product, &[*a, *b, between], target)?;
+    let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
+    let first = out.workspaces.len();
+    out.workspaces.extend(made.workspaces);
+    for mut stage in made.stages {
+        for arg in &mut stage.args {
+            *arg = match *arg {
+                StageArg::Arg(2) => result,
+                StageArg::Workspace(i) => StageArg::Workspace(first + i),
+                other => other,
+            };
+        }
+        out.stages.push(stage);
+    }
+    let infos: Vec<ArgInfo> = [between].into_iter().chain(rest.iter().copied()).collect();
+    let names: Vec<StageArg> = [result].into_iter().chain((2..args.len()).map(StageArg::Arg)).collect();
+    let mut inner = Launches::default();
+    region::lower(region, &infos, target, true, &mut inner)?;
+    out.append(inner, &names);
+    Ok(())
 }
 
 fn copy(len: usize, args: &[ArgInfo]) -> Result<Region, CubeError> {

@@ -6,6 +6,7 @@
 
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
+use half::bf16;
 use pg_ir::ty::DType;
 
 use super::kernel::{ArgSpec, Body, Generated};
@@ -28,6 +29,8 @@ pub(crate) struct SegmentSum {
     width: usize,
     count: usize,
     vector: usize,
+    /// Whether values are stored in bfloat16.
+    bf16: bool,
     values_shift: usize,
     out_shift: usize,
 }
@@ -41,8 +44,9 @@ pub(crate) fn lower(
 ) -> Result<(), CubeError> {
     let malformed = |what: &str| CubeError::Malformed { kernel: "scatter_add".into(), what: what.into() };
     let [ids, values, result] = infos else { return Err(malformed("it takes three arguments")) };
-    if (ids.dtype, values.dtype, result.dtype) != (DType::I32, DType::F32, DType::F32) {
-        return Err(malformed("it takes int32 ids and float32 values"));
+    let fits = matches!(values.dtype, DType::F32 | DType::BF16);
+    if (ids.dtype, result.dtype) != (DType::I32, DType::F32) || !fits {
+        return Err(malformed("it takes int32 ids and floats, and sums in float32"));
     }
     if ids.len < count || values.len < count * width || result.len < rows * width || rows * width == 0 {
         return Err(malformed("a buffer is too short"));
@@ -64,10 +68,11 @@ pub(crate) fn lower(
     let aligned = [width, values.shift, result.shift].iter().all(|n| n.is_multiple_of(4));
     let vector = if aligned { 4 } else { 1 };
     let (values_shift, out_shift) = (values.shift, result.shift);
-    let sum = SegmentSum { rows, width, count, vector, values_shift, out_shift };
+    let sum =
+        SegmentSum { rows, width, count, vector, bf16: values.dtype == DType::BF16, values_shift, out_shift };
     let grid = target.fold("segment_sum", (rows * width / vector).div_ceil(UNITS) as u64)?;
-    let float = |writable| ArgSpec { dtype: DType::F32, width: vector, writable };
-    let args = vec![int(false), int(false), float(values.aliased), float(true)];
+    let float = |dtype, writable| ArgSpec { dtype, width: vector, writable };
+    let args = vec![int(false), int(false), float(values.dtype, values.aliased), float(DType::F32, true)];
     let kernel = Generated::new("segment_sum", Body::SegmentSum(sum), args, (UNITS as u32, 0), target)?;
     let args = vec![workspaces[0], workspaces[1], StageArg::Arg(1), StageArg::Arg(2)];
     out.push(kernel, args, grid, 1.0);
@@ -87,9 +92,12 @@ fn rank(ids: &Array<i32>, sorted: &mut Array<i32>, order: &mut Array<i32>, #[com
     for turn in 0..comptime!(p.count.div_ceil(UNITS) as u32) {
         let first = turn * comptime!(UNITS as u32);
         let mine = first + UNIT_POS;
+        let mut other = 0i32;
         if mine < count {
-            tile[UNIT_POS as usize] = ids[(mine + comptime!(p.shift as u32)) as usize];
+            other = ids[(mine + comptime!(p.shift as u32)) as usize];
         }
+        // Written whole, for it is read whole.
+        tile[UNIT_POS as usize] = other;
         sync_cube();
         for i in 0..comptime!(UNITS as u32) {
             let other = tile[i as usize];
@@ -108,10 +116,10 @@ fn rank(ids: &Array<i32>, sorted: &mut Array<i32>, order: &mut Array<i32>, #[com
 }
 
 #[cube]
-fn segment_sum<N: Size>(
+fn segment_sum<E: Numeric, N: Size>(
     sorted: &Array<i32>,
     order: &Array<i32>,
-    values: &Array<Vector<f32, N>>,
+    values: &Array<Vector<E, N>>,
     out: &mut Array<Vector<f32, N>>,
     #[comptime] p: SegmentSum,
 ) {
@@ -141,7 +149,8 @@ fn segment_sum<N: Size>(
             more = false;
             if sorted[at as usize] == row {
                 let from = order[at as usize] as u32 * pieces + piece;
-                total += values[(from + comptime!((p.values_shift / p.vector) as u32)) as usize];
+                let source = from + comptime!((p.values_shift / p.vector) as u32);
+                total += Vector::cast_from(values[source as usize]);
                 at += 1u32;
                 more = at < count;
             }
@@ -178,6 +187,11 @@ impl SegmentSum {
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
         scope.register_size::<Width>(self.vector);
         let [sorted, order, values, out] = [0, 1, 2, 3].map(|i| buffers[i].clone());
-        segment_sum::expand::<Width>(scope, sorted.into(), order.into(), values.into(), out.into(), *self);
+        let (sorted, order) = (sorted.into(), order.into());
+        if self.bf16 {
+            segment_sum::expand::<bf16, Width>(scope, sorted, order, values.into(), out.into(), *self);
+        } else {
+            segment_sum::expand::<f32, Width>(scope, sorted, order, values.into(), out.into(), *self);
+        }
     }
 }

@@ -28,6 +28,10 @@ pub struct Target {
     pub binding_align: u64,
     /// Whether buffers can hold bfloat16.
     pub bf16: bool,
+    /// Whether warps multiply bfloat16 matrices (`mma`), with asynchronous copies to feed them.
+    pub matrix_units: bool,
+    /// Multiprocessors: how many cubes keep a device busy.
+    pub multiprocessors: u32,
     /// Tile sizes, vector widths and split factors.
     pub tuning: Tuning,
 }
@@ -46,6 +50,8 @@ impl Target {
             allocation_bytes: 1 << 30,
             binding_align: 256,
             bf16: false,
+            matrix_units: false,
+            multiprocessors: 132,
             tuning: Tuning::of("vulkan-cpu"),
         }
     }
@@ -54,7 +60,7 @@ impl Target {
     pub fn of(machine: &crate::target::Target) -> Option<(Target, Language)> {
         let (target, language) = match machine.name {
             "vulkan-cpu" => (Target::portable(), Language::Wgsl),
-            "h100" | "h200" => (Target::cuda(), Language::Cuda),
+            "h100" | "h200" => (Target::hopper(), Language::Cuda),
             _ => return None,
         };
         Some((Target { name: machine.name.into(), tuning: Tuning::of(machine.name), ..target }, language))
@@ -65,12 +71,26 @@ impl Target {
         Target {
             name: "cuda".into(),
             shared_bytes: 48 * 1024,
+            // A buffer takes two words of a kernel's 4 KiB of parameters, and two more of its metadata.
+            bindings: 128,
             binding_bytes: 1 << 40,
             allocation_bytes: 1 << 40,
             binding_align: 16,
             bf16: true,
             tuning: Tuning::of("h100"),
             ..Target::portable()
+        }
+    }
+
+    /// H100 and H200 SXM: matrix units, 132 multiprocessors, 227 KiB of shared memory for a cube (CUDA C++
+    /// Programming Guide, compute capability 9.0).
+    pub fn hopper() -> Target {
+        Target {
+            name: "hopper".into(),
+            shared_bytes: 227 * 1024,
+            matrix_units: true,
+            multiprocessors: 132,
+            ..Target::cuda()
         }
     }
 }

@@ -105,6 +105,7 @@ fn target_of(adapter: &wgpu::Adapter) -> Result<Target, DeviceError> {
         binding_align: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
         bf16: false,
         tuning: Tuning::of("vulkan-cpu"),
+        ..Target::portable()
     };
     if target.units < 256 || target.shared_bytes < 16 * 1024 {
         let what = format!(

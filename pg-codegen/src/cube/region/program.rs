@@ -203,10 +203,14 @@ impl Program {
             }
             Instr::Gather { arg, row, stride, map: m } => {
                 let (b, row) = (buffer(*arg)?, reg(*row)?);
-                if *stride <= 0 || i32::try_from(*stride).is_err() || class(self, row).kind != Kind::Int {
-                    return Err("a gather needs an integer row and a positive stride".into());
+                if *stride < 0 || i32::try_from(*stride).is_err() || class(self, row).kind != Kind::Int {
+                    return Err("a gather needs an integer row and no negative stride".into());
                 }
-                let rows = gather_rows(b.len, *stride, &m.at, &self.rows, self.lanes);
+                // The rows of a broadcast table are all one.
+                let rows = match *stride {
+                    0 => i64::from(i32::MAX),
+                    _ => gather_rows(b.len, *stride, &m.at, &self.rows, self.lanes),
+                };
                 let m = map(m, b.shift)?;
                 let wide = varies(&m) || class(self, row).wide;
                 let step = Step::Gather { arg: *arg as usize, row, stride: *stride, rows, map: m };

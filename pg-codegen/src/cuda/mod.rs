@@ -1,0 +1,19 @@
+//! Generated CUDA C++ compiled for Hopper on a machine without a GPU: source to PTX and cubin as CubeCL's
+//! CUDA server would compile it, what the kernel uses of a multiprocessor, its instructions, and bundles of
+//! binaries from which that server runs without compiling anything.
+//!
+//! The compiler and the disassembler are fetched by `scripts/cuda-tools` and found by [`Tools::find`].
+//! Nothing here starts a driver or a device, and nothing here changes a kernel's source.
+
+mod bundle;
+mod compile;
+mod nvrtc;
+mod sass;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+pub use self::bundle::{Bundle, BundleError, Entry, Manifest};
+pub use self::compile::{Compiled, Resources, server_options};
+pub use self::sass::{Instruction, Sass};
+pub use self::tools::{Tools, ToolsError};

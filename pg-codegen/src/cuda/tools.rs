@@ -1,0 +1,110 @@
+//! Where CUDA's compiler, headers and disassembler are. A tool that is missing is one message with the
+//! remedy; nothing is downloaded from here.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::nvrtc::Nvrtc;
+
+/// The folder that `scripts/cuda-tools` fills, from the workspace's root.
+const FETCHED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/cuda-tools");
+
+/// Environment variable that names another folder of that layout, or a CUDA toolkit.
+const VARIABLE: &str = "PG_CUDA_TOOLS";
+
+/// CUDA's compiler as a library, its headers, and the disassembler.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    pub(super) nvrtc: Arc<Nvrtc>,
+    pub(super) include: PathBuf,
+    pub(super) nvdisasm: PathBuf,
+}
+
+/// Why a kernel could not be compiled or examined.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ToolsError {
+    /// A tool is not there.
+    Missing {
+        /// What was looked for.
+        what: String,
+        /// Where.
+        folder: PathBuf,
+    },
+    /// The compiler's library was found and cannot be used.
+    Unusable {
+        /// Its file.
+        file: PathBuf,
+        /// What the loader said.
+        why: String,
+    },
+    /// The compiler refused a source.
+    Rejected {
+        /// Its log.
+        log: String,
+    },
+    /// A tool ran and did not do its work.
+    Failed {
+        /// Which.
+        tool: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
+
+impl fmt::Display for ToolsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ToolsError::Missing { what, folder } => write!(
+                f,
+                "{what} was not found under {}; run scripts/cuda-tools, or set {VARIABLE} to a CUDA 13 toolkit",
+                folder.display()
+            ),
+            ToolsError::Unusable { file, why } => {
+                write!(f, "{} cannot be loaded: {why}; run scripts/cuda-tools again", file.display())
+            }
+            ToolsError::Rejected { log } => {
+                write!(f, "CUDA's compiler refused a kernel:\n{}", log.trim_end())
+            }
+            ToolsError::Failed { tool, why } => write!(f, "{tool} failed: {}", why.trim_end()),
+        }
+    }
+}
+
+impl std::error::Error for ToolsError {}
+
+impl Tools {
+    /// Finds the tools in the folder that `PG_CUDA_TOOLS` names, otherwise where `scripts/cuda-tools` puts
+    /// them.
+    ///
+    /// # Errors
+    /// If one is missing or the compiler's library does not load.
+    pub fn find() -> Result<Tools, ToolsError> {
+        match std::env::var_os(VARIABLE) {
+            Some(folder) => Tools::at(Path::new(&folder)),
+            None => Tools::at(Path::new(FETCHED)),
+        }
+    }
+
+    /// Finds the tools in a folder: a CUDA toolkit, or one that holds wheels.
+    ///
+    /// # Errors
+    /// As [`Tools::find`].
+    pub fn at(folder: &Path) -> Result<Tools, ToolsError> {
+        let wheels = folder.join("nvidia/cu13");
+        let root = if wheels.is_dir() { wheels } else { folder.to_path_buf() };
+        let missing = |what: &str| ToolsError::Missing { what: what.into(), folder: folder.into() };
+        let first = |names: &[&str]| names.iter().map(|n| root.join(n)).find(|p| p.exists());
+        let library = first(&["lib/libnvrtc.so.13", "lib64/libnvrtc.so.13"]);
+        let library = library.ok_or_else(|| missing("CUDA's compiler (libnvrtc.so.13)"))?;
+        let include = root.join("include");
+        for header in ["cuda_runtime.h", "cuda_bf16.h", "crt/mma.h", "cccl/cuda/barrier"] {
+            if !include.join(header).exists() {
+                return Err(missing(&format!("the header {header}")));
+            }
+        }
+        let nvdisasm = first(&["bin/nvdisasm"]).ok_or_else(|| missing("the disassembler (nvdisasm)"))?;
+        Ok(Tools { nvrtc: Arc::new(Nvrtc::open(&library)?), include, nvdisasm })
+    }
+}

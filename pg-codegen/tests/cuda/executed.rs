@@ -1,0 +1,208 @@
+//! Generated kernels executed on the CPU against float64 references: every family at small and odd sizes,
+//! and whole programs of a model.
+
+use pg_codegen::cube::Target;
+use pg_codegen::plan::{
+    AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
+};
+use pg_codegen::precision::store_as;
+use pg_codegen::provenance::Provenance;
+use pg_codegen::target::H100;
+use pg_codegen::{Options, compile};
+use pg_ir::graph::Graph;
+use pg_ir::interp::Environment;
+use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::DType;
+
+use crate::common::exec;
+use crate::common::random::Rng;
+use crate::device::Device;
+use crate::models;
+
+/// A plan of one launch over buffers of its own.
+pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
+    let buffer = |(i, &(dtype, len)): (usize, &(DType, usize))| Buffer {
+        dtype,
+        len,
+        place: Place::External(slot(i)),
+        label: String::new(),
+        why: "",
+    };
+    let args = (0..buffers.len() as u32).map(BufferId).collect();
+    let launch =
+        Launch { kernel: KernelId(0), args, provenance: Provenance::default(), flops: 0.0, bytes: 0.0 };
+    Plan {
+        program: "single".into(),
+        buffers: buffers.iter().enumerate().map(buffer).collect(),
+        kernels: vec![kernel],
+        launches: vec![launch],
+        arena_bytes: 0,
+    }
+}
+
+/// The slot of an argument of such a plan.
+pub(crate) fn slot(i: usize) -> Slot {
+    Slot::new(Space::Param, format!("a{i}"))
+}
+
+/// Runs a plan on the CPU and against the reference executor of plans; each element must be within
+/// `tolerance` of the largest magnitude of its buffer.
+pub(crate) fn check(plan: &Plan, env: &Environment, target: &Target, tolerance: f64, what: &str) {
+    let expected = exec::run(plan, env);
+    let found = Device::new(plan, target).run_both(env);
+    compare(&found, &expected, tolerance, what);
+}
+
+pub(crate) fn compare(found: &Environment, expected: &Environment, tolerance: f64, what: &str) {
+    for (slot, want) in expected {
+        let got = &found[slot];
+        let scale = want.iter().filter(|v| v.is_finite()).fold(1e-3f64, |m, v| m.max(v.abs()));
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            let same = (g - w).abs() <= tolerance * scale || g == w || (g.is_nan() && w.is_nan());
+            assert!(same, "{what}: {slot}[{i}] is {g}, should be {w}");
+        }
+    }
+}
+
+/// An environment for the arguments that are read.
+pub(crate) fn inputs(plan: &Plan, read: &[usize], seed: u64) -> Environment {
+    let mut rng = Rng::new(seed);
+    let values = |i: usize, rng: &mut Rng| {
+        let b = &plan.buffers[i];
+        // What bfloat16 holds exactly, so that references need not round.
+        let round = |x: f64| match b.dtype {
+            DType::BF16 => f64::from(half::bf16::from_f32(x as f32).to_f32()),
+            _ => f64::from(x as f32),
+        };
+        (slot(i), (0..b.len).map(|_| round(rng.float())).collect())
+    };
+    read.iter().map(|&i| values(i, &mut rng)).collect()
+}
+
+#[test]
+fn matmuls_of_odd_sizes() {
+    for (batch, m, n, k, transposed) in
+        [(1, 1, 1, 1, false), (1, 7, 5, 3, false), (2, 33, 65, 17, true), (1, 64, 64, 40, true)]
+    {
+        let view = |rows: usize, cols: usize, flip: bool| {
+            let (row, col) = if flip { (1, rows) } else { (cols, 1) };
+            MatrixView { offset: 0, batch: rows * cols, row, col }
+        };
+        let (a, b, c) = (view(m, k, transposed), view(k, n, !transposed), view(m, n, false));
+        for accumulate in [false, true] {
+            let kernel = Kernel::Matmul(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false });
+            let plan = single(
+                kernel,
+                &[(DType::F32, batch * m * k), (DType::F32, batch * k * n), (DType::F32, batch * m * n)],
+            );
+            let read: &[usize] = if accumulate { &[0, 1, 2] } else { &[0, 1] };
+            let env = inputs(&plan, read, 7);
+            check(
+                &plan,
+                &env,
+                &Target::cuda(),
+                1e-5,
+                &format!("{batch}×{m}×{n}×{k} {transposed} {accumulate}"),
+            );
+        }
+    }
+}
+
+#[test]
+fn attention_of_odd_sizes() {
+    for (batch, time, heads, kv_heads, dim) in [(1, 1, 1, 1, 4), (2, 37, 4, 2, 16), (1, 70, 2, 1, 64)] {
+        let shape = AttentionShape { batch, time, heads, kv_heads, dim, scale: 0.3 };
+        let (q, kv, rows) = (batch * time * heads * dim, batch * time * kv_heads * dim, batch * time * heads);
+        let f = |len| (DType::F32, len);
+        let forward = single(Kernel::Attention(shape), &[f(q), f(kv), f(kv), f(q), f(rows)]);
+        let mut env = inputs(&forward, &[0, 1, 2], 3);
+        check(&forward, &env, &Target::cuda(), 1e-5, &format!("{shape:?}"));
+        let results = exec::run(&forward, &env);
+        let all = [f(q), f(kv), f(kv), f(q), f(rows), f(q), f(q), f(kv), f(kv)];
+        let backward = single(Kernel::AttentionGrad(shape), &all);
+        env.extend(inputs(&backward, &[5], 4));
+        for i in [3, 4] {
+            let rounded = results[&slot(i)].iter().map(|&x| f64::from(x as f32)).collect();
+            env.insert(slot(i), rounded);
+        }
+        check(&backward, &env, &Target::cuda(), 1e-5, &format!("{shape:?} backward"));
+    }
+}
+
+#[test]
+fn sums_by_id_of_odd_sizes() {
+    for (rows, width, count) in [(1, 1, 1), (5, 3, 17), (10, 8, 300)] {
+        let kernel = Kernel::ScatterAdd { rows, width, count };
+        let plan =
+            single(kernel, &[(DType::I32, count), (DType::F32, count * width), (DType::F32, rows * width)]);
+        let mut env = inputs(&plan, &[1], 5);
+        let mut rng = Rng::new(6);
+        env.insert(slot(0), (0..count).map(|_| rng.below(rows) as f64).collect());
+        check(&plan, &env, &Target::cuda(), 1e-5, &format!("{rows}×{width} of {count}"));
+    }
+}
+
+#[test]
+fn copies() {
+    let plan = single(Kernel::Copy { len: 261 }, &[(DType::F32, 261), (DType::F32, 261)]);
+    check(&plan, &inputs(&plan, &[0], 8), &Target::cuda(), 0.0, "copy");
+}
+
+/// Random graphs: every op, operand kind and region instruction. Their kernels must have no fault and give the
+/// same bits in both orders; numbers are compared where float32 can follow float64.
+#[test]
+fn regions_of_random_graphs() {
+    let seeds = std::env::var("PG_CUDA_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(12);
+    for seed in 0..seeds {
+        let (graph, env) = crate::common::random::graph(seed);
+        let plan = compile("random", &graph, &Options::default()).unwrap();
+        let found = Device::new(&plan, &Target::cuda()).run_both(&env);
+        let expected = exec::run(&plan, &env);
+        compare(&found, &expected, 1e-4, &format!("seed {seed}"));
+    }
+}
+
+/// Values for the inputs of a model's program: small weights, ids below `vocab`, scalars in (0, 1).
+fn program_inputs(graph: &Graph, vocab: usize) -> Environment {
+    let mut rng = Rng::new(11);
+    let mut value = |slot: &Slot| match slot.space {
+        Space::Data => rng.below(vocab) as f64,
+        Space::Scalar | Space::Variance => f64::from((0.1 + 0.4 * rng.float().abs()) as f32),
+        _ => f64::from((0.2 * rng.float()) as f32),
+    };
+    let values = |(slot, id): (&Slot, pg_ir::graph::ValueId)| {
+        (slot.clone(), (0..graph.ty(id).len()).map(|_| value(slot)).collect())
+    };
+    graph.inputs().map(values).collect()
+}
+
+/// Whole programs of tiny, narrow and short, in bfloat16 on matrix units: gradients without and with quantisers,
+/// scores, the update and a step of test-time training.
+#[test]
+fn whole_programs_of_tiny() {
+    let sizes = [
+        ("LAYERS", "2"),
+        ("DIM", "64"),
+        ("HEADS", "2"),
+        ("KV_HEADS", "1"),
+        ("VOCAB", "50"),
+        ("SEQ_LEN", "13"),
+        ("train.batch_tokens", "26"),
+        ("eval.stride", "5"),
+        ("eval.ttt.chunk", "26"),
+    ];
+    let model = models::model(&models::file("tiny.rs"), &sizes);
+    let mut programs = models::programs(&model, 26);
+    let chosen = ["grad.first", "grad.next.qat", "score", "update", "adapt"];
+    programs.retain(|p| chosen.contains(&p.name.as_str()));
+    assert_eq!(programs.len(), chosen.len());
+    for program in &programs {
+        let env = program_inputs(&program.graph, 50);
+        let plan = models::plan(program);
+        let found = Device::new(&plan, &Target::hopper()).run_both(&env);
+        let rounded = store_as(&program.graph, H100.storage).unwrap();
+        let expected = pg_ir::interp::run(&rounded, &env).unwrap();
+        // Attention rounds probabilities to bfloat16, which the graph does not; small sums of large terms feel it.
+        compare(&found, &expected, 1.0 / 32.0, &program.name);
+    }
+}

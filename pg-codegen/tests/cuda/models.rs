@@ -1,0 +1,98 @@
+//! The programs of the models in `models/`, and the generated kernels that they become.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pg_codegen::cube::{Generated, Target, extents, generate};
+use pg_codegen::plan::Plan;
+use pg_codegen::target::H100;
+use pg_codegen::{Options, compile_for};
+use pg_ir::dsl::{Options as Settings, Source, elaborate};
+use pg_ir::layout::Layout;
+use pg_ir::model::Model;
+use pg_ir::programs::{self, Program};
+
+/// Every model file, ideas included, by name.
+pub(crate) fn files() -> Vec<PathBuf> {
+    let root = file("");
+    let list = |folder: PathBuf| {
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"))
+    };
+    let mut all: Vec<PathBuf> = list(root.clone()).chain(list(root.join("ideas"))).collect();
+    all.retain(|p| p.file_name().is_some_and(|n| n != "lib.rs"));
+    // A model before its ideas.
+    all.sort_by_key(|p| (p.components().count(), p.clone()));
+    assert!(all.len() >= 5, "{all:?}");
+    all
+}
+
+/// A model, with some of its constants replaced.
+pub(crate) fn model(file: &Path, overrides: &[(&str, &str)]) -> Model {
+    let source = Source::load(file.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"));
+    let overrides = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    elaborate(&source, &Settings { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A model file by name.
+pub(crate) fn file(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models")).join(name)
+}
+
+/// Every program of a model, whose micro-batches have so many tokens.
+pub(crate) fn programs(model: &Model, tokens: usize) -> Vec<Program> {
+    let layout = Layout::new(model);
+    let shape = ((tokens / model.train.seq_len).max(1), model.train.seq_len);
+    let mut all = Vec::new();
+    for phase in 0..model.phases.len() {
+        for (qat, accumulate) in [(false, false), (false, true), (true, false), (true, true)] {
+            let program = programs::grad(model, phase, shape, qat, accumulate);
+            all.push(program.unwrap_or_else(|e| panic!("{e}")));
+        }
+    }
+    let last = model.phases.len() - 1;
+    all.push(programs::score(model, last, shape, false).unwrap_or_else(|e| panic!("{e}")));
+    all.push(programs::logits(model, last, shape, false).unwrap_or_else(|e| panic!("{e}")));
+    all.push(programs::update(&layout, &model.train));
+    all.extend(model.eval.ttt.as_ref().map(|ttt| programs::adapt(model, &layout, ttt)));
+    all
+}
+
+/// A program's plan for an H100.
+pub(crate) fn plan(program: &Program) -> Plan {
+    compile_for(&program.name, &program.graph, &Options::default(), &H100).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// What a test hears of a kernel: itself, and where it is first used.
+pub(crate) type Used = (Arc<Generated>, String);
+
+/// Every distinct generated kernel of every model, and the launches that could not be generated.
+pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<Used>, Vec<String>) {
+    let mut all: BTreeMap<[u64; 4], Used> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for file in files() {
+        let model = model(&file, &[]);
+        let is_idea = file.parent().is_some_and(|p| p.ends_with("ideas"));
+        let folder = if is_idea { "ideas/" } else { "" };
+        let name = format!("{folder}{}", file.file_stem().unwrap_or_default().display());
+        for program in programs(&model, tokens) {
+            let plan = plan(&program);
+            let place = |launch: usize| {
+                let note = plan.launches[launch].note();
+                format!("{name} {}: {}", plan.program, note.split(" — ").next().unwrap_or_default())
+            };
+            match generate(&plan, &extents(&plan, |_| None), target) {
+                Ok(made) => made.launches.into_iter().for_each(|g| {
+                    // Models come before ideas, so a kernel's first use is a model's if it has one there.
+                    let hash = g.stage.kernel.hash();
+                    all.entry(hash).or_insert_with(|| (g.stage.kernel, place(g.launch)));
+                }),
+                Err(e) => failures.push(format!("{}: {}", place(e.launch), e.error)),
+            }
+        }
+    }
+    failures.sort();
+    failures.dedup();
+    (all.into_values().collect(), failures)
+}
