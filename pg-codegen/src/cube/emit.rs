@@ -83,6 +83,33 @@ pub fn emit_in(kernel: &Generated, language: Language) -> Result<String, CubeErr
     }
 }
 
+/// The same source with vector types and variables declared in a fixed order. CubeCL declares them in another
+/// order every time, and sources are compared.
+fn with_sorted_declarations(source: &str) -> String {
+    let is_vector = |line: &str| line.starts_with("struct __align__");
+    // A vector type is one item of several lines, anything else a line.
+    let mut items: Vec<String> = Vec::new();
+    let mut inside = false;
+    for line in source.lines() {
+        match items.last_mut().filter(|_| inside) {
+            Some(item) => *item += &format!("\n{line}"),
+            None => items.push(line.into()),
+        }
+        inside = (inside || is_vector(line)) && line != "};";
+    }
+    let variable = |line: &str| {
+        let (_, name) = line.trim().strip_suffix(';')?.split_once(' ')?;
+        name.strip_prefix("l_mut_")?.parse::<u32>().ok()
+    };
+    let kind = |item: &str| (is_vector(item), variable(item).is_some());
+    items.chunk_by_mut(|a, b| kind(a) == kind(b)).for_each(|run| {
+        if kind(&run[0]) != (false, false) {
+            run.sort_by_cached_key(|item| (variable(item), item.clone()));
+        }
+    });
+    items.join("\n") + "\n"
+}
+
 fn emit<C: Compiler + Default>(
     kernel: &Generated,
     options: &C::CompilationOptions,
@@ -98,7 +125,8 @@ where
         let compiled = task.compile(&mut C::default(), options, ExecutionMode::Unchecked, address);
         let compiled = compiled.map_err(|e: CompilationError| failed(e.to_string()))?;
         let shared_bytes = compiled.repr.as_ref().map_or(0, &shared_bytes);
-        Ok(Emitted { source: compiled.source, entry_point: compiled.entrypoint_name, shared_bytes })
+        let source = with_sorted_declarations(&compiled.source);
+        Ok(Emitted { source, entry_point: compiled.entrypoint_name, shared_bytes })
     };
     // Expanding an unrolled kernel takes more stack than threads have by default.
     std::thread::scope(|scope| {

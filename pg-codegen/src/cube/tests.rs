@@ -110,6 +110,9 @@ fn golden_sources() {
     for (name, kernel, args) in cases {
         let stage = lower(&kernel, &args, &Target::cuda()).unwrap().stages.swap_remove(0);
         let text = formatted(&stage.kernel.describe(), &emit_cuda(&stage.kernel).unwrap());
+        // CubeCL places shared arrays in another order every time.
+        let is_placed = |l: &&str| !l.contains("&dynamic_shared_mem[") && !l.contains("// Shared array size");
+        let text = text.lines().filter(is_placed).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(name, text);
     }
 }

@@ -4,11 +4,15 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Writes `bytes` to `path` through a temporary file in the same folder and a rename, so that a crash or a full
-/// disk leaves an old file as it was. The folder must exist.
+/// disk leaves an old file as it was. The folder must exist. What is there and no file (a pipe, a device) is written
+/// to as it stands.
 ///
 /// # Errors
 /// Any input/output error; the temporary file is then removed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()) {
+        return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -29,6 +33,15 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn devices_are_written_to_and_not_replaced() {
+        let full = Path::new("/dev/full");
+        let error = write_atomically(full, b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(!full.metadata().unwrap().is_file());
+    }
 
     #[test]
     fn replaces_whole_files() {

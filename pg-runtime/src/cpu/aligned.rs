@@ -1,5 +1,7 @@
 //! Vectors of 32-bit elements on pages of their own.
 
+use std::io;
+
 use bytemuck::Pod;
 use memmap2::MmapMut;
 
@@ -21,19 +23,27 @@ impl Aligned {
     /// `len` zeros.
     ///
     /// # Panics
-    /// If the system has no memory left, as any allocation does.
+    /// If the system has no memory left, as any allocation does. What a user's numbers make large is asked for
+    /// with [`Self::try_zeroed`].
     pub(crate) fn zeroed(len: usize) -> Self {
-        let bytes = 4 * len;
-        let map = (len > 0).then(|| {
-            let map = MmapMut::map_anon(bytes).unwrap_or_else(|e| panic!("no {bytes} bytes of memory: {e}"));
+        Aligned::try_zeroed(len).unwrap_or_else(|e| panic!("no memory for {len} elements: {e}"))
+    }
+
+    /// `len` zeros, if the system has so much memory.
+    pub(crate) fn try_zeroed(len: usize) -> io::Result<Self> {
+        let bytes = len.checked_mul(4).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = if len == 0 {
+            None
+        } else {
+            let map = MmapMut::map_anon(bytes)?;
             #[cfg(target_os = "linux")]
             if bytes >= LARGE {
                 // Without them everything works, only slower.
                 let _ = map.advise(memmap2::Advice::HugePage);
             }
-            map
-        });
-        Aligned { map, len }
+            Some(map)
+        };
+        Ok(Aligned { map, len })
     }
 
     /// Number of elements.

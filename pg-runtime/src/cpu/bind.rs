@@ -66,7 +66,10 @@ impl Buffers {
                                 Some(i) if own[i].1.len() == buffer.len => Source::Own(i),
                                 Some(_) => return bad("its slot has another buffer of another length"),
                                 None => {
-                                    own.push((Some(slot.clone()), Aligned::zeroed(buffer.len)));
+                                    let Ok(memory) = Aligned::try_zeroed(buffer.len) else {
+                                        return bad("this machine has not the memory for it");
+                                    };
+                                    own.push((Some(slot.clone()), memory));
                                     Source::Own(own.len() - 1)
                                 }
                             }

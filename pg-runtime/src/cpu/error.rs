@@ -31,6 +31,17 @@ pub enum CpuError {
         /// What is wrong.
         problem: &'static str,
     },
+    /// The machine has not the memory for the program's temporaries.
+    #[error(
+        "`{program}` needs {bytes} bytes of memory at once, which this machine does not have: take a smaller batch or \
+         shorter sequences"
+    )]
+    Memory {
+        /// The program.
+        program: String,
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// The call did not supply an input.
     #[error("`{program}` reads {slot}, which the call does not supply")]
     NoInput {

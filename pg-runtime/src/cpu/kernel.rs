@@ -65,17 +65,21 @@ impl Machine {
 
     /// Allocates what was reserved, for so many threads, if it is not there already. What the arena held
     /// is lost: nothing in it outlives a run.
-    pub(crate) fn allocate(&mut self, threads: usize) {
+    ///
+    /// # Errors
+    /// The bytes that the system would not give.
+    pub(crate) fn allocate(&mut self, threads: usize) -> Result<(), usize> {
+        let zeroed = |len: usize| Aligned::try_zeroed(len).map_err(|_| len.saturating_mul(4));
         if 4 * self.arena.len() < self.arena_bytes {
             // The old one goes first, so that there are never two.
             self.arena = Aligned::default();
-            self.arena = Aligned::zeroed(self.arena_bytes.div_ceil(4));
+            self.arena = zeroed(self.arena_bytes.div_ceil(4))?;
         }
         if self.widened.len() < self.widened_len {
-            self.widened = Aligned::zeroed(self.widened_len);
+            self.widened = zeroed(self.widened_len)?;
         }
         self.scratch.allocate(threads);
-        self.workspace.allocate(threads);
+        self.workspace.allocate(threads)
     }
 
     /// The first byte of the arena.

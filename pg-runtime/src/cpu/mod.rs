@@ -160,7 +160,8 @@ impl CpuExecutor {
     ) -> Result<(), CpuError> {
         let memory = self.memory.clone();
         let mut machine = memory.lock();
-        machine.allocate(rayon::current_num_threads());
+        let short = |bytes| CpuError::Memory { program: self.plan.program.clone(), bytes };
+        machine.allocate(rayon::current_num_threads()).map_err(short)?;
         self.buffers.bind(&self.plan, &self.kernels, machine.arena(), state, data, scalars)?;
         let machine = &mut *machine;
         if rayon::current_thread_index().is_some() {

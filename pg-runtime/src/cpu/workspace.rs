@@ -32,17 +32,22 @@ impl Workspace {
     }
 
     /// Allocates what was reserved, for so many threads. Does nothing when it is there already.
-    pub(crate) fn allocate(&mut self, threads: usize) {
+    ///
+    /// # Errors
+    /// The bytes that the system would not give.
+    pub(crate) fn allocate(&mut self, threads: usize) -> Result<(), usize> {
+        let zeroed = |len: usize| Aligned::try_zeroed(len).map_err(|_| len.saturating_mul(4));
         if self.allocated != self.size.thread {
             self.threads.clear();
             self.allocated = self.size.thread;
         }
         while self.threads.len() < threads {
-            self.threads.push(Mutex::new(Aligned::zeroed(self.size.thread)));
+            self.threads.push(Mutex::new(zeroed(self.size.thread)?));
         }
         if self.shared.len() < self.size.shared {
-            self.shared = Aligned::zeroed(self.size.shared);
+            self.shared = zeroed(self.size.shared)?;
         }
+        Ok(())
     }
 
     /// Bytes allocated.

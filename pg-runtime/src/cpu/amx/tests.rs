@@ -77,7 +77,7 @@ fn agrees(dtypes: [DType; 3], tolerance: f64) {
             let accumulate = layout % 3 == 0;
             let mut memory = Workspace::default();
             memory.reserve(workspace(1, shape, dtypes));
-            memory.allocate(rayon::current_num_threads());
+            memory.allocate(rayon::current_num_threads()).unwrap();
             // SAFETY: the matrices are whole vectors of their shapes.
             let run =
                 || unsafe { products(amx, shape, (1, |_| [am, bm, cm]), accumulate, false, &mut memory) };

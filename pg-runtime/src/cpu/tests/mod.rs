@@ -70,7 +70,7 @@ pub(super) fn launch(kernel: &Kernel, args: &mut [Data], threads: usize) -> Resu
     let mut machine = Machine::new();
     let kinds: Vec<_> = args.iter().map(|a| (a.dtype(), a.len())).collect();
     compiled.reserve(&kinds, &mut machine);
-    machine.allocate(threads);
+    machine.allocate(threads).unwrap();
     let outside = AtomicBool::new(false);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
     pool.install(|| compiled.run(&args, &mut machine, &outside));

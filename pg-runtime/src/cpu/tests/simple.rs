@@ -70,7 +70,7 @@ fn symmetric_products_are_whole_and_symmetric_to_the_bit() {
             let c = Arg::new(result.as_mut_ptr().cast(), result.len(), DType::F32);
             let mut memory = Workspace::default();
             memory.reserve(matmul::workspace(&mm, [DType::F32; 3], amx));
-            memory.allocate(rayon::current_num_threads());
+            memory.allocate(rayon::current_num_threads()).unwrap();
             matmul::check(&mm, &[a, a, c]).unwrap();
             rayon::join(|| matmul::run(&mm, &[a, a, c], &mut memory, amx), || ());
             assert_close(&result, &want, 1e-5);

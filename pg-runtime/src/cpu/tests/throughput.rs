@@ -28,7 +28,7 @@ fn time(kernel: &Kernel, args: &mut [Data]) -> f64 {
     let mut machine = Machine::new();
     let kinds: Vec<_> = args.iter().map(|a| (a.dtype(), a.len())).collect();
     compiled.reserve(&kinds, &mut machine);
-    machine.allocate(rayon::current_num_threads());
+    machine.allocate(rayon::current_num_threads()).unwrap();
     let outside = AtomicBool::new(false);
     let mut run = || compiled.run(&args, &mut machine, &outside);
     let measure = move || {
