@@ -17,8 +17,12 @@ fn losses(file: &std::path::Path) -> Vec<f64> {
     text.lines().map(loss).collect()
 }
 
-/// Runs `pg run` and gives its losses.
-fn trained(more: &[&str]) -> Vec<f64> {
+/// Runs `pg run` with these settings and gives its losses.
+fn trained(settings: &[&str]) -> Vec<f64> {
+    trained_as("f32", settings)
+}
+
+fn trained_as(precision: &str, settings: &[&str]) -> Vec<f64> {
     let out = tempfile::tempdir().unwrap();
     let init = root().join("tests/training/init.safetensors");
     let shard = root().join("pg-runtime/sample/sample_train_000000.bin");
@@ -35,9 +39,9 @@ fn trained(more: &[&str]) -> Vec<f64> {
         "--seq-len",
         "64",
     ]);
-    command.args(["--set", "eval.max_targets=128", "--quiet"]);
+    command.args(["--set", "eval.max_targets=128", "--quiet", "--precision", precision]);
     command.arg("--init").arg(init).arg("--data").arg(shard).arg("--out").arg(out.path());
-    SMALL.iter().chain(more).for_each(|s| {
+    SMALL.iter().chain(settings).for_each(|s| {
         command.args(["--set", s]);
     });
     let output = command.output().unwrap();
@@ -64,5 +68,18 @@ fn with_quantisers_losses_agree_as_far_as_rounding_flips_allow() {
     for (step, (a, b)) in found.iter().zip(&reference).enumerate() {
         let tolerance = if step < 4 { 3e-4 } else { 5e-3 };
         assert!((a - b).abs() < tolerance, "step {step}: {a} against {b}");
+    }
+}
+
+#[test]
+fn stored_in_bf16_losses_agree_within_3e_2() {
+    for (settings, file) in [(&["MLP_CLIP=0", "ATTN_CLIP=0"][..], "plain.jsonl"), (&[], "qat.jsonl")] {
+        let reference = losses(&root().join("tests/training").join(file));
+        let found = trained_as("bf16", settings);
+        assert_eq!(found.len(), reference.len());
+        for (step, (a, b)) in found.iter().zip(&reference).enumerate() {
+            assert!((a - b).abs() < 3e-2, "{file} step {step}: {a} against {b}");
+        }
+        assert!(found.iter().zip(&reference).any(|(a, b)| (a - b).abs() > 1e-4), "nothing was rounded");
     }
 }

@@ -69,7 +69,7 @@ fn a_bundle_holds_every_kernel_under_the_key_that_is_asked_for() {
     }
 
     // Another model's kernels are not in it.
-    let other = models::model(&models::file("tiny.rs"), &[("LAYERS", "1"), ("DIM", "64")]);
+    let other = models::model(&models::file("tiny.rs"), &[("LAYERS", "1"), ("DIM", "256")]);
     let score = models::programs(&other, 256).into_iter().find(|p| p.name == "score").unwrap();
     let error = opened.check(&kernels_of(&score)).unwrap_err().to_string();
     assert!(error.contains("it has not") && error.contains("build it again"), "{error}");
