@@ -307,11 +307,10 @@ pub(crate) fn collect(s: &Sizes, partials: Arg, out: [Arg; 2]) {
                 // SAFETY: inside by the checked lengths; each task writes its own rows.
                 unsafe {
                     if out.dtype() == DType::BF16 {
-                        let rounded = |x: f32| (math::round_bf16(x).to_bits() >> 16) as u16;
                         out.write::<u16>(at, dim)
                             .iter_mut()
                             .enumerate()
-                            .for_each(|(i, o)| *o = rounded(sum(i)));
+                            .for_each(|(i, o)| *o = math::to_bf16(sum(i)));
                     } else {
                         out.write::<f32>(at, dim).iter_mut().enumerate().for_each(|(i, o)| *o = sum(i));
                     }

@@ -230,7 +230,7 @@ fn constant(bits: &[u32], dtype: DType) -> Aligned {
         DType::BF16 => {
             let out: &mut [u16] = bytemuck::cast_slice_mut(memory.view_mut::<u32>());
             out.iter_mut().zip(bits).for_each(|(o, b)| {
-                *o = (super::math::round_bf16(f32::from_bits(*b)).to_bits() >> 16) as u16;
+                *o = super::math::to_bf16(f32::from_bits(*b));
             });
         }
         DType::Bool => {

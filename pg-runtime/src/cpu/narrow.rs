@@ -38,7 +38,7 @@ pub(crate) fn widened(args: &[Arg], written: &[usize], memory: &mut Aligned, run
         pieces(narrow.len(), |from, len| {
             // SAFETY: inside both; the copy is this launch's own, and each task has its own piece of it.
             let (from, to) = unsafe { (narrow.read::<u16>(from, len), wide.write::<f32>(from, len)) };
-            to.iter_mut().zip(from).for_each(|(t, f)| *t = f32::from_bits(u32::from(*f) << 16));
+            to.iter_mut().zip(from).for_each(|(t, f)| *t = math::from_bf16(*f));
         });
     }
     run(&wide[..args.len()]);
@@ -47,7 +47,7 @@ pub(crate) fn widened(args: &[Arg], written: &[usize], memory: &mut Aligned, run
         pieces(narrow.len(), |from, len| {
             // SAFETY: as above; the kernel has ended, and it writes this argument.
             let (from, to) = unsafe { (wide.read::<f32>(from, len), narrow.write::<u16>(from, len)) };
-            to.iter_mut().zip(from).for_each(|(t, f)| *t = (math::round_bf16(*f).to_bits() >> 16) as u16);
+            to.iter_mut().zip(from).for_each(|(t, f)| *t = math::to_bf16(*f));
         });
     }
 }

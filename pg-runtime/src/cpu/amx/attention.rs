@@ -171,8 +171,7 @@ unsafe fn write_rows(block: &Block, s: &Sizes, rows: &[f32], factor: impl Fn(usi
         unsafe {
             if arg.dtype() == DType::BF16 {
                 let to = arg.write::<u16>(at, dim);
-                let rounded = |x: f32| (math::round_bf16(x * factor).to_bits() >> 16) as u16;
-                to.iter_mut().zip(from).for_each(|(t, x)| *t = rounded(*x));
+                to.iter_mut().zip(from).for_each(|(t, x)| *t = math::to_bf16(x * factor));
             } else {
                 arg.write::<f32>(at, dim).iter_mut().zip(from).for_each(|(t, x)| *t = x * factor);
             }
@@ -326,9 +325,10 @@ unsafe fn dot(x: Arg, y: Arg, at: usize, len: usize) -> f32 {
     // SAFETY: by the caller's promise.
     unsafe {
         if x.dtype() == DType::BF16 {
-            let wide = |bits: u16| f32::from_bits(u32::from(bits) << 16);
             let pairs = x.read::<u16>(at, len).iter().zip(y.read::<u16>(at, len));
-            pairs.enumerate().for_each(|(i, (x, y))| sums[i % 16] += wide(*x) * wide(*y));
+            pairs
+                .enumerate()
+                .for_each(|(i, (x, y))| sums[i % 16] += math::from_bf16(*x) * math::from_bf16(*y));
         } else {
             let pairs = x.read::<f32>(at, len).iter().zip(y.read::<f32>(at, len));
             pairs.enumerate().for_each(|(i, (x, y))| sums[i % 16] += x * y);

@@ -221,9 +221,8 @@ pub(super) fn ask_to_write(c: Matrix) {
 /// rows × cols elements of both must be valid, and those of `to` the caller's own.
 pub(super) unsafe fn widen(from: Matrix, to: Matrix, rows: usize, cols: usize) {
     for (row, col) in (0..rows).flat_map(|r| (0..cols).map(move |c| (r, c))) {
-        let wide = |bits: u16| f32::from_bits(u32::from(bits) << 16);
         // SAFETY: by the caller's promise.
-        unsafe { *to.at(row, col).ptr.cast::<f32>() = wide(*from.at(row, col).ptr.cast()) };
+        unsafe { *to.at(row, col).ptr.cast::<f32>() = math::from_bf16(*from.at(row, col).ptr.cast()) };
     }
 }
 
@@ -240,7 +239,7 @@ pub(super) unsafe fn narrow(from: Matrix, to: Matrix, rows: usize, cols: usize) 
                 std::slice::from_raw_parts_mut(to.at(row, 0).ptr.cast::<u16>(), cols),
             )
         };
-        to.iter_mut().zip(from).for_each(|(t, f)| *t = (math::round_bf16(*f).to_bits() >> 16) as u16);
+        to.iter_mut().zip(from).for_each(|(t, f)| *t = math::to_bf16(*f));
     }
 }
 

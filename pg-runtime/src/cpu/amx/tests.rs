@@ -1,5 +1,5 @@
 use super::*;
-use crate::cpu::math::round_bf16;
+use crate::cpu::math::{from_bf16, round_bf16};
 
 /// A product by hand in float64: each sum, and the sum of magnitudes.
 fn reference(
@@ -44,7 +44,7 @@ impl Stored {
     fn get(&self, i: usize) -> f64 {
         match self {
             Stored::Wide(x) => f64::from(x[i]),
-            Stored::Narrow(x) => f64::from(f32::from_bits(u32::from(x[i]) << 16)),
+            Stored::Narrow(x) => f64::from(from_bf16(x[i])),
         }
     }
 }

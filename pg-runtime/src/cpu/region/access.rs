@@ -203,7 +203,7 @@ fn read_line(out: &mut [u32], arg: Arg, from: i64, stride: i64, isa: Isa) -> Res
     }
     match arg.dtype() {
         DType::F32 | DType::I32 => read_as::<u32>(out, arg, from, stride, |x| x),
-        DType::BF16 => read_as::<u16>(out, arg, from, stride, |x| u32::from(x) << 16),
+        DType::BF16 => read_as::<u16>(out, arg, from, stride, |x| math::from_bf16(x).to_bits()),
         DType::Bool => read_as::<u8>(out, arg, from, stride, |x| mask(x != 0)),
     }
 }
@@ -219,7 +219,7 @@ impl Kernel for Widen<'_> {
     #[inline(always)]
     fn call(self) {
         for (o, &x) in self.out.iter_mut().zip(self.from) {
-            *o = u32::from(x) << 16;
+            *o = math::from_bf16(x).to_bits();
         }
     }
 }
@@ -235,7 +235,7 @@ impl Kernel for Narrow<'_> {
     #[inline(always)]
     fn call(self) {
         for (t, &x) in self.to.iter_mut().zip(self.x) {
-            *t = (math::round_bf16(f32::from_bits(x)).to_bits() >> 16) as u16;
+            *t = math::to_bf16(f32::from_bits(x));
         }
     }
 }
@@ -293,9 +293,7 @@ fn write_line(line: Line<'_, u32>, count: usize, arg: Arg, to: i64, stride: i64,
     }
     match arg.dtype() {
         DType::F32 | DType::I32 => write_as::<u32>(line, count, arg, to, stride, |x| x),
-        DType::BF16 => write_as::<u16>(line, count, arg, to, stride, |x| {
-            (math::round_bf16(f32::from_bits(x)).to_bits() >> 16) as u16
-        }),
+        DType::BF16 => write_as::<u16>(line, count, arg, to, stride, |x| math::to_bf16(f32::from_bits(x))),
         DType::Bool => write_as::<u8>(line, count, arg, to, stride, |x| (x & 1) as u8),
     }
 }

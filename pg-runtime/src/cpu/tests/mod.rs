@@ -15,6 +15,7 @@ use pg_ir::ty::DType;
 
 use super::error::Problem;
 use super::kernel::{Compiled, Machine};
+use super::math::from_bf16;
 use super::raw::Arg;
 
 /// Contents of an argument.
@@ -47,7 +48,7 @@ impl Data {
         match self {
             Data::F32(x) => x.iter().map(|&x| f64::from(x)).collect(),
             Data::I32(x) => x.iter().map(|&x| f64::from(x)).collect(),
-            Data::BF16(x) => x.iter().map(|&x| f64::from(f32::from_bits(u32::from(x) << 16))).collect(),
+            Data::BF16(x) => x.iter().map(|&x| f64::from(from_bf16(x))).collect(),
             Data::Bool(x) => x.iter().map(|&x| f64::from(x)).collect(),
         }
     }
