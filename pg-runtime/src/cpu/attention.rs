@@ -16,7 +16,7 @@ use super::math;
 use super::matmul::{Matrix, product};
 use super::parallel::parallel;
 use super::raw::Arg;
-use super::region::check::check_float_types;
+use super::region::check::check_computed_types;
 use super::region::reduce;
 use super::scatter::{check_apart, check_lengths};
 use super::simd::{Isa, Kernel};
@@ -89,7 +89,7 @@ fn check_shape(s: &AttentionShape) -> Result<(), Problem> {
 /// Checks the arguments of the forward.
 pub(crate) fn check(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem> {
     check_shape(shape)?;
-    check_float_types(5, args)?;
+    check_computed_types(&[DType::F32; 5], args)?;
     check_lengths(&lengths(shape), args)?;
     check_apart(args, 3)
 }
@@ -97,7 +97,7 @@ pub(crate) fn check(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem>
 /// Checks the arguments of the backward.
 pub(crate) fn check_grad(shape: &AttentionShape, args: &[Arg]) -> Result<(), Problem> {
     check_shape(shape)?;
-    check_float_types(9, args)?;
+    check_computed_types(&[DType::F32; 9], args)?;
     let [q, k, v, o, lse] = lengths(shape);
     check_lengths(&[q, k, v, o, lse, o, q, k, v], args)?;
     check_apart(args, 6)

@@ -18,6 +18,16 @@ use super::{attention, matmul, narrow, region, scatter};
 /// Types of a launch's arguments; as many as a region has fit without an allocation.
 type Types = SmallVec<[DType; 32]>;
 
+/// How a kernel runs on its arguments.
+struct Way {
+    /// Types of the arguments as the kernel sees them.
+    dtypes: Types,
+    /// Whether bfloat16 arguments are float32 copies.
+    widened: bool,
+    /// The matrix units, if it runs on them.
+    units: Option<Amx>,
+}
+
 /// A kernel ready to run.
 #[derive(Debug)]
 pub(crate) enum Compiled {
@@ -141,15 +151,18 @@ impl Compiled {
         amx.filter(|_| suits)
     }
 
-    /// Whether it runs on arguments of these types as they are; otherwise on float32 copies.
-    fn takes(&self, dtypes: impl Iterator<Item = DType>, amx: Option<Amx>) -> bool {
-        match self {
-            Compiled::Region(_) | Compiled::Copy(_) => true,
-            _ => {
-                let dtypes: Types = dtypes.collect();
-                !dtypes.contains(&DType::BF16) || self.on_units(&dtypes, amx).is_some()
-            }
+    /// How it runs on arguments of these types.
+    fn way(&self, dtypes: impl Iterator<Item = DType>, amx: Option<Amx>) -> Way {
+        let mut dtypes: Types = dtypes.collect();
+        let takes_storage = matches!(self, Compiled::Region(_) | Compiled::Copy(_));
+        let units = self.on_units(&dtypes, amx);
+        let widened = !takes_storage && units.is_none() && dtypes.contains(&DType::BF16);
+        if !widened {
+            return Way { dtypes, widened, units };
         }
+        dtypes.iter_mut().filter(|d| **d == DType::BF16).for_each(|d| *d = DType::F32);
+        let units = self.on_units(&dtypes, amx);
+        Way { dtypes, widened, units }
     }
 
     /// Checks the arguments of a launch: number, types, extents, and that nothing is written which
@@ -167,25 +180,24 @@ impl Compiled {
 
     /// Asks for the scratch memory that it needs on arguments of these types and lengths.
     pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
-        if !self.takes(args.iter().map(|a| a.0), machine.amx) {
+        let Way { dtypes, widened, units } = self.way(args.iter().map(|a| a.0), machine.amx);
+        if widened {
             machine.widened_len = machine.widened_len.max(narrow::elements(args.iter().copied()));
         }
-        let dtypes: Types = args.iter().map(|a| a.0).collect();
-        let units = self.on_units(&dtypes, machine.amx);
         match self {
             Compiled::Region(program) => machine.scratch.reserve(program.scratch()),
             Compiled::Attention(shape) => machine.workspace.reserve(match units {
-                Some(_) => amx::attention::workspace(*shape, args[0].0),
+                Some(_) => amx::attention::workspace(*shape, dtypes[0]),
                 None => attention::workspace(*shape),
             }),
             Compiled::AttentionGrad(shape) => machine.workspace.reserve(match units {
-                Some(_) => amx::attention::grad_workspace(*shape, args[0].0),
+                Some(_) => amx::attention::grad_workspace(*shape, dtypes[0]),
                 None => attention::grad_workspace(*shape),
             }),
             Compiled::Scatter(scatter) => machine.workspace.reserve(scatter.workspace()),
             Compiled::Matmul(mm) => {
-                if let [a, b, c] = args {
-                    machine.workspace.reserve(matmul::workspace(mm, [a.0, b.0, c.0], units));
+                if let [a, b, c] = dtypes[..] {
+                    machine.workspace.reserve(matmul::workspace(mm, [a, b, c], units));
                 }
             }
             Compiled::Copy(_) => {}
@@ -194,20 +206,19 @@ impl Compiled {
 
     /// Runs on checked arguments. Sets `outside` if an id was outside its table.
     pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
-        if self.takes(args.iter().map(Arg::dtype), machine.amx) {
-            return self.run_as_they_are(args, machine, outside);
+        let Way { widened, units, .. } = self.way(args.iter().map(Arg::dtype), machine.amx);
+        if !widened {
+            return self.run_with(units, args, machine, outside);
         }
         let mut memory = std::mem::take(&mut machine.widened);
         narrow::widened(args, self.written_by_family(), &mut memory, |args| {
-            self.run_as_they_are(args, machine, outside);
+            self.run_with(units, args, machine, outside);
         });
         machine.widened = memory;
     }
 
-    fn run_as_they_are(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
-        let Machine { isa, amx, scratch, workspace, .. } = machine;
-        let dtypes: Types = args.iter().map(Arg::dtype).collect();
-        let units = self.on_units(&dtypes, *amx);
+    fn run_with(&self, units: Option<Amx>, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
+        let Machine { isa, scratch, workspace, .. } = machine;
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),
             Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, units),

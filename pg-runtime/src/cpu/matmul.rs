@@ -9,7 +9,7 @@ use super::amx::{self, Amx};
 use super::error::Problem;
 use super::parallel::parallel;
 use super::raw::Arg;
-use super::region::check::{Touch, check_float_types, check_touches, injective};
+use super::region::check::{Touch, check_computed_types, check_touches, injective};
 use super::workspace::{Workspace, WorkspaceSize};
 
 /// Products below this many operations run side by side, one to a thread; larger ones use all threads
@@ -105,7 +105,7 @@ pub(crate) unsafe fn product(
 
 /// Checks the arguments of a launch.
 pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
-    check_float_types(3, args)?;
+    check_computed_types(&[DType::F32; 3], args)?;
     if [mm.batch, mm.m, mm.n, mm.k].contains(&0) {
         return Err(Problem::Shape("a matrix is empty"));
     }

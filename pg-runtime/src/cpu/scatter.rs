@@ -5,7 +5,7 @@ use pg_ir::ty::DType;
 use super::error::Problem;
 use super::parallel::parallel;
 use super::raw::Arg;
-use super::region::check::{check_float_types, check_types};
+use super::region::check::{check_computed_types, check_types};
 use super::workspace::{Workspace, WorkspaceSize};
 
 /// Rows of the result that a task owns.
@@ -26,8 +26,7 @@ impl Scatter {
     }
 
     pub(crate) fn check(self, args: &[Arg]) -> Result<(), Problem> {
-        check_types(&[DType::I32], &args[..args.len().min(1)])?;
-        check_float_types(2, args.get(1..).unwrap_or(&[]))?;
+        check_computed_types(&[DType::I32, DType::F32, DType::F32], args)?;
         if self.rows == 0 || self.width == 0 {
             return Err(Problem::Shape("the result is empty"));
         }

@@ -200,21 +200,23 @@ fn gcd(a: i64, b: i64) -> i64 {
 
 /// Checks the number and element types of a launch's arguments.
 pub(crate) fn check_types(want: &[DType], args: &[Arg]) -> Result<(), Problem> {
+    check_each_type(want, args, |want, have| want == have)
+}
+
+/// [`check_types`] for kernels whose float32 arguments may be stored as bfloat16.
+pub(crate) fn check_computed_types(want: &[DType], args: &[Arg]) -> Result<(), Problem> {
+    check_each_type(want, args, |want, have| want == have || (want, have) == (DType::F32, DType::BF16))
+}
+
+fn check_each_type(want: &[DType], args: &[Arg], fits: fn(DType, DType) -> bool) -> Result<(), Problem> {
     if want.len() != args.len() {
         return Err(Problem::ArgCount { want: want.len(), have: args.len() });
     }
-    let wrong = (want.iter().zip(args).enumerate()).find(|(_, (want, arg))| **want != arg.dtype());
+    let wrong = want.iter().zip(args).enumerate().find(|(_, (want, arg))| !fits(**want, arg.dtype()));
     match wrong {
         Some((arg, (&want, have))) => Err(Problem::ArgType { arg, want, have: have.dtype() }),
         None => Ok(()),
     }
-}
-
-/// [`check_types`] where every float argument may be float32 or bfloat16.
-pub(crate) fn check_float_types(count: usize, args: &[Arg]) -> Result<(), Problem> {
-    let as_stored = |arg: &Arg| if arg.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 };
-    let want: Vec<DType> = args.iter().map(as_stored).collect();
-    check_types(if args.len() == count { &want } else { &[DType::F32; 9][..count] }, args)
 }
 
 #[cfg(test)]

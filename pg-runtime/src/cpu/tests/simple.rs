@@ -82,6 +82,23 @@ fn symmetric_products_are_whole_and_symmetric_to_the_bit() {
     }
 }
 
+/// Widened arguments may suit the matrix units where the stored ones do not.
+#[test]
+fn arguments_of_several_float_types_are_widened_and_have_memory() {
+    let (m, n, k) = (96, 64, 160);
+    let view = |row| MatrixView { offset: 0, batch: 0, row, col: 1 };
+    let mm =
+        Matmul { batch: 1, m, n, k, a: view(k), b: view(n), c: view(n), accumulate: false, symmetric: false };
+    let mut random = Random::new(11);
+    let narrow = Data::BF16((0..m * k).map(|i| 0x3f00 + (i % 119) as u16).collect());
+    let args = [narrow, random.floats(k * n), Data::zeros(DType::F32, m * n)];
+    let (a, b) = (args[0].f64(), args[1].f64());
+    let element = |at: usize| (0..k).map(|j| a[at / n * k + j] * b[j * n + at % n]).sum();
+    let want: Vec<f64> = (0..m * n).map(element).collect();
+    let have = launch_all(&Kernel::Matmul(mm), &args);
+    assert_close(have[2].f32(), &want, 1e-5);
+}
+
 #[test]
 fn matmul_rejects_what_does_not_fit() {
     let view = MatrixView { offset: 0, batch: 6, row: 3, col: 1 };
