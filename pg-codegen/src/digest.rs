@@ -45,18 +45,22 @@ pub struct Peak {
     pub holds: Vec<(String, usize, usize)>,
 }
 
-/// A scope with its layer numbers as `*`.
-pub fn generalise(scope: &str) -> String {
+/// Words, of which some are scopes, with layer numbers as `*`: `grad of blocks.*.mlp`.
+pub fn generalise(words: &str) -> String {
     let is_number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let parts: Vec<&str> = scope.split('.').map(|p| if is_number(p) { "*" } else { p }).collect();
-    parts.join(".")
+    let ends = |c: char| c == '.' || c == ' ';
+    let general = |part: &str| {
+        let name = part.trim_end_matches(ends);
+        if is_number(name) { format!("*{}", &part[name.len()..]) } else { part.into() }
+    };
+    words.split_inclusive(ends).map(general).collect()
 }
 
 impl Buffer {
     /// What it holds, without its place in the text and with layers as `*`.
     pub fn kind(&self) -> String {
         let head = self.label.split(" at ").next().unwrap_or_default();
-        head.split(' ').map(generalise).collect::<Vec<_>>().join(" ")
+        generalise(head)
     }
 
     /// Bytes.
@@ -116,7 +120,7 @@ fn row(plan: &Plan, index: usize, general: bool) -> Row {
         family: kernel.family(),
         shape: kernel.shape(),
         ops: provenance.ops_text(),
-        scope: if general { name.split(' ').map(generalise).collect::<Vec<_>>().join(" ") } else { name },
+        scope: if general { generalise(&name) } else { name },
         lines,
         why,
         flops: launch.flops,

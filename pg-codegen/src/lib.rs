@@ -93,25 +93,7 @@ pub fn compile_for(
     options: &Options,
     target: &target::Target,
 ) -> Result<plan::Plan, CodegenError> {
-    lower(program_name, &precision::store_as(graph, target.storage)?, options, target)
-}
-
-/// [`compile_for`] the CPU: float32 throughout.
-///
-/// # Errors
-/// If an op cannot be lowered; the error names its place in the model.
-pub fn compile(program_name: &str, graph: &Graph, options: &Options) -> Result<plan::Plan, CodegenError> {
-    lower(program_name, graph, options, &target::CPU)
-}
-
-fn lower(
-    program_name: &str,
-    graph: &Graph,
-    options: &Options,
-    target: &target::Target,
-) -> Result<plan::Plan, CodegenError> {
-    let graph = canon::canonical(graph)?;
-    let (graph, again) = recompute::recompute(graph, options, target.recompute_traffic)?;
+    let Prepared { recomputed: graph, again, .. } = prepare(graph, options, target)?;
     let constants = fold::fold(&graph);
     let selection = select::select(&graph, &constants, options)?;
     let mut groups = fuse::groups(&graph, &constants, selection, &again, options)?;
@@ -119,4 +101,56 @@ fn lower(
         epilogue::attach(&graph, &mut groups);
     }
     schedule::plan(program_name, &graph, &constants, groups)
+}
+
+/// [`compile_for`] the CPU, which stores what the graph says: float32, unless it was rounded before.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn compile(program_name: &str, graph: &Graph, options: &Options) -> Result<plan::Plan, CodegenError> {
+    compile_for(program_name, graph, options, &target::CPU)
+}
+
+/// A pass after which a program still is a graph, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GraphPass {
+    /// [`precision`]: storage types of the target, as explicit rounds.
+    Precision,
+    /// Only live nodes, no identities, contractions in one form.
+    Canonical,
+    /// Saved activations chosen: what the backward pass computes again is there twice.
+    Recompute,
+}
+
+/// The graph after a pass, as [`compile_for`] has it. For people: it compiles nothing.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn graph_after(
+    pass: GraphPass,
+    graph: &Graph,
+    options: &Options,
+    target: &target::Target,
+) -> Result<Graph, CodegenError> {
+    let prepared = prepare(graph, options, target)?;
+    Ok(match pass {
+        GraphPass::Precision => prepared.stored,
+        GraphPass::Canonical => prepared.canonical,
+        GraphPass::Recompute => prepared.recomputed,
+    })
+}
+
+/// What selection and fusion work on, and how it came to be.
+struct Prepared {
+    stored: Graph,
+    canonical: Graph,
+    recomputed: Graph,
+    again: recompute::Again,
+}
+
+fn prepare(graph: &Graph, options: &Options, target: &target::Target) -> Result<Prepared, CodegenError> {
+    let stored = precision::store_as(graph, target.storage)?;
+    let canonical = canon::canonical(&stored)?;
+    let (recomputed, again) = recompute::recompute(&canonical, options, target.recompute_traffic)?;
+    Ok(Prepared { stored, canonical, recomputed, again })
 }

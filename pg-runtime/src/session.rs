@@ -237,10 +237,7 @@ impl Session {
         data: &[(&str, &[i32])],
         scalars: &[(&str, f32)],
     ) -> Result<Ran<'_>, SessionError> {
-        self.prepare(key)?;
-        let executor = self.programs.get_mut(&key).expect("prepared just now");
-        executor.run(state, Inputs { data, scalars }, None)?;
-        Ok(Ran(&**executor))
+        self.run_observed(key, state, Inputs { data, scalars }, None)
     }
 
     /// [`Self::run`], calling `observe` after each launch.
@@ -252,9 +249,19 @@ impl Session {
         scalars: &[(&str, f32)],
         observe: &mut Observe<'_>,
     ) -> Result<Ran<'_>, SessionError> {
+        self.run_observed(key, state, Inputs { data, scalars }, Some(observe))
+    }
+
+    fn run_observed(
+        &mut self,
+        key: Key,
+        state: &mut State,
+        inputs: Inputs<'_>,
+        observe: Option<&mut Observe<'_>>,
+    ) -> Result<Ran<'_>, SessionError> {
         self.prepare(key)?;
         let executor = self.programs.get_mut(&key).expect("prepared just now");
-        executor.run(state, Inputs { data, scalars }, Some(observe))?;
+        executor.run(state, inputs, observe)?;
         Ok(Ran(&**executor))
     }
 

@@ -292,10 +292,18 @@ fn programs_and_ops_are_printed() {
         names.contains(&"grad.first") && names.contains(&"update") && names.contains(&"score"),
         "{names:?}"
     );
-    for pass in ["trace", "autodiff", "plan"] {
-        let output = succeeds(dir.pg(&["ir", "small.rs", "--program", "grad.first", "--after", pass]));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("emb.weight"), "{pass}");
+    let after = |pass, target| {
+        let shown = ["ir", "small.rs", "--program", "grad.first", "--after", pass, "--target", target];
+        String::from_utf8_lossy(&succeeds(dir.pg(&shown)).stdout).into_owned()
+    };
+    for pass in ["trace", "autodiff", "precision", "canonical", "recompute", "plan"] {
+        assert!(after(pass, "cpu").contains("emb.weight"), "{pass}");
     }
+    assert_eq!(after("precision", "cpu"), after("autodiff", "cpu"));
+    assert!(after("precision", "h100").contains("bf16") && !after("autodiff", "h100").contains("bf16"));
+    let unknown = dir.pg(&["ir", "small.rs", "--target", "h10"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("did you mean `h100`"), "{}", stderr(&unknown));
     let ops = json(&succeeds(dir.pg(&["--json", "ops"])));
     assert_eq!(ops["ops"].as_array().map(Vec::len), Some(pg_ir::ops::all().len()));
     assert_eq!(ops["functions"].as_array().map(Vec::len), Some(pg_ir::dsl::reference().len()));

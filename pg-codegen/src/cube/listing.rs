@@ -21,7 +21,7 @@ pub fn listing(users: &[(&Plan, &Entry)]) -> String {
     let family = &plan.kernels[launch.kernel.0 as usize];
     let launches = || users.iter().flat_map(|(p, e)| e.launches.iter().map(|&l| &p.launches[l].provenance));
     let mut scopes: Vec<String> =
-        launches().filter_map(|p| p.main_site()).map(|s| general(&s.name())).collect();
+        launches().filter_map(|p| p.main_site()).map(|s| generalise(&s.name())).collect();
     let mut lines: Vec<&Line> = launches().flat_map(lines).collect();
     scopes.sort();
     scopes.dedup();
@@ -60,10 +60,6 @@ pub fn listing(users: &[(&Plan, &Entry)]) -> String {
     }
     let _ = writeln!(out, "\n{}", entry.kernel.describe().trim_end());
     out
-}
-
-fn general(scope: &str) -> String {
-    join(scope.split(' ').map(generalise), " ")
 }
 
 fn join(parts: impl Iterator<Item = String>, by: &str) -> String {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use pg_codegen::compile;
+use pg_codegen::target::{self, Target};
+use pg_codegen::{GraphPass, Options, compile_for, graph_after};
 use pg_ir::dsl::{Head, Trace};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
@@ -24,6 +26,9 @@ pub(crate) struct IrArgs {
     /// Print the program as it is after this pass.
     #[arg(long, value_enum, default_value_t = Pass::Autodiff, value_name = "PASS")]
     after: Pass,
+    /// Machine to compile for: cpu, vulkan-cpu, h100 or h200. Passes up to autodiff are the same for all.
+    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    target: String,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -32,7 +37,13 @@ enum Pass {
     Trace,
     /// The whole program as a graph, backward and state included.
     Autodiff,
-    /// The plan: regions, matmuls, buffers, launches.
+    /// The target's storage types, as explicit rounds.
+    Precision,
+    /// Live nodes only, no identities, contractions in one form.
+    Canonical,
+    /// What the backward pass computes again instead of keeping it.
+    Recompute,
+    /// The plan: regions, matmuls, buffers, launches. What becomes of these is shown by `pg kernels`.
     Plan,
 }
 
@@ -62,15 +73,17 @@ struct Text {
 
 /// Prints a program, or lists them all.
 pub(crate) fn ir(args: IrArgs, ui: &Ui) -> anyhow::Result<()> {
+    let target = target::named(&args.target).map_err(|message| anyhow!(message))?;
     let model = args.model.load(ui)?;
-    let session = Session::new(Arc::new(model), args.programs.options());
-    let fuse = args.programs.options();
+    let options = args.programs.options();
+    let session = Session::new(Arc::new(model), options.clone());
     let named = args.programs.named(&session);
+    let how = (&options, &target);
     let Some(name) = &args.programs.program else {
-        return list(&session, named, &fuse, &args.model, ui);
+        return list(&session, named, how, &args.model, ui);
     };
     let key = find(&named, name)?;
-    let (after, text) = text(&session, key, args.after, &fuse)?;
+    let (after, text) = text(&session, key, args.after, how)?;
     let text = Text { model: session.model.name.clone(), program: name.clone(), after, text };
     ui.report(&text, || text.text.clone())?;
     Ok(())
@@ -81,7 +94,7 @@ fn text(
     session: &Session,
     key: Key,
     after: Pass,
-    options: &pg_codegen::Options,
+    (options, target): (&Options, &Target),
 ) -> anyhow::Result<(&'static str, String)> {
     let last = session.model.phases.len() - 1;
     let forward = |phase, batch, seq, qat, head| Trace { phase, batch, seq, qat, head };
@@ -91,15 +104,21 @@ fn text(
         Key::Logits { batch, seq, qat } => Some(forward(last, batch, seq, qat, Head::Logits)),
         Key::Update | Key::Adapt => None,
     };
+    let graph = |pass| -> anyhow::Result<String> {
+        Ok(graph_after(pass, &session.program(key)?.graph, options, target)?.to_string())
+    };
     Ok(match (after, request) {
         (Pass::Trace, Some(request)) => {
             ("trace", session.model.trace(&request)?.builder.finish().to_string())
         }
         // The optimiser's programs are not traced from the model: they begin as graphs.
         (Pass::Trace | Pass::Autodiff, _) => ("autodiff", session.program(key)?.graph.to_string()),
+        (Pass::Precision, _) => ("precision", graph(GraphPass::Precision)?),
+        (Pass::Canonical, _) => ("canonical", graph(GraphPass::Canonical)?),
+        (Pass::Recompute, _) => ("recompute", graph(GraphPass::Recompute)?),
         (Pass::Plan, _) => {
             let program = session.program(key)?;
-            ("plan", compile(&program.name, &program.graph, options)?.to_string())
+            ("plan", compile_for(&program.name, &program.graph, options, target)?.to_string())
         }
     })
 }
@@ -107,14 +126,14 @@ fn text(
 fn list(
     session: &Session,
     named: Vec<(String, Key)>,
-    options: &pg_codegen::Options,
+    (options, target): (&Options, &Target),
     file: &ModelArgs,
     ui: &Ui,
 ) -> anyhow::Result<()> {
     let mut listing = Listing { model: session.model.name.clone(), programs: vec![] };
     for (name, key) in named {
         let program = session.program(key)?;
-        let plan = compile(&program.name, &program.graph, options)?;
+        let plan = compile_for(&program.name, &program.graph, options, target)?;
         listing.programs.push(Line {
             program: name,
             nodes: program.graph.nodes().len(),

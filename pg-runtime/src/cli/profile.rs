@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use pg_codegen::digest::generalise;
 use pg_runtime::artifact::write_atomically;
 use pg_runtime::profile::{self, LaunchTime, Profile, ProfileOptions};
 use pg_runtime::session::Session;
@@ -125,7 +126,7 @@ fn text(p: &Profile, top: usize) -> String {
     let _ = writeln!(
         out,
         "\nby scope\n{}",
-        grouped(p, "scope", |l| format!("{} {}", l.program, folded(&l.scope)))
+        grouped(p, "scope", |l| format!("{} {}", l.program, generalise(&l.scope)))
     );
     let _ = write!(out, "\nthe most expensive launches\n{}", launches(p, top));
     out
@@ -181,13 +182,6 @@ fn launches(p: &Profile, top: usize) -> String {
     });
     let headings = ["launch", "family", "ms", "share", "GFLOP/s", "GB/s", "computes"];
     table(&headings, &[2, 3, 4, 5], rows.collect())
-}
-
-/// Scopes of equal layers are one: `blocks.3.attn` is `blocks.*.attn`.
-fn folded(scope: &str) -> String {
-    let fold =
-        |part: &str| if part.bytes().all(|b| b.is_ascii_digit()) { "*".to_string() } else { part.into() };
-    scope.split('.').map(fold).collect::<Vec<_>>().join(".")
 }
 
 /// Notes of large launches name every line of a block.

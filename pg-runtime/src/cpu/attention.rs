@@ -27,7 +27,7 @@ const STRIP: usize = 256 * 1024;
 /// Query positions of a block, at most. More waste work above the diagonal.
 const POSITIONS: usize = 64;
 /// Tasks that the backward is cut into where there are fewer (sequence, key/value head) pairs.
-const BACKWARD_TASKS: usize = 16;
+const TASKS: usize = 16;
 
 /// Sizes derived from a shape; functions of the shape alone, so that the bits are too.
 #[derive(Clone, Copy)]
@@ -45,9 +45,15 @@ pub(crate) struct Sizes {
 impl Sizes {
     fn of(shape: AttentionShape) -> Self {
         let group = shape.heads / shape.kv_heads;
-        let positions = (STRIP / (shape.time * group)).clamp(8, POSITIONS).min(shape.time);
+        Sizes::new(shape, (STRIP / (shape.time * group)).clamp(8, POSITIONS))
+    }
+
+    /// With blocks of so many positions.
+    pub(crate) fn new(shape: AttentionShape, positions: usize) -> Self {
+        let group = shape.heads / shape.kv_heads;
+        let positions = positions.min(shape.time);
         let blocks = shape.time.div_ceil(positions);
-        let parts = (BACKWARD_TASKS / (shape.batch * shape.kv_heads)).clamp(1, blocks);
+        let parts = (TASKS / (shape.batch * shape.kv_heads)).clamp(1, blocks);
         Sizes { shape, group, positions, blocks, parts }
     }
 

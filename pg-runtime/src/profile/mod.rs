@@ -49,7 +49,7 @@ pub struct LaunchTime {
     pub index: usize,
     /// Kernel family.
     pub family: &'static str,
-    /// The scope of the model that its first op comes from.
+    /// The scope of the model that most of its ops come from.
     pub scope: String,
     /// What it computes, and from which lines of the model.
     pub note: String,
@@ -165,7 +165,7 @@ pub fn profile(session: &mut Session, options: ProfileOptions) -> Result<Profile
                 program: plan.program.clone(),
                 index,
                 family: plan.kernels[launch.kernel.0 as usize].family(),
-                scope: launch.provenance.sites.first().map_or_else(|| "model".into(), Site::name),
+                scope: launch.provenance.main_site().map_or_else(|| "model".into(), Site::name),
                 note: launch.provenance.to_string(),
                 count: record.runs,
                 ms: median(&mut times),
@@ -230,7 +230,7 @@ fn random_tokens(vocab: usize, count: usize) -> Vec<i32> {
 }
 
 /// The middle value; sorts. NaN of nothing.
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

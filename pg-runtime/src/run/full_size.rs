@@ -10,6 +10,7 @@ use pg_ir::ty::DType;
 
 use super::{Corpus, RunError, RunOptions};
 use crate::data::Loader;
+use crate::profile::median;
 use crate::report::{Event, Observer};
 use crate::schedule::Budget;
 use crate::session::Session;
@@ -60,8 +61,7 @@ pub(super) fn time_steps(
     let quiet = &mut |_| {};
     let timed = train(&mut session, &mut state, &plan, &mut loader, &mut std::io::sink(), quiet, || {})?;
     let mut ms: Vec<f64> = timed.steps.iter().map(|s| s.ms).collect();
-    ms.sort_unstable_by(f64::total_cmp);
-    let median = ms[ms.len() / 2];
+    let median = median(&mut ms);
     observer(Event::Note(format!(
         "full size, measured here: {:.2} s a step of {tokens} tokens ({:.1} GFLOP/s), {:.1} s with compilation; a \
          whole step of {full_tokens} tokens would take about {:.0} min",

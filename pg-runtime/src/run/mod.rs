@@ -24,6 +24,7 @@ use crate::data::{DataError, Loader};
 use crate::device::{Device, DeviceName};
 use crate::eval::EvalError;
 use crate::export::{self, ExportError, Provenance};
+use crate::profile::median;
 use crate::report::{ArtifactReport, Event, Observer, RunReport, Scores, TrainReport};
 use crate::schedule::Budget;
 use crate::session::{Key, Session, SessionError};
@@ -388,11 +389,10 @@ fn announce(
 fn train_report(trained: &Trained, plan: &TrainPlan, first_step_s: f64, compile_s: f64) -> TrainReport {
     let steps = trained.steps.len() as u64;
     let mut ms: Vec<f64> = trained.steps.iter().map(|s| s.ms).collect();
-    ms.sort_unstable_by(f64::total_cmp);
     TrainReport {
         steps,
         tokens: steps * plan.train.batch_tokens as u64,
-        ms_per_step: ms.get(ms.len() / 2).copied().unwrap_or(f64::NAN),
+        ms_per_step: median(&mut ms),
         first_step_s,
         compile_s,
         loss_first: trained.steps.first().map_or(f64::NAN, |s| s.loss),

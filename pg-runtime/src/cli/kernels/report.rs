@@ -222,9 +222,8 @@ impl Program {
     fn computes(&self, entry: &Entry) -> String {
         const LONGEST: usize = 60;
         let provenance = &self.plan.launches[entry.launches[0]].provenance;
-        let scope = provenance.main_site().map_or_else(String::new, |s| s.name());
-        let scope: Vec<String> = scope.split(' ').map(generalise).collect();
-        let text = format!("{}: {}", scope.join(" "), provenance.ops_text());
+        let scope = provenance.main_site().map_or_else(String::new, |s| generalise(&s.name()));
+        let text = format!("{scope}: {}", provenance.ops_text());
         match text.char_indices().nth(LONGEST) {
             Some((at, _)) => format!("{}…", &text[..at]),
             None => text,

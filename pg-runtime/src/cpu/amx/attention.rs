@@ -15,10 +15,7 @@ use super::super::raw::Arg;
 use super::super::simd::Isa;
 use super::super::workspace::{Workspace, WorkspaceSize};
 use super::product::{Lent, Right};
-use super::{Amx, BLOCK, DEPTH, ROWS, STEP, step_bytes};
-
-/// Tasks that pairs are cut into where there are fewer.
-const TASKS: usize = 16;
+use super::{Amx, BLOCK, ROWS, left_words, parts, right_words};
 
 impl Amx {
     /// Whether attention of this shape gains from the units, and has arguments that they take: all but the
@@ -31,11 +28,7 @@ impl Amx {
 }
 
 fn sizes(shape: AttentionShape) -> Sizes {
-    let group = shape.heads / shape.kv_heads;
-    let positions = (ROWS / group).min(shape.time);
-    let blocks = shape.time.div_ceil(positions);
-    let parts = (TASKS / (shape.batch * shape.kv_heads)).clamp(1, blocks);
-    Sizes { shape, group, positions, blocks, parts }
+    Sizes::new(shape, ROWS / (shape.heads / shape.kv_heads))
 }
 
 /// Scratch memory of a task, handed out piece by piece.
@@ -53,41 +46,22 @@ impl<'a> Memory<'a> {
     }
 }
 
-fn left_words(parts: usize) -> usize {
-    DEPTH / STEP * (ROWS / BLOCK) * step_bytes(parts) / 4
-}
-
 /// Scratch of the forward.
 pub(crate) fn workspace(shape: AttentionShape, dtype: DType) -> WorkspaceSize {
     let AttentionShape { time, dim, .. } = shape;
-    let (parts, all) = if dtype == DType::BF16 {
-        (1, [Right::<1>::words(time, dim), Right::<1>::words(dim, time)])
-    } else {
-        (3, [Right::<3>::words(time, dim), Right::<3>::words(dim, time)])
-    };
+    let parts = parts(dtype);
+    let packed = right_words(parts, time, dim) + right_words(parts, dim, time);
     let rows = ROWS * (time + 2 * dim + 2);
-    WorkspaceSize { thread: left_words(parts) + all.iter().sum::<usize>() + rows + 128, shared: 0 }
+    WorkspaceSize { thread: left_words(parts) + packed + rows + 128, shared: 0 }
 }
 
 /// Scratch of the backward.
 pub(crate) fn grad_workspace(shape: AttentionShape, dtype: DType) -> WorkspaceSize {
     let AttentionShape { time, dim, .. } = shape;
     let s = sizes(shape);
-    let (parts, packed) = if dtype == DType::BF16 {
-        (
-            1,
-            2 * Right::<1>::words(time, dim)
-                + Right::<1>::words(dim, time)
-                + 2 * Right::<1>::words(dim, ROWS),
-        )
-    } else {
-        (
-            3,
-            2 * Right::<3>::words(time, dim)
-                + Right::<3>::words(dim, time)
-                + 2 * Right::<3>::words(dim, ROWS),
-        )
-    };
+    let parts = parts(dtype);
+    let packed =
+        2 * right_words(parts, time, dim) + right_words(parts, dim, time) + 2 * right_words(parts, dim, ROWS);
     let rows = ROWS * (2 * time + 3 * dim);
     let shared = 2 * shape.batch * shape.kv_heads * s.parts * time * dim;
     WorkspaceSize { thread: left_words(parts) + packed + rows + 256, shared }
@@ -194,8 +168,8 @@ unsafe fn forward<const PARTS: usize>(
     let (batch, kv_head) = (pair / kv_heads, pair % kv_heads);
     let whole = Block::new(s, batch, kv_head, 0);
     let left = memory.lend(left_words(PARTS));
-    let keys = memory.lend(Right::<PARTS>::words(time, dim));
-    let values = memory.lend(Right::<PARTS>::words(dim, time));
+    let keys = memory.lend(right_words(PARTS, time, dim));
+    let values = memory.lend(right_words(PARTS, dim, time));
     // SAFETY: the sequence's keys and values lie inside their arguments by the checked lengths.
     let (keys, values) = unsafe {
         (
@@ -248,9 +222,9 @@ unsafe fn backward<const PARTS: usize>(
     let (batch, kv_head) = (pair / kv_heads, pair % kv_heads);
     let whole = Block::new(s, batch, kv_head, 0);
     let left = memory.lend(left_words(PARTS));
-    let wide = Right::<PARTS>::words(time, dim);
+    let wide = right_words(PARTS, time, dim);
     let (keys, values) = (memory.lend(wide), memory.lend(wide));
-    let key_rows = memory.lend(Right::<PARTS>::words(dim, time));
+    let key_rows = memory.lend(right_words(PARTS, dim, time));
     let (km, vm) = (whole.keys_of(s, k), whole.keys_of(s, v));
     // SAFETY: the sequence's keys and values lie inside their arguments by the checked lengths.
     let (keys, values, key_rows) = unsafe {
@@ -263,7 +237,7 @@ unsafe fn backward<const PARTS: usize>(
     let [dk, dv] = [0, 1].map(|which| Matrix::new(sums, (2 * task + which) * time * dim, dim, 1));
     // SAFETY: this task's own part of the workspace.
     unsafe { sums.write::<f32>(2 * task * time * dim, 2 * time * dim) }.fill(0.0);
-    let block_words = Right::<PARTS>::words(dim, ROWS);
+    let block_words = right_words(PARTS, dim, ROWS);
     let (query_block, d_o_block) = (memory.lend(block_words), memory.lend(block_words));
     let (probs, d_probs) = (memory.take(ROWS * time), memory.take(ROWS * time));
     let (queries, d_outs, dq) = (memory.lend(ROWS * dim), memory.lend(ROWS * dim), memory.take(ROWS * dim));

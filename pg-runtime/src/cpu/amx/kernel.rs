@@ -23,6 +23,7 @@ pub(super) fn exists() -> bool {
     let wanted = AMX_BF16 | AMX_TILE;
     let vectors = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512bf16");
     vectors && __cpuid_count(7, 0).edx & wanted == wanted
 }

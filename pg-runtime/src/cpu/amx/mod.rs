@@ -43,9 +43,24 @@ const BATCH: usize = 8;
 /// Below this a product has too little to do for each element that is packed.
 const LEAST: usize = 32;
 
+/// bfloat16 parts that a number of this type is the sum of.
+fn parts(dtype: DType) -> usize {
+    if dtype == DType::BF16 { 1 } else { 3 }
+}
+
 /// Bytes of one step of a panel: two tiles for each part of its elements.
 const fn step_bytes(parts: usize) -> usize {
     parts * 2 * TILE_BYTES
+}
+
+/// Words of memory of a task's packed left operand.
+const fn left_words(parts: usize) -> usize {
+    DEPTH / STEP * (ROWS / BLOCK) * step_bytes(parts) / 4
+}
+
+/// Words of memory of a packed right operand.
+const fn right_words(parts: usize, cols: usize, depth: usize) -> usize {
+    depth.div_ceil(STEP) * cols.div_ceil(BLOCK) * step_bytes(parts) / 4
 }
 
 /// Proof that this machine has the units and that the system lets this process use them.
@@ -73,12 +88,10 @@ fn piece(k: usize, c: DType) -> usize {
 
 /// Words of scratch memory of a product: for its left operand and its sums, and for its right operand.
 fn words([m, n, k]: [usize; 3], [a, _, c]: [DType; 3]) -> [usize; 2] {
-    let step_words = step_bytes(if a == DType::BF16 { 1 } else { 3 }) / 4;
     // Either operand may turn out to be the right one.
     let cols = m.max(n).min(PIECE).next_multiple_of(BLOCK);
-    let left = DEPTH / STEP * (ROWS / BLOCK) * step_words;
     let sums = if c == DType::BF16 { ROWS * cols } else { 0 };
-    [left + sums, piece(k, c).div_ceil(STEP) * (cols / BLOCK) * step_words]
+    [left_words(parts(a)) + sums, right_words(parts(a), cols, piece(k, c))]
 }
 
 /// Scratch of a batch of products of this shape.

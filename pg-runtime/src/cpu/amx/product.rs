@@ -4,7 +4,7 @@ use pg_ir::ty::DType;
 
 use super::super::matmul::Matrix;
 use super::pack::{self, Format, Source};
-use super::{BLOCK, DEPTH, PIECE, ROWS, STEP, TASKS, kernel, piece, step_bytes, words};
+use super::{BLOCK, DEPTH, PIECE, ROWS, STEP, TASKS, kernel, left_words, piece, step_bytes, words};
 
 /// Panels of the right operand that are packed together, so that its rows are read in long stretches.
 const GROUP: usize = 8;
@@ -139,11 +139,6 @@ pub(super) struct Right<const PARTS: usize> {
 }
 
 impl<const PARTS: usize> Right<PARTS> {
-    /// Words of memory that it takes.
-    pub(super) fn words(cols: usize, depth: usize) -> usize {
-        depth.div_ceil(STEP) * cols.div_ceil(BLOCK) * step_bytes(PARTS) / 4
-    }
-
     fn panels(&self) -> usize {
         self.cols.div_ceil(BLOCK)
     }
@@ -190,7 +185,7 @@ impl<const PARTS: usize> Right<PARTS> {
         Lent(left): Lent,
     ) {
         // A bfloat16 result is summed in memory of its own and rounded once.
-        let sums = left.wrapping_add(DEPTH / STEP * (ROWS / BLOCK) * step_bytes(PARTS));
+        let sums = left.wrapping_add(4 * left_words(PARTS));
         let row = (last - first).next_multiple_of(BLOCK);
         let narrow = c.at(0, first);
         let sums = Matrix { ptr: sums, dtype: DType::F32, row, col: 1 };
