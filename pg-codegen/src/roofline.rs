@@ -137,6 +137,6 @@ mod tests {
         };
         assert_eq!(compute(DType::BF16, H100), 524_288.0 / 989.4e12);
         assert_eq!(compute(DType::F32, H100), 524_288.0 / 67e12);
-        assert_eq!(compute(DType::F32, CPU), 524_288.0 / 240e9);
+        assert_eq!(compute(DType::F32, CPU), 524_288.0 / CPU.matrix_flops);
     }
 }

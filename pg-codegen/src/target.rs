@@ -44,19 +44,19 @@ pub struct Target {
 /// Buffers that a kernel may bind on every target, so that one fused graph serves all.
 pub const FEWEST_BINDINGS: usize = 31;
 
-/// The project's reference CPU: two cores of a shared Xeon with AVX-512 (machine `ci` of MEASURED.md).
-/// Measured: `gemm` reaches 235–245 GFLOP/s in float32; one thread copies 13.1 GB/s. Assumed: a quarter of the
-/// matrix rate for element-wise chains, 20 GB/s for both cores, 5 µs to fork and join.
+/// The project's reference CPU: two cores of a shared Xeon with AVX-512 and AMX (machine `ci` of MEASURED.md).
+/// Measured, as `pg profile` measures its roof: 590 GFLOP/s in float32 products on the matrix units, copies at
+/// 33 GB/s. Assumed: 60 GFLOP/s for element-wise chains, 5 µs to fork and join.
 pub const CPU: Target = Target {
     name: "cpu",
-    summary: "two cores with AVX-512, float32; matrix rate and bandwidth as measured on the machine `ci`",
+    summary: "two cores with AVX-512 and AMX, float32; matrix rate and bandwidth as measured on the machine `ci`",
     storage: DType::F32,
     epilogues: false,
     recompute_traffic: 1,
     processors: 2,
-    matrix_flops: 240e9,
+    matrix_flops: 590e9,
     vector_flops: 60e9,
-    bandwidth: 20e9,
+    bandwidth: 33e9,
     cache_bytes: 32 << 20,
     shared_bytes: 1 << 20,
     launch_seconds: 5e-6,

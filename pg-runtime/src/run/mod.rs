@@ -290,6 +290,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     bpb.sliding = Some(judge.sliding(&mut session, &mut state, observer)?);
     let adapted = judge.ttt(&mut session, &mut state, observer)?;
     bpb.ttt = adapted.map(|(score, _)| score);
+    observer(Event::Note(session.placement()));
 
     let report = RunReport {
         model: session.model.name.clone(),

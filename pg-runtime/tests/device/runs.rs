@@ -1,7 +1,7 @@
 //! Whole runs.
 
 use pg_runtime::device::Device;
-use pg_runtime::report::{RunReport, StepMetrics};
+use pg_runtime::report::{Event, RunReport, StepMetrics};
 use pg_runtime::run::{RunOptions, run};
 
 use crate::common::{overrides, root};
@@ -22,7 +22,21 @@ fn trained(device: Device, more: &[&str]) -> (Vec<f64>, RunReport) {
         device,
         ..RunOptions::default()
     };
-    let report = run(&options, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+    let mut placements = Vec::new();
+    let mut note = |event| {
+        if let Event::Note(note) = event
+            && note.contains("on the host instead")
+        {
+            placements.push(note);
+        }
+    };
+    let report = run(&options, &mut note).unwrap_or_else(|e| panic!("{e}"));
+    let name = options.device.name().to_string();
+    assert_eq!(placements.len(), 2, "training's programs and scoring's");
+    for placement in placements {
+        assert!(placement.starts_with(&name), "{placement}");
+        assert!(placement.contains(", 0 of them on the host instead"), "{placement}");
+    }
     let metrics = std::fs::read_to_string(out.path().join("run/metrics.jsonl")).unwrap();
     let loss = |line: &str| serde_json::from_str::<StepMetrics>(line).unwrap().loss;
     (metrics.lines().map(loss).collect(), report)
