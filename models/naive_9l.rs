@@ -1,4 +1,4 @@
-//! The naive baseline of parameter-golf (SPEC 9, R01): where every later record started.
+//! The naive baseline of parameter-golf: where every later record started.
 
 pg_macros::model! {
     /// 9 layers of width 512, MLP 2× with relu², full rotary attention, U-Net skips; int8 rows.

@@ -5,6 +5,8 @@
 //! `PG_FIXTURES` names. The model is built only by overriding constants of `models/int4mlp_12l.rs` through
 //! the parser. A tensor's error is |out − ref| / |ref| in the 2-norm; tolerances stand in the case.
 
+#[path = "common/banks.rs"]
+mod banks;
 #[path = "parity/case.rs"]
 mod case;
 #[path = "parity/checks.rs"]

@@ -27,7 +27,7 @@ import stack
 
 
 class Tokens:
-    """Shards as one endless stream (SPEC 1.2): a micro-batch takes its tokens and one more."""
+    """Shards as one endless stream: a micro-batch takes its tokens and one more."""
 
     def __init__(self, pattern: str):
         paths = sorted(glob.glob(pattern))
@@ -84,7 +84,7 @@ def compare(losses: list[float], path: str) -> None:
 
 def main() -> None:
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--init", help="safetensors file with the names of SPEC 2.2, matrices by themselves")
+    a.add_argument("--init", help="safetensors file with the model file's names, matrices by themselves")
     a.add_argument("--save-init", help="write the weights that training begins from")
     a.add_argument("--seed", type=int, default=42, help="of the weights where there is no --init")
     a.add_argument("--data", required=True, help="pattern of the token shards")

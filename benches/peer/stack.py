@@ -83,7 +83,7 @@ class Optim:
 
 TABLES = ("tok_emb.weight", "bigram.embed.weight", "ve_shared.embed.weight")
 
-# Each bank, and the names of its matrices for layer i (SPEC 5.1): all layers of the first, then of the second.
+# Each bank, and the names of its matrices for layer i: all layers of the first, then of the second.
 BANKS = {
     "qo_bank": ("blocks.{i}.attn.c_q.weight", "blocks.{i}.attn.proj.weight"),
     "kv_bank": ("blocks.{i}.attn.c_k.weight", "blocks.{i}.attn.c_v.weight"),
@@ -122,7 +122,7 @@ def shapes(m: Model) -> dict[str, tuple[int, ...]]:
 
 
 def initial(m: Model, seed: int) -> dict[str, Tensor]:
-    """The initialisation of SPEC 2.2 in float32 (not its random numbers)."""
+    """The initialisation of the original in float32 (not its random numbers)."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -155,7 +155,7 @@ def initial(m: Model, seed: int) -> dict[str, Tensor]:
 
 
 def split_banks(m: Model, p: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Parameters under the names of SPEC 2.2 and 5.1, every matrix by itself."""
+    """Parameters under the model file's names, every matrix by itself."""
     out = {}
     for name, value in p.items():
         if name not in BANKS:

@@ -1,4 +1,4 @@
-//! Short causal convolutions in front of attention (SPEC 9.2, "Canon").
+//! Short causal convolutions in front of attention (Allen-Zhu, Physics of Language Models 4.1: "Canon layers").
 
 pg_macros::model! {
     /// int4mlp_12l where attention sees each channel through a 4-tap causal convolution that starts as the

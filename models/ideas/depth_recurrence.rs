@@ -1,4 +1,4 @@
-//! Layers that run several times (SPEC 9.2, R30).
+//! Layers that run several times (as in several records of parameter-golf).
 
 pg_macros::model! {
     /// int4mlp_12l with layers 4 and 5 run three times in a row on shared weights: 16 layers deep at the size

@@ -1,4 +1,4 @@
-//! A gated feed-forward layer (SPEC 9.2, N02).
+//! A gated feed-forward layer (Shazeer 2020, arXiv 2002.05202).
 
 pg_macros::model! {
     /// int4mlp_12l with SwiGLU: the up-projection times a gate, at the same number of parameters.

@@ -1,4 +1,4 @@
-//! Two residual streams (SPEC 9.2, parallel residual variant d).
+//! Two residual streams.
 
 pg_macros::model! {
     /// tiny with one stream for attention and one for the MLP. Both layers read at the same time and write to

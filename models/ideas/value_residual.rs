@@ -1,4 +1,4 @@
-//! Values blended with the first layer's (SPEC 2.5).
+//! Values blended with the first layer's (Zhou et al. 2024, arXiv 2410.17897).
 
 pg_macros::model! {
     /// int4mlp_12l where every layer's values are λ₀ · v₀ + λ₁ · v, v₀ being the first layer's, λ learned

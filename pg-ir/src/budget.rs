@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    /// SPEC 2.2 at 12 layers, as SPEC 5.1 stores it.
+    /// int4mlp_12l's tensors, as its artifact stores them.
     fn int4mlp_12l() -> Vec<TensorFormat> {
         let mut all = vec![
             tensor("tok_emb.weight", 1024, 512, 127),

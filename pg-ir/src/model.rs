@@ -82,7 +82,7 @@ pub enum Optimiser {
     AdamW(AdamW),
 }
 
-/// Settings of Muon (Jordan et al. 2024; SPEC 4.1). The momentum itself is scheduled.
+/// Settings of Muon (Jordan et al. 2024). The momentum itself is scheduled.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Muon {
     /// Base learning rate.
@@ -93,7 +93,7 @@ pub struct Muon {
     pub ns_steps: usize,
 }
 
-/// Settings of AdamW (Loshchilov & Hutter 2019; SPEC 4.2).
+/// Settings of AdamW (Loshchilov & Hutter 2019).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AdamW {
     /// Base learning rate.
@@ -115,14 +115,14 @@ pub enum Export {
     F16,
     /// The row scale that training used, rounded to float16: for tensors trained on `grid`.
     TrainingGrid(Grid),
-    /// GPTQ-lite's clip search (SPEC 5.2), per row or per matrix.
+    /// GPTQ-lite's clip search, per row or per matrix.
     ClipSearch {
         /// Grid of the codes; its rule sets the scale's floor.
         grid: Grid,
         /// One choice for the whole matrix, as the original did, instead of one per row.
         per_matrix: bool,
     },
-    /// Rows clipped at the 0.9999984 quantile (SPEC 5.3).
+    /// Rows clipped at the 0.9999984 quantile.
     QuantileRows(Grid),
 }
 
@@ -184,7 +184,7 @@ pub struct Eval {
     pub seq_len: usize,
     /// Targets that each sliding window scores.
     pub stride: usize,
-    /// Score the original's overlapping tail windows too (SPEC 6.2).
+    /// Score the original's overlapping tail windows too.
     pub rescore_tail: bool,
     /// Score at most this many targets from the start of the validation set.
     pub max_targets: Option<usize>,
@@ -192,7 +192,7 @@ pub struct Eval {
     pub ttt: Option<Ttt>,
 }
 
-/// Score-first test-time training (SPEC 6.3).
+/// Score-first test-time training.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ttt {
     /// Targets of a chunk.

@@ -2,12 +2,12 @@
 //!
 //! A [`Grid`] is a value of the IR. The straight-through op, the exporter and every device lower the same
 //! few float32 operations in the same order, so that a weight cannot be trained on one grid and exported on
-//! another (SPEC 0.1, trap 3). Per row `w` (the last axis of a tensor) with clip `c`:
+//! another. Per row `w` (the last axis of a tensor) with clip `c`:
 //!
 //! ```text
 //! amax  = max |w_j|
 //! scale = amax / c, or 1 where amax = 0        rule `amax`
-//!         max(amax / c, 1 / c)                 rule `floored` (the original's export, SPEC 5.2)
+//!         max(amax / c, 1 / c)                 rule `floored` (the original's export)
 //! code  = clamp(round_half_even(w_j / scale), -c, c)
 //! value = code * scale
 //! ```
@@ -17,8 +17,8 @@
 //! | method | function | scale | codes computed with | for |
 //! |---|---|---|---|---|
 //! | `grid` | [`Grid::quantize_row_f16`] | the training grid's | the float32 scale | tensors trained under QAT |
-//! | `gptq_lite`, `gptq_lite_matrix` | [`gptq_lite`] | best of five clip quantiles | the stored scale | tensors without QAT (SPEC 5.2) |
-//! | `table` | [`quantile_row_f16`] | one fixed clip quantile | the float32 scale | embedding tables (SPEC 5.3) |
+//! | `gptq_lite`, `gptq_lite_matrix` | [`gptq_lite`] | best of five clip quantiles | the stored scale | tensors without QAT |
+//! | `table` | [`quantile_row_f16`] | one fixed clip quantile | the float32 scale | embedding tables |
 
 mod export;
 
@@ -167,7 +167,7 @@ impl Grid {
     }
 
     /// Writes `src` rounded to this grid into `dst` (one row, same length): the forward value of the
-    /// straight-through quantiser (SPEC 3.1).
+    /// straight-through quantiser.
     ///
     /// # Panics
     /// If the lengths differ.

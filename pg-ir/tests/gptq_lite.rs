@@ -1,4 +1,4 @@
-//! The clip search against the oracle's fixture (`gptq_case` in `oracle/make_cases.py`).
+//! The clip search against the reference implementation's fixture.
 
 use std::path::Path;
 

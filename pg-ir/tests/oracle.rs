@@ -1,8 +1,12 @@
 //! The traced model and its gradients, in the interpreter, against the oracle's gradient cases. The root's
 //! `tests/parity.rs` runs every kind of case on every executor; this one needs nothing but pg-ir.
 
+#[path = "../../tests/common/banks.rs"]
+mod banks;
+
 use std::path::PathBuf;
 
+use banks::place;
 use pg_ir::dsl::{Head, Options, Source, Trace, elaborate};
 use pg_ir::interp::Environment;
 use pg_ir::model::Model;
@@ -18,23 +22,6 @@ fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {
         Dtype::I32 => words.map(|b| i32::from_le_bytes(b).into()).collect(),
         other => panic!("{name}: {other:?}"),
     }
-}
-
-/// The oracle's tensor that holds a parameter, and which part of it.
-fn place(name: &str, layers: usize) -> (String, usize) {
-    let parts: Vec<&str> = name.split('.').collect();
-    let ["blocks", layer, module, matrix, "weight"] = parts[..] else { return (name.into(), 0) };
-    let layer: usize = layer.parse().unwrap();
-    let (bank, index) = match (module, matrix) {
-        ("attn", "c_q") => ("qo_bank", layer),
-        ("attn", "proj") => ("qo_bank", layers + layer),
-        ("attn", "c_k") => ("kv_bank", layer),
-        ("attn", "c_v") => ("kv_bank", layers + layer),
-        ("mlp", "fc") => ("mlp_up_bank", layer),
-        ("mlp", "proj") => ("mlp_down_bank", layer),
-        _ => panic!("the oracle has no {name}"),
-    };
-    (bank.into(), index)
 }
 
 fn error(found: &[f64], reference: &[f64]) -> f64 {

@@ -1,4 +1,4 @@
-//! Schedules: what changes from step to step. At full length they are SPEC 4.3's; a short run scales
+//! Schedules: what changes from step to step. At full length they are the original's; a short run scales
 //! warmdown, momentum warm-up and averaging horizon to its planned number of steps, because with the
 //! original constants a 40-step run ends at its initial loss.
 

@@ -325,7 +325,7 @@ impl Sized {
     }
 }
 
-/// int4mlp_12l's tensors (SPEC 2.2, 5.1) at another width, initialised or trained.
+/// int4mlp_12l's tensors at another width, initialised or trained.
 fn int4mlp(dim: usize, layers: usize, trained: bool, rule: ScaleRule, method: Method) -> Sized {
     let mut all = Sized { tensors: Vec::new(), formats: Vec::new(), seed: 0 };
     let grid = |clip| Some((Grid { clip, rule }, method));

@@ -1,4 +1,4 @@
-//! Byte accounting on the challenge's own tokens (SPEC 1.7), which do not ship with the project: runs where
+//! Byte accounting on the challenge's own tokens, which do not ship with the project: runs where
 //! `PG_FINEWEB` names a folder with `fineweb_val_*.bin` and `fineweb_1024_bpe.model`.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ fn targets_cost_the_known_bytes() {
     let all = stats(&data, &tokenizer);
     println!("{all:?}");
     assert_eq!((all.shards, all.tokens, all.targets, all.bytes), (1, 1_040_298, 1_040_297, 2_504_867));
-    // SPEC 1.7 counts 901 in the same stream without its first BOS.
+    // Others count 901 in the same stream without its first BOS.
     assert_eq!(all.documents, 902);
     let head = tokenizer.tables().stream_bytes(data.tokens_from(0).take(131_072));
     assert_eq!(head, 315_257);

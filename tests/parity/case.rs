@@ -12,6 +12,8 @@ use pg_runtime::weights::Weights;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
+use crate::banks::place;
+
 pub(crate) struct Case {
     pub(crate) json: Value,
     pub(crate) tensors: BTreeMap<String, Vec<f64>>,
@@ -76,7 +78,7 @@ impl Case {
         Session::on(device, Arc::new(self.model()), Default::default())
     }
 
-    /// The oracle's parameters under `prefix.`, its banks split into matrices (SPEC 5.1).
+    /// The oracle's parameters under `prefix.`, its banks split into matrices.
     pub(crate) fn weights(&self, prefix: &str, model: &Model) -> Weights {
         let layers = self.json["model"]["layers"].as_u64().unwrap() as usize;
         let pick = |name: &String| {
@@ -116,23 +118,6 @@ pub(crate) fn error(found: &[f32], reference: &[f64]) -> f64 {
     assert_eq!(found.len(), reference.len());
     let difference: f64 = found.iter().zip(reference).map(|(f, r)| (f64::from(*f) - r).powi(2)).sum();
     (difference / reference.iter().map(|r| r * r).sum::<f64>()).sqrt()
-}
-
-/// The oracle's tensor that holds a parameter, and the parameter's index in it.
-fn place(name: &str, layers: usize) -> (String, usize) {
-    let parts: Vec<&str> = name.split('.').collect();
-    let ["blocks", layer, module, matrix, "weight"] = parts[..] else { return (name.into(), 0) };
-    let layer: usize = layer.parse().unwrap();
-    let (bank, index) = match (module, matrix) {
-        ("attn", "c_q") => ("qo_bank", layer),
-        ("attn", "proj") => ("qo_bank", layers + layer),
-        ("attn", "c_k") => ("kv_bank", layer),
-        ("attn", "c_v") => ("kv_bank", layers + layer),
-        ("mlp", "fc") => ("mlp_up_bank", layer),
-        ("mlp", "proj") => ("mlp_down_bank", layer),
-        _ => panic!("the oracle has no {name}"),
-    };
-    (bank.into(), index)
 }
 
 type Names = [(&'static str, &'static str)];

@@ -67,11 +67,6 @@ impl Source {
     pub fn texts(&self) -> &[SourceText] {
         &self.texts
     }
-
-    /// The constants in order of declaration with the text of their defaults.
-    pub fn const_names(&self) -> impl Iterator<Item = &str> {
-        self.ast.consts.iter().map(|c| &*c.name.text)
-    }
 }
 
 type Parsed = Result<ModelAst, Vec<Diagnostic>>;

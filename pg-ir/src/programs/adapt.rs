@@ -1,5 +1,4 @@
 //! One step of test-time training: SGD with momentum on the accumulated gradients, clipped globally.
-//! Formulas: SPEC 6.3, `oracle/reference.py` `ttt_nll`.
 
 use super::clip::global_norm;
 use super::{Program, result};

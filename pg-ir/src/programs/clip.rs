@@ -1,4 +1,4 @@
-//! Bounding the global gradient norm, after all gradients are in (SPEC 0: not per rank).
+//! Bounding the global gradient norm, after all gradients are in, never per rank.
 
 use crate::graph::{Builder, ValueId};
 use crate::op::{Binary, Op, Unary};

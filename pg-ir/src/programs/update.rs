@@ -1,5 +1,5 @@
 //! The optimiser step as a program: global clip, Muon on banks of matrices, AdamW on flat banks, and the
-//! exponential moving average of the new weights. Formulas: SPEC 4, `oracle/reference.py` `train_step`.
+//! exponential moving average of the new weights.
 
 use super::clip::global_norm;
 use super::{Program, bias_scalar, result};

@@ -7,10 +7,10 @@ use half::f16;
 
 use super::{Grid, GridError, MAX_CLIP, code, encode_row, store_scale};
 
-/// The clip points that [`gptq_lite`] tries, in order (SPEC 5.2).
+/// The clip points that [`gptq_lite`] tries, in order.
 pub const CLIP_QUANTILES: [f32; 5] = [0.9990, 0.9995, 0.9999, 0.99999, 1.0];
 
-/// The clip point of the original's int8 tables (SPEC 5.3).
+/// The clip point of the original's int8 tables.
 pub const TABLE_QUANTILE: f32 = 0.999_998_4;
 
 /// Over what [`gptq_lite`] picks one clip quantile.
@@ -18,7 +18,7 @@ pub const TABLE_QUANTILE: f32 = 0.999_998_4;
 pub enum Granularity {
     /// Each row keeps the quantile that is best for itself.
     Row,
-    /// One quantile for the whole matrix, as the original (SPEC 0.1, trap 4).
+    /// One quantile for the whole matrix, as the original.
     Matrix,
 }
 
@@ -86,8 +86,8 @@ pub fn quantize(w: &[f32], rows: usize, cols: usize, grid: Grid, method: Method)
     }
 }
 
-/// GPTQ-lite's clip search (SPEC 5.2; `gptq_lite` in the oracle): tries each of [`CLIP_QUANTILES`] of `|row|`
-/// as the clip point and keeps the smallest mean squared error, the first of equals.
+/// GPTQ-lite's clip search, as PR #910 exports: tries each of [`CLIP_QUANTILES`] of `|row|` as the clip point and
+/// keeps the smallest mean squared error, the first of equals.
 ///
 /// `w` is `[rows, cols]`, row major. Returns the codes `[rows, cols]` and the float16 scales `[rows]`; unlike
 /// on the training grid, codes are computed with the rounded scale.
@@ -135,7 +135,7 @@ pub fn gptq_lite(
     (codes, stored)
 }
 
-/// Quantises a row with its clip point at `quantile` of `|row|` (SPEC 5.3: int8 tables at
+/// Quantises a row with its clip point at `quantile` of `|row|` (int8 tables at
 /// [`TABLE_QUANTILE`], which for rows below 640,000 values interpolates just under the maximum).
 ///
 /// Values are clamped to the clip point first: under rule `floored` a code of `clip` can lie beyond it.
@@ -150,7 +150,7 @@ pub fn quantile_row_f16(row: &[f32], grid: Grid, quantile: f32, codes: &mut [i8]
     encode_row(&clamped, grid.scale_of(point), grid.clip, codes)
 }
 
-/// `codes * scale` in float32, row by row: how an artifact's codes become weights again (SPEC 5.5).
+/// `codes * scale` in float32, row by row: how an artifact's codes become weights again.
 ///
 /// `codes` is `[scales.len(), cols]`. `cols` of 0 gives nothing.
 pub fn dequantize(codes: &[i8], scales: &[f16], cols: usize) -> Vec<f32> {

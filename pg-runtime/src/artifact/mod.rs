@@ -117,7 +117,7 @@ impl Tensor {
         self.shape.iter().rev().skip(1).product()
     }
 
-    /// The float32 weights, `codes * scale` or the widened float16 values (SPEC 5.5).
+    /// The float32 weights, `codes * scale` or the widened float16 values.
     pub fn dequantize(&self) -> Vec<f32> {
         match &self.data {
             TensorData::Codes { codes, scales, .. } => quant::dequantize(codes, scales, self.cols()),

@@ -1,4 +1,4 @@
-//! Bytes of text that tokens stand for, and bits per byte (SPEC 1.5, 1.6).
+//! Bytes of text that tokens stand for, and bits per byte.
 
 use super::tokenizer::PieceKind;
 
@@ -89,21 +89,9 @@ impl Score {
         self.targets += targets.len() as u64;
     }
 
-    /// Adds another scoring's sums.
-    pub fn merge(&mut self, other: &Score) {
-        self.nats += other.nats;
-        self.targets += other.targets;
-        self.bytes += other.bytes;
-    }
-
     /// Bits per byte; NaN before anything has been scored.
     pub fn bits_per_byte(&self) -> f64 {
         bits_per_byte(self.nats, self.bytes)
-    }
-
-    /// Mean loss in nats a target; NaN before anything has been scored.
-    pub fn nats_per_target(&self) -> f64 {
-        self.nats / self.targets as f64
     }
 }
 
@@ -142,11 +130,8 @@ mod tests {
         let mut score = Score::default();
         assert!(score.bits_per_byte().is_nan());
         score.add(&t, &[0, 3], &[3, 4], &[1.0, 2.5]);
-        let mut other = Score::default();
-        other.add(&t, &[4], &[0], &[0.5]);
-        score.merge(&other);
+        score.add(&t, &[4], &[0], &[0.5]);
         assert_eq!(score, Score { nats: 4.0, targets: 3, bytes: 5 });
         assert!((score.bits_per_byte() - 4.0 / 2f64.ln() / 5.0).abs() < 1e-12);
-        assert!((score.nats_per_target() - 4.0 / 3.0).abs() < 1e-12);
     }
 }

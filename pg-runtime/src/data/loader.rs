@@ -1,4 +1,4 @@
-//! Shards as one stream, and its walk in batches (SPEC 1.2, 1.3).
+//! Shards as one stream, and its walk in batches.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl Dataset {
 }
 
 /// Targets that `tokens` tokens have in whole sequences of `seq`, `floor((tokens - 1) / seq) * seq`: how the
-/// original trims its validation set (SPEC 1.3). 0 where `seq` is 0.
+/// original trims its validation set. 0 where `seq` is 0.
 pub fn whole_sequences(tokens: usize, seq: usize) -> usize {
     tokens.saturating_sub(1).checked_div(seq).map_or(0, |n| n * seq)
 }
@@ -133,7 +133,7 @@ impl Loader {
 
     /// The next micro-batch of `batch * seq` targets. It consumes one token more than it has inputs: the last
     /// one is only a target, as each slice of the original's stream. Successive calls are thus the
-    /// accumulation steps of one process, and equally the ranks of a run on several (SPEC 1.2).
+    /// accumulation steps of one process, and equally the ranks of a run on several.
     ///
     /// # Errors
     /// [`DataError::Batch`] where `batch * seq` is 0 or overflows.
@@ -150,16 +150,6 @@ impl Loader {
         let targets = tokens[1..].to_vec();
         tokens.truncate(inputs);
         Ok(Batch { inputs: tokens, targets })
-    }
-
-    /// Index in the stream of the next token: what a checkpoint stores.
-    pub fn position(&self) -> usize {
-        self.cursor
-    }
-
-    /// Continues from a stored position, which may be that of a longer dataset.
-    pub fn seek(&mut self, position: usize) {
-        self.cursor = position % self.dataset.len();
     }
 }
 
@@ -192,10 +182,6 @@ mod tests {
             let got = loader.next(batch, seq).unwrap();
             assert_eq!((&got.inputs[..], &got.targets[..]), (&want[..batch * seq], &want[1..]));
         }
-        let at = loader.position();
-        let next = loader.next(1, 3).unwrap();
-        loader.seek(at);
-        assert_eq!(loader.next(1, 3).unwrap(), next);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Tokens, their order in training, and the bytes that they stand for (SPEC 1).
+//! Tokens, their order in training, and the bytes that they stand for.
 //!
 //! A [`Dataset`] is the shards of a glob, memory mapped and checked, as one stream of token ids; a [`Loader`]
 //! walks it in batches. A [`Tokenizer`] gives the [`ByteTables`] that turn a loss in nats per token into bits

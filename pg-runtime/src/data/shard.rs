@@ -1,4 +1,4 @@
-//! Token shards (SPEC 1.1): 256 little-endian int32 (magic, version, token count, zeros), then the tokens as
+//! Token shards: 256 little-endian int32 (magic, version, token count, zeros), then the tokens as
 //! little-endian uint16.
 
 use std::fs::File;

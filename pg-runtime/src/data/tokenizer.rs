@@ -1,5 +1,5 @@
 //! A SentencePiece `.model` file: pieces and their kinds. Scoring needs no more of a tokenizer than the bytes
-//! that each piece stands for (SPEC 1.4, 1.5).
+//! that each piece stands for.
 
 use std::path::{Path, PathBuf};
 

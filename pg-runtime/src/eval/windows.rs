@@ -30,7 +30,7 @@ pub struct Windows {
     pub seq: usize,
     /// Targets that each window but the first scores.
     pub stride: usize,
-    /// Also score the truncated windows at the end, as the original did (SPEC 6.2): about `seq / stride`
+    /// Also score the truncated windows at the end, as the original did: about `seq / stride`
     /// windows score their last `stride` targets a second time.
     pub rescore_tail: bool,
 }

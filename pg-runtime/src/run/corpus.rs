@@ -24,7 +24,7 @@ pub struct Corpus {
 impl Corpus {
     /// Opens what the options name; the embedded sample for what they do not.
     ///
-    /// The scored text is trimmed to whole sequences (SPEC 1.3) and to the model's `max_targets`.
+    /// The scored text is trimmed to whole sequences and to the model's `max_targets`.
     pub fn open(options: &RunOptions, model: &Model) -> Result<Corpus, DataError> {
         let tokenizer = match &options.tokenizer {
             Some(path) => Tokenizer::open(path)?,

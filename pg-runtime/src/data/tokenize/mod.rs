@@ -3,7 +3,7 @@
 //! Documents are read in order from text or JSON Lines files ([`Format`], [`Split`]), encoded by a SentencePiece
 //! BPE model ([`Encoder`], the same ids as SentencePiece gives), and written as the challenge writes them: BOS
 //! before each document, no EOS, the first `val_docs` documents into `NAME_val_%06d.bin`, the others into
-//! `NAME_train_%06d.bin`, a shard full at `shard_tokens` tokens wherever in a document that is (SPEC 1.1).
+//! `NAME_train_%06d.bin`, a shard full at `shard_tokens` tokens wherever in a document that is.
 //!
 //! A shard appears whole or not at all. After each one, `NAME_tokenize.json` records how far the input was read
 //! and a hash of it, so that a run which was stopped (a bad line, a full disk, a kill) is continued by the same
