@@ -7,10 +7,15 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+#[cfg(feature = "cube")]
+use pg_codegen::cube::Target;
 use pg_codegen::plan::Plan;
+use pg_ir::ty::DType;
 use serde::Serialize;
 use thiserror::Error;
 
+#[cfg(feature = "cube")]
+use crate::cube::Absent;
 #[cfg(feature = "cuda")]
 use crate::cube::cuda;
 #[cfg(feature = "vulkan")]
@@ -155,6 +160,28 @@ impl Device {
     /// The processor: always there.
     pub fn cpu() -> Device {
         Device { name: DeviceName::Cpu, description: cpu_description(), backend: Arc::new(Cpu::default()) }
+    }
+
+    /// A machine that is not here: programs can be compiled for it, and none can run.
+    #[cfg(feature = "cube")]
+    pub fn absent(name: DeviceName, target: Target) -> Device {
+        let description = format!("{}, not here", target.name);
+        Device { name, description, backend: Arc::new(Absent(target)) }
+    }
+
+    /// What kernels are generated for; `None` where plans run as they are.
+    #[cfg(feature = "cube")]
+    pub fn target(&self) -> Option<&Target> {
+        self.backend.target()
+    }
+
+    /// How training stores activations and operands here where nobody says.
+    pub fn storage(&self) -> DType {
+        #[cfg(feature = "cube")]
+        let storage = self.target().map(Target::storage);
+        #[cfg(not(feature = "cube"))]
+        let storage = None;
+        storage.unwrap_or(DType::F32)
     }
 
     /// Its name on the command line.

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use pg_ir::ty::DType;
+
 use crate::tuning::Tuning;
 
 /// Limits of a device.
@@ -185,6 +187,11 @@ pub struct Needs {
 }
 
 impl Target {
+    /// How training stores activations and operands where nobody says: as the matrix units take them.
+    pub fn storage(&self) -> DType {
+        if self.matrix_units { DType::BF16 } else { DType::F32 }
+    }
+
     /// Checks a kernel's needs.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ mod format;
 mod ir;
 #[cfg_attr(not(feature = "cube"), path = "kernels_absent.rs")]
 mod kernels;
+#[cfg(feature = "cube")]
+mod machine;
 mod model;
 mod new;
 mod ops;

@@ -70,7 +70,7 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
     );
     let fuse = pg_codegen::Options { fuse: !args.no_fuse };
     let session = Session::on(args.device.open()?, Arc::new(model), fuse);
-    let mut session = session.storing(args.precision.storage());
+    let mut session = args.precision.of(session);
     let (accumulation, phase, steps) = (args.micro_batches, args.phase, args.steps);
     let options = ProfileOptions { batch, seq, accumulation, phase, steps };
     ui.note(format_args!(

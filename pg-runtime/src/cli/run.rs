@@ -91,7 +91,7 @@ enum ScheduleKind {
 impl RunArgs {
     fn options(self, started: Instant) -> anyhow::Result<RunOptions> {
         Ok(RunOptions {
-            storage: Some(self.precision.storage()),
+            storage: self.precision.storage(),
             device: self.device.open()?,
             model: self.model.file,
             overrides: self.model.variation.overrides,

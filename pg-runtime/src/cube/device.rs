@@ -153,6 +153,10 @@ impl<R: Runtime> Backend for Device<R> {
     fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
         Ok(Box::new(CubeExecutor::new(plan, self)?))
     }
+
+    fn target(&self) -> Option<&Target> {
+        Some(&self.target)
+    }
 }
 
 /// A bank of a state in device memory.

@@ -20,6 +20,7 @@ pub(crate) mod vulkan;
 pub use self::device::Device;
 pub use self::error::CubeExecError;
 pub use self::executor::CubeExecutor;
+pub(crate) use self::offline::Absent;
 pub use self::offline::offline;
 
 /// The runtime of Vulkan devices.

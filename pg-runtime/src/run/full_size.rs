@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use pg_ir::footprint::Moment;
 use pg_ir::model::Model;
-use pg_ir::ty::DType;
 
 use super::{Corpus, RunError, RunOptions};
 use crate::data::Loader;
@@ -50,7 +49,7 @@ pub(super) fn time_steps(
     let budget = Budget { steps: Some(TIMED_STEPS), seconds: None };
     let plan = TrainPlan::new(settings, budget, false, None)?;
     let mut session = Session::on(options.device.clone(), Arc::new(model), Default::default())
-        .storing(options.storage.unwrap_or(DType::F32));
+        .storing(options.storage.unwrap_or(options.device.storage()));
     let weights = session.initial_weights(session.model.train.seed);
     let mut state = session.state_with(&weights, &spaces(&plan.train))?;
     drop(weights);

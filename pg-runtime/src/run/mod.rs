@@ -65,7 +65,7 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// `--schedule spec`: use the file's constants unscaled.
     pub unscaled_schedule: bool,
-    /// `--precision`: how training stores activations and operands.
+    /// `--precision`: how training stores activations and operands; `None` leaves it to the device.
     pub storage: Option<DType>,
     /// `--device`, opened.
     pub device: Device,
@@ -240,7 +240,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     }
 
     let session = Session::on(options.device.clone(), Arc::new(model), Default::default());
-    let mut session = session.storing(options.storage.unwrap_or(DType::F32));
+    let mut session = session.storing(options.storage.unwrap_or(options.device.storage()));
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {
