@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cubecl::Runtime as _;
 use cubecl_cuda::{CudaDevice, CudaRuntime};
-use pg_codegen::cube::Target;
+use pg_codegen::cube::CudaProperties;
 
 use super::device::Device;
 use crate::device::DeviceError;
@@ -48,18 +48,35 @@ pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
 /// Opens the CUDA device of a number.
 pub(crate) fn open(number: usize, tuning: &str) -> Result<(String, Arc<dyn Backend>), DeviceError> {
     check(number)?;
+    let properties = properties(number)?;
     let client = CudaRuntime::client(&CudaDevice { index: number });
-    let hardware = &client.properties().hardware;
-    let target = Target {
-        name: find().swap_remove(number),
-        units: hardware.max_units_per_cube,
-        // Beyond 48 KiB a kernel must ask for it; the portable variant does not.
-        shared_bytes: hardware.max_shared_memory_size.min(48 * 1024),
-        ..Target::cuda()
-    };
-    let table = if target.name.contains("H200") { "h200" } else { "h100" };
-    let device = Device::new(number, client, target).tuned(tuning, table)?;
+    let device = Device::new(number, client, properties.target()).tuned(tuning, properties.section())?;
     Ok((device.name().to_string(), Arc::new(device)))
+}
+
+/// What the driver says of a device.
+fn properties(number: usize) -> Result<CudaProperties, DeviceError> {
+    use cudarc::driver::result::device;
+    use cudarc::driver::sys::CUdevice_attribute::*;
+    let failed = |e: cudarc::driver::DriverError| {
+        DeviceError::new(format!("CUDA device {number} does not answer: {e}"), "see `nvidia-smi`")
+    };
+    let at = device::get(number as i32).map_err(failed)?;
+    // SAFETY: the device's handle is the driver's own, of a moment ago.
+    let attribute = |which| unsafe { device::get_attribute(at, which) }.map(|n| n as u32).map_err(failed);
+    Ok(CudaProperties {
+        name: device::get_name(at).map_err(failed)?,
+        capability: (
+            attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        units: attribute(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
+        // CubeCL asks for what a kernel needs of it at each launch (`compute/context.rs`, `execute_task`).
+        shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
+        multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        // SAFETY: as above.
+        memory_bytes: unsafe { device::total_mem(at) }.map_err(failed)? as u64,
+    })
 }
 
 fn driver_present() -> bool {
