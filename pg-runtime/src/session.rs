@@ -9,6 +9,8 @@ use std::time::Instant;
 
 #[cfg(feature = "cube")]
 use pg_codegen::cube::Generations;
+#[cfg(feature = "cube")]
+use pg_codegen::cuda::BundleError;
 use pg_codegen::plan::Plan;
 use pg_codegen::precision::store_as;
 use pg_codegen::{CodegenError, Options, compile};
@@ -22,7 +24,7 @@ use pg_ir::verify;
 use thiserror::Error;
 
 #[cfg(feature = "cube")]
-use crate::cube::{CubeExecError, offline};
+use crate::cube::{CubeExecError, offline, recipe};
 use crate::device::Device;
 use crate::executor::{ExecError, Executor, Inputs, Observe};
 use crate::init::initialise_all;
@@ -69,6 +71,18 @@ pub enum Key {
     Adapt,
 }
 
+impl Key {
+    /// Sequences and their tokens, of a program that reads tokens.
+    pub fn shape(self) -> Option<(usize, usize)> {
+        match self {
+            Key::Grad { batch, seq, .. } | Key::Score { batch, seq, .. } | Key::Logits { batch, seq, .. } => {
+                Some((batch, seq))
+            }
+            Key::Update | Key::Adapt => None,
+        }
+    }
+}
+
 /// Why a program cannot be compiled or run.
 #[derive(Debug, Error)]
 pub enum SessionError {
@@ -89,6 +103,10 @@ pub enum SessionError {
     /// Binding or running failed.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// The bundle has not what programs will ask for.
+    #[cfg(feature = "cube")]
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The model has no `ttt` block.
     #[error("the model asks for no test-time training: its `eval` block has no `ttt`")]
     NoTtt,
@@ -157,6 +175,23 @@ impl Session {
     /// Where its programs run.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How its training programs store activations and operands.
+    pub fn storage(&self) -> DType {
+        self.storage
+    }
+
+    /// Checks that the device's bundle, if it has one, holds every kernel that programs will ask for.
+    pub fn check_bundle(
+        &self,
+        #[cfg_attr(not(feature = "cube"), expect(unused, reason = "no bundle is ever open"))] keys: &[Key],
+    ) -> Result<(), SessionError> {
+        #[cfg(feature = "cube")]
+        if let Some(ahead) = self.device.ahead() {
+            ahead.bundle().check(&recipe(&[(self, keys)])?)?;
+        }
+        Ok(())
     }
 
     /// In words, where the programs prepared so far ran.

@@ -16,7 +16,7 @@ mod tests;
 mod tools;
 
 pub use self::batch::{BuildError, Builds, Built, distinct};
-pub use self::bundle::{Bundle, BundleError, Entry, Manifest};
+pub use self::bundle::{Bundle, BundleError, Entry, Manifest, Recipe};
 pub use self::compile::{Compiled, Resources, server_options};
 pub use self::occupancy::{Limit, Occupancy};
 pub use self::sass::{Instruction, Sass};

@@ -3,6 +3,8 @@
 //! Exit codes: 0 success, 1 bad input, 2 usage. With `--json`, standard output carries exactly one JSON
 //! object; everything else goes to standard error.
 
+#[cfg(feature = "cube")]
+mod build;
 mod check;
 mod compare;
 mod data;
@@ -70,6 +72,9 @@ enum Command {
     Ir(ir::IrArgs),
     /// Print the generated kernels of a model for a target, or write them to files.
     Kernels(kernels::KernelsArgs),
+    /// Compile every kernel of a run ahead of time, for a machine that need not be here.
+    #[cfg(feature = "cube")]
+    Build(build::BuildArgs),
     /// List the devices that programs can run on, and what is missing for the others.
     Devices,
     /// Time every launch of a training step: what is slow, and against which roof.
@@ -124,6 +129,8 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
         Command::Kernels(args) => kernels::kernels(args, ui)?,
+        #[cfg(feature = "cube")]
+        Command::Build(args) => build::build(args, ui)?,
         Command::Devices => devices::devices(ui)?,
         Command::Profile(args) => profile::profile(args, ui)?,
         Command::Plan(args) => plan::plan(args, ui)?,

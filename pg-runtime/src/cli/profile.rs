@@ -80,6 +80,9 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
         profile::WARM_UP
     ));
     let profile = profile::profile(&mut session, options)?;
+    if let Some(summary) = session.device().bundle_summary() {
+        ui.note(summary);
+    }
     if let Some(path) = &args.trace {
         let text = profile::trace(&profile).to_string();
         write_atomically(path, text.as_bytes())

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubecl::Runtime as _;
+use cubecl::config::cache::CacheConfig;
+use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use cubecl_cuda::{CudaDevice, CudaRuntime};
 use pg_codegen::cube::CudaProperties;
 
 use super::device::Device;
-use crate::device::DeviceError;
-use crate::executor::Backend;
+use crate::device::{DeviceError, Opened};
 
 /// Names of the CUDA devices, by number; none where there is no driver.
 pub(crate) fn find() -> Vec<String> {
@@ -22,6 +23,11 @@ pub(crate) fn find() -> Vec<String> {
 
 /// Whether the CUDA device of a number can be used: driver, device, compiler, headers.
 pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
+    check_device(number)?;
+    check_compiler()
+}
+
+fn check_device(number: usize) -> Result<(), DeviceError> {
     if !driver_present() {
         let remedy = "install NVIDIA's driver, or use --device vulkan or cpu";
         return Err(DeviceError::new("no CUDA driver (libcuda) was found", remedy));
@@ -31,6 +37,11 @@ pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
         let what = format!("there is no CUDA device {number}: the driver lists {devices}");
         return Err(DeviceError::new(what, "see `pg devices`"));
     }
+    Ok(())
+}
+
+/// Whether kernels can be compiled here while a program runs.
+fn check_compiler() -> Result<(), DeviceError> {
     // SAFETY: only tries to open the library.
     if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
         let remedy =
@@ -46,8 +57,26 @@ pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
 }
 
 /// Opens the CUDA device of a number.
-pub(crate) fn open(number: usize, tuning: &str) -> Result<(String, Arc<dyn Backend>), DeviceError> {
-    check(number)?;
+pub(crate) fn open(number: usize, tuning: &str) -> Opened {
+    check_compiler()?;
+    open_device(number, tuning)
+}
+
+/// Opens the CUDA device of a number, whose kernels are in a cache of CubeCL's already. The process has opened no
+/// other before.
+pub(crate) fn open_cached(number: usize, tuning: &str, cache: &Path) -> Opened {
+    check_device(number)?;
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = Some(CacheConfig::File(cache.into()));
+    // CubeCL panics if its configuration is in use.
+    std::panic::catch_unwind(|| CubeClRuntimeConfig::set(config)).map_err(|_| {
+        DeviceError::new("a CUDA device is open already", "name the bundle before the first device is opened")
+    })?;
+    open_device(number, tuning)
+}
+
+fn open_device(number: usize, tuning: &str) -> Opened {
+    check_device(number)?;
     let properties = properties(number)?;
     let client = CudaRuntime::client(&CudaDevice { index: number });
     let device = Device::new(number, client, properties.target()).tuned(tuning, properties.section())?;
