@@ -20,4 +20,4 @@ pub use self::bundle::{Bundle, BundleError, Entry, Manifest, Recipe};
 pub use self::compile::{Compiled, Resources, server_options};
 pub use self::occupancy::{Limit, Occupancy};
 pub use self::sass::{Instruction, Sass};
-pub use self::tools::{Tools, ToolsError};
+pub use self::tools::{Part, Tools, ToolsError};

@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod data;
 mod devices;
+mod doctor;
 mod eval;
 mod export;
 mod facts;
@@ -77,6 +78,8 @@ enum Command {
     Build(build::BuildArgs),
     /// List the devices that programs can run on, and what is missing for the others.
     Devices,
+    /// Say what is missing here for building, for running on a GPU and for the tests, and what to do about it.
+    Doctor(doctor::DoctorArgs),
     /// Time every launch of a training step: what is slow, and against which roof.
     Profile(profile::ProfileArgs),
     /// Print what is launched: what each launch computes, what it costs, and why it ends where it does.
@@ -132,6 +135,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         #[cfg(feature = "cube")]
         Command::Build(args) => build::build(args, ui)?,
         Command::Devices => devices::devices(ui)?,
+        Command::Doctor(args) => return doctor::doctor(args, ui),
         Command::Profile(args) => profile::profile(args, ui)?,
         Command::Plan(args) => plan::plan(args, ui)?,
         Command::Ops => ops::ops(ui)?,

@@ -18,7 +18,14 @@ pub(crate) fn find() -> Vec<String> {
         return Vec::new();
     }
     let count = cudarc::driver::result::device::get_count().unwrap_or(0);
-    (0..count).map(|i| name(i).unwrap_or_else(|| format!("CUDA device {i}"))).collect()
+    (0..count).map(describe).collect()
+}
+
+fn describe(number: i32) -> String {
+    let Ok(CudaProperties { name, capability: (major, minor), .. }) = properties(number as usize) else {
+        return format!("CUDA device {number}");
+    };
+    format!("{name}, compute capability {major}.{minor}")
 }
 
 /// Whether the CUDA device of a number can be used: driver, device, compiler, headers.
@@ -112,9 +119,4 @@ fn driver_present() -> bool {
     // SAFETY: only tries to open the library.
     let found = unsafe { cudarc::driver::sys::is_culib_present() };
     found && cudarc::driver::result::init().is_ok()
-}
-
-fn name(number: i32) -> Option<String> {
-    let device = cudarc::driver::result::device::get(number).ok()?;
-    cudarc::driver::result::device::get_name(device).ok()
 }
