@@ -18,8 +18,7 @@ const SMALL: &str = r#"pg_macros::model! {
 
         fn forward(tokens) {
             let x = gather(param("emb.weight", [VOCAB, DIM], normal(0.02)), tokens);
-            let q = split_heads(linear(x, param("q.weight", [DIM, DIM], orthogonal)), 2);
-            linear(x + merge_heads(attention(q, q, q)), param("head.weight", [VOCAB, DIM], orthogonal))
+            linear(x + attention(x, 2, 1, 32), param("head.weight", [VOCAB, DIM], orthogonal))
         }
 
         optim { "*" => adamw(lr = 0.01) }
