@@ -18,12 +18,12 @@ use pg_ir::ty::DType;
 use serde::Serialize;
 use thiserror::Error;
 
-#[cfg(feature = "cube")]
-use crate::cube::{Absent, Ahead};
 #[cfg(feature = "cuda")]
 use crate::cube::cuda;
 #[cfg(feature = "vulkan")]
 use crate::cube::vulkan;
+#[cfg(feature = "cube")]
+use crate::cube::{Absent, Ahead};
 use crate::executor::{Backend, Cpu, ExecError, Executor};
 
 /// A module like `cube::vulkan`, for a binary without it.

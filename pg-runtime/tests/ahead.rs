@@ -91,17 +91,24 @@ fn kernels_show_what_they_use_and_dump_what_they_became() {
         assert!((8..=255).contains(&kernel["registers"].as_u64().unwrap()), "{kernel}");
         assert_eq!((&kernel["spill_bytes"], &kernel["stack_bytes"]), (&0.into(), &0.into()), "{kernel}");
         let occupancy = &kernel["occupancy"];
-        let limits = ["by_registers", "by_shared_memory", "by_threads"].map(|l| occupancy[l].as_u64().unwrap());
+        let limits =
+            ["by_registers", "by_shared_memory", "by_threads"].map(|l| occupancy[l].as_u64().unwrap());
         assert_eq!(occupancy["cubes"].as_u64(), limits.into_iter().min(), "{kernel}");
         let text = |ext: &str| {
             let path = dir.path("dump").join(format!("{}.{ext}", kernel["name"].as_str().unwrap()));
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
         assert!(text("ptx").contains(".target sm_90a") && text("ptxas.txt").contains("registers"));
-        assert!(text("sass").contains("EXIT") && text("cu").contains("__global__") && text("txt").contains("computes"));
+        assert!(
+            text("sass").contains("EXIT")
+                && text("cu").contains("__global__")
+                && text("txt").contains("computes")
+        );
     }
-    let flash = kernels.iter().find(|k| k["name"].as_str().unwrap().starts_with("flash_")).expect("a flash kernel");
-    let sass = std::fs::read_to_string(dir.path("dump").join(format!("{}.sass", flash["name"].as_str().unwrap())));
+    let flash =
+        kernels.iter().find(|k| k["name"].as_str().unwrap().starts_with("flash_")).expect("a flash kernel");
+    let sass =
+        std::fs::read_to_string(dir.path("dump").join(format!("{}.sass", flash["name"].as_str().unwrap())));
     assert!(sass.unwrap().contains("HMMA"), "matrix instructions");
     let table = dir.pg(&["kernels", "small.rs", "--program", "grad.first", "-q"]);
     let table = String::from_utf8(table.stdout).unwrap();
@@ -116,12 +123,16 @@ fn a_bundle_is_built_once_and_refused_when_it_does_not_fit() {
     let dir = Dir::with_model();
     let build = ["build", "small.rs", "--out", "made/bundle"];
     let report = dir.json(&build);
-    assert_eq!((&report["built"], &report["spilling"], &report["target"]), (&true.into(), &0.into(), &"h100".into()));
+    assert_eq!(
+        (&report["built"], &report["spilling"], &report["target"]),
+        (&true.into(), &0.into(), &"h100".into())
+    );
     let bundle = Bundle::open(&dir.path("made/bundle")).unwrap();
     assert_eq!(report["kernels"].as_u64(), Some(bundle.manifest().kernels.len() as u64));
     assert_eq!(bundle.manifest().built_for["precision"], "bf16");
     assert_eq!(Bundle::cached(&bundle.cache_root()), Some(bundle.manifest().kernels.len()));
-    let beside: Vec<_> = std::fs::read_dir(dir.path("made")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let beside: Vec<_> =
+        std::fs::read_dir(dir.path("made")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(beside, ["bundle"], "nothing unfinished is left");
 
     assert_eq!(dir.json(&build)["built"], false);
@@ -142,7 +153,10 @@ fn a_bundle_is_built_once_and_refused_when_it_does_not_fit() {
     let generator = bundle.manifest().generator.clone();
     edit(&|m| m.generator = "0".into());
     let error = dir.refused(&run);
-    assert!(error.contains("the kernel generator is 0 there and") && error.contains("build it again"), "{error}");
+    assert!(
+        error.contains("the kernel generator is 0 there and") && error.contains("build it again"),
+        "{error}"
+    );
     edit(&|m| m.generator = generator.clone());
     edit(&|m| m.kernels[0].digest = "0".into());
     assert!(dir.refused(&run).contains("is not the manifest's; build it again"), "{}", dir.refused(&run));
@@ -161,8 +175,14 @@ fn bad_places_and_targets_are_one_message() {
     let error = dir.refused(&["build", "small.rs", "--out", "b", "--target", "cpu"]);
     assert!(error.contains("no kernels are generated"), "{error}");
     for (command, expected) in [
-        (&["run", "small.rs", "--bundle", "b"][..], "a bundle holds kernels for CUDA, and cpu does not run them"),
-        (&["run", "small.rs", "--device", "cuda", "--bundle", "b"], "there is no bundle in b: `pg build FILE --out DIR`"),
+        (
+            &["run", "small.rs", "--bundle", "b"][..],
+            "a bundle holds kernels for CUDA, and cpu does not run them",
+        ),
+        (
+            &["run", "small.rs", "--device", "cuda", "--bundle", "b"],
+            "there is no bundle in b: `pg build FILE --out DIR`",
+        ),
         (&["profile", "small.rs", "--device", "vulkan", "--bundle", "b"], "and vulkan:0 does not run them"),
     ] {
         let error = dir.refused(command);
@@ -200,7 +220,9 @@ fn without_tools_building_says_what_to_do_and_kernels_are_listed_all_the_same() 
     let build = |f: &&Value| f["purpose"] == "build";
     let findings = report["findings"].as_array().unwrap().iter().filter(build);
     assert!(findings.clone().count() >= 3, "{report}");
-    findings.for_each(|f| assert!(f["ok"] == false && f["missing"].is_string() && f["remedy"].is_string(), "{f}"));
+    findings.for_each(|f| {
+        assert!(f["ok"] == false && f["missing"].is_string() && f["remedy"].is_string(), "{f}")
+    });
     assert!(!report["ready"].as_array().unwrap().contains(&"build".into()));
     let required = pg(&["doctor", "--require", "build", "-q"]);
     assert_eq!(required.status.code(), Some(1));

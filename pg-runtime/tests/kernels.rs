@@ -58,7 +58,10 @@ fn json_has_the_promised_fields_and_adds_up() {
         assert!(kernel["family"].is_string() && kernel["name"].is_string());
     }
     let figures: Vec<&Value> = report["basis"].as_object().unwrap().values().collect();
-    assert!(figures.iter().any(|names| names.as_array().unwrap().contains(&"roofline_us".into())), "{report}");
+    assert!(
+        figures.iter().any(|names| names.as_array().unwrap().contains(&"roofline_us".into())),
+        "{report}"
+    );
     let programs = report["programs"].as_object().unwrap();
     for (name, totals) in programs {
         for key in ["launches", "flops", "bytes", "unfused_bytes", "roofline_ms", "peak_bytes"] {

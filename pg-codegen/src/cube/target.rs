@@ -126,7 +126,9 @@ impl CudaProperties {
         let target = match self.capability {
             // Hopper's matrix kernels are compiled for `sm_90a`, which no other device runs.
             (9, 0) => Target { shared_bytes: self.shared_bytes, ..Target::hopper() },
-            _ => Target { shared_bytes: self.shared_bytes.min(Target::cuda().shared_bytes), ..Target::cuda() },
+            _ => {
+                Target { shared_bytes: self.shared_bytes.min(Target::cuda().shared_bytes), ..Target::cuda() }
+            }
         };
         Target {
             name: self.name.clone(),
@@ -332,7 +334,10 @@ mod tests {
         // What is compiled ahead of time for an H100 is what one asks for.
         let target = device("NVIDIA H100 80GB HBM3", (9, 0), 227, 132).target();
         let (ahead, _) = Target::of(&crate::target::H100).unwrap();
-        assert_eq!(Target { name: ahead.name.clone(), allocation_bytes: ahead.allocation_bytes, ..target }, ahead);
+        assert_eq!(
+            Target { name: ahead.name.clone(), allocation_bytes: ahead.allocation_bytes, ..target },
+            ahead
+        );
     }
 
     #[test]

@@ -115,7 +115,10 @@ fn occupancy_is_the_least_of_three_limits() {
     assert_eq!((uses(32, 0).occupancy(1024, 0).cubes, uses(16, 0).occupancy(32, 0).cubes), (2, 32));
     // 65,536 registers are not enough for 1024 threads with 65 each, and no cube takes all shared memory twice.
     assert_eq!(uses(65, 0).occupancy(1024, 0).cubes, 0);
-    assert_eq!((uses(32, 0).resident_cubes(128, 227 * 1024), uses(32, 0).resident_cubes(128, 228 * 1024)), (1, 0));
+    assert_eq!(
+        (uses(32, 0).resident_cubes(128, 227 * 1024), uses(32, 0).resident_cubes(128, 228 * 1024)),
+        (1, 0)
+    );
 }
 
 /// CUDA's own occupancy calculator is a header of plain C++: it must give the same.
@@ -151,7 +154,8 @@ int main() {
     let (source, binary) = (folder.path().join("occupancy.cpp"), folder.path().join("occupancy"));
     std::fs::write(&source, PROGRAM).unwrap();
     let mut compiler = std::process::Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".into()));
-    let Ok(output) = compiler.arg("-I").arg(&tools.include).arg(&source).arg("-o").arg(&binary).output() else {
+    let Ok(output) = compiler.arg("-I").arg(&tools.include).arg(&source).arg("-o").arg(&binary).output()
+    else {
         assert!(std::env::var_os("PG_REQUIRE_CUDA_TOOLS").is_none(), "there is no C++ compiler");
         eprintln!("NOT RUN: there is no C++ compiler");
         return;

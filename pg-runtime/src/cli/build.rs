@@ -61,7 +61,9 @@ pub(crate) fn build(args: BuildArgs, ui: &Ui) -> anyhow::Result<()> {
     let machine = args.machine.machine()?;
     let target = machine.peaks.name;
     if machine.language != Language::Cuda {
-        bail!("for {target} nothing is compiled ahead of time: its driver compiles; the targets are h100 and h200");
+        bail!(
+            "for {target} nothing is compiled ahead of time: its driver compiles; the targets are h100 and h200"
+        );
     }
     let tools = Tools::find()?;
     let options = args.job.options(machine.device());
@@ -118,7 +120,11 @@ impl Report {
             0 => "none spills".to_string(),
             n => format!("{n} spill, at most {} bytes a thread", self.spill_bytes),
         };
-        let _ = writeln!(out, "at most {} registers a thread; {spills}; {} bytes of stack", self.registers, self.stack_bytes);
+        let _ = writeln!(
+            out,
+            "at most {} registers a thread; {spills}; {} bytes of stack",
+            self.registers, self.stack_bytes
+        );
         self.built_for.iter().for_each(|(name, value)| {
             let _ = writeln!(out, "{name:10} {value}");
         });

@@ -134,7 +134,9 @@ mod tests {
     }
 
     fn bare() -> Facts {
-        let tool = |what: &str| (what.to_string(), Err((format!("{what} was not found"), "run scripts/cuda-tools".to_string())));
+        let tool = |what: &str| {
+            (what.to_string(), Err((format!("{what} was not found"), "run scripts/cuda-tools".to_string())))
+        };
         Facts {
             tools: ["CUDA's compiler", "CUDA's headers", "the disassembler"].map(tool).into(),
             vulkan_loader: None,
@@ -142,7 +144,11 @@ mod tests {
             devices: vec![
                 listed("cpu", Some("x86_64 with 2 threads"), None),
                 listed("vulkan:0", None, Some(("no Vulkan device was found", "install a Vulkan driver"))),
-                listed("cuda:0", None, Some(("no CUDA driver (libcuda) was found", "install NVIDIA's driver"))),
+                listed(
+                    "cuda:0",
+                    None,
+                    Some(("no CUDA driver (libcuda) was found", "install NVIDIA's driver")),
+                ),
             ],
             compiler: None,
             pip: None,

@@ -64,7 +64,9 @@ pub fn recipe(requests: &[(&Session, &[Key])]) -> Result<Recipe, SessionError> {
 fn facts(target: &Target) -> [(String, String); 2] {
     let units = if target.matrix_units { "with" } else { "without" };
     let Target { multiprocessors, shared_bytes, .. } = target;
-    let machine = format!("{multiprocessors} multiprocessors {units} matrix units, {shared_bytes} bytes of shared memory");
+    let machine = format!(
+        "{multiprocessors} multiprocessors {units} matrix units, {shared_bytes} bytes of shared memory"
+    );
     let tuning = target.tuning.to_string().trim().replace('\n', ", ");
     [("target".into(), machine), ("tuning".into(), tuning)]
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use cubecl::future::block_on;
 use cubecl::prelude::*;
-use cubecl::{Compiler, CubeTask};
 use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
+use cubecl::{Compiler, CubeTask};
 use pg_codegen::cube::{Generated, Launchable, Target};
 use pg_codegen::plan::Plan;
 use pg_codegen::tuning::Tuning;

@@ -44,11 +44,7 @@ pub(super) fn session(options: &RunOptions, model: Model) -> Session {
 }
 
 /// Every program of a run's training and scoring.
-pub(super) fn programs(
-    session: &Session,
-    plan: &TrainPlan,
-    judge: &Judge<'_>,
-) -> Result<Vec<Key>, RunError> {
+pub(super) fn programs(session: &Session, plan: &TrainPlan, judge: &Judge<'_>) -> Result<Vec<Key>, RunError> {
     let mut keys: IndexSet<Key> = plan.programs(session).into_iter().collect();
     keys.extend(judge.programs(session, true)?);
     Ok(keys.into_iter().collect())

@@ -63,8 +63,8 @@ impl Bundle {
         })?;
         let damaged = |what: String| BundleError::Damaged { folder: folder.into(), what };
         let stale = |what: String| BundleError::Stale { folder: folder.into(), what };
-        let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|e| damaged(format!("its manifest cannot be read: {e}")))?;
+        let manifest: Manifest = serde_json::from_slice(&text)
+            .map_err(|e| damaged(format!("its manifest cannot be read: {e}")))?;
         if let Some(what) = manifest.differs() {
             return Err(stale(what));
         }
@@ -119,8 +119,7 @@ impl Bundle {
         }
         let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         let more = if missing.len() > NAMED { ", …" } else { "" };
-        let what =
-            format!("{} of {} kernels are missing ({named}{more})", missing.len(), all.len());
+        let what = format!("{} of {} kernels are missing ({named}{more})", missing.len(), all.len());
         let what = [vec![what], self.differences(&wanted.built_for)].concat().join("; ");
         Err(BundleError::Stale { folder: self.folder.clone(), what })
     }

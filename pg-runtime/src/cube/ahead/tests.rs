@@ -47,7 +47,14 @@ fn a_run_asks_for_the_kernels_that_are_compiled_ahead_of_time() {
     let set = |name: &str, value: &str| (name.to_string(), value.to_string());
     let options = RunOptions {
         model: Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny.rs"),
-        overrides: vec![set("LAYERS", "2"), set("DIM", "64"), set("HEADS", "2"), set("KV_HEADS", "1"), set("eval.max_targets", "4500"), set("eval.stride", "128")],
+        overrides: vec![
+            set("LAYERS", "2"),
+            set("DIM", "64"),
+            set("HEADS", "2"),
+            set("KV_HEADS", "1"),
+            set("eval.max_targets", "4500"),
+            set("eval.stride", "128"),
+        ],
         steps: Some(2),
         batch_tokens: Some(1024),
         micro_batch_tokens: Some(512),
