@@ -4,10 +4,17 @@
 //! Nothing here may fall back to another device than the one that was asked for.
 
 use std::fmt;
+#[cfg(feature = "cube")]
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+#[cfg(feature = "cube")]
+use pg_codegen::cube::Target;
+#[cfg(feature = "cube")]
+use pg_codegen::cuda::BundleError;
 use pg_codegen::plan::Plan;
+use pg_ir::ty::DType;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -15,6 +22,8 @@ use thiserror::Error;
 use crate::cube::cuda;
 #[cfg(feature = "vulkan")]
 use crate::cube::vulkan;
+#[cfg(feature = "cube")]
+use crate::cube::{Absent, Ahead};
 use crate::executor::{Backend, Cpu, ExecError, Executor};
 
 /// A module like `cube::vulkan`, for a binary without it.
@@ -22,10 +31,7 @@ use crate::executor::{Backend, Cpu, ExecError, Executor};
 macro_rules! not_built {
     ($kind:ident) => {
         mod $kind {
-            use std::sync::Arc;
-
-            use super::DeviceError;
-            use crate::executor::Backend;
+            use super::{DeviceError, Opened};
 
             pub(super) fn find() -> Vec<String> {
                 Vec::new()
@@ -41,12 +47,15 @@ macro_rules! not_built {
                 Err(missing())
             }
 
-            pub(super) fn open(_: usize, _: &str) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+            pub(super) fn open(_: usize, _: &str) -> Opened {
                 Err(missing())
             }
         }
     };
 }
+
+/// What a device is called, and what runs on it.
+pub(crate) type Opened = Result<(String, Arc<dyn Backend>), DeviceError>;
 
 #[cfg(not(feature = "cuda"))]
 not_built!(cuda);
@@ -133,8 +142,40 @@ impl DeviceName {
             DeviceName::Vulkan(number) => vulkan::open(number, tuning)?,
             DeviceName::Cuda(number) => cuda::open(number, tuning)?,
         };
-        Ok(Device { name: self, description, backend })
+        Ok(Device::new(self, description, backend))
     }
+
+    /// As [`Self::open_tuned`], with kernels from a bundle: none is compiled, and no compiler is needed.
+    ///
+    /// # Errors
+    /// Also if the device runs no kernels of a bundle, or the bundle is missing, damaged or of another build.
+    #[cfg(feature = "cube")]
+    pub fn open_bundled(self, tuning: &str, folder: &Path) -> Result<Device, OpenError> {
+        let DeviceName::Cuda(number) = self else {
+            let what = format!("a bundle holds kernels for CUDA, and {self} does not run them");
+            let remedy = "leave --bundle out, or name a CUDA device with --device";
+            return Err(DeviceError::new(what, remedy).into());
+        };
+        let ahead = Ahead::load(folder)?;
+        #[cfg(feature = "cuda")]
+        let (description, backend) = cuda::open_cached(number, tuning, ahead.cache_root())?;
+        #[cfg(not(feature = "cuda"))]
+        let (description, backend) = cuda::open(number, tuning)?;
+        let device = Device::new(self, description, backend);
+        Ok(Device { ahead: Some(Arc::new(ahead)), ..device })
+    }
+}
+
+/// Why a device cannot be opened with a bundle.
+#[cfg(feature = "cube")]
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
 }
 
 /// An open device; clones are the same device.
@@ -143,6 +184,8 @@ pub struct Device {
     name: DeviceName,
     description: String,
     backend: Arc<dyn Backend>,
+    #[cfg(feature = "cube")]
+    ahead: Option<Arc<Ahead>>,
 }
 
 impl Default for Device {
@@ -154,7 +197,53 @@ impl Default for Device {
 impl Device {
     /// The processor: always there.
     pub fn cpu() -> Device {
-        Device { name: DeviceName::Cpu, description: cpu_description(), backend: Arc::new(Cpu::default()) }
+        Device::new(DeviceName::Cpu, cpu_description(), Arc::new(Cpu::default()))
+    }
+
+    pub(crate) fn new(name: DeviceName, description: String, backend: Arc<dyn Backend>) -> Device {
+        Device {
+            name,
+            description,
+            backend,
+            #[cfg(feature = "cube")]
+            ahead: None,
+        }
+    }
+
+    /// A machine that is not here: programs can be compiled for it, and none can run.
+    #[cfg(feature = "cube")]
+    pub fn absent(name: DeviceName, target: Target) -> Device {
+        let description = format!("{}, not here", target.name);
+        Device::new(name, description, Arc::new(Absent(target)))
+    }
+
+    /// The bundle that its kernels come from.
+    #[cfg(feature = "cube")]
+    pub fn ahead(&self) -> Option<&Ahead> {
+        self.ahead.as_deref()
+    }
+
+    /// What the bundle did for a run so far, in a line; `None` without one.
+    pub fn bundle_summary(&self) -> Option<String> {
+        #[cfg(feature = "cube")]
+        return self.ahead().map(Ahead::summary);
+        #[cfg(not(feature = "cube"))]
+        None
+    }
+
+    /// What kernels are generated for; `None` where plans run as they are.
+    #[cfg(feature = "cube")]
+    pub fn target(&self) -> Option<&Target> {
+        self.backend.target()
+    }
+
+    /// How training stores activations and operands here where nobody says.
+    pub fn storage(&self) -> DType {
+        #[cfg(feature = "cube")]
+        let storage = self.target().map(Target::storage);
+        #[cfg(not(feature = "cube"))]
+        let storage = None;
+        storage.unwrap_or(DType::F32)
     }
 
     /// Its name on the command line.

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+#[cfg(feature = "cube")]
+use pg_codegen::cube::Target;
 use pg_codegen::plan::Plan;
 use thiserror::Error;
 
@@ -48,6 +50,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// # Errors
     /// If the plan does not fit the device.
     fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError>;
+
+    /// What kernels are generated for; `None` where plans run as they are.
+    #[cfg(feature = "cube")]
+    fn target(&self) -> Option<&Target> {
+        None
+    }
 }
 
 /// One program on one device.

@@ -7,6 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+#[cfg(feature = "cube")]
+use pg_codegen::cube::Generations;
+#[cfg(feature = "cube")]
+use pg_codegen::cuda::BundleError;
 use pg_codegen::plan::Plan;
 use pg_codegen::precision::store_as;
 use pg_codegen::{CodegenError, Options, compile};
@@ -19,6 +23,8 @@ use pg_ir::ty::DType;
 use pg_ir::verify;
 use thiserror::Error;
 
+#[cfg(feature = "cube")]
+use crate::cube::{CubeExecError, offline, recipe};
 use crate::device::Device;
 use crate::executor::{ExecError, Executor, Inputs, Observe};
 use crate::init::initialise_all;
@@ -65,6 +71,18 @@ pub enum Key {
     Adapt,
 }
 
+impl Key {
+    /// Sequences and their tokens, of a program that reads tokens.
+    pub fn shape(self) -> Option<(usize, usize)> {
+        match self {
+            Key::Grad { batch, seq, .. } | Key::Score { batch, seq, .. } | Key::Logits { batch, seq, .. } => {
+                Some((batch, seq))
+            }
+            Key::Update | Key::Adapt => None,
+        }
+    }
+}
+
 /// Why a program cannot be compiled or run.
 #[derive(Debug, Error)]
 pub enum SessionError {
@@ -85,6 +103,10 @@ pub enum SessionError {
     /// Binding or running failed.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// The bundle has not what programs will ask for.
+    #[cfg(feature = "cube")]
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// The model has no `ttt` block.
     #[error("the model asks for no test-time training: its `eval` block has no `ttt`")]
     NoTtt,
@@ -138,14 +160,14 @@ impl Session {
             layout,
             compile_seconds: 0.0,
             options,
-            storage: DType::F32,
+            storage: device.storage(),
             device,
             programs: HashMap::new(),
         }
     }
 
-    /// The same session, whose training programs store activations and operands as `storage` and still compute
-    /// in float32. Scores are always of float32 programs, so that they can be compared.
+    /// The same session, whose training programs store activations and operands as `storage`, not as the device
+    /// likes best, and still compute in float32. Scores are always of float32 programs, so that they can be compared.
     pub fn storing(self, storage: DType) -> Session {
         Session { storage, ..self }
     }
@@ -153,6 +175,23 @@ impl Session {
     /// Where its programs run.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// How its training programs store activations and operands.
+    pub fn storage(&self) -> DType {
+        self.storage
+    }
+
+    /// Checks that the device's bundle, if it has one, holds every kernel that programs will ask for.
+    pub fn check_bundle(
+        &self,
+        #[cfg_attr(not(feature = "cube"), expect(unused, reason = "no bundle is ever open"))] keys: &[Key],
+    ) -> Result<(), SessionError> {
+        #[cfg(feature = "cube")]
+        if let Some(ahead) = self.device.ahead() {
+            ahead.bundle().check(&recipe(&[(self, keys)])?)?;
+        }
+        Ok(())
     }
 
     /// In words, where the programs prepared so far ran.
@@ -206,18 +245,39 @@ impl Session {
         verify::prove(&self.model, phase, qat, program)
     }
 
+    /// The plan of a program, as [`Self::prepare`] gives it to the device.
+    pub fn lower(&self, key: Key) -> Result<Plan, SessionError> {
+        self.lower_with(key, &self.options)
+    }
+
+    /// [`Self::lower`] with other options.
+    pub fn lower_with(&self, key: Key, options: &Options) -> Result<Plan, SessionError> {
+        let program = self.program(key)?;
+        let storage = match key {
+            Key::Grad { .. } | Key::Update | Key::Adapt => self.storage,
+            Key::Score { .. } | Key::Logits { .. } => DType::F32,
+        };
+        Ok(compile(&program.name, &store_as(&program.graph, storage)?, options)?)
+    }
+
+    /// A program's plan, and the launches that an executor on the session's device makes of it: none where the
+    /// device runs plans as they are.
+    #[cfg(feature = "cube")]
+    pub fn generate(&self, key: Key) -> Result<(Plan, Generations), SessionError> {
+        let plan = self.lower(key)?;
+        let Some(target) = self.device.target() else { return Ok((plan, Generations::default())) };
+        let made = offline(&plan, &self.layout, target);
+        let made = made.map_err(|e| ExecError::from(CubeExecError::launch(&plan, e)))?;
+        Ok((plan, made))
+    }
+
     /// Compiles a program, if that has not been done.
     pub fn prepare(&mut self, key: Key) -> Result<(), SessionError> {
         if self.programs.contains_key(&key) {
             return Ok(());
         }
         let start = Instant::now();
-        let program = self.program(key)?;
-        let storage = match key {
-            Key::Grad { .. } | Key::Update | Key::Adapt => self.storage,
-            Key::Score { .. } | Key::Logits { .. } => DType::F32,
-        };
-        let plan = compile(&program.name, &store_as(&program.graph, storage)?, &self.options)?;
+        let plan = self.lower(key)?;
         let executor = self.device.prepare(Arc::new(plan))?;
         self.programs.insert(key, executor);
         self.compile_seconds += start.elapsed().as_secs_f64();

@@ -102,7 +102,7 @@ impl TrainPlan {
         Key::Grad { phase, batch: self.micro_sequences, seq: self.train.seq_len, qat, accumulate }
     }
 
-    /// Every program that training can need: compiled before step 0, so that a timed run compiles nothing.
+    /// Every program that training can need: prepared before step 0, so that a timed run compiles nothing.
     pub fn programs(&self, session: &Session) -> Vec<Key> {
         let phases = 0..session.model.phases.len();
         let grads = phases.flat_map(|phase| {

@@ -2,10 +2,11 @@
 
 use cubecl::prelude::*;
 use cubecl::{CompilationError, Compiler, CubeTask};
+use cubecl_common::backtrace::BackTrace;
 use cubecl_cpp::cuda::mma::CudaWmmaCompiler;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 
-use super::kernel::Generated;
+use super::kernel::{Generated, Launchable};
 use super::target::{CubeError, Language};
 
 /// Bytes of stack for CubeCL's expansion and compiler.
@@ -128,10 +129,37 @@ where
         let source = with_sorted_declarations(&compiled.source);
         Ok(Emitted { source, entry_point: compiled.entrypoint_name, shared_bytes })
     };
-    // Expanding an unrolled kernel takes more stack than threads have by default.
+    on_large_stack(compile).unwrap_or_else(|why| Err(failed(why)))
+}
+
+/// Launched as a task of its own, a kernel is expanded and compiled on a stack that suffices, and what panics
+/// there is an error: CubeCL's server would end.
+impl<C: Compiler> CubeTask<C> for Launchable
+where
+    C::Representation: Send,
+    C::CompilationOptions: Sync,
+{
+    fn compile(
+        &self,
+        compiler: &mut C,
+        options: &C::CompilationOptions,
+        mode: ExecutionMode,
+        address: StorageType,
+    ) -> Result<CompiledKernel<C>, CompilationError> {
+        let task: KernelTask<C, Launchable> = KernelTask::new(self.clone());
+        let compiled = on_large_stack(|| task.compile(compiler, options, mode, address));
+        compiled.unwrap_or_else(|reason| {
+            Err(CompilationError::Generic { reason, backtrace: BackTrace::capture() })
+        })
+    }
+}
+
+/// Does something on a thread of its own: expanding an unrolled kernel takes more stack than threads have by
+/// default.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, compile);
-        let thread = thread.map_err(|e| failed(format!("no thread could be started: {e}")))?;
-        thread.join().unwrap_or_else(|_| Err(failed("CubeCL's compiler panicked".into())))
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|e| format!("no thread could be started: {e}"))?;
+        thread.join().map_err(|_| "CubeCL's compiler panicked".into())
     })
 }

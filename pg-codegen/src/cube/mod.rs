@@ -40,7 +40,7 @@ pub use self::kernel::{ArgSpec, CUBECL, Generated, Launchable};
 pub use self::listing::{formatted, listing};
 pub use self::program::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
 pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
-pub use self::target::{CubeError, Language, Needs, Target};
+pub use self::target::{CubeError, CudaProperties, Language, Needs, Target};
 
 /// The generated launches of one launch of a plan, whose arguments are as `args` says.
 ///

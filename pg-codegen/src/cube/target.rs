@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use pg_ir::ty::DType;
+
 use crate::tuning::Tuning;
 
 /// Limits of a device.
@@ -91,6 +93,50 @@ impl Target {
             matrix_units: true,
             multiprocessors: 132,
             ..Target::cuda()
+        }
+    }
+}
+
+/// What a driver says of a CUDA device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CudaProperties {
+    /// Its name.
+    pub name: String,
+    /// Compute capability, such as (9, 0).
+    pub capability: (u32, u32),
+    /// Most threads of a block.
+    pub units: u32,
+    /// Bytes of shared memory that a block gets if it asks for them.
+    pub shared_bytes: usize,
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+}
+
+impl CudaProperties {
+    /// The section of the tuning table that is the device's.
+    pub fn section(&self) -> &'static str {
+        if self.name.contains("H200") { "h200" } else { "h100" }
+    }
+
+    /// What kernels are generated for on the device: Hopper's own on Hopper, the portable ones elsewhere. On an
+    /// H100 SXM these are the kernels that were compiled ahead of time for [`Target::hopper`].
+    pub fn target(&self) -> Target {
+        let target = match self.capability {
+            // Hopper's matrix kernels are compiled for `sm_90a`, which no other device runs.
+            (9, 0) => Target { shared_bytes: self.shared_bytes, ..Target::hopper() },
+            _ => {
+                Target { shared_bytes: self.shared_bytes.min(Target::cuda().shared_bytes), ..Target::cuda() }
+            }
+        };
+        Target {
+            name: self.name.clone(),
+            units: self.units,
+            multiprocessors: self.multiprocessors,
+            allocation_bytes: self.memory_bytes,
+            tuning: Tuning::of(self.section()),
+            ..target
         }
     }
 }
@@ -185,6 +231,11 @@ pub struct Needs {
 }
 
 impl Target {
+    /// How training stores activations and operands where nobody says: as the matrix units take them.
+    pub fn storage(&self) -> DType {
+        if self.matrix_units { DType::BF16 } else { DType::F32 }
+    }
+
     /// Checks a kernel's needs.
     ///
     /// # Errors
@@ -252,6 +303,41 @@ mod tests {
         }
         let error = target.fold("k", u64::MAX).unwrap_err();
         assert!(error.to_string().contains("cubes, portable has"), "{error}");
+    }
+
+    #[test]
+    fn a_cuda_device_gets_hoppers_kernels_if_it_is_one() {
+        let device = |name: &str, capability, shared_kib: usize, multiprocessors| CudaProperties {
+            name: name.into(),
+            capability,
+            units: 1024,
+            shared_bytes: shared_kib * 1024,
+            multiprocessors,
+            memory_bytes: 80 << 30,
+        };
+        let table = [
+            // Device; matrix units, KiB of shared memory, storage of training, section of the tuning table.
+            (device("NVIDIA H100 80GB HBM3", (9, 0), 227, 132), true, 227, DType::BF16, "h100"),
+            (device("NVIDIA H100 PCIe", (9, 0), 227, 114), true, 227, DType::BF16, "h100"),
+            (device("NVIDIA H200", (9, 0), 227, 132), true, 227, DType::BF16, "h200"),
+            (device("NVIDIA A100-SXM4-80GB", (8, 0), 163, 108), false, 48, DType::F32, "h100"),
+            (device("NVIDIA GeForce RTX 4090", (8, 9), 99, 128), false, 48, DType::F32, "h100"),
+            (device("NVIDIA B200", (10, 0), 227, 148), false, 48, DType::F32, "h100"),
+        ];
+        for (device, matrix_units, shared_kib, storage, section) in table {
+            let target = device.target();
+            let found = (target.matrix_units, target.shared_bytes / 1024, target.storage(), device.section());
+            assert_eq!(found, (matrix_units, shared_kib, storage, section), "{}", device.name);
+            assert_eq!(target.multiprocessors, device.multiprocessors);
+            assert_eq!(target.tuning, Tuning::of(section));
+        }
+        // What is compiled ahead of time for an H100 is what one asks for.
+        let target = device("NVIDIA H100 80GB HBM3", (9, 0), 227, 132).target();
+        let (ahead, _) = Target::of(&crate::target::H100).unwrap();
+        assert_eq!(
+            Target { name: ahead.name.clone(), allocation_bytes: ahead.allocation_bytes, ..target },
+            ahead
+        );
     }
 
     #[test]

@@ -91,18 +91,6 @@ impl Compiled {
     }
 }
 
-impl Resources {
-    /// Cubes of so many units, with so many bytes of shared memory asked for at launch, that a Hopper
-    /// multiprocessor holds at once (CUDA C++ Programming Guide, compute capability 9.0: 64 Ki registers given
-    /// out in 256s to a warp, 228 KiB of shared memory of which each cube takes 1 KiB more, 64 warps, 32 cubes).
-    pub fn resident_cubes(&self, units: u32, shared_bytes: usize) -> u32 {
-        let warps = units.div_ceil(32).max(1);
-        let registers = (self.registers * 32).next_multiple_of(256).max(256);
-        let shared = (shared_bytes as u32 + self.shared_bytes + 1024).next_multiple_of(128);
-        (65_536 / registers / warps).min(228 * 1024 / shared).min(64 / warps).min(32)
-    }
-}
-
 /// Reads the assembler's report of the one kernel in a log.
 pub(super) fn report(log: &str) -> Option<Resources> {
     let mut all = Resources::default();

@@ -5,15 +5,19 @@
 //! The compiler and the disassembler are fetched by `scripts/cuda-tools` and found by [`Tools::find`].
 //! Nothing here starts a driver or a device, and nothing here changes a kernel's source.
 
+mod batch;
 mod bundle;
 mod compile;
 mod nvrtc;
+mod occupancy;
 mod sass;
 #[cfg(test)]
 mod tests;
 mod tools;
 
-pub use self::bundle::{Bundle, BundleError, Entry, Manifest};
+pub use self::batch::{BuildError, Builds, Built, distinct};
+pub use self::bundle::{Bundle, BundleError, Entry, Manifest, Recipe};
 pub use self::compile::{Compiled, Resources, server_options};
+pub use self::occupancy::{Limit, Occupancy};
 pub use self::sass::{Instruction, Sass};
-pub use self::tools::{Tools, ToolsError};
+pub use self::tools::{Part, Tools, ToolsError};

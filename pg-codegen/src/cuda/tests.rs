@@ -101,11 +101,78 @@ ptxas info    : Compile time = 3.1 ms
         Resources { registers: 40, spill_bytes: 100, stack_bytes: 72, shared_bytes: 512, barriers: 1 };
     assert_eq!(report(log), Some(expected));
     assert_eq!(report("nothing of the kind"), None);
-    // 40 registers: 6 cubes of 8 warps are 48 warps; shared memory admits 228 / (1 + 0.5 + 32).
-    assert_eq!(expected.resident_cubes(256, 0), 6);
-    assert_eq!(expected.resident_cubes(256, 32 * 1024), 6);
-    assert_eq!(expected.resident_cubes(256, 64 * 1024), 3);
-    assert_eq!(expected.resident_cubes(1024, 0), 1);
+}
+
+#[test]
+fn occupancy_is_the_least_of_three_limits() {
+    let uses = |registers, shared_bytes| Resources { registers, shared_bytes, ..Resources::default() };
+    // 40 registers: 6 cubes of 8 warps are 48 warps. Shared memory: 228 KiB, each cube with 1 KiB more.
+    let o = uses(40, 512).occupancy(256, 32 * 1024);
+    assert_eq!((o.cubes, o.warps, o.limited_by), (6, 48, Limit::Registers));
+    assert_eq!((o.by_registers, o.by_shared_memory, o.by_threads), (6, 6, 8));
+    let o = uses(40, 0).occupancy(256, 64 * 1024);
+    assert_eq!((o.cubes, o.limited_by), (3, Limit::SharedMemory));
+    assert_eq!((uses(32, 0).occupancy(1024, 0).cubes, uses(16, 0).occupancy(32, 0).cubes), (2, 32));
+    // 65,536 registers are not enough for 1024 threads with 65 each, and no cube takes all shared memory twice.
+    assert_eq!(uses(65, 0).occupancy(1024, 0).cubes, 0);
+    assert_eq!(
+        (uses(32, 0).resident_cubes(128, 227 * 1024), uses(32, 0).resident_cubes(128, 228 * 1024)),
+        (1, 0)
+    );
+}
+
+/// CUDA's own occupancy calculator is a header of plain C++: it must give the same.
+#[test]
+fn occupancy_is_that_of_cudas_header() {
+    let Some(tools) = tools() else { return };
+    const PROGRAM: &str = r#"
+#include <cstdio>
+#include <climits>
+#include <cuda_occupancy.h>
+int main() {
+    cudaOccDeviceProp p;
+    p.computeMajor = 9; p.computeMinor = 0; p.warpSize = 32; p.numSms = 132;
+    p.maxThreadsPerBlock = 1024; p.maxThreadsPerMultiprocessor = 2048;
+    p.regsPerBlock = 65536; p.regsPerMultiprocessor = 65536;
+    p.sharedMemPerBlock = 48 << 10; p.sharedMemPerMultiprocessor = 228 << 10;
+    p.sharedMemPerBlockOptin = 227 << 10; p.reservedSharedMemPerBlock = 1 << 10;
+    cudaOccDeviceState state;
+    for (int units = 32; units <= 1024; units += 32)
+        for (int registers = 16; registers <= 255; registers += 7)
+            for (int kib = 0; kib <= 227; kib += 11) {
+                cudaOccFuncAttributes f;
+                f.maxThreadsPerBlock = 1024; f.numRegs = registers; f.sharedSizeBytes = 0;
+                f.partitionedGCConfig = PARTITIONED_GC_OFF;
+                f.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN; f.maxDynamicSharedSizeBytes = kib << 10;
+                cudaOccResult r;
+                int status = cudaOccMaxActiveBlocksPerMultiprocessor(&r, &p, &f, &state, units, kib << 10);
+                std::printf("%d %d %d %d %d\n", units, registers, kib, status, r.activeBlocksPerMultiprocessor);
+            }
+}
+"#;
+    let folder = tempfile::tempdir().unwrap();
+    let (source, binary) = (folder.path().join("occupancy.cpp"), folder.path().join("occupancy"));
+    std::fs::write(&source, PROGRAM).unwrap();
+    let mut compiler = std::process::Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".into()));
+    let Ok(output) = compiler.arg("-I").arg(&tools.include).arg(&source).arg("-o").arg(&binary).output()
+    else {
+        assert!(std::env::var_os("PG_REQUIRE_CUDA_TOOLS").is_none(), "there is no C++ compiler");
+        eprintln!("NOT RUN: there is no C++ compiler");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = std::process::Command::new(&binary).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut compared = 0;
+    for line in text.lines() {
+        let n: Vec<u32> = line.split(' ').map(|w| w.parse().unwrap()).collect();
+        let [units, registers, kib, status, cubes] = n[..] else { panic!("{line}") };
+        assert_eq!(status, 0, "{line}");
+        let uses = Resources { registers, ..Resources::default() };
+        assert_eq!(uses.resident_cubes(units, kib as usize * 1024), cubes, "{line}");
+        compared += 1;
+    }
+    assert_eq!(compared, 32 * 35 * 21);
 }
 
 /// A binary made here is only the server's if the options are: this reads what the server asks for.

@@ -74,6 +74,11 @@ impl fmt::Display for ToolsError {
 
 impl std::error::Error for ToolsError {}
 
+/// One of the tools: where it is, or what is missing.
+pub type Part = (&'static str, Result<PathBuf, ToolsError>);
+
+const HEADERS: [&str; 4] = ["cuda_runtime.h", "cuda_bf16.h", "crt/mma.h", "cccl/cuda/barrier"];
+
 impl Tools {
     /// Finds the tools in the folder that `PG_CUDA_TOOLS` names, otherwise where `scripts/cuda-tools` puts
     /// them.
@@ -81,10 +86,18 @@ impl Tools {
     /// # Errors
     /// If one is missing or the compiler's library does not load.
     pub fn find() -> Result<Tools, ToolsError> {
-        match std::env::var_os(VARIABLE) {
-            Some(folder) => Tools::at(Path::new(&folder)),
-            None => Tools::at(Path::new(FETCHED)),
-        }
+        Tools::at(&folder())
+    }
+
+    /// Where each tool is that [`Self::find`] looks for: compiler, headers, disassembler.
+    pub fn survey() -> [Part; 3] {
+        let [compiler, headers, disassembler] = parts(&folder());
+        let loads = |library: PathBuf| Nvrtc::open(&library).map(|_| library);
+        [
+            ("CUDA's compiler", compiler.and_then(loads)),
+            ("CUDA's headers", headers),
+            ("the disassembler", disassembler),
+        ]
     }
 
     /// Finds the tools in a folder: a CUDA toolkit, or one that holds wheels.
@@ -92,19 +105,31 @@ impl Tools {
     /// # Errors
     /// As [`Tools::find`].
     pub fn at(folder: &Path) -> Result<Tools, ToolsError> {
-        let wheels = folder.join("nvidia/cu13");
-        let root = if wheels.is_dir() { wheels } else { folder.to_path_buf() };
-        let missing = |what: &str| ToolsError::Missing { what: what.into(), folder: folder.into() };
-        let first = |names: &[&str]| names.iter().map(|n| root.join(n)).find(|p| p.exists());
-        let library = first(&["lib/libnvrtc.so.13", "lib64/libnvrtc.so.13"]);
-        let library = library.ok_or_else(|| missing("CUDA's compiler (libnvrtc.so.13)"))?;
-        let include = root.join("include");
-        for header in ["cuda_runtime.h", "cuda_bf16.h", "crt/mma.h", "cccl/cuda/barrier"] {
-            if !include.join(header).exists() {
-                return Err(missing(&format!("the header {header}")));
-            }
-        }
-        let nvdisasm = first(&["bin/nvdisasm"]).ok_or_else(|| missing("the disassembler (nvdisasm)"))?;
-        Ok(Tools { nvrtc: Arc::new(Nvrtc::open(&library)?), include, nvdisasm })
+        let [compiler, headers, disassembler] = parts(folder);
+        let (compiler, include, nvdisasm) = (compiler?, headers?, disassembler?);
+        Ok(Tools { nvrtc: Arc::new(Nvrtc::open(&compiler)?), include, nvdisasm })
     }
+}
+
+fn folder() -> PathBuf {
+    std::env::var_os(VARIABLE).map_or_else(|| FETCHED.into(), PathBuf::from)
+}
+
+/// Compiler, headers and disassembler in a folder.
+fn parts(folder: &Path) -> [Result<PathBuf, ToolsError>; 3] {
+    let wheels = folder.join("nvidia/cu13");
+    let root = if wheels.is_dir() { wheels } else { folder.to_path_buf() };
+    let missing = |what: &str| ToolsError::Missing { what: what.into(), folder: folder.into() };
+    let first = |names: &[&str]| names.iter().map(|n| root.join(n)).find(|p| p.exists());
+    let library = first(&["lib/libnvrtc.so.13", "lib64/libnvrtc.so.13"]);
+    let include = root.join("include");
+    let headers = match HEADERS.iter().find(|h| !include.join(h).exists()) {
+        Some(header) => Err(missing(&format!("the header {header}"))),
+        None => Ok(include),
+    };
+    [
+        library.ok_or_else(|| missing("CUDA's compiler (libnvrtc.so.13)")),
+        headers,
+        first(&["bin/nvdisasm"]).ok_or_else(|| missing("the disassembler (nvdisasm)")),
+    ]
 }

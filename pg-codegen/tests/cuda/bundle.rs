@@ -5,11 +5,23 @@ use std::sync::Arc;
 
 use cubecl::prelude::KernelMetadata;
 use pg_codegen::cube::{Generated, Launchable, Target, extents, generate};
-use pg_codegen::cuda::{Bundle, Manifest};
+use pg_codegen::cuda::{Bundle, BundleError, Manifest, Recipe, Tools};
 use pg_ir::programs::Program;
 
 use crate::models;
 use crate::offline::tools;
+
+/// Builds a bundle of kernels.
+fn build(folder: &Path, kernels: &[Arc<Generated>], tools: &Tools) -> Result<Bundle, BundleError> {
+    let recipe = recipe(kernels, "8 × 256");
+    let builds = tools.build_all(&recipe.kernels, &mut |_| {}).unwrap();
+    Bundle::write(folder, &recipe, &builds, tools.version())
+}
+
+fn recipe(kernels: &[Arc<Generated>], shape: &str) -> Recipe {
+    let built_for = [("programs".to_string(), format!("score {shape}"))].into();
+    Recipe { kernels: kernels.to_vec(), built_for }
+}
 
 /// The kernels of two programs of tiny.
 fn kernels() -> Vec<Arc<Generated>> {
@@ -48,10 +60,10 @@ fn a_bundle_holds_every_kernel_under_the_key_that_is_asked_for() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("bundle");
     let kernels = kernels();
-    let built = Bundle::build(&folder, &kernels, &tools).unwrap();
+    let built = build(&folder, &kernels, &tools).unwrap();
     let opened = Bundle::open(&folder).unwrap();
     assert_eq!(opened.manifest(), built.manifest());
-    opened.check(&kernels).unwrap();
+    opened.check(&recipe(&kernels, "8 × 256")).unwrap();
     let mut names: Vec<&str> = kernels.iter().map(|k| k.name()).collect();
     names.sort();
     names.dedup();
@@ -71,29 +83,44 @@ fn a_bundle_holds_every_kernel_under_the_key_that_is_asked_for() {
     // Another model's kernels are not in it.
     let other = models::model(&models::file("tiny.rs"), &[("LAYERS", "1"), ("DIM", "256")]);
     let score = models::programs(&other, 256).into_iter().find(|p| p.name == "score").unwrap();
-    let error = opened.check(&kernels_of(&score)).unwrap_err().to_string();
-    assert!(error.contains("it has not") && error.contains("build it again"), "{error}");
+    let wanted = recipe(&kernels_of(&score), "2 × 512");
+    let error = opened.check(&wanted).unwrap_err().to_string();
+    for part in
+        ["kernels are missing (`", "programs: score 8 × 256 there, score 2 × 512 here", "build it again"]
+    {
+        assert!(error.contains(part), "{error}");
+    }
 
-    let error = Bundle::build(&folder, &kernels, &tools).unwrap_err().to_string();
-    assert!(error.contains("bundle: File exists"), "{error}");
+    // The same content is found again; another does not replace it unless asked to.
+    let content = recipe(&kernels, "another word for it").content(tools.version());
+    assert_eq!(content, built.manifest().content);
+    assert!(Bundle::existing(&folder, &content, false).unwrap().is_some());
+    let other = wanted.content(tools.version());
+    let error = Bundle::existing(&folder, &other, false).unwrap_err().to_string();
+    assert!(error.contains("holds a bundle of other kernels; --force replaces it"), "{error}");
+    assert!(Bundle::existing(&folder, &other, true).unwrap().is_none());
+    assert!(folder.is_dir(), "asking replaces nothing");
     refused(&folder);
 }
 
 /// What is wrong with a bundle is found when it is opened.
 fn refused(folder: &Path) {
+    let generator = Bundle::open(folder).unwrap().manifest().generator.clone();
     let refusal = || Bundle::open(folder).unwrap_err().to_string();
     edit(folder, |m| m.cubecl = "0.9.0".into());
     assert!(refusal().contains("CubeCL is 0.9.0 there and 0.10.0 here"), "{}", refusal());
     edit(folder, |m| (m.cubecl, m.architecture) = ("0.10.0".into(), "sm_80".into()));
     assert!(refusal().contains("the architecture is sm_80 there and sm_90a here"), "{}", refusal());
-    edit(folder, |m| m.architecture = "sm_90a".into());
+    edit(folder, |m| (m.architecture, m.generator) = ("sm_90a".into(), "0".into()));
+    assert!(refusal().contains("the kernel generator is 0 there and "), "{}", refusal());
+    edit(folder, |m| m.generator = generator.clone());
     Bundle::open(folder).unwrap();
     edit(folder, |m| m.kernels[0].key = "1".into());
     assert!(refusal().contains("is missing"), "{}", refusal());
     std::fs::write(folder.join("manifest.json"), "{").unwrap();
     assert!(refusal().contains("its manifest cannot be read"), "{}", refusal());
     std::fs::remove_file(folder.join("manifest.json")).unwrap();
-    assert!(refusal().contains("manifest.json: No such file"), "{}", refusal());
+    assert!(refusal().contains("there is no bundle in"), "{}", refusal());
 }
 
 #[test]
@@ -102,7 +129,7 @@ fn a_damaged_binary_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("bundle");
     let kernels = kernels();
-    Bundle::build(&folder, &kernels[..2], &tools).unwrap();
+    build(&folder, &kernels[..2], &tools).unwrap();
     Bundle::open(&folder).unwrap();
     let chunk = files(&folder).pop().unwrap();
     let mut bytes = std::fs::read(&chunk).unwrap();

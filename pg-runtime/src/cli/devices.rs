@@ -20,13 +20,24 @@ pub(crate) struct DeviceArgs {
     /// Tile sizes, vector widths and split factors of generated kernels, for an experiment.
     #[arg(long, value_name = "FILE")]
     tuning: Option<PathBuf>,
+    /// Take every kernel from this folder, which `pg build` wrote, and compile none (CUDA only).
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
 }
 
 impl DeviceArgs {
     /// Probes and opens the device; never another one.
     pub(crate) fn open(&self) -> anyhow::Result<Device> {
-        let Some(path) = &self.tuning else { return Ok(self.device.open()?) };
-        Ok(self.device.open_tuned(&read_tuning(path)?)?)
+        let tuning = self.tuning.as_deref().map(read_tuning).transpose()?.unwrap_or_default();
+        match &self.bundle {
+            None => Ok(self.device.open_tuned(&tuning)?),
+            #[cfg(feature = "cube")]
+            Some(folder) => Ok(self.device.open_bundled(&tuning, folder)?),
+            #[cfg(not(feature = "cube"))]
+            Some(_) => anyhow::bail!(
+                "this pg was built without kernels; build it with `cargo build --release -p pg-runtime --features cuda`"
+            ),
+        }
     }
 }
 

@@ -90,10 +90,15 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     let mut session = Session::on(device, Arc::new(model), Default::default());
     let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
 
+    let judge = Judge::new(&corpus, &session);
+    session.check_bundle(&judge.programs(&session, args.ttt)?)?;
     let mut progress = Progress::new(ui);
     let scored = score(&corpus, &mut session, &mut state, args.ttt, &mut progress);
     progress.finish();
     let (bpb, ttt) = scored?;
+    if let Some(summary) = session.device().bundle_summary() {
+        ui.note(summary);
+    }
     let report = Report {
         model: session.model.name.clone(),
         params: session.model.param_count(),

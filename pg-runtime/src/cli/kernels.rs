@@ -1,5 +1,6 @@
 //! `pg kernels`: the generated kernels of a model, what each computes and costs, and their sources.
 
+mod compiled;
 mod diff;
 mod dump;
 mod report;
@@ -7,15 +8,14 @@ mod report;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use clap::Args;
-use pg_codegen::cube::Target;
-use pg_codegen::target;
 use pg_runtime::session::Session;
 
+use self::compiled::Compiled;
 use self::report::Report;
-use super::devices::read_tuning;
-use super::model::{Variation, load};
+use super::machine::MachineArgs;
+use super::model::{PrecisionArgs, Variation, load};
 use super::programs::{ProgramArgs, find};
 use super::ui::Ui;
 
@@ -29,19 +29,21 @@ pub(crate) struct KernelsArgs {
     variation: Variation,
     #[command(flatten)]
     programs: ProgramArgs,
-    /// Machine to generate for: vulkan-cpu, h100 or h200.
-    #[arg(long, value_name = "NAME", default_value = "h100")]
-    target: String,
-    /// Tile sizes, vector widths and split factors on top of the checked-in ones.
-    #[arg(long, value_name = "FILE")]
-    tuning: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
+    /// Do not compile: leave out registers, spills, stack and occupancy.
+    #[arg(long)]
+    no_compile: bool,
     /// List every kernel, not only those with the largest shares.
     #[arg(long)]
     all: bool,
     /// Only kernels that this line of the model became, forward and backward.
     #[arg(long, value_name = "N", value_parser = super::run::count)]
     line: Option<usize>,
-    /// Write, for each kernel, what it computes (.txt) and its source (.cu or .wgsl) into a folder.
+    /// Write, for each kernel, what it computes (.txt), its source (.cu or .wgsl) and, where it is compiled, its PTX
+    /// (.ptx), instructions (.sass) and the assembler's report (.ptxas.txt) into a folder.
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
     /// Compare two such folders.
@@ -57,33 +59,29 @@ pub(crate) fn kernels(args: KernelsArgs, ui: &Ui) -> anyhow::Result<()> {
         return Ok(());
     }
     let Some(file) = &args.file else { bail!("a model file is missing") };
-    let machine = target::named(&args.target).map_err(|message| anyhow!(message))?;
-    let Some((mut limits, language)) = Target::of(&machine) else {
-        bail!(
-            "for {} no kernels are generated: its executor runs plans as they are (see `pg plan`)",
-            machine.name
-        );
-    };
-    if let Some(path) = &args.tuning {
-        let tuned = limits.tuning.with(&read_tuning(path)?, machine.name);
-        limits.tuning = tuned.map_err(|what| anyhow!("{}, {what}", path.display()))?;
-    }
+    let machine = args.machine.machine()?;
     let model = load(file, &args.variation.options(), ui)?;
-    let session = Session::new(Arc::new(model), args.programs.options());
+    let session = Session::on(machine.device(), Arc::new(model), args.programs.options());
+    let session = args.precision.of(session);
     let mut named = args.programs.named(&session);
     if let Some(name) = &args.programs.program {
         let key = find(&named, name)?;
         named.retain(|(_, k)| *k == key);
     }
-    let mut report = Report::new(&session, &named, &args.programs, (&machine, &limits))?;
+    let mut report = Report::new(&session, &named, &args.programs, &machine.peaks)?;
     if let Some(line) = args.line {
         report.keep_line(file, line)?;
     }
+    let all = args.all || args.line.is_some();
+    if !args.no_compile {
+        // A table shows the most expensive kernels: nobody should wait for the others.
+        let wanted = report.kernels(all || ui.is_json() || args.dump.is_some());
+        report.compiled = Compiled::of(machine.language, &wanted, ui)?;
+    }
     if let Some(folder) = &args.dump {
-        let written = dump::dump(&report, language, folder)?;
+        let written = dump::dump(&report, machine.language, folder)?;
         ui.note(format_args!("wrote {written} kernels to {}", folder.display()));
     }
-    let all = args.all || args.line.is_some();
     ui.report(&report.public(), || report.text(all))?;
     Ok(())
 }

@@ -3,10 +3,13 @@
 //! Exit codes: 0 success, 1 bad input, 2 usage. With `--json`, standard output carries exactly one JSON
 //! object; everything else goes to standard error.
 
+#[cfg(feature = "cube")]
+mod build;
 mod check;
 mod compare;
 mod data;
 mod devices;
+mod doctor;
 mod eval;
 mod export;
 mod facts;
@@ -14,6 +17,8 @@ mod format;
 mod ir;
 #[cfg_attr(not(feature = "cube"), path = "kernels_absent.rs")]
 mod kernels;
+#[cfg(feature = "cube")]
+mod machine;
 mod model;
 mod new;
 mod ops;
@@ -68,8 +73,13 @@ enum Command {
     Ir(ir::IrArgs),
     /// Print the generated kernels of a model for a target, or write them to files.
     Kernels(kernels::KernelsArgs),
+    /// Compile every kernel of a run ahead of time, for a machine that need not be here.
+    #[cfg(feature = "cube")]
+    Build(build::BuildArgs),
     /// List the devices that programs can run on, and what is missing for the others.
     Devices,
+    /// Say what is missing here for building, for running on a GPU and for the tests, and what to do about it.
+    Doctor(doctor::DoctorArgs),
     /// Time every launch of a training step: what is slow, and against which roof.
     Profile(profile::ProfileArgs),
     /// Print what is launched: what each launch computes, what it costs, and why it ends where it does.
@@ -122,7 +132,10 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
         Command::Kernels(args) => kernels::kernels(args, ui)?,
+        #[cfg(feature = "cube")]
+        Command::Build(args) => build::build(args, ui)?,
         Command::Devices => devices::devices(ui)?,
+        Command::Doctor(args) => return doctor::doctor(args, ui),
         Command::Profile(args) => profile::profile(args, ui)?,
         Command::Plan(args) => plan::plan(args, ui)?,
         Command::Ops => ops::ops(ui)?,

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use pg_ir::dsl::{Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::model::Model;
 use pg_ir::ty::DType;
+use pg_runtime::session::Session;
 
 use super::ui::Ui;
 
@@ -30,9 +31,10 @@ impl Variation {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PrecisionArgs {
     /// How training stores activations and the operands of matrix products. Sums are float32 either way, and so are
-    /// parameters, gradients, optimiser state and scores.
-    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "TYPE")]
-    precision: Precision,
+    /// parameters, gradients, optimiser state and scores [default: bf16 where matrix units take it (H100, H200),
+    /// else f32].
+    #[arg(long, value_enum, value_name = "TYPE")]
+    precision: Option<Precision>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -44,10 +46,19 @@ enum Precision {
 }
 
 impl PrecisionArgs {
-    pub(crate) fn storage(&self) -> DType {
-        match self.precision {
+    /// As asked for; `None` leaves it to the device.
+    pub(crate) fn storage(&self) -> Option<DType> {
+        self.precision.map(|p| match p {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
+        })
+    }
+
+    /// The session, storing as asked for.
+    pub(crate) fn of(&self, session: Session) -> Session {
+        match self.storage() {
+            Some(storage) => session.storing(storage),
+            None => session,
         }
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
     );
     let fuse = pg_codegen::Options { fuse: !args.no_fuse };
     let session = Session::on(args.device.open()?, Arc::new(model), fuse);
-    let mut session = session.storing(args.precision.storage());
+    let mut session = args.precision.of(session);
     let (accumulation, phase, steps) = (args.micro_batches, args.phase, args.steps);
     let options = ProfileOptions { batch, seq, accumulation, phase, steps };
     ui.note(format_args!(
@@ -81,6 +81,9 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
         profile::WARM_UP
     ));
     let profile = profile::profile(&mut session, options)?;
+    if let Some(summary) = session.device().bundle_summary() {
+        ui.note(summary);
+    }
     if let Some(path) = &args.trace {
         let text = profile::trace(&profile).to_string();
         write_atomically(path, text.as_bytes())

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use pg_runtime::device::Device;
 use pg_runtime::run::{RunOptions, run as run_model};
 
 use super::devices::DeviceArgs;
@@ -12,9 +13,10 @@ use super::progress::Progress;
 use super::summary;
 use super::ui::Ui;
 
-/// Arguments of `pg run`. What is not given is the model file's, or its profile's, value.
+/// What a run does: everything that its kernels depend on. What is not given is the model file's, or its
+/// profile's, value.
 #[derive(Args, Debug)]
-pub(crate) struct RunArgs {
+pub(crate) struct JobArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -23,6 +25,16 @@ pub(crate) struct RunArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     text: TextArgs,
+    /// Do not time steps of the full-size model where a profile trains a smaller one.
+    #[arg(long)]
+    no_full_size: bool,
+}
+
+/// Arguments of `pg run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    job: JobArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Seed of the initial weights.
@@ -34,9 +46,6 @@ pub(crate) struct RunArgs {
     /// Folder for metrics, weights, artifact and report [default: runs/MODEL-N].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Do not time steps of the full-size model where a profile trains a smaller one.
-    #[arg(long)]
-    no_full_size: bool,
 }
 
 #[derive(Args, Debug)]
@@ -88,11 +97,12 @@ enum ScheduleKind {
     Spec,
 }
 
-impl RunArgs {
-    fn options(self, started: Instant) -> anyhow::Result<RunOptions> {
-        Ok(RunOptions {
-            storage: Some(self.precision.storage()),
-            device: self.device.open()?,
+impl JobArgs {
+    /// The job on a device.
+    pub(crate) fn options(self, device: Device) -> RunOptions {
+        RunOptions {
+            storage: self.precision.storage(),
+            device,
             model: self.model.file,
             overrides: self.model.variation.overrides,
             profile: self.model.variation.profile,
@@ -102,22 +112,21 @@ impl RunArgs {
             micro_batch_tokens: self.budget.micro_batch_tokens,
             seq_len: self.budget.seq_len,
             warmdown_steps: self.budget.warmdown_steps,
-            seed: self.seed,
             data: self.text.data,
             val: self.text.val,
             tokenizer: self.text.tokenizer,
-            init: self.init,
-            out: self.out,
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             skip_full_size: self.no_full_size,
-            started: Some(started),
-        })
+            ..RunOptions::default()
+        }
     }
 }
 
 /// Runs a model and reports.
 pub(crate) fn run(args: RunArgs, ui: &Ui, started: Instant) -> anyhow::Result<()> {
-    let options = args.options(started)?;
+    let options = args.job.options(args.device.open()?);
+    let options =
+        RunOptions { seed: args.seed, init: args.init, out: args.out, started: Some(started), ..options };
     let mut progress = Progress::new(ui);
     let report = run_model(&options, &mut |event| progress.event(event));
     progress.finish();

@@ -37,6 +37,11 @@ impl Ui {
         Ui { json, quiet, color }
     }
 
+    /// Whether the result is a JSON object.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// Whether progress may be drawn over itself.
     pub(crate) fn can_draw(&self) -> bool {
         !self.quiet && io::stderr().is_terminal()

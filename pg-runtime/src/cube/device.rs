@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cubecl::future::block_on;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
+use cubecl::{Compiler, CubeTask};
 use pg_codegen::cube::{Generated, Launchable, Target};
 use pg_codegen::plan::Plan;
 use pg_codegen::tuning::Tuning;
@@ -29,7 +30,11 @@ pub struct Device<R: Runtime> {
     number: usize,
     client: ComputeClient<R>,
     target: Target,
+    task: fn(Arc<Generated>) -> Task<R>,
 }
+
+/// What CubeCL is given to compile and launch.
+type Task<R> = Box<dyn CubeTask<<R as Runtime>::Compiler>>;
 
 impl<R: Runtime> std::fmt::Debug for Device<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,8 +57,12 @@ pub(super) struct Memory {
     allow(dead_code, reason = "without a runtime no device is opened, and kernels are only shown")
 )]
 impl<R: Runtime> Device<R> {
-    pub(super) fn new(number: usize, client: ComputeClient<R>, target: Target) -> Self {
-        Device { number, client, target }
+    pub(super) fn new(number: usize, client: ComputeClient<R>, target: Target) -> Self
+    where
+        <R::Compiler as Compiler>::Representation: Send,
+        <R::Compiler as Compiler>::CompilationOptions: Sync,
+    {
+        Device { number, client, target, task: |kernel| Box::new(Launchable(kernel)) }
     }
 
     /// The same device with a target's choices, and a tuning file's text on top.
@@ -127,11 +136,11 @@ impl<R: Runtime> Device<R> {
         // Shapes are constants of the kernel, but CUDA kernels take two words a buffer all the same.
         args.info = MetadataBindingInfo::new(vec![0; buffers.len()], buffers.len());
         args.buffers = buffers.into_iter().map(Handle::binding).collect();
-        let task = KernelTask::<R::Compiler, Launchable>::new(Launchable(kernel.clone()));
+        let task = (self.task)(kernel.clone());
         let [x, y, z] = grid;
         // SAFETY: the generator bounds every access by the lengths of the arguments that it was given.
         self.guarded(|client| unsafe {
-            client.launch_unchecked(Box::new(task), CubeCount::Static(x, y, z), args);
+            client.launch_unchecked(task, CubeCount::Static(x, y, z), args);
         })
     }
 
@@ -152,6 +161,10 @@ impl<R: Runtime> Device<R> {
 impl<R: Runtime> Backend for Device<R> {
     fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
         Ok(Box::new(CubeExecutor::new(plan, self)?))
+    }
+
+    fn target(&self) -> Option<&Target> {
+        Some(&self.target)
     }
 }
 

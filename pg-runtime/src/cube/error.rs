@@ -1,6 +1,7 @@
 //! What can be wrong with a device, a plan on it, or a call.
 
-use pg_codegen::cube::CubeError;
+use pg_codegen::cube::{CubeError, LaunchError};
+use pg_codegen::plan::Plan;
 use pg_ir::slot::Slot;
 
 use crate::state::StateError;
@@ -91,4 +92,12 @@ pub enum CubeExecError {
         /// What it said.
         why: String,
     },
+}
+
+impl CubeExecError {
+    /// A launch of a plan that cannot run on the device.
+    pub(crate) fn launch(plan: &Plan, LaunchError { launch, error }: LaunchError) -> CubeExecError {
+        let note = plan.launches[launch].note();
+        CubeExecError::Launch { program: plan.program.clone(), launch, note, error: Box::new(error) }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cubecl::prelude::*;
-use pg_codegen::cube::{Extent, Generated, Generation, LaunchError, StageArg, extents, generate};
+use pg_codegen::cube::{Extent, Generated, Generation, StageArg, extents, generate};
 use pg_codegen::plan::{Kernel, Place, Plan};
 use pg_codegen::region::Instr;
 use pg_ir::slot::{Slot, Space};
@@ -56,7 +56,7 @@ impl<R: Runtime> CubeExecutor<R> {
         // where state lies.
         let apart = extents(&executor.plan, |_| None);
         let found = generate(&executor.plan, &apart, executor.device.target());
-        found.map_err(|e| launch_error(&executor.plan, e))?;
+        found.map_err(|e| CubeExecError::launch(&executor.plan, e))?;
         Ok(executor)
     }
 
@@ -122,7 +122,7 @@ impl<R: Runtime> CubeExecutor<R> {
     fn prepare(&mut self, state: u64, extents: &[Extent]) -> Result<(), CubeExecError> {
         self.prepared = None;
         let generated = generate(&self.plan, extents, self.device.target());
-        let mut generated = generated.map_err(|e| launch_error(&self.plan, e))?;
+        let mut generated = generated.map_err(|e| CubeExecError::launch(&self.plan, e))?;
         for Generation { stage, .. } in &mut generated.launches {
             // One value for each kernel, so that CubeCL compiles it once.
             let known = self.kernels.entry(stage.kernel.hash()).or_insert_with(|| stage.kernel.clone());
@@ -181,11 +181,6 @@ impl<R: Runtime> Executor for CubeExecutor<R> {
         let on_device = prepared.chunk_by(|a, b| a.launch == b.launch).count();
         self.plan.launches.len() - on_device
     }
-}
-
-fn launch_error(plan: &Plan, LaunchError { launch, error }: LaunchError) -> CubeExecError {
-    let note = plan.launches[launch].note();
-    CubeExecError::Launch { program: plan.program.clone(), launch, note, error: Box::new(error) }
 }
 
 /// Data whose elements are used as rows of a table, and the rows that the smallest such table has.

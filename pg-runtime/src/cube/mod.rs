@@ -4,6 +4,7 @@
 //! before it is made, because CubeCL answers both kinds of trouble by panicking. State moves to the device
 //! with the first run that needs it; an executor touches the host only for a call's inputs and results.
 
+mod ahead;
 mod device;
 mod error;
 mod executor;
@@ -17,9 +18,11 @@ mod tests;
 #[cfg(feature = "vulkan")]
 pub(crate) mod vulkan;
 
+pub use self::ahead::{Ahead, recipe, run_recipe};
 pub use self::device::Device;
 pub use self::error::CubeExecError;
 pub use self::executor::CubeExecutor;
+pub(crate) use self::offline::Absent;
 pub use self::offline::offline;
 
 /// The runtime of Vulkan devices.

@@ -1,12 +1,16 @@
-//! The kernels that an executor would request of a device, without the device.
+//! A machine that is not here: the kernels that an executor would request of it, without the device.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pg_codegen::cube::{Generations, LaunchError, Target, extents, generate};
 use pg_codegen::plan::Plan;
 use pg_ir::layout::Layout;
 use pg_ir::slot::{Slot, Space};
+
+use super::error::CubeExecError;
+use crate::executor::{Backend, ExecError, Executor};
 
 /// Generates every launch of a program of a model with this layout, as an executor on `target` does.
 ///
@@ -26,4 +30,19 @@ pub fn offline(plan: &Plan, layout: &Layout, target: &Target) -> Result<Generati
         Some((*numbers.entry((slot.space, bank)).or_insert(next), element))
     };
     generate(plan, &extents(plan, bank), target)
+}
+
+/// A machine that programs are compiled for, and on which none can run.
+#[derive(Debug)]
+pub(crate) struct Absent(pub(crate) Target);
+
+impl Backend for Absent {
+    fn prepare(&self, _: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
+        let why = "it is not here: programs are compiled for it and none can run".into();
+        Err(CubeExecError::Device { device: self.0.name.clone(), why }.into())
+    }
+
+    fn target(&self) -> Option<&Target> {
+        Some(&self.0)
+    }
 }

@@ -10,8 +10,7 @@ use pg_codegen::cube::Target;
 use pg_codegen::tuning::Tuning;
 
 use super::device::Device;
-use crate::device::DeviceError;
-use crate::executor::Backend;
+use crate::device::{DeviceError, Opened};
 
 const REMEDY: &str = "install a Vulkan driver (on Debian, mesa-vulkan-drivers has one that runs on the CPU) or \
                       use --device cpu";
@@ -29,7 +28,7 @@ pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
 }
 
 /// Opens the Vulkan device of a number.
-pub(crate) fn open(number: usize, tuning: &str) -> Result<(String, Arc<dyn Backend>), DeviceError> {
+pub(crate) fn open(number: usize, tuning: &str) -> Opened {
     let device = device(number)?.tuned(tuning, "vulkan-cpu")?;
     Ok((device.name().to_string(), Arc::new(device)))
 }

@@ -5,8 +5,8 @@ mod sliding;
 mod ttt;
 mod windows;
 
-pub use sliding::window_nll;
-pub use ttt::{Scored, TttOutcome, score_and_adapt};
+pub use sliding::{window_nll, window_programs};
+pub use ttt::{Scored, TttOutcome, score_and_adapt, ttt_programs};
 pub use windows::{Window, Windows};
 
 use thiserror::Error;

@@ -5,6 +5,17 @@ use super::windows::Window;
 use crate::session::{Key, Session};
 use crate::state::State;
 
+/// The program that scores so many windows, and how many of them at a time.
+pub(super) fn program(session: &Session, windows: usize, (seq, qat): (usize, bool)) -> (Key, usize) {
+    let batch = session.score_batch(seq).min(windows).max(1);
+    (Key::Score { batch, seq, qat }, batch)
+}
+
+/// Every program that [`window_nll`] asks for.
+pub fn window_programs(session: &Session, windows: usize, shape: (usize, bool)) -> Option<Key> {
+    (windows > 0).then(|| program(session, windows, shape).0)
+}
+
 /// Scores the windows' targets in batches of one shape. `sink` receives (target, NLL in nats), window by
 /// window in order; `progress` the number of windows done so far.
 ///
@@ -19,8 +30,7 @@ pub fn window_nll(
     sink: &mut dyn FnMut(usize, f32),
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), EvalError> {
-    let batch = session.score_batch(seq).min(windows.len()).max(1);
-    let key = Key::Score { batch, seq, qat };
+    let (key, batch) = program(session, windows.len(), (seq, qat));
     let (mut inputs, mut targets) = (vec![0i32; batch * seq], vec![0i32; batch * seq]);
     let mut done = 0;
     for group in windows.chunks(batch) {

@@ -20,11 +20,13 @@ mod scored;
 use std::f64::consts::PI;
 use std::ops::Range;
 
+use indexmap::IndexSet;
 use pg_ir::model::Ttt;
 
 use self::scored::Pass;
 pub use self::scored::Scored;
 use super::EvalError;
+use super::sliding::window_programs;
 use super::windows::Windows;
 use crate::session::{Key, Session};
 use crate::state::State;
@@ -59,8 +61,7 @@ pub fn score_and_adapt(
     progress: &mut dyn FnMut(u64),
 ) -> Result<TttOutcome, EvalError> {
     let total = tokens.len().checked_sub(1).filter(|&n| n > 0).ok_or(EvalError::TooShort(tokens.len()))?;
-    let chunks: Vec<Chunk> =
-        (0..total).step_by(ttt.chunk).map(|start| start..(start + ttt.chunk).min(total)).collect();
+    let chunks = chunks(total, ttt);
     let mut pass = Pass::new(windows, total);
     let mut adapter = Adapter { session, state, tokens, windows, ttt, qat };
     let mut outcome = TttOutcome { nll: vec![f32::NAN; total], ..TttOutcome::default() };
@@ -76,6 +77,45 @@ pub fn score_and_adapt(
         }
     }
     Ok(outcome)
+}
+
+/// Every program that [`score_and_adapt`] asks for on a text with `total` targets.
+pub fn ttt_programs(session: &Session, total: usize, windows: Windows, ttt: &Ttt, qat: bool) -> Vec<Key> {
+    let chunks = chunks(total, ttt);
+    let mut pass = Pass::new(windows, total);
+    let mut keys: IndexSet<Key> = IndexSet::new();
+    for (index, chunk) in chunks.iter().enumerate() {
+        keys.extend(window_programs(session, pass.skip(chunk), (windows.seq, qat)));
+        if index + 1 < chunks.len() && ttt.epochs > 0 {
+            for batch in sequences(chunk, windows.seq).chunks(ttt.batch_seqs) {
+                keys.extend(micro_batches(session, batch, (windows.seq, qat)).map(|(key, _)| key));
+                keys.insert(Key::Adapt);
+            }
+        }
+    }
+    keys.into_iter().collect()
+}
+
+fn chunks(total: usize, ttt: &Ttt) -> Vec<Chunk> {
+    (0..total).step_by(ttt.chunk).map(|start| start..(start + ttt.chunk).min(total)).collect()
+}
+
+/// Starts of a chunk's whole sequences.
+fn sequences(chunk: &Chunk, seq: usize) -> Vec<usize> {
+    (0..chunk.len() / seq).map(|i| chunk.start + i * seq).collect()
+}
+
+/// The sequences of an SGD step in micro-batches that fit the scoring memory, with the program of each.
+fn micro_batches<'a>(
+    session: &Session,
+    starts: &'a [usize],
+    (seq, qat): (usize, bool),
+) -> impl Iterator<Item = (Key, &'a [usize])> + use<'a> {
+    let phase = session.model.phases.len() - 1;
+    let groups = starts.chunks(session.score_batch(seq)).enumerate();
+    groups.map(move |(index, group)| {
+        (Key::Grad { phase, batch: group.len(), seq, qat, accumulate: index > 0 }, group)
+    })
 }
 
 struct Adapter<'a> {
@@ -109,8 +149,7 @@ impl Adapter<'_> {
     /// Trains on the chunk's whole sequences, in order, `batch_seqs` at a time; the number of SGD steps.
     fn train(&mut self, scored: Scored<Chunk>, lr: f64) -> Result<usize, EvalError> {
         let chunk = scored.into_inner();
-        let seq = self.windows.seq;
-        let sequences: Vec<usize> = (0..chunk.len() / seq).map(|i| chunk.start + i * seq).collect();
+        let sequences = sequences(&chunk, self.windows.seq);
         let mut updates = 0;
         for _ in 0..self.ttt.epochs {
             for batch in sequences.chunks(self.ttt.batch_seqs) {
@@ -124,15 +163,11 @@ impl Adapter<'_> {
     /// One SGD step on the mean loss of some sequences, in micro-batches that fit the scoring memory.
     fn step(&mut self, starts: &[usize], lr: f64) -> Result<(), EvalError> {
         let seq = self.windows.seq;
-        let phase = self.session.model.phases.len() - 1;
-        let micro = self.session.score_batch(seq);
-        for (index, group) in starts.chunks(micro).enumerate() {
+        for (key, group) in micro_batches(self.session, starts, (seq, self.qat)) {
             let slice = |shift: usize| -> Vec<i32> {
                 group.iter().flat_map(|&s| self.tokens[s + shift..s + shift + seq].iter().copied()).collect()
             };
             let (inputs, targets) = (slice(0), slice(1));
-            let (batch, accumulate) = (group.len(), index > 0);
-            let key = Key::Grad { phase, batch, seq, qat: self.qat, accumulate };
             let share = [("inv_accum", group.len() as f32 / starts.len() as f32)];
             self.session.run(key, self.state, &[("tokens", &inputs), ("targets", &targets)], &share)?;
         }

@@ -123,6 +123,7 @@ pub fn profile(session: &mut Session, options: ProfileOptions) -> Result<Profile
     let mut order = vec![grad(false)];
     order.extend((1..accumulation).map(|_| grad(true)));
     order.push(Key::Update);
+    session.check_bundle(&order)?;
     let mut records: Vec<Record> = Vec::new();
     for &key in &order {
         if let Some(record) = records.iter_mut().find(|r| r.key == key) {

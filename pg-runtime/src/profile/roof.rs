@@ -31,6 +31,15 @@ const K: usize = 512;
 impl Roof {
     /// Measures both, on a CPU in well under a second.
     pub fn measure(device: &Device) -> Result<Roof, ExecError> {
+        let [product, copy] = Roof::plans();
+        Ok(Roof {
+            gemm_gflop_s: 2.0 * (M * N * K) as f64 / fastest(device, product)? * 1e-9,
+            copy_gb_s: 8.0 * COPIED as f64 / fastest(device, copy)? * 1e-9,
+        })
+    }
+
+    /// The product's plan and the copy's.
+    pub fn plans() -> [Plan; 2] {
         let view = |row| MatrixView { offset: 0, batch: 0, row, col: 1 };
         let (a, b, c) = (view(K), view(N), view(N));
         let product = Kernel::Matmul(Matmul {
@@ -44,16 +53,12 @@ impl Roof {
             accumulate: false,
             symmetric: false,
         });
-        Ok(Roof {
-            gemm_gflop_s: 2.0 * (M * N * K) as f64 / fastest(device, product, &[M * K, K * N, M * N])? * 1e-9,
-            copy_gb_s: 8.0 * COPIED as f64 / fastest(device, Kernel::Copy { len: COPIED }, &[COPIED; 2])?
-                * 1e-9,
-        })
+        [plan(product, &[M * K, K * N, M * N]), plan(Kernel::Copy { len: COPIED }, &[COPIED; 2])]
     }
 }
 
-/// Seconds of the fastest run of a kernel on float32 temporaries of these lengths.
-fn fastest(device: &Device, kernel: Kernel, lens: &[usize]) -> Result<f64, ExecError> {
+/// A launch of a kernel on float32 temporaries of these lengths.
+fn plan(kernel: Kernel, lens: &[usize]) -> Plan {
     let mut plan = Plan { program: "roof".into(), kernels: vec![kernel], ..Plan::default() };
     for &len in lens {
         let place = Place::Temp { offset: plan.arena_bytes };
@@ -69,6 +74,11 @@ fn fastest(device: &Device, kernel: Kernel, lens: &[usize]) -> Result<f64, ExecE
     let args = (0..lens.len() as u32).map(BufferId).collect();
     let provenance = Provenance::task("measures the roof");
     plan.launches.push(Launch { kernel: KernelId(0), args, provenance, flops: 0.0, bytes: 0.0 });
+    plan
+}
+
+/// Seconds of the fastest run of a plan of one launch.
+fn fastest(device: &Device, plan: Plan) -> Result<f64, ExecError> {
     let mut executor = device.prepare(Arc::new(plan))?;
     let mut state = State::new([]);
     let mut best = f64::INFINITY;

@@ -1,19 +1,17 @@
 //! The full-size model of a run that trains a smaller profile: its size and cost, and three timed steps,
 //! so that nobody mistakes one for the other.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use pg_ir::footprint::Moment;
 use pg_ir::model::Model;
-use pg_ir::ty::DType;
 
+use super::requests::{self, Request};
 use super::{Corpus, RunError, RunOptions};
 use crate::data::Loader;
 use crate::profile::median;
 use crate::report::{Event, Observer};
 use crate::schedule::Budget;
-use crate::session::Session;
 use crate::train::{TrainPlan, spaces, train};
 
 const TIMED_STEPS: u64 = 3;
@@ -35,6 +33,29 @@ pub(super) fn announce(model: &Model, observer: &mut Observer<'_>) -> Result<(),
     Ok(())
 }
 
+/// Whether a run of `model` times the full-size model.
+pub(super) fn is_timed(full: &Model, model: &Model, options: &RunOptions) -> bool {
+    full.param_count() != model.param_count() && !options.skip_full_size
+}
+
+/// What timing asks for: training on one sequence a step.
+pub(super) fn request(model: Model, options: &RunOptions) -> Result<(Request, TrainPlan), RunError> {
+    let mut settings = model.train.clone();
+    settings.batch_tokens = settings.seq_len;
+    settings.micro_batch_tokens = settings.seq_len;
+    let budget = Budget { steps: Some(TIMED_STEPS), seconds: None };
+    let plan = TrainPlan::new(settings, budget, false, None)?;
+    let session = requests::session(options, model);
+    let programs = plan.programs(&session);
+    Ok((Request { session, programs }, plan))
+}
+
+/// Checks that the device's bundle, if it has one, holds what timing asks for.
+pub(super) fn check_bundle(model: &Model, options: &RunOptions) -> Result<(), RunError> {
+    let (Request { session, programs }, _) = request(model.clone(), options)?;
+    Ok(session.check_bundle(&programs)?)
+}
+
 /// Times three steps of the full-size model, on one sequence each.
 pub(super) fn time_steps(
     model: Model,
@@ -44,14 +65,8 @@ pub(super) fn time_steps(
 ) -> Result<(), RunError> {
     let flops = model.flops_per_token().map_err(RunError::Model)?;
     let full_tokens = model.train.batch_tokens;
-    let mut settings = model.train.clone();
-    settings.batch_tokens = settings.seq_len;
-    settings.micro_batch_tokens = settings.seq_len;
-    let tokens = settings.seq_len;
-    let budget = Budget { steps: Some(TIMED_STEPS), seconds: None };
-    let plan = TrainPlan::new(settings, budget, false, None)?;
-    let mut session = Session::on(options.device.clone(), Arc::new(model), Default::default())
-        .storing(options.storage.unwrap_or(DType::F32));
+    let (Request { mut session, .. }, plan) = request(model, options)?;
+    let tokens = plan.train.batch_tokens;
     let weights = session.initial_weights(session.model.train.seed);
     let mut state = session.state_with(&weights, &spaces(&plan.train))?;
     drop(weights);

@@ -2,9 +2,11 @@
 
 use super::Corpus;
 use crate::data::Score;
-use crate::eval::{EvalError, TttOutcome, Windows, score_and_adapt, window_nll};
+use crate::eval::{
+    EvalError, TttOutcome, Windows, score_and_adapt, ttt_programs, window_nll, window_programs,
+};
 use crate::report::{Event, Observer, TttReport};
-use crate::session::Session;
+use crate::session::{Key, Session};
 use crate::state::State;
 
 /// Scores weights on one text in one way throughout a run.
@@ -18,6 +20,20 @@ impl<'a> Judge<'a> {
     pub fn new(corpus: &'a Corpus, session: &Session) -> Judge<'a> {
         let targets = corpus.val.len().saturating_sub(1);
         Judge { corpus, seq: session.model.eval.seq_len.min(targets).max(1) }
+    }
+
+    /// Every program that its scores ask for, with or without test-time training.
+    pub fn programs(&self, session: &Session, with_ttt: bool) -> Result<Vec<Key>, EvalError> {
+        let total = self.targets()?;
+        let sliding = self.sliding_windows(session);
+        let mut keys = Vec::new();
+        for windows in [Windows::plain(self.seq), sliding] {
+            keys.extend(window_programs(session, windows.cover(total).len(), (windows.seq, false)));
+        }
+        if let Some(ttt) = session.model.eval.ttt.as_ref().filter(|_| with_ttt) {
+            keys.extend(ttt_programs(session, total, sliding, ttt, false));
+        }
+        Ok(keys)
     }
 
     /// Bits per byte over windows that do not overlap.

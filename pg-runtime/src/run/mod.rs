@@ -4,9 +4,9 @@ mod corpus;
 mod folder;
 mod full_size;
 mod judge;
+mod requests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use pg_ir::budget::BudgetError;
@@ -20,6 +20,7 @@ use thiserror::Error;
 pub use self::corpus::Corpus;
 use self::folder::RunFolder;
 pub use self::judge::Judge;
+pub use self::requests::{Request, requests};
 use crate::data::{DataError, Loader};
 use crate::device::{Device, DeviceName};
 use crate::eval::EvalError;
@@ -27,7 +28,7 @@ use crate::export::{self, ExportError, Provenance};
 use crate::profile::median;
 use crate::report::{ArtifactReport, Event, Observer, RunReport, Scores, TrainReport};
 use crate::schedule::Budget;
-use crate::session::{Key, Session, SessionError};
+use crate::session::{Key, SessionError};
 use crate::train::{TrainError, TrainPlan, Trained, spaces, train};
 use crate::weights::{self, WeightsError};
 
@@ -66,7 +67,7 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// `--schedule spec`: use the file's constants unscaled.
     pub unscaled_schedule: bool,
-    /// `--precision`: how training stores activations and operands.
+    /// `--precision`: how training stores activations and operands; `None` leaves it to the device.
     pub storage: Option<DType>,
     /// `--device`, opened.
     pub device: Device,
@@ -223,9 +224,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let Prepared { source, full, params, profile, chosen, model } = prepare(options, observer)?;
     let corpus = Corpus::open(options, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
-    let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
-    let plan =
-        TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)?;
+    let plan = train_plan(options, &model)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
     let seed = model.train.seed;
     let load = |path: &PathBuf| {
@@ -234,14 +233,15 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     };
     let initial = options.init.as_ref().map(load).transpose()?;
     let folder = RunFolder::create(options.out.as_deref(), &model.name)?;
-    let other_size = |full: &Model| full.param_count() != model.param_count() && !options.skip_full_size;
-    let full = full.filter(other_size);
+    let full = full.filter(|full| full_size::is_timed(full, &model, options));
     if let Some(full) = &full {
         full_size::announce(full, observer)?;
+        full_size::check_bundle(full, options)?;
     }
 
-    let session = Session::on(options.device.clone(), Arc::new(model), Default::default());
-    let mut session = session.storing(options.storage.unwrap_or(DType::F32));
+    let mut session = requests::session(options, model);
+    let mut judge = Judge::new(&corpus, &session);
+    session.check_bundle(&requests::programs(&session, &plan, &judge)?)?;
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {
@@ -250,7 +250,6 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     drop(initial);
     let estimate = session.model.predict_size(Moment::Trained)?.estimate_bytes;
     let mut bpb = Scores::default();
-    let mut judge = Judge::new(&corpus, &session);
     bpb.initial = Some(judge.plain(&mut session, &mut state, "score the initial weights", observer)?);
 
     let mut first_step_s = 0.0;
@@ -318,7 +317,16 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     {
         observer(Event::Warning(format!("the full-size model could not be timed: {error}")));
     }
+    if let Some(summary) = options.device.bundle_summary() {
+        observer(Event::Note(summary));
+    }
     Ok(report)
+}
+
+/// How a model trains under a run's options.
+fn train_plan(options: &RunOptions, model: &Model) -> Result<TrainPlan, TrainError> {
+    let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
+    TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)
 }
 
 /// An estimate over the cap is an error, one within 5 % of it a warning.

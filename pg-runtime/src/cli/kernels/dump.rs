@@ -1,10 +1,11 @@
-//! Kernels as files: for each, what it computes and its source, and an index of all.
+//! Kernels as files: for each, what it computes, its source and what that was compiled to; and an index of all.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
 use pg_codegen::cube::{Entry, Language, emit_in, formatted, listing};
+use pg_codegen::cuda::Built;
 use pg_runtime::artifact::write_atomically;
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +56,17 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
     for (name, users) in &users {
         let plans: Vec<_> = users.iter().map(|(p, e)| (&p.plan, *e)).collect();
         let text = listing(&plans);
-        let source = emit_in(&users[0].1.kernel, language)?;
+        let kernel = &users[0].1.kernel;
+        let built = report.compiled.built(kernel);
+        // What was compiled: CubeCL may place shared memory in another order the next time.
+        let source = built.map_or_else(|| emit_in(kernel, language), |b| Ok(b.emitted.source.clone()))?;
         write(&format!("{name}.txt"), &text)?;
         write(&format!("{name}.{}", language.extension()), &formatted(&text, &source))?;
+        if let Some(Built { compiled, .. }) = built {
+            write(&format!("{name}.ptx"), &compiled.ptx)?;
+            write(&format!("{name}.sass"), &compiled.sass()?.text)?;
+            write(&format!("{name}.ptxas.txt"), &compiled.log)?;
+        }
     }
     write(INDEX, &serde_json::to_string_pretty(&index)?)?;
     Ok(users.len())

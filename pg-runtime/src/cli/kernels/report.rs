@@ -1,20 +1,22 @@
 //! The kernels of a model's programs as one table.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use pg_codegen::cube::{Entry, Target, inventory};
+use pg_codegen::cube::{Entry, Generated, inventory};
+use pg_codegen::cuda::Occupancy;
 use pg_codegen::digest::generalise;
 use pg_codegen::plan::Plan;
 use pg_codegen::provenance::Provenance;
-use pg_codegen::{Options, compile, target};
-use pg_runtime::cube::offline;
+use pg_codegen::{Options, target};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::super::format::{grouped, table};
 use super::super::programs::ProgramArgs;
+use super::compiled::{Compiled, Uses};
 
 /// Kernels that a table shows unless it is asked for all.
 const SHOWN: usize = 30;
@@ -34,6 +36,7 @@ pub(super) struct Report {
     model: String,
     target: target::Target,
     pub(super) programs: Vec<Program>,
+    pub(super) compiled: Compiled,
 }
 
 /// A kernel of a program; the public form.
@@ -46,11 +49,13 @@ struct Kernel {
     count: usize,
     grid: [u32; 3],
     cube: [u32; 3],
-    /// Known where a compiler is at hand.
+    /// Of a thread, like the spills and the stack; `null` where the kernel was not compiled.
     registers: Option<u32>,
     shared_bytes: usize,
     spill_bytes: Option<u32>,
     stack_bytes: Option<u32>,
+    /// Of a multiprocessor; `null` where the kernel was not compiled.
+    occupancy: Option<Occupancy>,
     /// Of one launch, like the three that follow.
     flops: f64,
     bytes: f64,
@@ -74,20 +79,19 @@ impl Report {
         session: &Session,
         named: &[(String, Key)],
         args: &ProgramArgs,
-        (machine, limits): (&target::Target, &Target),
+        machine: &target::Target,
     ) -> anyhow::Result<Report> {
         let (batch, seq) = args.shape(session);
         let micro_batches = (session.model.train.batch_tokens / (batch * seq)).max(1);
         let mut programs = Vec::new();
         for (name, key) in named {
-            let graph = session.program(*key)?.graph;
-            let plan = compile(name, &graph, &args.options())?;
-            let generated = offline(&plan, &session.layout, limits)
-                .with_context(|| format!("program {name} does not fit {}", limits.name))?;
+            let generated = session.generate(*key);
+            let (plan, generated) =
+                generated.with_context(|| format!("program {name} does not fit {}", machine.name))?;
             programs.push(Program {
                 name: name.clone(),
                 entries: inventory(&plan, &generated, machine),
-                unfused_bytes: compile(name, &graph, &Options { fuse: false })?.bytes() + 0.0,
+                unfused_bytes: session.lower_with(*key, &Options { fuse: false })?.bytes() + 0.0,
                 in_step: match key {
                     Key::Grad { phase: 0, accumulate: false, .. } | Key::Update => 1,
                     Key::Grad { phase: 0, accumulate: true, .. } => micro_batches - 1,
@@ -96,7 +100,8 @@ impl Report {
                 plan,
             });
         }
-        Ok(Report { model: session.model.name.clone(), target: machine.clone(), programs })
+        let compiled = Compiled::No("--no-compile".into());
+        Ok(Report { model: session.model.name.clone(), target: machine.clone(), programs, compiled })
     }
 
     /// Keeps the kernels that a line of the model file became.
@@ -127,13 +132,26 @@ impl Report {
 
     /// The JSON object. Its names are a public interface.
     pub(super) fn public(&self) -> Value {
-        let kernels: Vec<Kernel> = self.rows().into_iter().map(|(p, e)| p.kernel(e)).collect();
+        let rows = self.rows().into_iter();
+        let kernels: Vec<Kernel> = rows.map(|(p, e)| p.kernel(e, self.compiled.uses(&e.kernel))).collect();
         let mut programs = Map::new();
         if self.programs.iter().filter(|p| p.in_step > 0).count() > 1 {
             programs.insert("train".into(), json!(self.step()));
         }
         programs.extend(self.programs.iter().map(|p| (p.name.clone(), json!(p.totals()))));
-        json!({ "target": self.target.name, "kernels": kernels, "programs": programs })
+        json!({
+            "target": self.target.name,
+            "compiler": self.compiled.compiler(),
+            "basis": basis(),
+            "kernels": kernels,
+            "programs": programs,
+        })
+    }
+
+    /// The kernels that a table shows, or all of them.
+    pub(super) fn kernels(&self, all: bool) -> Vec<Arc<Generated>> {
+        let shown = if all { usize::MAX } else { SHOWN };
+        self.rows().into_iter().take(shown).map(|(_, e)| e.kernel.clone()).collect()
     }
 
     /// Programs and kernels, those of the optimiser step first, the most expensive first.
@@ -169,8 +187,11 @@ impl Report {
         let shown = if all { rows.len() } else { rows.len().min(SHOWN) };
         let step = self.step();
         let mut out = format!(
-            "{} on {} ({}). Times are predicted from peaks, none is measured.\n\n",
-            self.model, self.target.name, self.target.summary
+            "{} on {} ({}). {}\n\n",
+            self.model,
+            self.target.name,
+            self.target.summary,
+            self.compiled.legend()
         );
         let headings = [
             "kernel",
@@ -186,9 +207,14 @@ impl Report {
             "bound",
             "of the step",
             "registers",
+            "spills",
+            "stack",
+            "cubes an SM",
         ];
-        let line = |(p, e): &(&Program, &Entry)| p.row(e, step.roofline_ms);
-        out += &table(&headings, &[2, 5, 6, 7, 8, 9, 11, 12], rows.iter().take(shown).map(line).collect());
+        let line =
+            |(p, e): &(&Program, &Entry)| p.row(e, step.roofline_ms, self.compiled.uses(&e.kernel).as_ref());
+        let right = [2, 5, 6, 7, 8, 9, 11, 12, 13, 14];
+        out += &table(&headings, &right, rows.iter().take(shown).map(line).collect());
         if shown < rows.len() {
             out += &format!("\n… and {} more kernels: --all shows them.", rows.len() - shown);
         }
@@ -230,7 +256,7 @@ impl Program {
         }
     }
 
-    fn kernel(&self, entry: &Entry) -> Kernel {
+    fn kernel(&self, entry: &Entry, uses: Option<Uses>) -> Kernel {
         let count = entry.launches.len();
         let of_one = |total: f64| total / count as f64;
         let launch = &self.plan.launches[entry.launches[0]];
@@ -241,10 +267,11 @@ impl Program {
             count,
             grid: entry.grid,
             cube: [entry.kernel.units(), 1, 1],
-            registers: None,
+            registers: uses.as_ref().map(|u| u.resources.registers),
             shared_bytes: entry.kernel.shared_bytes(),
-            spill_bytes: None,
-            stack_bytes: None,
+            spill_bytes: uses.as_ref().map(|u| u.resources.spill_bytes),
+            stack_bytes: uses.as_ref().map(|u| u.resources.stack_bytes),
+            occupancy: uses.map(|u| u.occupancy),
             flops: of_one(entry.flops),
             bytes: of_one(entry.bytes),
             roofline_us: of_one(entry.seconds) * 1e6,
@@ -252,10 +279,12 @@ impl Program {
         }
     }
 
-    fn row(&self, entry: &Entry, step_ms: f64) -> Vec<String> {
+    fn row(&self, entry: &Entry, step_ms: f64, uses: Option<&Uses>) -> Vec<String> {
         let share = 100.0 * self.in_step as f64 * entry.seconds * 1e3 / step_ms;
         let [x, y, z] = entry.grid;
         let grid = if y * z == 1 { x.to_string() } else { format!("{x} × {y} × {z}") };
+        let resource = |of: fn(&Uses) -> u32| uses.map_or("–".into(), |u| of(u).to_string());
+        let occupancy = |u: &Uses| format!("{} by {}", u.occupancy.cubes, u.occupancy.limited_by);
         vec![
             entry.kernel.name().into(),
             self.name.clone(),
@@ -269,7 +298,10 @@ impl Program {
             format!("{:.1} µs", entry.seconds * 1e6),
             entry.bound.to_string(),
             if self.in_step > 0 { format!("{share:.2} %") } else { "–".into() },
-            "–".into(),
+            resource(|u| u.resources.registers),
+            resource(|u| u.resources.spill_bytes),
+            resource(|u| u.resources.stack_bytes),
+            uses.map_or("–".into(), occupancy),
         ]
     }
 
@@ -284,4 +316,12 @@ impl Program {
             peak_bytes: self.plan.arena_bytes,
         }
     }
+}
+
+/// How the figures of the JSON object came about: nothing in it is measured.
+fn basis() -> Value {
+    let counted = ["flops", "bytes", "unfused_bytes", "launches", "count", "peak_bytes", "shared_bytes"];
+    let predicted = ["roofline_us", "roofline_ms", "bound"];
+    let compiled = ["registers", "spill_bytes", "stack_bytes", "occupancy"];
+    json!({ "counted": counted, "predicted": predicted, "compiled": compiled })
 }

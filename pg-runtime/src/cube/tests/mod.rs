@@ -9,6 +9,7 @@ mod executor;
 mod matmul;
 mod naive;
 mod region;
+mod requests;
 mod scatter;
 
 use std::sync::Arc;

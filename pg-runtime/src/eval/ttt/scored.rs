@@ -35,6 +35,19 @@ impl Pass {
         Pass { windows: windows.cover(total), seq: windows.seq, done: 0 }
     }
 
+    /// The windows up to a chunk's end that have not been scored.
+    fn next(&self, end: usize) -> &[Window] {
+        let rest = &self.windows[self.done..];
+        &rest[..rest.partition_point(|w| w.first_target() < end)]
+    }
+
+    /// Leaves out a chunk without scoring it: the number of windows that [`Self::score`] would score.
+    pub(super) fn skip(&mut self, chunk: &Range<usize>) -> usize {
+        let own = self.next(chunk.end).len();
+        self.done += own;
+        own
+    }
+
     /// Scores every window up to the end of `chunk` that has not been scored. A window belongs to the chunk of
     /// the first target that it scores.
     #[expect(clippy::too_many_arguments, reason = "what a program needs, and where its results go")]
@@ -48,12 +61,12 @@ impl Pass {
         sink: &mut dyn FnMut(usize, f32),
         progress: &mut dyn FnMut(u64),
     ) -> Result<Scored<Range<usize>>, EvalError> {
-        let rest = &self.windows[self.done..];
-        let own = &rest[..rest.partition_point(|w| w.first_target() < chunk.end)];
+        let own = self.next(chunk.end);
         let before = self.done as u64;
         let mut progress = |n| progress(before + n);
         window_nll(session, state, tokens, own, (self.seq, qat), sink, &mut progress)?;
-        self.done += own.len();
+        let scored = own.len();
+        self.done += scored;
         Ok(Scored(chunk))
     }
 }

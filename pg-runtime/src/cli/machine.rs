@@ -1,0 +1,79 @@
+//! Arguments that name a machine to generate kernels for, and kernels compiled for it. The machine need not be
+//! here; only what is generated for it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use pg_codegen::cube::{Generated, Language, Target};
+use pg_codegen::cuda::{BuildError, Builds, Tools, distinct};
+use pg_codegen::target;
+use pg_runtime::device::{Device, DeviceName};
+use pg_runtime::report::Event;
+
+use super::devices::read_tuning;
+use super::progress::Progress;
+use super::ui::Ui;
+
+/// Which machine.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MachineArgs {
+    /// Machine to generate for: vulkan-cpu, h100 or h200.
+    #[arg(long, value_name = "NAME", default_value = "h100")]
+    target: String,
+    /// Tile sizes, vector widths and split factors on top of the checked-in ones.
+    #[arg(long, value_name = "FILE")]
+    tuning: Option<PathBuf>,
+}
+
+/// A machine to generate kernels for.
+pub(crate) struct Machine {
+    /// What it computes and moves in a second.
+    pub(crate) peaks: target::Target,
+    /// What a kernel may ask of it.
+    pub(crate) limits: Target,
+    pub(crate) language: Language,
+}
+
+impl MachineArgs {
+    /// The machine, with a tuning file's choices.
+    pub(crate) fn machine(&self) -> anyhow::Result<Machine> {
+        let peaks = target::named(&self.target).map_err(|message| anyhow!(message))?;
+        let Some((mut limits, language)) = Target::of(&peaks) else {
+            bail!(
+                "for {} no kernels are generated: its executor runs plans as they are (see `pg plan`)",
+                peaks.name
+            );
+        };
+        if let Some(path) = &self.tuning {
+            let tuned = limits.tuning.with(&read_tuning(path)?, peaks.name);
+            limits.tuning = tuned.map_err(|what| anyhow!("{}, {what}", path.display()))?;
+        }
+        Ok(Machine { peaks, limits, language })
+    }
+}
+
+impl Machine {
+    /// A device like it, on which nothing runs.
+    pub(crate) fn device(&self) -> Device {
+        let name = match self.language {
+            Language::Cuda => DeviceName::Cuda(0),
+            Language::Wgsl => DeviceName::Vulkan(0),
+        };
+        Device::absent(name, self.limits.clone())
+    }
+}
+
+/// Compiles kernels, equal ones once, and shows how far it is.
+pub(crate) fn build_all(tools: &Tools, kernels: &[Arc<Generated>], ui: &Ui) -> Result<Builds, BuildError> {
+    let total = distinct(kernels).len() as u64;
+    let mut progress = Progress::new(ui);
+    let (major, minor) = tools.version();
+    progress.event(Event::Begin { stage: format!("compile with CUDA {major}.{minor}"), total });
+    let builds = tools.build_all(kernels, &mut |done| progress.event(Event::Progress(done as u64)));
+    progress.finish();
+    let builds = builds?;
+    progress.event(Event::End(format!("{} kernels", builds.len())));
+    Ok(builds)
+}
