@@ -171,7 +171,7 @@ impl CubeKernel for Generated {
         match &self.body {
             Body::Region(k) => k.define(scope, &buffers, &self.args),
             Body::Matmul(k) => k.define(scope, &buffers),
-            Body::MmaMatmul(k) => k.define(scope, &buffers),
+            Body::MmaMatmul(k) => k.define(scope, &buffers, &self.args),
             Body::Attention(k) => k.define(scope, &buffers),
             Body::MmaAttention(k) => k.define(scope, &buffers),
             Body::MmaAttentionGrad(k) => k.define(scope, &buffers),

@@ -54,6 +54,9 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
             hopper::lower_matmul(m, args, target, &mut out)?
         }
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
+        Kernel::MatmulRegion(m, r) if hopper::matmul_region_fits(r, args, target) => {
+            hopper::lower_matmul_region(m, r, args, target, &mut out)?;
+        }
         Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
         Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
             hopper::lower_attention(shape, args, target, &mut out)?;

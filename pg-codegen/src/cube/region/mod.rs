@@ -11,6 +11,7 @@ mod program;
 mod reduce;
 mod schedule;
 mod text;
+mod tile;
 mod value;
 mod walk;
 
@@ -21,10 +22,11 @@ use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
-use self::access::{Mask, Piece, Place, and};
+use self::access::{Mask, Piece, and};
 use self::program::{Buffer, Program, Step};
-use self::reduce::{Scratch, identity, reduce_slots};
+use self::reduce::{identity, reduce_slots};
 use self::schedule::Schedule;
+pub(crate) use self::tile::{TilePiece, TileRegion, runs_on_tiles};
 use self::value::Lanes;
 use self::walk::{Walker, mutable};
 use super::kernel::{ArgSpec, Body, Generated};
@@ -77,7 +79,7 @@ pub(crate) fn lower(
             *arg = dtypes.len();
             dtypes.push(DType::F32);
             args.push(StageArg::Workspace(workspace));
-            schedule.widths.push(if wide { schedule.vector } else { 1 });
+            schedule.widths.push(if wide { schedule.width_of(DType::F32, &target.tuning) } else { 1 });
         }
     }
     let written = |i: usize| {
@@ -263,17 +265,7 @@ impl RegionKernel {
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
         scope.register_size::<Lanes>(self.schedule.vector);
-        let mut walker = Walker {
-            kernel: self,
-            buffers,
-            args,
-            place: Place { axes: Vec::new(), vector: self.schedule.vector },
-            row_ok: None,
-            first: None,
-            scratch: Scratch::default(),
-            values: vec![Vec::new(); self.program.steps.len()],
-            accumulators: Vec::new(),
-        };
+        let mut walker = Walker::new(&self.program, &self.schedule, buffers, args);
         if self.schedule.flat {
             self.define_flat(scope, &mut walker);
             return;
