@@ -60,7 +60,7 @@ pub(crate) fn lower(
         .collect();
     let mut program = Program::new(region, &buffers).map_err(malformed)?;
     let mut dtypes = region.args.clone();
-    let mut schedule = Schedule::new(&program, &dtypes, &target.tuning, single).map_err(unsupported)?;
+    let mut schedule = Schedule::new(&program, &dtypes, target, single).map_err(unsupported)?;
     let work = program.row_count() as u64 * program.lanes as u64;
     if work > i32::MAX as u64 {
         return Err(unsupported(format!("{work} elements are more than 2^31")));
@@ -156,7 +156,9 @@ fn shared_bytes(program: &Program, s: &Schedule) -> usize {
     }
     let cells = 4 * s.units * s.slots;
     let reduces = s.units > 1 && program.steps.iter().any(|x| matches!(x, Step::RowReduce(..)));
-    let (mut single, mut wide) = (reduces, false);
+    let (mut single, mut wide) = (reduces && s.plane == 1, false);
+    // One result of each plane.
+    let planes = if reduces && s.units > s.plane { 4 * s.cube_units() / s.plane } else { 0 };
     let mut permutations = 0;
     for step in &program.steps {
         match step {
@@ -169,7 +171,10 @@ fn shared_bytes(program: &Program, s: &Schedule) -> usize {
             _ => {}
         }
     }
-    usize::from(single) * cells + usize::from(wide) * cells * s.vector + permutations
+    planes * usize::from(s.plane > 1)
+        + usize::from(single) * cells
+        + usize::from(wide) * cells * s.vector
+        + permutations
 }
 
 impl Schedule {

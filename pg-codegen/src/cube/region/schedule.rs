@@ -5,11 +5,17 @@ use pg_ir::ty::DType;
 
 use super::program::{Program, Step};
 use crate::cube::program::element_bytes;
+use crate::cube::target::Target;
 use crate::region::{Affine, IndexMap};
 use crate::tuning::Tuning;
 
 /// Units of a cube.
 const UNITS: usize = 256;
+
+/// Units that share the lanes of a second pass.
+const NARROW: usize = 8;
+/// Values that a unit may keep at once for its row to stay within a plane.
+const PLANE_VALUES: usize = 64;
 
 /// How a region runs.
 #[derive(Clone, PartialEq, Debug)]
@@ -40,6 +46,8 @@ pub(crate) struct Schedule {
     pub(crate) blocks: usize,
     /// Rows that a slot walks, one after the other.
     pub(crate) trip: usize,
+    /// Units that exchange values directly, 1 if none do.
+    pub(crate) plane: usize,
     /// Elements of an access, by argument.
     pub(crate) widths: Vec<usize>,
 }
@@ -49,9 +57,10 @@ impl Schedule {
     pub(crate) fn new(
         p: &Program,
         dtypes: &[DType],
-        tuning: &Tuning,
+        target: &Target,
         single: bool,
     ) -> Result<Schedule, String> {
+        let tuning = &target.tuning;
         let accumulates = p.steps.iter().any(|s| matches!(s, Step::Accumulate { .. }));
         let (vector, widths) = widths(p, dtypes, tuning.region_access);
         let pieces = p.lanes / vector;
@@ -69,6 +78,7 @@ impl Schedule {
             folded: 1,
             blocks: 1,
             trip: 1,
+            plane: target.plane.map_or(1, |n| n as usize),
             widths,
         };
         if s.flat {
@@ -76,12 +86,14 @@ impl Schedule {
         }
         // What a unit keeps is counted in elements: wider vectors are fewer.
         let resident = (4 * tuning.region_resident / vector.max(4)).max(1);
-        if p.has_row_steps() || pieces <= UNITS {
-            s.units =
-                if pieces <= UNITS { pieces.next_power_of_two() } else { least_waste(pieces, resident) };
+        if p.has_row_steps() {
+            s.units = units_of_row(p, pieces, vector, s.plane, resident);
             s.chunks = pieces.div_ceil(s.units);
         } else {
-            s.lane_blocks = pieces.div_ceil(UNITS);
+            // Lanes never meet, so cubes may share them. A second pass has no other cubes: a few lines each.
+            let most = if single { NARROW } else { UNITS };
+            s.units = pieces.next_power_of_two().min(most);
+            s.lane_blocks = pieces.div_ceil(s.units);
         }
         s.slots = UNITS / s.units;
         s.streamed = s.chunks > resident;
@@ -123,6 +135,7 @@ impl Schedule {
             folded: 1,
             blocks: 1,
             trip: 1,
+            plane: 1,
             widths: widths.iter().map(|&w| w.min(vector)).collect(),
         }
     }
@@ -145,6 +158,27 @@ impl Schedule {
     pub(crate) fn cube_units(&self) -> usize {
         UNITS
     }
+}
+
+/// Units that share a row whose lanes meet.
+fn units_of_row(p: &Program, pieces: usize, vector: usize, plane: usize, resident: usize) -> usize {
+    if pieces > UNITS {
+        return least_waste(pieces, resident);
+    }
+    let all = pieces.next_power_of_two();
+    // Within a plane nobody waits at a barrier, if the row and all that is made of it fit a unit's registers.
+    let values = pieces.div_ceil(plane) * vector * live_rows(p);
+    if plane > 1 && pieces >= plane && pieces % plane == 0 && values <= PLANE_VALUES { plane } else { all }
+}
+
+/// The most values per lane that are needed later, at any step, with what is accumulated.
+fn live_rows(p: &Program) -> usize {
+    let is_sum = |s: &&Step| matches!(s, Step::Accumulate { at, .. } if p.writes_lanes(at));
+    let sums = p.steps.iter().filter(is_sum).count();
+    let mut last = vec![0; p.steps.len()];
+    (0..p.steps.len()).for_each(|i| p.operands(i).iter().for_each(|&r| last[r as usize] = i));
+    let live = |at: usize| (0..=at).filter(|&i| p.classes[i].wide && last[i] > at).count();
+    sums + (0..p.steps.len()).map(live).max().unwrap_or(0)
 }
 
 /// Units for a row of more pieces than a cube has units: the fewest idle, and then the most units.

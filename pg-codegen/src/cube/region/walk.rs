@@ -201,8 +201,7 @@ impl<'a> Walker<'a> {
     }
 
     fn total(&mut self, scope: &mut Scope, kind: Reduction, part: &Value) -> Value {
-        let s = self.schedule;
-        let total = reduce_row(scope, &mut self.scratch, kind, part, (s.units, s.slots));
+        let total = reduce_row(scope, &mut self.scratch, kind, part, self.schedule);
         Value::new(total, Kind::Float, false)
     }
 
