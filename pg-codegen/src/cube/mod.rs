@@ -36,7 +36,7 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 pub use self::emit::emit_wgsl;
 pub use self::emit::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch, emit_in};
 pub use self::inventory::{Entry, inventory};
-pub use self::kernel::{ArgSpec, CUBECL, Generated, Launchable};
+pub use self::kernel::{ArgSpec, CUBECL, GENERATOR, Generated, Launchable};
 pub use self::listing::{formatted, listing};
 pub use self::program::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
 pub use self::stage::{ArgInfo, Launches, Stage, StageArg};

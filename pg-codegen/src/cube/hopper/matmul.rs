@@ -124,11 +124,16 @@ fn push(
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let rounded = region.args[0] == DType::BF16;
-    let exit = match m.n {
-        n if rounded && n.is_multiple_of(CHUNK) => Exit::Shared,
-        n => Exit::Registers { vector: if n.is_multiple_of(4) { 4 } else { 1 }, rounded },
+    let vector = match m.n {
+        n if rounded && n.is_multiple_of(CHUNK) => CHUNK,
+        n if n.is_multiple_of(4) => 4,
+        _ => 1,
     };
-    let tile = TileRegion::new(region, m.m, &infos[2..], exit.vector(), target)?;
+    let tile = TileRegion::new(region, m.m, &infos[2..], vector, target)?;
+    let exit = match vector {
+        CHUNK => Exit::shared(tile.live_rows()),
+        _ => Exit::Registers { vector, rounded },
+    };
     let operand = |(x, info): (Operand, &ArgInfo)| ArgSpec {
         dtype: DType::BF16,
         width: x.vector(),
@@ -283,7 +288,7 @@ impl MmaMatmul {
             p.steps,
             walk(&p.a),
             walk(&p.b),
-            if self.exit == Exit::Shared { "through shared memory" } else { "from registers" },
+            if self.exit.shared_bytes() > 0 { "through shared memory" } else { "from registers" },
             self.region.vector(),
             self.region.describe(),
         )

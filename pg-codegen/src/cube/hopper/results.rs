@@ -22,32 +22,37 @@ type Rounded = SharedMemory<Vector<bf16, Const<8>>>;
 
 /// Chunks of a row of the tile.
 const ROW: usize = TILE / CHUNK;
-/// Chunks of a row that a unit has in hand at once: enough to keep memory busy.
-const PIECES: usize = 4;
-/// Units that share a row.
-const SHARERS: usize = ROW / PIECES;
+/// Values that a unit may have in hand at once.
+const VALUES: usize = 128;
 
 /// How results leave a cube.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Exit {
-    /// Rounded to bfloat16, through shared memory, in chunks.
-    Shared,
+    /// Rounded to bfloat16, through shared memory, in chunks, of which a unit has so many in hand at once.
+    Shared { pieces: usize },
     /// From registers, in pieces of 1 or 4, rounded first where their type is bfloat16.
     Registers { vector: usize, rounded: bool },
 }
 
 impl Exit {
+    /// The way out through shared memory for a region that has `live` rows in hand at once: as many pieces as
+    /// registers hold, up to 4, which keep memory busy.
+    pub(super) fn shared(live: usize) -> Exit {
+        let fits = |pieces: &usize| pieces * CHUNK * live <= VALUES;
+        Exit::Shared { pieces: [4, 2].into_iter().find(fits).unwrap_or(1) }
+    }
+
     /// Elements of a piece.
     pub(super) fn vector(self) -> usize {
         match self {
-            Exit::Shared => CHUNK,
+            Exit::Shared { .. } => CHUNK,
             Exit::Registers { vector, .. } => vector,
         }
     }
 
     /// Bytes of shared memory.
     pub(super) fn shared_bytes(self) -> usize {
-        if self == Exit::Shared { 2 * TILE * TILE } else { 0 }
+        if matches!(self, Exit::Shared { .. }) { 2 * TILE * TILE } else { 0 }
     }
 }
 
@@ -99,14 +104,14 @@ fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>) -> Rounded {
 
 /// The row, within the tile, of a turn of this unit.
 #[cube]
-fn shared_row(turn: u32) -> u32 {
-    UNIT_POS / comptime!(SHARERS as u32) + turn * comptime!((UNITS / SHARERS) as u32)
+fn shared_row(turn: u32, #[comptime] sharers: usize) -> u32 {
+    UNIT_POS / comptime!(sharers as u32) + turn * comptime!((UNITS / sharers) as u32)
 }
 
 /// The chunk, within the row, of a piece of this unit.
 #[cube]
-fn shared_chunk(#[comptime] piece: usize) -> u32 {
-    UNIT_POS % comptime!(SHARERS as u32) + comptime!((piece * SHARERS) as u32)
+fn shared_chunk(#[comptime] piece: usize, #[comptime] sharers: usize) -> u32 {
+    UNIT_POS % comptime!(sharers as u32) + comptime!((piece * sharers) as u32)
 }
 
 #[cube]
@@ -171,19 +176,21 @@ impl Sink<'_> {
     /// Emits the way out of a cube's results.
     pub(super) fn emit(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand) {
         match self.exit {
-            Exit::Shared => self.from_shared(scope, sums, at),
+            Exit::Shared { pieces } => self.from_shared(scope, sums, at, pieces),
             Exit::Registers { vector, rounded } => self.from_registers(scope, sums, at, vector, rounded),
         }
     }
 
-    fn from_shared(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand) {
+    fn from_shared(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand, pieces: usize) {
+        // Units that share a row.
+        let sharers = ROW / pieces;
         let tile = share::expand::<Const<2>, Const<2>>(scope, sums.clone());
-        let turns = (TILE * SHARERS / UNITS) as u32;
+        let turns = (TILE * sharers / UNITS) as u32;
         let range = RangeExpand::new(0u32.into(), turns.into(), false);
         for_expand(scope, range, false, |scope, turn: NativeExpand<u32>| {
-            let row = shared_row::expand(scope, turn);
-            let pieces = (0..PIECES).map(|piece| {
-                let number = shared_chunk::expand(scope, piece);
+            let row = shared_row::expand(scope, turn, sharers);
+            let pieces = (0..pieces).map(|piece| {
+                let number = shared_chunk::expand(scope, piece, sharers);
                 let value = chunk::expand(scope, tile.clone(), row.clone(), number.clone());
                 let first = piece_number::expand(scope, at.column.clone(), 0u32.into(), CHUNK as u32);
                 let index = plus::expand(scope, first, number);

@@ -172,7 +172,7 @@ fn units_of_row(p: &Program, pieces: usize, vector: usize, plane: usize, residen
 }
 
 /// The most values per lane that are needed later, at any step, with what is accumulated.
-fn live_rows(p: &Program) -> usize {
+pub(super) fn live_rows(p: &Program) -> usize {
     let is_sum = |s: &&Step| matches!(s, Step::Accumulate { at, .. } if p.writes_lanes(at));
     let sums = p.steps.iter().filter(is_sum).count();
     let mut last = vec![0; p.steps.len()];

@@ -8,7 +8,7 @@ use cubecl::prelude::*;
 
 use super::access::Piece;
 use super::program::{Buffer, Kind, Program, Step};
-use super::schedule::Schedule;
+use super::schedule::{Schedule, live_rows};
 use super::value::{Lanes, Value};
 use super::walk::Walker;
 use super::{signed, split};
@@ -87,6 +87,11 @@ impl TileRegion {
     /// Lanes of a piece.
     pub(crate) fn vector(&self) -> usize {
         self.schedule.vector
+    }
+
+    /// The most values per lane that it has in hand at once.
+    pub(crate) fn live_rows(&self) -> usize {
+        live_rows(&self.program)
     }
 
     /// The program as text, one step a line.
