@@ -1,7 +1,8 @@
 //! A generated kernel: a value that CubeCL can compile.
 //!
 //! Two kernels with equal descriptions are one: CubeCL's caches are keyed by a hash of the description's
-//! text, of this crate's version and of CubeCL's, so that keys mean the same in every build.
+//! text, of the generator's version and of CubeCL's, so that keys mean the same in every build, and another
+//! source never hides behind an old key.
 
 use std::sync::Arc;
 
@@ -14,6 +15,10 @@ use super::{attention, attention_grad, hopper, matmul, region, scatter};
 
 /// Version of CubeCL that kernels are generated with; part of every kernel's hash.
 pub const CUBECL: &str = "0.10.0";
+
+/// Version of the generator; part of every kernel's hash. It stands for all that a source depends on beside the
+/// kernel's description: constants and code of this crate. A test holds it to the sources that it makes.
+pub const GENERATOR: u32 = 1;
 
 /// A buffer of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +72,10 @@ impl Generated {
         (units, shared_bytes): (u32, usize),
         target: &Target,
     ) -> Result<Generated, CubeError> {
-        let text = format!("pg {} cubecl {CUBECL} {units} {args:?} {body:?}", env!("CARGO_PKG_VERSION"));
+        let text = format!(
+            "pg {} generator {GENERATOR} cubecl {CUBECL} {units} {shared_bytes} {args:?} {body:?}",
+            env!("CARGO_PKG_VERSION")
+        );
         let digest = blake3::hash(text.as_bytes());
         let word = |i: usize| {
             let bytes = digest.as_bytes()[8 * i..][..8].iter();
@@ -171,7 +179,7 @@ impl CubeKernel for Generated {
         match &self.body {
             Body::Region(k) => k.define(scope, &buffers, &self.args),
             Body::Matmul(k) => k.define(scope, &buffers),
-            Body::MmaMatmul(k) => k.define(scope, &buffers),
+            Body::MmaMatmul(k) => k.define(scope, &buffers, &self.args),
             Body::Attention(k) => k.define(scope, &buffers),
             Body::MmaAttention(k) => k.define(scope, &buffers),
             Body::MmaAttentionGrad(k) => k.define(scope, &buffers),

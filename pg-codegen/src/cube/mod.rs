@@ -36,7 +36,7 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 pub use self::emit::emit_wgsl;
 pub use self::emit::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch, emit_in};
 pub use self::inventory::{Entry, inventory};
-pub use self::kernel::{ArgSpec, CUBECL, Generated, Launchable};
+pub use self::kernel::{ArgSpec, CUBECL, GENERATOR, Generated, Launchable};
 pub use self::listing::{formatted, listing};
 pub use self::program::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
 pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
@@ -54,6 +54,9 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
             hopper::lower_matmul(m, args, target, &mut out)?
         }
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
+        Kernel::MatmulRegion(m, r) if hopper::matmul_region_fits(r, args, target) => {
+            hopper::lower_matmul_region(m, r, args, target, &mut out)?;
+        }
         Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
         Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
             hopper::lower_attention(shape, args, target, &mut out)?;

@@ -32,6 +32,8 @@ pub struct Target {
     pub bf16: bool,
     /// Whether warps multiply bfloat16 matrices (`mma`), with asynchronous copies to feed them.
     pub matrix_units: bool,
+    /// Units of a plane, if its units exchange values directly; otherwise they meet in shared memory.
+    pub plane: Option<u32>,
     /// Multiprocessors: how many cubes keep a device busy.
     pub multiprocessors: u32,
     /// Tile sizes, vector widths and split factors.
@@ -53,6 +55,7 @@ impl Target {
             binding_align: 256,
             bf16: false,
             matrix_units: false,
+            plane: None,
             multiprocessors: 132,
             tuning: Tuning::of("vulkan-cpu"),
         }
@@ -91,6 +94,7 @@ impl Target {
             name: "hopper".into(),
             shared_bytes: 227 * 1024,
             matrix_units: true,
+            plane: Some(32),
             multiprocessors: 132,
             ..Target::cuda()
         }

@@ -117,6 +117,81 @@ fn golden_sources() {
     }
 }
 
+/// One launch of every kernel for matrix units, and of what else differs on Hopper.
+fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
+    let half = |len| ArgInfo::whole(DType::BF16, len);
+    let float = |len| ArgInfo::whole(DType::F32, len);
+    let Kernel::Matmul(product) = matmul(256, 136, 64).0 else { panic!("a product") };
+    let [a, b, c] = [256 * 64, 64 * 136, 256 * 136];
+    let square = |tile| Region {
+        rows: vec![256],
+        reduced: 0,
+        lanes: 136,
+        body: vec![
+            load(0, &[136, 1]),
+            Instr::Binary(Binary::Mul, 0, 0),
+            Instr::Store { arg: 1, value: 1, at: affine(&[136, 1]) },
+        ],
+        args: vec![tile, DType::BF16],
+    };
+    let Kernel::Matmul(long) = matmul(24, 40, 2104).0 else { panic!("a product") };
+    let shape = AttentionShape { batch: 2, time: 200, heads: 4, kv_heads: 2, dim: 64, scale: 0.125 };
+    let [q, kv, lse] = [2 * 200 * 4 * 64, 2 * 200 * 2 * 64, 2 * 200 * 4];
+    let mut narrow = norm(30, 64);
+    narrow.args[0] = DType::BF16;
+    vec![
+        (Kernel::Matmul(product.clone()), vec![half(a), half(b), half(c)]),
+        (Kernel::Matmul(Matmul { accumulate: true, ..product.clone() }), vec![half(a), half(b), float(c)]),
+        (Kernel::MatmulRegion(product.clone(), square(DType::BF16)), vec![half(a), half(b), half(c)]),
+        (Kernel::MatmulRegion(product, square(DType::F32)), vec![half(a), half(b), half(c)]),
+        (Kernel::Matmul(long), vec![half(24 * 2104), half(40 * 2104), float(24 * 40)]),
+        (Kernel::Attention(shape), vec![half(q), half(kv), half(kv), half(q), float(lse)]),
+        (
+            Kernel::AttentionGrad(shape),
+            vec![half(q), half(kv), half(kv), half(q), float(lse), half(q), half(q), half(kv), half(kv)],
+        ),
+        (Kernel::Region(norm(1000, 512)), whole(&[512_000, 512_000, 512])),
+        (Kernel::Region(narrow), vec![half(30 * 64), float(30 * 64), float(64)]),
+    ]
+}
+
+/// Cached and bundled binaries are found by a kernel's hash, which has the generator's version and not its code. So
+/// what the code makes is held to its version here: each line of `generator.txt` is a version and the digest of the
+/// sources that it made.
+#[test]
+fn another_source_is_another_version_of_the_generator() {
+    let mut digest = blake3::Hasher::new();
+    let portable = every_family().into_iter().map(|k| (k, Target::cuda()));
+    let hopper = every_family_of_hopper().into_iter().map(|k| (k, Target::hopper()));
+    let mut count = 0;
+    for ((kernel, args), target) in portable.chain(hopper) {
+        for stage in lower(&kernel, &args, &target).unwrap().stages {
+            let source = emit_cuda(&stage.kernel).unwrap().replace(stage.kernel.name(), "kernel");
+            // CubeCL places shared arrays in another order every time.
+            let is_placed = |l: &&str| !l.contains("dynamic_shared_mem[") && !l.contains("// Shared array size");
+            source.lines().filter(is_placed).for_each(|l| {
+                digest.update(l.as_bytes());
+            });
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "{count} sources");
+    let digest = digest.finalize().to_hex().to_string();
+    let known: Vec<(&str, &str)> =
+        include_str!("generator.txt").lines().filter_map(|l| l.split_once(' ')).collect();
+    let versions: Vec<u32> = known.iter().map(|(v, _)| v.parse().unwrap()).collect();
+    assert!(versions.windows(2).all(|w| w[0] < w[1]), "a version has two lines: {versions:?}");
+    let (version, last) = known.last().unwrap();
+    assert_eq!(*version, GENERATOR.to_string(), "the last line of generator.txt is GENERATOR's");
+    assert_eq!(
+        *last,
+        digest,
+        "the generator makes other sources than version {GENERATOR} did: raise GENERATOR in kernel.rs, and add \
+         the line `{} {digest}` to generator.txt",
+        GENERATOR + 1
+    );
+}
+
 #[test]
 fn equal_kernels_are_one() {
     let (kernel, args) = matmul(64, 64, 64);

@@ -156,9 +156,12 @@ fn regions_of_random_graphs() {
     for seed in 0..seeds {
         let (graph, env) = crate::common::random::graph(seed);
         let plan = compile("random", &graph, &Options::default()).unwrap();
-        let found = Device::new(&plan, &Target::cuda()).run_both(&env);
         let expected = exec::run(&plan, &env);
-        compare(&found, &expected, 1e-4, &format!("seed {seed}"));
+        // Units that share a row meet in shared memory, or directly.
+        for target in [Target::cuda(), Target::hopper()] {
+            let found = Device::new(&plan, &target).run_both(&env);
+            compare(&found, &expected, 1e-4, &format!("seed {seed} on {}", target.name));
+        }
     }
 }
 

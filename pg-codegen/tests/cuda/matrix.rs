@@ -1,13 +1,18 @@
 //! Matrix products on matrix units: their numbers on the CPU at small and odd sizes, and what they became for
 //! Hopper at the sizes of int4mlp_12l.
 
-use pg_codegen::cube::{ArgInfo, Generated, Target, emit_cuda, lower};
-use pg_codegen::cuda::Sass;
+use std::sync::Arc;
+
+use pg_codegen::cube::{ArgInfo, Generated, Target, emit_cuda, extents, generate, lower};
+use pg_codegen::cuda::{Sass, Tools};
 use pg_codegen::plan::{Kernel, Matmul, MatrixView};
+use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
+use pg_ir::op::{Binary, Reduction};
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
-use crate::offline::tools;
+use crate::models;
+use crate::offline::{FULL, tools};
 
 /// Which operands lie with their summed axis contiguous.
 #[derive(Clone, Copy, Debug)]
@@ -128,58 +133,224 @@ pub(crate) fn between_barriers(sass: &Sass) -> (usize, usize) {
     (parts.into_iter().min().unwrap_or(0), total)
 }
 
-/// How often the outer loop of an emitted product runs: it is the one loop.
+/// How often the outer loop of an emitted product runs: it is the first loop, and the only one before results leave.
 fn trips(source: &str) -> usize {
-    let mut bounds = source.lines().filter(|l| l.starts_with("for (")).map(|l| {
-        let bound = l.split_once(" < uint32(").unwrap().1.split(')').next().unwrap();
-        bound.parse().unwrap()
-    });
-    let trips = bounds.next().expect("a loop");
-    assert_eq!(bounds.next(), None, "a second loop");
-    trips
+    let is_loop = |l: &&str| l.starts_with("for (");
+    let bound = source.lines().find(is_loop).and_then(|l| l.split_once(" < uint32(")).expect("a loop").1;
+    let products = |text: &str| text.matches("__mma_m16n8k16").count();
+    let (_, after) = source.split_once(" < uint32(").unwrap();
+    assert_eq!(
+        products(after),
+        products(source.split_once("extern \"C\"").unwrap().1),
+        "a product before it"
+    );
+    bound.split(')').next().unwrap().parse().unwrap()
 }
 
-/// The kernel of the product, without the second pass.
-fn product(m: &Matmul) -> (std::sync::Arc<Generated>, [u32; 3]) {
-    let infos = buffers(m, if m.accumulate { DType::F32 } else { DType::BF16 });
-    let infos = infos.map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    let stage = lower(&Kernel::Matmul(m.clone()), &infos, &Target::hopper()).unwrap().stages.remove(0);
+/// The first kernel of a launch: the product, without the second pass of a split one.
+fn product(kernel: &Kernel, infos: &[ArgInfo]) -> (Arc<Generated>, [u32; 3]) {
+    let stage = lower(kernel, infos, &Target::hopper()).unwrap().stages.remove(0);
     (stage.kernel, stage.grid)
+}
+
+/// Asserts what a product for Hopper must be, whatever becomes of its results, and gives its instructions.
+pub(crate) fn is_what_matrix_units_want(
+    tools: &Tools,
+    m: &Matmul,
+    kernel: &Generated,
+    grid: [u32; 3],
+) -> Sass {
+    let source = emit_cuda(kernel).unwrap();
+    let compiled = tools.compile(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));
+    let what = format!("{m:?}: {:?}", compiled.resources);
+    let r = compiled.resources;
+    let sass = compiled.sass().unwrap();
+    if let Ok(folder) = std::env::var("PG_CUDA_DUMP") {
+        std::fs::write(format!("{folder}/{}.cu", kernel.name()), &source).unwrap();
+        std::fs::write(format!("{folder}/{}.sass", kernel.name()), &sass.text).unwrap();
+    }
+    assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{what}");
+    assert!(r.resident_cubes(kernel.units(), kernel.shared_bytes()) >= 2, "{what}");
+    let (least, in_loop) = between_barriers(&sass);
+    assert!(least >= 32, "{least} HMMA between barriers: {what}");
+    // Every operation is in the loop, and nothing is done twice: what the instructions of all trips of all
+    // warps do is the product's size, but for parts of k that are cut to whole trips.
+    assert_eq!(sass.count("HMMA.16816.F32.BF16"), in_loop, "{what}");
+    let cubes: u32 = grid.iter().product();
+    let warps = f64::from(cubes) * f64::from(kernel.units() / 32);
+    let done = warps * trips(&source) as f64 * in_loop as f64 * 2.0 * (16 * 8 * 16) as f64;
+    let wanted = 2.0 * (m.batch * m.m * m.n) as f64 * m.k as f64;
+    assert!((1.0..1.01).contains(&(done / wanted)), "{done} operations for {wanted}: {what}");
+    println!("{} grid {grid:?}: {in_loop} HMMA, {least} between barriers, {r:?}", kernel.name());
+    let copies: Vec<&str> = names(&sass, "LDGSTS").collect();
+    assert!(!copies.is_empty() && copies.iter().all(|n| n.contains("128")), "asynchronous copies: {what}");
+    let loads: Vec<&str> = names(&sass, "LDSM").collect();
+    assert!(!loads.is_empty() && loads.iter().all(|n| n.ends_with(".4")), "{what}");
+    let last = sass.instructions.iter().rposition(|i| i.name.starts_with("HMMA")).unwrap();
+    let early = sass.instructions[..last].iter().filter(|i| i.name.starts_with("LDS."));
+    assert_eq!(early.count(), 0, "operands are read through LDSM alone: {what}");
+    sass
+}
+
+/// Names of the instructions that begin so.
+fn names<'a>(sass: &'a Sass, start: &'a str) -> impl Iterator<Item = &'a str> {
+    sass.instructions.iter().map(|i| i.name.as_str()).filter(move |n| n.starts_with(start))
+}
+
+/// Asserts that every global access but the asynchronous copies is of 16 bytes; how many loads and stores that is.
+fn accesses_of_16_bytes(sass: &Sass, what: &str) -> [usize; 2] {
+    ["LDG.", "STG."].map(|kind| {
+        let all: Vec<&str> = names(sass, kind).collect();
+        assert!(all.iter().all(|n| n.contains(".128")), "{what}: {all:?}");
+        all.len()
+    })
 }
 
 #[test]
 fn full_size_products_are_what_matrix_units_want() {
     let Some(tools) = tools() else { return };
     for m in full_size() {
-        let (kernel, grid) = product(&m);
-        let source = emit_cuda(&kernel).unwrap();
-        let compiled = tools.compile(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));
-        let what = format!("{m:?}: {:?}", compiled.resources);
-        let r = compiled.resources;
-        assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{what}");
-        let sass = compiled.sass().unwrap();
-        if let Ok(folder) = std::env::var("PG_CUDA_DUMP") {
-            std::fs::write(format!("{folder}/{}.cu", kernel.name()), &source).unwrap();
-            std::fs::write(format!("{folder}/{}.sass", kernel.name()), &sass.text).unwrap();
-        }
-        assert!(r.resident_cubes(kernel.units(), kernel.shared_bytes()) >= 2, "{what}");
-        let (least, in_loop) = between_barriers(&sass);
-        assert!(least >= 32, "{least} HMMA between barriers: {what}");
-        // Every operation is in the loop, and nothing is done twice: what the instructions of all trips of all
-        // warps do is the product's size, but for parts of k that are cut to whole trips.
-        assert_eq!(sass.count("HMMA.16816.F32.BF16"), in_loop, "{what}");
-        let cubes: u32 = grid.iter().product();
-        let warps = f64::from(cubes) * f64::from(kernel.units() / 32);
-        let done = warps * trips(&source) as f64 * in_loop as f64 * 2.0 * (16 * 8 * 16) as f64;
-        let wanted = 2.0 * (m.batch * m.m * m.n) as f64 * m.k as f64;
-        assert!((1.0..1.01).contains(&(done / wanted)), "{done} operations for {wanted}: {what}");
-        println!("{} grid {grid:?}: {in_loop} HMMA, {least} between barriers, {r:?}", kernel.name());
-        assert!(sass.count("LDGSTS") > 0, "no asynchronous copies: {what}");
-        assert!(
-            sass.instructions.iter().filter(|i| i.name.starts_with("LDGSTS")).all(|i| i.name.contains("128"))
-        );
-        let loads = sass.instructions.iter().filter(|i| i.name.starts_with("LDSM"));
-        assert!(loads.clone().count() > 0 && loads.clone().all(|i| i.name.ends_with(".4")), "{what}");
-        assert_eq!(sass.count("LDS."), 0, "shared memory is read through LDSM alone: {what}");
+        let infos = buffers(&m, if m.accumulate { DType::F32 } else { DType::BF16 });
+        let (kernel, grid) =
+            product(&Kernel::Matmul(m.clone()), &infos.map(|(dtype, len)| ArgInfo::whole(dtype, len)));
+        let sass = is_what_matrix_units_want(&tools, &m, &kernel, grid);
+        let [loads, stores] = accesses_of_16_bytes(&sass, kernel.name());
+        assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");
     }
+}
+
+fn own(m: &Matmul) -> Affine {
+    Affine { offset: 0, strides: [m.n as i64, 1].into_iter().collect() }
+}
+
+fn load(arg: u32, at: Affine) -> Instr {
+    Instr::Load { arg, map: IndexMap { at, guards: vec![] } }
+}
+
+/// An MLP's gradient with more to it: the result times a function of what is in memory, a scale for each column, one
+/// for each row, and one for all; stored twice, once rounded, and once where the row before it lies.
+fn epilogue(m: &Matmul, tile: DType) -> Region {
+    let at = |strides: [i64; 2], offset| Affine { offset, strides: strides.into_iter().collect() };
+    let n = m.n as i64;
+    let guard = Guard { expr: at([1, 0], -1), size: (m.batch * m.m) as i64 };
+    let before = IndexMap { at: at([n, 1], -n), guards: vec![guard] };
+    let body = vec![
+        load(1, own(m)),
+        load(0, own(m)),
+        Instr::Binary(Binary::Mul, 0, 1),
+        load(2, at([0, 1], 0)),
+        Instr::Binary(Binary::Mul, 2, 3),
+        load(3, at([1, 0], 0)),
+        Instr::Binary(Binary::Add, 4, 5),
+        Instr::Load { arg: 1, map: before },
+        Instr::Binary(Binary::Add, 6, 7),
+        load(4, at([0, 0], 0)),
+        Instr::Binary(Binary::Mul, 8, 9),
+        Instr::Cast(DType::BF16, 10),
+        Instr::Store { arg: 5, value: 11, at: own(m) },
+        Instr::Store { arg: 6, value: 1, at: own(m) },
+    ];
+    let args = vec![tile, DType::BF16, DType::F32, DType::F32, DType::F32, DType::BF16, DType::F32];
+    Region { rows: vec![m.batch * m.m], reduced: 0, lanes: m.n, body, args }
+}
+
+/// The arguments of a product with that epilogue.
+fn epilogue_buffers(m: &Matmul) -> [(DType, usize); 8] {
+    let [a, b, (_, len)] = buffers(m, DType::F32);
+    let (rows, f) = (m.batch * m.m, DType::F32);
+    [a, b, (DType::BF16, len), (f, m.n), (f, rows), (f, 1), (DType::BF16, len), (f, len)]
+}
+
+/// A region on a product's result is one kernel, and computes what the two would, at even and odd sizes.
+#[test]
+fn a_region_on_a_result_is_one_kernel() {
+    let sizes = [[1, 40, 72, 48], [1, 130, 136, 33], [2, 17, 20, 40], [1, 9, 5, 16], [3, 128, 128, 32]];
+    for (size, tile) in sizes.into_iter().flat_map(|s| [(s, DType::BF16), (s, DType::F32)]) {
+        let m = matmul(size, LAYOUTS[0], false);
+        let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
+        let buffers = epilogue_buffers(&m);
+        let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
+        let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+        assert_eq!((made.stages.len(), made.workspaces.len()), (1, 0), "{size:?}");
+        let plan = single(kernel, &buffers);
+        let env = inputs(&plan, &[0, 1, 2, 3, 4, 5], 37);
+        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{size:?} {tile}"));
+    }
+}
+
+/// Where k is split, the region runs on the sum of the parts.
+#[test]
+fn a_region_on_a_split_sum_is_in_its_second_pass() {
+    for tile in [DType::BF16, DType::F32] {
+        let m = matmul([1, 24, 40, 2100], LAYOUTS[2], false);
+        let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
+        let buffers = epilogue_buffers(&m);
+        let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
+        let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+        assert_eq!((made.stages.len(), made.workspaces.len()), (2, 1));
+        let plan = single(kernel, &buffers);
+        let env = inputs(&plan, &[0, 1, 2, 3, 4, 5], 41);
+        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{tile}"));
+    }
+}
+
+/// A sum over a whole row is more than a tile has.
+#[test]
+fn a_region_that_a_tile_cannot_run_is_a_second_launch() {
+    let m = matmul([1, 24, 40, 48], LAYOUTS[0], false);
+    let body = vec![
+        load(0, own(&m)),
+        Instr::RowReduce(Reduction::Sum, 0),
+        Instr::Binary(Binary::Mul, 0, 1),
+        Instr::Store { arg: 1, value: 2, at: own(&m) },
+    ];
+    let region = Region { rows: vec![24], reduced: 0, lanes: 40, body, args: vec![DType::BF16, DType::F32] };
+    let kernel = Kernel::MatmulRegion(m.clone(), region);
+    let buffers = buffers(&m, DType::F32);
+    let made = lower(&kernel, &buffers.map(|(t, len)| ArgInfo::whole(t, len)), &Target::hopper()).unwrap();
+    assert_eq!((made.stages.len(), made.workspaces.len()), (2, 1));
+    let plan = single(kernel, &buffers);
+    check(&plan, &inputs(&plan, &[0, 1], 43), &Target::hopper(), 1.0 / 64.0, "row sums");
+}
+
+/// Every product with a region of a step of int4mlp_12l at full size: what plain products are, and nothing of the
+/// result in memory but what the plan stores.
+#[test]
+fn full_size_products_with_regions_are_what_matrix_units_want() {
+    let Some(tools) = tools() else { return };
+    let model = models::model(&models::file("int4mlp_12l.rs"), &[]);
+    let mut seen = Vec::new();
+    let mut rounded = 0;
+    for program in models::programs(&model, FULL) {
+        if !["grad.next.qat", "update", "score"].contains(&program.name.as_str()) {
+            continue;
+        }
+        let plan = models::plan(&program);
+        let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+        for (i, launch) in plan.launches.iter().enumerate() {
+            let Kernel::MatmulRegion(m, region) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+            let stages: Vec<_> = made.launches.iter().filter(|g| g.launch == i).map(|g| &g.stage).collect();
+            if seen.contains(&stages[0].kernel.hash()) {
+                continue;
+            }
+            seen.push(stages[0].kernel.hash());
+            let sass = is_what_matrix_units_want(&tools, m, &stages[0].kernel, stages[0].grid);
+            if stages.len() > 1 {
+                continue;
+            }
+            let what = format!("{} of {}", stages[0].kernel.name(), launch.note());
+            let count = |f: &dyn Fn(&Instr) -> bool| region.body.iter().filter(|i| f(i)).count();
+            let stores = count(&|i| matches!(i, Instr::Store { .. }));
+            assert_eq!(launch.args.len() - 2, region.args.len() - 1, "{what}");
+            if region.args.iter().all(|&t| t == DType::BF16) {
+                rounded += 1;
+                let loads = count(&|i| matches!(i, Instr::Load { arg, .. } if *arg > 0));
+                let [loaded, stored] = accesses_of_16_bytes(&sass, &what);
+                assert!(loaded >= loads && (loads > 0 || loaded == 0), "{what}: {loaded} loads");
+                assert!(stored >= stores, "{what}: {stored} stores");
+                assert!(names(&sass, "STSM").all(|n| n.ends_with(".4")) && sass.count("STSM") > 0, "{what}");
+            }
+        }
+    }
+    assert!(seen.len() >= 8 && rounded >= 2, "{} kernels, {rounded} of bfloat16 alone", seen.len());
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pg_codegen::cube::{Generated, Target, extents, generate};
+use pg_codegen::cube::{Generated, Generations, LaunchError, Target, extents, generate};
 use pg_codegen::plan::Plan;
 use pg_codegen::target::H100;
 use pg_codegen::{Options, compile_for};
@@ -64,13 +64,12 @@ pub(crate) fn plan(program: &Program) -> Plan {
     compile_for(&program.name, &program.graph, &Options::default(), &H100).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// What a test hears of a kernel: itself, and where it is first used.
-pub(crate) type Used = (Arc<Generated>, String);
-
-/// Every distinct generated kernel of every model, and the launches that could not be generated.
-pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<Used>, Vec<String>) {
-    let mut all: BTreeMap<[u64; 4], Used> = BTreeMap::new();
-    let mut failures = Vec::new();
+/// Calls `f` with every program of every model: the model's name, the plan, and its launches as generated.
+pub(crate) fn for_each_program(
+    tokens: usize,
+    target: &Target,
+    mut f: impl FnMut(&str, &Plan, Result<Generations, LaunchError>),
+) {
     for file in files() {
         let model = model(&file, &[]);
         let is_idea = file.parent().is_some_and(|p| p.ends_with("ideas"));
@@ -78,20 +77,32 @@ pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<Used>, Ve
         let name = format!("{folder}{}", file.file_stem().unwrap_or_default().display());
         for program in programs(&model, tokens) {
             let plan = plan(&program);
-            let place = |launch: usize| {
-                let note = plan.launches[launch].note();
-                format!("{name} {}: {}", plan.program, note.split(" — ").next().unwrap_or_default())
-            };
-            match generate(&plan, &extents(&plan, |_| None), target) {
-                Ok(made) => made.launches.into_iter().for_each(|g| {
-                    // Models come before ideas, so a kernel's first use is a model's if it has one there.
-                    let hash = g.stage.kernel.hash();
-                    all.entry(hash).or_insert_with(|| (g.stage.kernel, place(g.launch)));
-                }),
-                Err(e) => failures.push(format!("{}: {}", place(e.launch), e.error)),
-            }
+            f(&name, &plan, generate(&plan, &extents(&plan, |_| None), target));
         }
     }
+}
+
+/// What a test hears of a kernel: itself, and where it is first used.
+pub(crate) type Used = (Arc<Generated>, String);
+
+/// Every distinct generated kernel of every model, and the launches that could not be generated.
+pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<Used>, Vec<String>) {
+    let mut all: BTreeMap<[u64; 4], Used> = BTreeMap::new();
+    let mut failures = Vec::new();
+    for_each_program(tokens, target, |name, plan, made| {
+        let place = |launch: usize| {
+            let note = plan.launches[launch].note();
+            format!("{name} {}: {}", plan.program, note.split(" — ").next().unwrap_or_default())
+        };
+        match made {
+            Ok(made) => made.launches.into_iter().for_each(|g| {
+                // Models come before ideas, so a kernel's first use is a model's if it has one there.
+                let hash = g.stage.kernel.hash();
+                all.entry(hash).or_insert_with(|| (g.stage.kernel, place(g.launch)));
+            }),
+            Err(e) => failures.push(format!("{}: {}", place(e.launch), e.error)),
+        }
+    });
     failures.sort();
     failures.dedup();
     (all.into_values().collect(), failures)

@@ -6,6 +6,8 @@ mod attention;
 mod attention_grad;
 mod fragments;
 mod matmul;
+mod product;
+mod results;
 mod tile;
 
 use cubecl::ir::{ContiguousElements, MatrixLayout, MmaProperties, TargetProperties};
@@ -15,7 +17,10 @@ pub(crate) use self::attention::{MmaAttention, fits as attention_fits, lower as 
 pub(crate) use self::attention_grad::{
     MmaAttentionGrad, fits as attention_grad_fits, lower as lower_attention_grad,
 };
-pub(crate) use self::matmul::{MmaMatmul, fits as matmul_fits, lower as lower_matmul};
+pub(crate) use self::matmul::{
+    MmaMatmul, fits as matmul_fits, lower as lower_matmul, lower_region as lower_matmul_region,
+    region_fits as matmul_region_fits,
+};
 
 /// How matrices lie in registers, as `cubecl-cuda` says it of every device.
 pub(crate) fn target_properties() -> TargetProperties {

@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
 use super::program::Kind;
-use super::value::{Lanes, Value};
+use super::value::Value;
 use crate::cube::math;
 use crate::region::{Affine, IndexMap};
 
@@ -145,8 +145,29 @@ impl Place {
         })
     }
 
-    /// Loads one piece, or one element of the row if there is none. `row` is added to the position,
-    /// element by element of the piece if it is wide.
+    /// Where access `part` of a piece lies, counted in accesses; or the row's, if there is no piece.
+    fn access(
+        &self,
+        scope: &mut Scope,
+        at: &Affine,
+        width: usize,
+        piece: Option<(&Piece, usize)>,
+    ) -> NativeExpand<i32> {
+        if width == 1 {
+            return self.position(scope, at, piece);
+        }
+        let row = self.row_part(scope, at, width);
+        let Some((piece, part)) = piece else { return row };
+        let index = match (self.vector / width) as i32 {
+            1 => piece.index.clone(),
+            parts => scaled::expand(scope, piece.index.clone(), parts),
+        };
+        let sum = plus::expand(scope, row, index);
+        if part == 0 { sum } else { plus::expand(scope, sum, (part as i32).into()) }
+    }
+
+    /// Loads one piece, or one element of the row if there is none. With `gather`, its rows are added to the
+    /// position, element by element of the piece if they are wide.
     pub(super) fn load(
         &self,
         scope: &mut Scope,
@@ -157,40 +178,26 @@ impl Place {
         mask: Mask,
     ) -> ManagedVariable {
         let mask = and(scope, mask, piece.and_then(|p| p.ok.clone()));
-        let whole = buffer.width > 1 || self.vector == 1;
-        let Some(piece) = piece.filter(|_| !whole) else {
-            // One access: a row's element, or a piece that is aligned in memory.
-            let element = piece.map(|p| (p, 0));
-            let at = if buffer.width > 1 {
-                let row = self.row_part(scope, &map.at, buffer.width);
-                match piece {
-                    Some(p) => plus::expand(scope, row, p.index.clone()),
-                    None => row,
-                }
-            } else {
-                self.position(scope, &map.at, element)
-            };
-            let guards = self.guards(scope, map, element);
-            let mask = and(scope, mask, guards);
-            let (at, mask) = match gather {
-                Some(g) => g.place(scope, at, mask, 0, buffer.width),
-                None => (at, mask),
-            };
-            return buffer.fetch(scope, at, mask);
-        };
-        // Lane by lane.
-        let elements = (0..self.vector).map(|i| {
-            let at = self.position(scope, &map.at, Some((piece, i)));
-            let guards = self.guards(scope, map, Some((piece, i)));
+        let width = if piece.is_some() { buffer.width } else { 1 };
+        let parts = piece.map_or(1, |_| self.vector / width);
+        let loaded = (0..parts).map(|part| {
+            let at = self.access(scope, &map.at, width, piece.map(|p| (p, part)));
+            let guards = self.guards(scope, map, piece.map(|p| (p, part * width)));
             let mask = and(scope, mask.clone(), guards);
             let (at, mask) = match gather {
-                Some(g) => g.place(scope, at, mask, i, 1),
+                Some(g) => g.place(scope, at, mask, part * width, width),
                 None => (at, mask),
             };
             buffer.fetch(scope, at, mask)
         });
-        let elements: Vec<ManagedVariable> = elements.collect();
-        gather_lanes(scope, buffer.kind(), &elements)
+        let loaded: Vec<ManagedVariable> = loaded.collect();
+        if let [one] = &loaded[..] {
+            return one.clone();
+        }
+        let kind = buffer.kind();
+        let places = loaded.iter().flat_map(|x| (0..width).map(move |i| (x, i)));
+        let elements: Vec<ManagedVariable> = places.map(|(x, i)| element_of(scope, kind, x, i)).collect();
+        vector_of(scope, kind, &elements)
     }
 
     /// Stores one piece, or one element of the row if there is none.
@@ -204,28 +211,13 @@ impl Place {
         mask: Mask,
     ) {
         let mask = and(scope, mask, piece.and_then(|p| p.ok.clone()));
+        let width = if piece.is_some() { buffer.width } else { 1 };
+        let parts = piece.map_or(1, |_| self.vector / width);
         let body = |scope: &mut Scope| {
-            let whole = buffer.width > 1 || self.vector == 1;
-            match piece.filter(|_| !whole) {
-                None => {
-                    let to = if buffer.width > 1 {
-                        let row = self.row_part(scope, at, buffer.width);
-                        match piece {
-                            Some(p) => plus::expand(scope, row, p.index.clone()),
-                            None => row,
-                        }
-                    } else {
-                        self.position(scope, at, piece.map(|p| (p, 0)))
-                    };
-                    buffer.put(scope, to, value);
-                }
-                Some(piece) => {
-                    for i in 0..self.vector {
-                        let to = self.position(scope, at, Some((piece, i)));
-                        let value = value.element(scope, i);
-                        buffer.put(scope, to, &value);
-                    }
-                }
+            for part in 0..parts {
+                let to = self.access(scope, at, width, piece.map(|p| (p, part)));
+                let value = value.part(scope, part * width, width);
+                buffer.put(scope, to, value);
             }
         };
         match mask {
@@ -278,7 +270,9 @@ impl Source<'_> {
     fn fetch(&self, scope: &mut Scope, at: NativeExpand<i32>, mask: Mask) -> ManagedVariable {
         match self.width {
             1 => self.fetch_as::<Const<1>>(scope, at, mask),
-            _ => self.fetch_as::<Lanes>(scope, at, mask),
+            2 => self.fetch_as::<Const<2>>(scope, at, mask),
+            4 => self.fetch_as::<Const<4>>(scope, at, mask),
+            _ => self.fetch_as::<Const<8>>(scope, at, mask),
         }
     }
 
@@ -308,11 +302,13 @@ impl Source<'_> {
         }
     }
 
-    fn put(&self, scope: &mut Scope, at: NativeExpand<i32>, value: &Value) {
-        let value = value.widened(scope, self.width > 1);
+    /// Stores `width` elements.
+    fn put(&self, scope: &mut Scope, at: NativeExpand<i32>, value: ManagedVariable) {
         match self.width {
-            1 => self.put_as::<Const<1>>(scope, at, value.var),
-            _ => self.put_as::<Lanes>(scope, at, value.var),
+            1 => self.put_as::<Const<1>>(scope, at, value),
+            2 => self.put_as::<Const<2>>(scope, at, value),
+            4 => self.put_as::<Const<4>>(scope, at, value),
+            _ => self.put_as::<Const<8>>(scope, at, value),
         }
     }
 
@@ -334,27 +330,43 @@ impl Source<'_> {
 }
 
 /// One vector from its elements.
-pub(super) fn gather_lanes(scope: &mut Scope, kind: Kind, elements: &[ManagedVariable]) -> ManagedVariable {
-    fn fill<E: Scalar>(scope: &mut Scope, elements: &[ManagedVariable]) -> ManagedVariable {
-        let vector = empty::expand::<E, Lanes>(scope);
+pub(super) fn vector_of(scope: &mut Scope, kind: Kind, elements: &[ManagedVariable]) -> ManagedVariable {
+    fn fill<E: Scalar, N: Size>(scope: &mut Scope, elements: &[ManagedVariable]) -> ManagedVariable {
+        let vector = empty::expand::<E, N>(scope);
         for (i, x) in elements.iter().enumerate() {
-            set_element::expand::<E, Lanes>(scope, vector.clone(), i, x.clone().into());
+            set_element::expand::<E, N>(scope, vector.clone(), i, x.clone().into());
         }
         vector.into()
     }
+    fn of<E: Scalar>(scope: &mut Scope, elements: &[ManagedVariable]) -> ManagedVariable {
+        match elements.len() {
+            2 => fill::<E, Const<2>>(scope, elements),
+            4 => fill::<E, Const<4>>(scope, elements),
+            _ => fill::<E, Const<8>>(scope, elements),
+        }
+    }
     match (elements, kind) {
         ([one], _) => one.clone(),
-        (_, Kind::Float) => fill::<f32>(scope, elements),
-        (_, Kind::Int) => fill::<i32>(scope, elements),
-        (_, Kind::Bool) => fill::<bool>(scope, elements),
+        (_, Kind::Float) => of::<f32>(scope, elements),
+        (_, Kind::Int) => of::<i32>(scope, elements),
+        (_, Kind::Bool) => of::<bool>(scope, elements),
     }
 }
 
-/// One element of a vector.
-pub(super) fn lane_of(scope: &mut Scope, kind: Kind, x: &ManagedVariable, i: usize) -> ManagedVariable {
+/// One element of a vector, or the value itself.
+pub(super) fn element_of(scope: &mut Scope, kind: Kind, x: &ManagedVariable, i: usize) -> ManagedVariable {
+    fn of<E: Scalar>(scope: &mut Scope, x: &ManagedVariable, i: usize) -> ManagedVariable {
+        let vector = x.clone();
+        match x.ty.vector_size() {
+            2 => element::expand::<E, Const<2>>(scope, vector.into(), i).into(),
+            4 => element::expand::<E, Const<4>>(scope, vector.into(), i).into(),
+            8 => element::expand::<E, Const<8>>(scope, vector.into(), i).into(),
+            _ => vector,
+        }
+    }
     match kind {
-        Kind::Float => element::expand::<f32, Lanes>(scope, x.clone().into(), i).into(),
-        Kind::Int => element::expand::<i32, Lanes>(scope, x.clone().into(), i).into(),
-        Kind::Bool => element::expand::<bool, Lanes>(scope, x.clone().into(), i).into(),
+        Kind::Float => of::<f32>(scope, x, i),
+        Kind::Int => of::<i32>(scope, x, i),
+        Kind::Bool => of::<bool>(scope, x, i),
     }
 }

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use super::access::{Piece, gather_lanes};
+use super::access::{Piece, vector_of};
 use super::program::Kind;
 use super::schedule::Schedule;
 use super::value::{Lanes, Value};
@@ -203,7 +203,7 @@ fn lane_by_lane(
             };
             elements.push(get::expand::<Const<1>>(scope, memory.clone(), start.clone(), from).into());
         }
-        Value::new(gather_lanes(scope, Kind::Float, &elements), Kind::Float, true)
+        Value::new(vector_of(scope, Kind::Float, &elements), Kind::Float, true)
     };
     pieces.iter().map(&mut take).collect()
 }

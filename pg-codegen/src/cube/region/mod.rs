@@ -11,6 +11,7 @@ mod program;
 mod reduce;
 mod schedule;
 mod text;
+mod tile;
 mod value;
 mod walk;
 
@@ -21,10 +22,11 @@ use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
-use self::access::{Mask, Piece, Place, and};
+use self::access::{Mask, Piece, and};
 use self::program::{Buffer, Program, Step};
-use self::reduce::{Scratch, identity, reduce_slots};
+use self::reduce::{identity, reduce_slots};
 use self::schedule::Schedule;
+pub(crate) use self::tile::{TilePiece, TileRegion, runs_on_tiles};
 use self::value::Lanes;
 use self::walk::{Walker, mutable};
 use super::kernel::{ArgSpec, Body, Generated};
@@ -58,7 +60,7 @@ pub(crate) fn lower(
         .collect();
     let mut program = Program::new(region, &buffers).map_err(malformed)?;
     let mut dtypes = region.args.clone();
-    let mut schedule = Schedule::new(&program, &dtypes, &target.tuning, single).map_err(unsupported)?;
+    let mut schedule = Schedule::new(&program, &dtypes, target, single).map_err(unsupported)?;
     let work = program.row_count() as u64 * program.lanes as u64;
     if work > i32::MAX as u64 {
         return Err(unsupported(format!("{work} elements are more than 2^31")));
@@ -77,7 +79,7 @@ pub(crate) fn lower(
             *arg = dtypes.len();
             dtypes.push(DType::F32);
             args.push(StageArg::Workspace(workspace));
-            schedule.widths.push(if wide { schedule.vector } else { 1 });
+            schedule.widths.push(if wide { schedule.width_of(DType::F32, &target.tuning) } else { 1 });
         }
     }
     let written = |i: usize| {
@@ -154,7 +156,9 @@ fn shared_bytes(program: &Program, s: &Schedule) -> usize {
     }
     let cells = 4 * s.units * s.slots;
     let reduces = s.units > 1 && program.steps.iter().any(|x| matches!(x, Step::RowReduce(..)));
-    let (mut single, mut wide) = (reduces, false);
+    let (mut single, mut wide) = (reduces && s.plane == 1, false);
+    // One result of each plane.
+    let planes = if reduces && s.units > s.plane { 4 * s.cube_units() / s.plane } else { 0 };
     let mut permutations = 0;
     for step in &program.steps {
         match step {
@@ -167,7 +171,10 @@ fn shared_bytes(program: &Program, s: &Schedule) -> usize {
             _ => {}
         }
     }
-    usize::from(single) * cells + usize::from(wide) * cells * s.vector + permutations
+    planes * usize::from(s.plane > 1)
+        + usize::from(single) * cells
+        + usize::from(wide) * cells * s.vector
+        + permutations
 }
 
 impl Schedule {
@@ -263,17 +270,7 @@ impl RegionKernel {
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
         scope.register_size::<Lanes>(self.schedule.vector);
-        let mut walker = Walker {
-            kernel: self,
-            buffers,
-            args,
-            place: Place { axes: Vec::new(), vector: self.schedule.vector },
-            row_ok: None,
-            first: None,
-            scratch: Scratch::default(),
-            values: vec![Vec::new(); self.program.steps.len()],
-            accumulators: Vec::new(),
-        };
+        let mut walker = Walker::new(&self.program, &self.schedule, buffers, args);
         if self.schedule.flat {
             self.define_flat(scope, &mut walker);
             return;

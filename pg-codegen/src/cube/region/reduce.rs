@@ -4,6 +4,7 @@
 use cubecl::prelude::*;
 use pg_ir::op::Reduction;
 
+use super::schedule::Schedule;
 use super::value::{Lanes, Value};
 use crate::cube::math;
 
@@ -72,6 +73,44 @@ fn row_total(
     f32::cast_from(total)
 }
 
+/// Combines the elements of `units` neighbours within a plane: of pairs, of pairs of pairs, and so on.
+#[cube]
+fn plane_total(x: f32, #[comptime] units: u32, #[comptime] sum: bool) -> f32 {
+    let mut total = x;
+    let steps = comptime!(units.trailing_zeros());
+    #[unroll]
+    for step in 0..steps {
+        let other = plane_shuffle_xor(total, comptime!(1u32 << step));
+        total = combine_one(total, other, sum);
+    }
+    total
+}
+
+/// Combines the elements of the units that share a row: within planes, then plane by plane.
+#[cube]
+fn planes_total(
+    scratch: &mut SharedMemory<Vector<f32, Const<1>>>,
+    x: f32,
+    #[comptime] units: u32,
+    #[comptime] plane: u32,
+    #[comptime] sum: bool,
+) -> f32 {
+    let within = plane_total(x, plane, sum);
+    if UNIT_POS % plane == 0 {
+        scratch[(UNIT_POS / plane) as usize] = Vector::new(within);
+    }
+    sync_cube();
+    let first = UNIT_POS / units * comptime!(units / plane);
+    let mut total = f32::cast_from(scratch[first as usize]);
+    #[unroll]
+    for i in 1..comptime!(units / plane) {
+        total = combine_one(total, f32::cast_from(scratch[(first + i) as usize]), sum);
+    }
+    // Nobody may write before everybody has read.
+    sync_cube();
+    total
+}
+
 /// Combines the accumulators of a cube's rows into that of the first, in order of rows.
 #[cube]
 fn slot_total<N: Size>(
@@ -97,11 +136,16 @@ fn slot_total<N: Size>(
 /// Shared memory of reductions, made when first used.
 #[derive(Default)]
 pub(super) struct Scratch {
+    planes: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
     single: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
     wide: Option<NativeExpand<SharedMemory<Vector<f32, Lanes>>>>,
 }
 
 impl Scratch {
+    fn planes(&mut self, scope: &mut Scope, len: usize) -> NativeExpand<SharedMemory<Vector<f32, Const<1>>>> {
+        self.planes.get_or_insert_with(|| shared::expand::<Const<1>>(scope, len)).clone()
+    }
+
     pub(super) fn single(
         &mut self,
         scope: &mut Scope,
@@ -125,8 +169,9 @@ pub(super) fn reduce_row(
     scratch: &mut Scratch,
     kind: Reduction,
     part: &Value,
-    (units, slots): (usize, usize),
+    s: &Schedule,
 ) -> NativeExpand<f32> {
+    let (units, plane) = (s.units, s.plane);
     let sum = kind == Reduction::Sum;
     let width = part.var.ty.vector_size();
     let one = match width {
@@ -136,7 +181,14 @@ pub(super) fn reduce_row(
     if units == 1 {
         return one;
     }
-    let shared = scratch.single(scope, units * slots);
+    if units <= plane {
+        return plane_total::expand(scope, one, units as u32, sum);
+    }
+    if plane > 1 {
+        let shared = scratch.planes(scope, s.cube_units() / plane);
+        return planes_total::expand(scope, shared, one, units as u32, plane as u32, sum);
+    }
+    let shared = scratch.single(scope, units * s.slots);
     row_total::expand(scope, shared, one, units as u32, sum)
 }
 

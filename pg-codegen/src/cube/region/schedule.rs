@@ -4,11 +4,18 @@
 use pg_ir::ty::DType;
 
 use super::program::{Program, Step};
+use crate::cube::program::element_bytes;
+use crate::cube::target::Target;
 use crate::region::{Affine, IndexMap};
 use crate::tuning::Tuning;
 
 /// Units of a cube.
 const UNITS: usize = 256;
+
+/// Units that share the lanes of a second pass.
+const NARROW: usize = 8;
+/// Values that a unit may keep at once for its row to stay within a plane.
+const PLANE_VALUES: usize = 64;
 
 /// How a region runs.
 #[derive(Clone, PartialEq, Debug)]
@@ -39,6 +46,8 @@ pub(crate) struct Schedule {
     pub(crate) blocks: usize,
     /// Rows that a slot walks, one after the other.
     pub(crate) trip: usize,
+    /// Units that exchange values directly, 1 if none do.
+    pub(crate) plane: usize,
     /// Elements of an access, by argument.
     pub(crate) widths: Vec<usize>,
 }
@@ -48,11 +57,12 @@ impl Schedule {
     pub(crate) fn new(
         p: &Program,
         dtypes: &[DType],
-        tuning: &Tuning,
+        target: &Target,
         single: bool,
     ) -> Result<Schedule, String> {
+        let tuning = &target.tuning;
         let accumulates = p.steps.iter().any(|s| matches!(s, Step::Accumulate { .. }));
-        let (vector, widths) = widths(p, dtypes, tuning.region_vector);
+        let (vector, widths) = widths(p, dtypes, tuning.region_access);
         let pieces = p.lanes / vector;
         let mut s = Schedule {
             flat: !accumulates && !p.has_row_steps(),
@@ -68,23 +78,25 @@ impl Schedule {
             folded: 1,
             blocks: 1,
             trip: 1,
+            plane: target.plane.map_or(1, |n| n as usize),
             widths,
         };
         if s.flat {
             return Ok(s);
         }
-        if p.has_row_steps() || pieces <= UNITS {
-            s.units = if pieces <= UNITS {
-                pieces.next_power_of_two()
-            } else {
-                least_waste(pieces, tuning.region_resident)
-            };
+        // What a unit keeps is counted in elements: wider vectors are fewer.
+        let resident = (4 * tuning.region_resident / vector.max(4)).max(1);
+        if p.has_row_steps() {
+            s.units = units_of_row(p, pieces, vector, s.plane, resident);
             s.chunks = pieces.div_ceil(s.units);
         } else {
-            s.lane_blocks = pieces.div_ceil(UNITS);
+            // Lanes never meet, so cubes may share them. A second pass has no other cubes: a few lines each.
+            let most = if single { NARROW } else { UNITS };
+            s.units = pieces.next_power_of_two().min(most);
+            s.lane_blocks = pieces.div_ceil(s.units);
         }
         s.slots = UNITS / s.units;
-        s.streamed = s.chunks > tuning.region_resident;
+        s.streamed = s.chunks > resident;
         if s.streamed {
             let needs_row = |step: &Step| match step {
                 Step::Lanes(..) => true,
@@ -106,6 +118,33 @@ impl Schedule {
         Ok(s)
     }
 
+    /// Chooses for a program that another kernel runs on its own pieces, of `vector` lanes.
+    pub(super) fn on_tile(p: &Program, dtypes: &[DType], tuning: &Tuning, vector: usize) -> Schedule {
+        let (_, widths) = widths(p, dtypes, tuning.region_access);
+        Schedule {
+            flat: true,
+            vector,
+            pieces: p.lanes / vector,
+            units: 1,
+            slots: 1,
+            chunks: 1,
+            accumulates: false,
+            streamed: false,
+            lane_blocks: 1,
+            kept: p.row_count(),
+            folded: 1,
+            blocks: 1,
+            trip: 1,
+            plane: 1,
+            widths: widths.iter().map(|&w| w.min(vector)).collect(),
+        }
+    }
+
+    /// Elements of an access of whole rows of a type.
+    pub(super) fn width_of(&self, dtype: DType, tuning: &Tuning) -> usize {
+        self.vector.min(most_elements(dtype, tuning.region_access))
+    }
+
     /// Cubes of the launch.
     pub(crate) fn cubes(&self) -> usize {
         match (self.flat, self.accumulates) {
@@ -121,6 +160,27 @@ impl Schedule {
     }
 }
 
+/// Units that share a row whose lanes meet.
+fn units_of_row(p: &Program, pieces: usize, vector: usize, plane: usize, resident: usize) -> usize {
+    if pieces > UNITS {
+        return least_waste(pieces, resident);
+    }
+    let all = pieces.next_power_of_two();
+    // Within a plane nobody waits at a barrier, if the row and all that is made of it fit a unit's registers.
+    let values = pieces.div_ceil(plane) * vector * live_rows(p);
+    if plane > 1 && pieces >= plane && pieces % plane == 0 && values <= PLANE_VALUES { plane } else { all }
+}
+
+/// The most values per lane that are needed later, at any step, with what is accumulated.
+pub(super) fn live_rows(p: &Program) -> usize {
+    let is_sum = |s: &&Step| matches!(s, Step::Accumulate { at, .. } if p.writes_lanes(at));
+    let sums = p.steps.iter().filter(is_sum).count();
+    let mut last = vec![0; p.steps.len()];
+    (0..p.steps.len()).for_each(|i| p.operands(i).iter().for_each(|&r| last[r as usize] = i));
+    let live = |at: usize| (0..=at).filter(|&i| p.classes[i].wide && last[i] > at).count();
+    sums + (0..p.steps.len()).map(live).max().unwrap_or(0)
+}
+
 /// Units for a row of more pieces than a cube has units: the fewest idle, and then the most units.
 fn least_waste(pieces: usize, resident: usize) -> usize {
     let waste = |u: usize| pieces.div_ceil(u) * u - pieces;
@@ -131,38 +191,59 @@ fn least_waste(pieces: usize, resident: usize) -> usize {
         .unwrap_or(UNITS)
 }
 
-/// The vector width of the program and of each argument's accesses.
-fn widths(p: &Program, dtypes: &[DType], most: usize) -> (usize, Vec<usize>) {
-    let mut aligned = vec![None; dtypes.len()];
-    let mut see = |arg: usize, wide: bool, fits: bool| {
-        let fits = wide && fits;
-        aligned[arg] = Some(aligned[arg].unwrap_or(true) && fits);
+/// The vector width of the program, the widest of its accesses, and the width of each argument's.
+fn widths(p: &Program, dtypes: &[DType], bytes: usize) -> (usize, Vec<usize>) {
+    let most = |arg: usize| most_elements(dtypes[arg], bytes);
+    let mut known = vec![None; dtypes.len()];
+    let mut see = |arg: usize, width: usize| {
+        known[arg] = Some(known[arg].unwrap_or(width).min(width));
     };
     for (i, step) in p.steps.iter().enumerate() {
         let wide = p.classes[i].wide;
         match step {
-            Step::Load { arg, map } => see(*arg, wide, aligned_map(p, map, most)),
-            Step::Gather { arg, row, stride, map, .. } => {
-                let one_row = !p.classes[*row as usize].wide && stride % most as i64 == 0;
-                see(*arg, wide, one_row && aligned_map(p, map, most));
+            Step::Load { arg, map } if wide => see(*arg, width_of_map(p, map, most(*arg))),
+            Step::Gather { arg, row, stride, map, .. } if wide && !p.classes[*row as usize].wide => {
+                see(*arg, even(width_of_map(p, map, most(*arg)), *stride));
             }
-            Step::Store { arg, at, .. } | Step::Accumulate { arg, at, .. } => {
-                see(*arg, p.writes_lanes(at), aligned_affine(p, at, most));
+            Step::Store { arg, at, .. } | Step::Accumulate { arg, at, .. } if p.writes_lanes(at) => {
+                see(*arg, width_of_affine(p, at, most(*arg)));
             }
+            Step::Load { arg, .. }
+            | Step::Gather { arg, .. }
+            | Step::Store { arg, .. }
+            | Step::Accumulate { arg, .. } => see(*arg, 1),
             _ => {}
         }
     }
-    let any = p.lanes.is_multiple_of(most) && aligned.contains(&Some(true));
-    let vector = if any { most } else { 1 };
-    (vector, aligned.iter().map(|a| if *a == Some(true) { vector } else { 1 }).collect())
+    let widest = known.iter().flatten().copied().max().unwrap_or(1);
+    let vector = even(widest, p.lanes as i64);
+    (vector, known.iter().map(|w| w.unwrap_or(1).min(vector)).collect())
 }
 
-fn aligned_map(p: &Program, map: &IndexMap, vector: usize) -> bool {
-    aligned_affine(p, &map.at, vector) && map.guards.iter().all(|g| g.expr.strides[p.rows.len()] == 0)
+/// Elements of an access of so many bytes.
+fn most_elements(dtype: DType, bytes: usize) -> usize {
+    (bytes / element_bytes(dtype)).max(1)
 }
 
-fn aligned_affine(p: &Program, at: &Affine, vector: usize) -> bool {
-    let v = vector as i64;
-    let rows = at.strides.iter().zip(&p.rows).all(|(s, &n)| n == 1 || s % v == 0);
-    at.offset % v == 0 && rows && at.strides[p.rows.len()] == 1
+/// The greatest power of two up to `most` that divides `n`.
+fn even(most: usize, n: i64) -> usize {
+    let mut width = most;
+    while n % width as i64 != 0 {
+        width /= 2;
+    }
+    width
+}
+
+fn width_of_map(p: &Program, map: &IndexMap, most: usize) -> usize {
+    let guarded = map.guards.iter().any(|g| g.expr.strides[p.rows.len()] != 0);
+    if guarded { 1 } else { width_of_affine(p, &map.at, most) }
+}
+
+/// The most elements, up to `most`, that lie side by side at an aligned place in every row.
+fn width_of_affine(p: &Program, at: &Affine, most: usize) -> usize {
+    if at.strides[p.rows.len()] != 1 {
+        return 1;
+    }
+    let strides = at.strides.iter().zip(&p.rows).filter(|(_, n)| **n > 1).map(|(s, _)| *s);
+    strides.chain([at.offset]).fold(most, even)
 }

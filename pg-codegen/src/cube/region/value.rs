@@ -3,7 +3,7 @@
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
-use super::access::lane_of;
+use super::access::{element_of, vector_of};
 use super::program::Kind;
 use crate::cube::math;
 
@@ -39,8 +39,17 @@ impl Value {
 
     /// Element `i` of a vector, or the one element.
     pub(super) fn element(&self, scope: &mut Scope, i: usize) -> Value {
-        let is_vector = self.wide && self.var.ty.vector_size() > 1;
-        let var = if is_vector { lane_of(scope, self.kind, &self.var, i) } else { self.var.clone() };
+        let var = if self.wide { element_of(scope, self.kind, &self.var, i) } else { self.var.clone() };
         Value { var, kind: self.kind, wide: false }
+    }
+
+    /// `width` elements from element `first` on, or the one element as often.
+    pub(super) fn part(&self, scope: &mut Scope, first: usize, width: usize) -> ManagedVariable {
+        if self.wide && self.var.ty.vector_size() == width {
+            return self.var.clone();
+        }
+        let elements = (first..first + width).map(|i| self.element(scope, i).var);
+        let elements: Vec<ManagedVariable> = elements.collect();
+        vector_of(scope, self.kind, &elements)
     }
 }

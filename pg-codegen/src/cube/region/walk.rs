@@ -7,11 +7,11 @@ use cubecl::prelude::*;
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 
-use super::RegionKernel;
 use super::access::{Gathered, Mask, Piece, Place, Source, and};
 use super::lanes;
-use super::program::{Class, Kind, Step};
+use super::program::{Class, Kind, Program, Step};
 use super::reduce::{Scratch, combine, identity, reduce_row};
+use super::schedule::Schedule;
 use super::value::{Lanes, Value};
 use crate::cube::kernel::ArgSpec;
 use crate::cube::math;
@@ -19,7 +19,8 @@ use crate::region::Reg;
 
 /// Emission of one row.
 pub(super) struct Walker<'a> {
-    pub(super) kernel: &'a RegionKernel,
+    pub(super) program: &'a Program,
+    pub(super) schedule: &'a Schedule,
     pub(super) buffers: &'a [ManagedVariable],
     pub(super) args: &'a [ArgSpec],
     pub(super) place: Place,
@@ -34,19 +35,50 @@ pub(super) struct Walker<'a> {
     pub(super) accumulators: Vec<Vec<Value>>,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
+    /// Emission of a program's rows, in pieces as the schedule says.
+    pub(super) fn new(
+        program: &'a Program,
+        schedule: &'a Schedule,
+        buffers: &'a [ManagedVariable],
+        args: &'a [ArgSpec],
+    ) -> Walker<'a> {
+        Walker {
+            program,
+            schedule,
+            buffers,
+            args,
+            place: Place { axes: Vec::new(), vector: schedule.vector },
+            row_ok: None,
+            first: None,
+            scratch: Scratch::default(),
+            values: vec![Vec::new(); program.steps.len()],
+            accumulators: Vec::new(),
+        }
+    }
+
     /// Emits every step for a row whose pieces are kept in registers.
     pub(super) fn resident(&mut self, scope: &mut Scope, pieces: &[Piece]) {
-        for step in 0..self.kernel.program.steps.len() {
+        for step in 0..self.program.steps.len() {
             self.step(scope, step, pieces);
+        }
+    }
+
+    /// Emits every step for pieces of a row whose argument 0 is at hand.
+    pub(super) fn on_tile(&mut self, scope: &mut Scope, pieces: &[Piece], tile: &[Value]) {
+        for (i, step) in self.program.steps.iter().enumerate() {
+            match step {
+                Step::Load { arg: 0, .. } => self.values[i] = tile.to_vec(),
+                _ => self.step(scope, i, pieces),
+            }
         }
     }
 
     /// Emits a row that is too long for registers: its lanes are walked once for each level of row
     /// reductions, and values per lane are computed anew each time.
     pub(super) fn streamed(&mut self, scope: &mut Scope, unit: &NativeExpand<i32>) {
-        let kernel = self.kernel;
-        let (steps, classes) = (&kernel.program.steps, &kernel.program.classes);
+        let (program, schedule) = (self.program, self.schedule);
+        let (steps, classes) = (&program.steps, &program.classes);
         let last = classes.iter().map(|c| c.level).max().unwrap_or(0);
         for level in 0..=last {
             let is_total =
@@ -59,13 +91,12 @@ impl Walker<'_> {
             }
             let totals: Vec<usize> = (0..steps.len()).filter(|&i| is_total(i)).collect();
             let lane_write =
-                |i: usize| matches!(&steps[i], Step::Store { at, .. } if kernel.program.writes_lanes(at));
+                |i: usize| matches!(&steps[i], Step::Store { at, .. } if program.writes_lanes(at));
             let writes: Vec<usize> = (0..steps.len()).filter(|&i| level == last && is_write(i)).collect();
             let mut roots: Vec<usize> = totals.clone();
             roots.extend(writes.iter().copied().filter(|&i| lane_write(i)));
             let needed = self.wide_operands(&roots);
             let parts: Vec<Option<Value>> = totals.iter().map(|&i| self.start_total(scope, i)).collect();
-            let schedule = &kernel.schedule;
             let range = RangeExpand::new(0u32.into(), (schedule.chunks as u32).into(), false);
             for_expand(scope, range, false, |scope, chunk: NativeExpand<u32>| {
                 let index = lanes::chunk_index::expand(scope, unit.clone(), chunk, schedule.units as i32);
@@ -102,7 +133,7 @@ impl Walker<'_> {
 
     /// Steps with a value per lane that the roots need, in order.
     fn wide_operands(&self, roots: &[usize]) -> Vec<usize> {
-        let program = &self.kernel.program;
+        let program = self.program;
         let mut needed = vec![false; program.steps.len()];
         roots.iter().for_each(|&i| program.operands(i).iter().for_each(|&r| needed[r as usize] = true));
         for i in (0..program.steps.len()).rev() {
@@ -114,12 +145,12 @@ impl Walker<'_> {
     }
 
     fn start_total(&mut self, scope: &mut Scope, step: usize) -> Option<Value> {
-        let Step::RowReduce(kind, x) = self.kernel.program.steps[step] else { return None };
+        let Step::RowReduce(kind, x) = self.program.steps[step] else { return None };
         self.class(x).wide.then(|| mutable(scope, identity(kind), true))
     }
 
     fn finish_total(&mut self, scope: &mut Scope, step: usize, part: Option<&Value>) {
-        let Step::RowReduce(kind, x) = self.kernel.program.steps[step] else { return };
+        let Step::RowReduce(kind, x) = self.program.steps[step] else { return };
         self.comment(scope, step);
         let value = match part {
             Some(part) => self.total(scope, kind, part),
@@ -129,11 +160,11 @@ impl Walker<'_> {
     }
 
     fn class(&self, reg: Reg) -> Class {
-        self.kernel.program.classes[reg as usize]
+        self.program.classes[reg as usize]
     }
 
     fn comment(&self, scope: &mut Scope, step: usize) {
-        scope.register(NonSemantic::Comment { content: self.kernel.program.line(step) });
+        scope.register(NonSemantic::Comment { content: self.program.line(step) });
     }
 
     /// A register's value at piece `i` of the row.
@@ -170,8 +201,7 @@ impl Walker<'_> {
     }
 
     fn total(&mut self, scope: &mut Scope, kind: Reduction, part: &Value) -> Value {
-        let s = &self.kernel.schedule;
-        let total = reduce_row(scope, &mut self.scratch, kind, part, (s.units, s.slots));
+        let total = reduce_row(scope, &mut self.scratch, kind, part, self.schedule);
         Value::new(total, Kind::Float, false)
     }
 
@@ -181,7 +211,7 @@ impl Walker<'_> {
         match kind {
             Reduction::Max => x,
             Reduction::Sum => {
-                let times = NativeExpand::<f32>::from(self.kernel.program.lanes as f32);
+                let times = NativeExpand::<f32>::from(self.program.lanes as f32);
                 let product = math::scale::expand(scope, x.var.into(), times);
                 Value::new(product, Kind::Float, false)
             }
@@ -190,14 +220,14 @@ impl Walker<'_> {
 
     /// Emits one step, for all pieces of the row that are at hand.
     pub(super) fn step(&mut self, scope: &mut Scope, step: usize, pieces: &[Piece]) {
-        let kernel = self.kernel;
-        let class = kernel.program.classes[step];
-        if !matches!(kernel.program.steps[step], Step::Float(_) | Step::Int(_)) {
+        let program = self.program;
+        let class = program.classes[step];
+        if !matches!(program.steps[step], Step::Float(_) | Step::Int(_)) {
             self.comment(scope, step);
         }
-        match &kernel.program.steps[step] {
+        match &program.steps[step] {
             Step::Store { arg, value, at } => {
-                if kernel.program.writes_lanes(at) {
+                if program.writes_lanes(at) {
                     for (i, piece) in pieces.iter().enumerate() {
                         let value = self.value(*value, i);
                         let mask = self.row_ok.clone();
@@ -210,8 +240,8 @@ impl Walker<'_> {
             }
             Step::Accumulate { value, kind, at, .. } => {
                 let before = |s: &&Step| matches!(s, Step::Accumulate { .. });
-                let number = kernel.program.steps[..step].iter().filter(before).count();
-                let wide = kernel.program.writes_lanes(at);
+                let number = program.steps[..step].iter().filter(before).count();
+                let wide = program.writes_lanes(at);
                 for i in 0..self.accumulators[number].len() {
                     let x = self.value(*value, i).widened(scope, wide);
                     let x = self.masked_by(scope, &x, self.row_ok.clone(), *kind);
@@ -243,7 +273,7 @@ impl Walker<'_> {
             }
             Step::Lanes(perm, x) => {
                 let row: Vec<Value> = (0..pieces.len()).map(|i| self.value(*x, i)).collect();
-                self.values[step] = lanes::permute(scope, &kernel.schedule, perm, &row, pieces);
+                self.values[step] = lanes::permute(scope, self.schedule, perm, &row, pieces);
             }
             _ => {
                 let count = if class.wide { pieces.len() } else { 1 };
@@ -259,7 +289,7 @@ impl Walker<'_> {
 
     /// Emits a step that computes each lane by itself, at piece `i`.
     fn compute(&self, scope: &mut Scope, step: usize, i: usize, piece: Option<&Piece>) -> ManagedVariable {
-        match &self.kernel.program.steps[step] {
+        match &self.program.steps[step] {
             Step::Load { arg, map } => {
                 self.place.load(scope, &self.source(*arg), map, None, piece, self.row_ok.clone())
             }
@@ -274,7 +304,7 @@ impl Walker<'_> {
                 let elements: Vec<ManagedVariable> = (0..elements)
                     .map(|e| self.place.position(scope, at, piece.map(|p| (p, e))).into())
                     .collect();
-                super::access::gather_lanes(scope, Kind::Int, &elements)
+                super::access::vector_of(scope, Kind::Int, &elements)
             }
             _ if piece.is_some() => self.elementwise::<Lanes>(scope, step, i, true),
             _ => self.elementwise::<Const<1>>(scope, step, i, false),
@@ -282,7 +312,7 @@ impl Walker<'_> {
     }
 
     fn elementwise<N: Size>(&self, scope: &mut Scope, step: usize, i: usize, wide: bool) -> ManagedVariable {
-        let steps = &self.kernel.program.steps;
+        let steps = &self.program.steps;
         match &steps[step] {
             Step::Unary(f, x) => {
                 let x = self.operand(scope, *x, i, wide);

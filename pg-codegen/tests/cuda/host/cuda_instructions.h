@@ -84,6 +84,26 @@ template <bool Transposed, class... R> static void load_matrices(Address mine, R
     ((registers = result.words[m++]), ...);
 }
 
+// stmatrix: the same the other way round.
+template <class... R> static void store_matrices(Address mine, const R &...registers) {
+    const unsigned count = sizeof...(R);
+    Slot slot{{registers...}};
+    slot.range = mine.range, slot.offset = mine.offset;
+    meet("stmatrix", slot, [](Slot *slots) {
+        unsigned thread = NOW.thread;
+        for (unsigned i = 0; i < 8 * count; i++) {
+            uint16_t row[8];
+            for (unsigned column = 0; column < 8; column++) {
+                uint32_t x = slots[i % 8 * 4 + column / 2].words[i / 8];
+                row[column] = column & 1 ? x >> 16 : x & 0xffff;
+            }
+            NOW.thread = thread / 32 * 32 + i;
+            if (auto at = touch(*slots[i].range, slots[i].offset, 16, 16, true, 0)) memcpy(at, row, 16);
+        }
+        NOW.thread = thread;
+    });
+}
+
 // mma.m16n8k16 of bfloat16 into float32. Products are exact in float32; the sum is in order of k.
 static void multiply(const uint32_t (&a)[4], const uint32_t (&b)[2], const float (&c)[4], float *(&d)[4]) {
     Slot slot{};
@@ -241,3 +261,4 @@ static void __ldmatrix_m8n8___nv_bfloat16_4x(uint32_t &a, uint32_t &b, uint32_t 
 static void __ldmatrix_m8n8___nv_bfloat16_1x_trans(uint32_t &a, host::Address p) { host::load_matrices<true>(p, a); }
 static void __ldmatrix_m8n8___nv_bfloat16_2x_trans(uint32_t &a, uint32_t &b, host::Address p) { host::load_matrices<true>(p, a, b); }
 static void __ldmatrix_m8n8___nv_bfloat16_4x_trans(uint32_t &a, uint32_t &b, uint32_t &c, uint32_t &d, host::Address p) { host::load_matrices<true>(p, a, b, c, d); }
+static void __stmatrix_m8n8___nv_bfloat16_4x(uint32_t const &a, uint32_t const &b, uint32_t const &c, uint32_t const &d, host::Address p) { host::store_matrices(p, a, b, c, d); }

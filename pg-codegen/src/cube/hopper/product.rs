@@ -1,0 +1,165 @@
+//! The sums of a product on matrix units: a cube's tile of results, in its warps' registers.
+//!
+//! Slices of both operands arrive asynchronously, three under way while one is multiplied. What becomes of the
+//! sums is not known here.
+
+use cubecl::cmma::MmaDefinition;
+use cubecl::prelude::barrier::Barrier;
+use cubecl::prelude::*;
+use half::bf16;
+
+use super::fragments::zeros;
+use super::tile::{Operand, UNITS, fragment_a, fragments_b, load};
+
+/// Results of a cube along each axis.
+pub(super) const TILE: usize = 128;
+/// Extent of a slice of k.
+pub(super) const DEPTH: usize = 32;
+/// Slices in shared memory.
+pub(super) const STAGES: usize = 4;
+/// Warps along the rows of a tile; as many are along its columns.
+const WARP_ROWS: usize = 2;
+/// Fragments of a warp's results: 16 rows each, and 8 columns each.
+pub(super) const FRAGMENTS: [usize; 2] = [TILE / WARP_ROWS / 16, TILE / (UNITS / 32 / WARP_ROWS) / 8];
+
+/// What is multiplied, and by which cubes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Product {
+    pub(super) a: Operand,
+    pub(super) b: Operand,
+    /// Batch, splits, tiles of rows, tiles of columns.
+    pub(super) tiles: [usize; 4],
+    /// Slices of k of a cube, a multiple of the stages.
+    pub(super) steps: usize,
+}
+
+/// Where a cube's tile lies.
+#[derive(CubeType, Clone)]
+pub(super) struct Place {
+    pub(super) batch: u32,
+    /// Of the parts of k.
+    pub(super) part: u32,
+    /// First row and column.
+    pub(super) row: u32,
+    pub(super) column: u32,
+}
+
+/// The place of the cube's tile. Cubes side by side share rows of the left operand.
+#[cube]
+pub(super) fn place_of(cube: u32, #[comptime] p: Product) -> Place {
+    let column_tile = cube % comptime!(p.tiles[3] as u32);
+    let rest = cube / comptime!(p.tiles[3] as u32);
+    let row_tile = rest % comptime!(p.tiles[2] as u32);
+    let rest = rest / comptime!(p.tiles[2] as u32);
+    let part = rest % comptime!(p.tiles[1] as u32);
+    let batch = rest / comptime!(p.tiles[1] as u32);
+    Place {
+        batch,
+        part,
+        row: row_tile * comptime!(TILE as u32),
+        column: column_tile * comptime!(TILE as u32),
+    }
+}
+
+/// The number of the cube's matrix, of all parts of all batches.
+#[cube]
+pub(super) fn matrix_of(at: &Place, #[comptime] p: Product) -> u32 {
+    at.part * comptime!(p.tiles[0] as u32) + at.batch
+}
+
+/// The first row of this warp's results within the tile.
+#[cube]
+pub(super) fn warp_row() -> u32 {
+    UNIT_POS / 32 % comptime!(WARP_ROWS as u32) * comptime!((TILE / WARP_ROWS) as u32)
+}
+
+/// The first column of this warp's results within the tile.
+#[cube]
+pub(super) fn warp_column() -> u32 {
+    UNIT_POS / 32 / comptime!(WARP_ROWS as u32) * comptime!((FRAGMENTS[1] * 8) as u32)
+}
+
+/// A warp's sums over the slices of its cube.
+#[cube]
+pub(super) fn multiply<A: Size, B: Size, R: Size, C: Size>(
+    a: &Array<Vector<bf16, A>>,
+    b: &Array<Vector<bf16, B>>,
+    at: Place,
+    #[comptime] p: Product,
+) -> Sequence<Array<Vector<f32, C>>> {
+    let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
+    let mut tile_a =
+        SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(STAGES)), 128usize);
+    let mut tile_b =
+        SharedMemory::<Vector<bf16, B>>::new_aligned(comptime!(p.b.shared_vectors(STAGES)), 128usize);
+    let mut arrived = Sequence::<Shared<Barrier>>::new();
+    #[unroll]
+    for _stage in 0..comptime!(STAGES) {
+        arrived.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
+    }
+    let start = at.part * comptime!((p.steps * DEPTH) as u32);
+    let end = u32::min(start + comptime!((p.steps * DEPTH) as u32), comptime!(p.a.depth as u32));
+    let base_a = at.batch * comptime!(p.a.batch as u32) + comptime!(p.a.offset as u32);
+    let base_b = at.batch * comptime!(p.b.batch as u32) + comptime!(p.b.offset as u32);
+    let warp_row = warp_row();
+    let warp_column = warp_column();
+    let mut sums = zeros::<C>(comptime!(FRAGMENTS[0] * FRAGMENTS[1]));
+    #[unroll]
+    for stage in 0..comptime!(STAGES - 1) {
+        let depth = start + comptime!((stage * DEPTH) as u32);
+        let at_a = comptime!((stage * p.a.chunks()) as u32);
+        let at_b = comptime!((stage * p.b.chunks()) as u32);
+        load::<A>(a, &mut tile_a, base_a, at.row, depth, end, at_a, comptime!(p.a));
+        load::<B>(b, &mut tile_b, base_b, at.column, depth, end, at_b, comptime!(p.b));
+        arrived.index(stage).commit_copy_async();
+        arrived.index(stage).arrive();
+    }
+    for turn in 0..comptime!((p.steps / STAGES) as u32) {
+        #[unroll]
+        for stage in 0..comptime!(STAGES) {
+            let step = turn * comptime!(STAGES as u32) + comptime!(stage as u32);
+            arrived.index(stage).wait_parity(turn % 2);
+            // Whoever still reads the stage that is filled next must have finished.
+            sync_cube();
+            let next = step + comptime!((STAGES - 1) as u32);
+            if next < comptime!(p.steps as u32) {
+                let into = comptime!((stage + STAGES - 1) % STAGES);
+                let depth = start + next * comptime!(DEPTH as u32);
+                let at_a = comptime!((into * p.a.chunks()) as u32);
+                let at_b = comptime!((into * p.b.chunks()) as u32);
+                load::<A>(a, &mut tile_a, base_a, at.row, depth, end, at_a, comptime!(p.a));
+                load::<B>(b, &mut tile_b, base_b, at.column, depth, end, at_b, comptime!(p.b));
+                arrived.index(into).commit_copy_async();
+                arrived.index(into).arrive();
+            }
+            let tile_at_a = comptime!((stage * p.a.chunks()) as u32);
+            let tile_at_b = comptime!((stage * p.b.chunks()) as u32);
+            #[unroll]
+            for half in 0..comptime!(DEPTH / 16) {
+                let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
+                #[unroll]
+                for i in 0..comptime!(FRAGMENTS[0]) {
+                    let row = warp_row + comptime!((i * 16) as u32);
+                    left.push(fragment_a::<A, R>(&def, &tile_a, row, tile_at_a, half, comptime!(p.a)));
+                }
+                #[unroll]
+                for pair in 0..comptime!(FRAGMENTS[1] / 2) {
+                    let column = warp_column + comptime!((pair * 16) as u32);
+                    let both = fragments_b::<B, R>(&def, &tile_b, column, tile_at_b, half, comptime!(p.b));
+                    #[unroll]
+                    for j in 0..2usize {
+                        let mut right = Array::<Vector<bf16, R>>::new(2usize);
+                        right[0] = both[comptime!(2 * j)];
+                        right[1] = both[comptime!(2 * j + 1)];
+                        #[unroll]
+                        for i in 0..comptime!(FRAGMENTS[0]) {
+                            let at = comptime!(i * FRAGMENTS[1] + 2 * pair + j);
+                            def.execute_inplace(left.index(i), &right, sums.index_mut(at));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sums
+}
