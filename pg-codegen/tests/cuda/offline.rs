@@ -66,7 +66,11 @@ fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
                     match fault(&tools, kernel) {
                         Ok(r) => {
                             if r.spill_bytes > 0 {
-                                println!("{} ({place}): {} bytes put aside, {r:?}", kernel.name(), r.spill_bytes);
+                                println!(
+                                    "{} ({place}): {} bytes put aside, {r:?}",
+                                    kernel.name(),
+                                    r.spill_bytes
+                                );
                             }
                             chosen.fetch_add(usize::from(r.spill_bytes > 0), Ordering::Relaxed);
                             let mut all = registers.lock().unwrap();
