@@ -101,6 +101,14 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
+impl Matmul {
+    /// The same product, not added to anything, into memory of its own without gaps.
+    pub fn densely(&self) -> Matmul {
+        let c = MatrixView { offset: 0, batch: self.m * self.n, row: self.n, col: 1 };
+        Matmul { c, accumulate: false, ..self.clone() }
+    }
+}
+
 /// A kernel family with its parameters.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {

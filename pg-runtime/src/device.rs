@@ -14,7 +14,7 @@ use pg_codegen::cube::Target;
 #[cfg(feature = "cube")]
 use pg_codegen::cuda::BundleError;
 use pg_codegen::plan::Plan;
-use pg_ir::ty::DType;
+use pg_codegen::target;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -237,13 +237,13 @@ impl Device {
         self.backend.target()
     }
 
-    /// How training stores activations and operands here where nobody says.
-    pub fn storage(&self) -> DType {
+    /// The machine to compile plans for.
+    pub fn machine(&self) -> target::Target {
         #[cfg(feature = "cube")]
-        let storage = self.target().map(Target::storage);
+        let machine = self.target().map(Target::machine);
         #[cfg(not(feature = "cube"))]
-        let storage = None;
-        storage.unwrap_or(DType::F32)
+        let machine = None;
+        machine.unwrap_or(target::CPU)
     }
 
     /// Its name on the command line.

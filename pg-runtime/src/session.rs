@@ -12,8 +12,8 @@ use pg_codegen::cube::Generations;
 #[cfg(feature = "cube")]
 use pg_codegen::cuda::BundleError;
 use pg_codegen::plan::Plan;
-use pg_codegen::precision::store_as;
-use pg_codegen::{CodegenError, Options, compile};
+use pg_codegen::target::Target;
+use pg_codegen::{CodegenError, Options, compile_for};
 use pg_ir::dsl::Diagnostics;
 use pg_ir::layout::{BankKind, Layout};
 use pg_ir::model::Model;
@@ -160,14 +160,14 @@ impl Session {
             layout,
             compile_seconds: 0.0,
             options,
-            storage: device.storage(),
+            storage: device.machine().storage,
             device,
             programs: HashMap::new(),
         }
     }
 
-    /// The same session, whose training programs store activations and operands as `storage`, not as the device
-    /// likes best, and still compute in float32. Scores are always of float32 programs, so that they can be compared.
+    /// The same session, whose programs store activations and operands as `storage`, not as the device likes best,
+    /// and still compute in float32. Scoring programs follow only where matrix units want it.
     pub fn storing(self, storage: DType) -> Session {
         Session { storage, ..self }
     }
@@ -253,11 +253,20 @@ impl Session {
     /// [`Self::lower`] with other options.
     pub fn lower_with(&self, key: Key, options: &Options) -> Result<Plan, SessionError> {
         let program = self.program(key)?;
-        let storage = match key {
+        let machine = Target { storage: self.storage_of(key), ..self.device.machine() };
+        Ok(compile_for(&program.name, &program.graph, options, &machine)?)
+    }
+
+    /// How a program stores activations and operands. Scores are float32, so that they can be compared, but where
+    /// the device's matrix units take nothing but bfloat16: there float32 would not end within an evaluation's time.
+    fn storage_of(&self, key: Key) -> DType {
+        match key {
             Key::Grad { .. } | Key::Update | Key::Adapt => self.storage,
-            Key::Score { .. } | Key::Logits { .. } => DType::F32,
-        };
-        Ok(compile(&program.name, &store_as(&program.graph, storage)?, options)?)
+            Key::Score { .. } | Key::Logits { .. } => match self.device.machine().storage {
+                DType::BF16 => self.storage,
+                _ => DType::F32,
+            },
+        }
     }
 
     /// A program's plan, and the launches that an executor on the session's device makes of it: none where the

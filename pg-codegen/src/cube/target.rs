@@ -5,8 +5,6 @@
 
 use std::fmt;
 
-use pg_ir::ty::DType;
-
 use crate::tuning::Tuning;
 
 /// Limits of a device.
@@ -235,9 +233,14 @@ pub struct Needs {
 }
 
 impl Target {
-    /// How training stores activations and operands where nobody says: as the matrix units take them.
-    pub fn storage(&self) -> DType {
-        if self.matrix_units { DType::BF16 } else { DType::F32 }
+    /// How activations and operands are stored where nobody says: as the matrix units take them.
+    pub fn storage(&self) -> pg_ir::ty::DType {
+        self.machine().storage
+    }
+
+    /// The machine to compile plans for: Hopper's fused graph wherever there are matrix units.
+    pub fn machine(&self) -> crate::target::Target {
+        if self.matrix_units { crate::target::H100 } else { crate::target::VULKAN_CPU }
     }
 
     /// Checks a kernel's needs.
@@ -294,6 +297,8 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
+    use pg_ir::ty::DType;
+
     use super::*;
 
     #[test]

@@ -31,8 +31,8 @@ impl Variation {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PrecisionArgs {
     /// How training stores activations and the operands of matrix products. Sums are float32 either way, and so are
-    /// parameters, gradients, optimiser state and scores [default: bf16 where matrix units take it (H100, H200),
-    /// else f32].
+    /// parameters, gradients and optimiser state. Scores are stored so on H100 and H200 only, elsewhere as f32
+    /// [default: bf16 where matrix units take it (H100, H200), else f32].
     #[arg(long, value_enum, value_name = "TYPE")]
     precision: Option<Precision>,
 }

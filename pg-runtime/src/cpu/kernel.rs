@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::aligned::Aligned;
 use super::amx::{self, Amx};
+use super::epilogue::Epilogue;
 use super::error::Problem;
 use super::raw::Arg;
 use super::scatter::Scatter;
@@ -33,6 +34,7 @@ struct Way {
 pub(crate) enum Compiled {
     Region(Box<region::Program>),
     Matmul(Matmul),
+    Epilogue(Box<Epilogue>),
     Attention(AttentionShape),
     AttentionGrad(AttentionShape),
     Scatter(Scatter),
@@ -50,6 +52,9 @@ pub(crate) struct Machine {
     widened_len: usize,
     /// float32 copies of bfloat16 arguments.
     widened: Aligned,
+    result_len: usize,
+    /// A product's result for the region on it.
+    result: Aligned,
     scratch: region::Scratch,
     workspace: Workspace,
 }
@@ -63,6 +68,8 @@ impl Machine {
             arena: Aligned::default(),
             widened_len: 0,
             widened: Aligned::default(),
+            result_len: 0,
+            result: Aligned::default(),
             scratch: region::Scratch::default(),
             workspace: Workspace::default(),
         }
@@ -71,6 +78,21 @@ impl Machine {
     /// Makes room for a plan's temporaries.
     pub(crate) fn reserve_arena(&mut self, bytes: usize) {
         self.arena_bytes = self.arena_bytes.max(bytes);
+    }
+
+    /// Makes room for so many words of a product's result.
+    pub(crate) fn reserve_result(&mut self, words: usize) {
+        self.result_len = self.result_len.max(words);
+    }
+
+    /// The memory for a product's result, until it is [given back](Self::give_back).
+    pub(crate) fn take_result(&mut self) -> Aligned {
+        std::mem::take(&mut self.result)
+    }
+
+    /// Takes the memory of [`Self::take_result`] back.
+    pub(crate) fn give_back(&mut self, result: Aligned) {
+        self.result = result;
     }
 
     /// Allocates what was reserved, for so many threads, if it is not there already. What the arena held
@@ -88,6 +110,9 @@ impl Machine {
         if self.widened.len() < self.widened_len {
             self.widened = zeroed(self.widened_len)?;
         }
+        if self.result.len() < self.result_len {
+            self.result = zeroed(self.result_len)?;
+        }
         self.scratch.allocate(threads);
         self.workspace.allocate(threads)
     }
@@ -99,7 +124,9 @@ impl Machine {
 
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        4 * (self.arena.len() + self.widened.len()) + self.scratch.bytes() + self.workspace.bytes()
+        4 * (self.arena.len() + self.widened.len() + self.result.len())
+            + self.scratch.bytes()
+            + self.workspace.bytes()
     }
 }
 
@@ -108,8 +135,8 @@ impl Compiled {
         Ok(match *kernel {
             Kernel::Region(ref region) => Compiled::Region(Box::new(region::Program::new(region)?)),
             Kernel::Matmul(ref matmul) => Compiled::Matmul(matmul.clone()),
-            Kernel::MatmulRegion(..) => {
-                return Err(Problem::Shape("regions on a matmul's result are for targets with epilogues"));
+            Kernel::MatmulRegion(ref matmul, ref region) => {
+                Compiled::Epilogue(Box::new(Epilogue::new(matmul, region)?))
             }
             Kernel::Attention(shape) => Compiled::Attention(shape),
             Kernel::AttentionGrad(shape) => Compiled::AttentionGrad(shape),
@@ -122,14 +149,15 @@ impl Compiled {
     pub(crate) fn written(&self) -> Vec<usize> {
         match self {
             Compiled::Region(program) => program.written().collect(),
+            Compiled::Epilogue(both) => both.written(),
             _ => self.written_by_family().to_vec(),
         }
     }
 
-    /// The arguments that it writes because of its family: none for a region, whose program says it.
+    /// The arguments that it writes because of its family: none where a region's program says it.
     fn written_by_family(&self) -> &'static [usize] {
         match self {
-            Compiled::Region(_) => &[],
+            Compiled::Region(_) | Compiled::Epilogue(_) => &[],
             Compiled::Matmul(_) | Compiled::Scatter(_) => &[2],
             Compiled::Attention(_) => &[3, 4],
             Compiled::AttentionGrad(_) => &[6, 7, 8],
@@ -154,7 +182,7 @@ impl Compiled {
     /// How it runs on arguments of these types.
     fn way(&self, dtypes: impl Iterator<Item = DType>, amx: Option<Amx>) -> Way {
         let mut dtypes: Types = dtypes.collect();
-        let takes_storage = matches!(self, Compiled::Region(_) | Compiled::Copy(_));
+        let takes_storage = matches!(self, Compiled::Region(_) | Compiled::Copy(_) | Compiled::Epilogue(_));
         let units = self.on_units(&dtypes, amx);
         let widened = !takes_storage && units.is_none() && dtypes.contains(&DType::BF16);
         if !widened {
@@ -171,6 +199,7 @@ impl Compiled {
         match self {
             Compiled::Region(program) => program.check(args),
             Compiled::Matmul(matmul) => matmul::check(matmul, args),
+            Compiled::Epilogue(both) => both.check(args),
             Compiled::Attention(shape) => attention::check(shape, args),
             Compiled::AttentionGrad(shape) => attention::check_grad(shape, args),
             Compiled::Scatter(scatter) => scatter.check(args),
@@ -200,6 +229,7 @@ impl Compiled {
                     machine.workspace.reserve(matmul::workspace(mm, [a, b, c], units));
                 }
             }
+            Compiled::Epilogue(both) => both.reserve(args, machine),
             Compiled::Copy(_) => {}
         }
     }
@@ -236,6 +266,7 @@ impl Compiled {
                 }
             }
             Compiled::Copy(len) => scatter::copy(*len, args),
+            Compiled::Epilogue(both) => both.run(args, machine, outside),
         }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod aligned;
 mod amx;
 mod attention;
 mod bind;
+mod epilogue;
 mod error;
 mod kernel;
 mod math;

@@ -1,6 +1,8 @@
 //! Matmul, scatter and copy.
 
 use pg_codegen::plan::{Kernel, Matmul, MatrixView};
+use pg_codegen::region::{Affine, IndexMap, Instr, Region};
+use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
 use super::super::amx::Amx;
@@ -79,6 +81,60 @@ fn symmetric_products_are_whole_and_symmetric_to_the_bit() {
                 assert_eq!(at(r, s), at(s, r));
             }
         }
+    }
+}
+
+/// What targets with epilogues are given: the product's rows through a region that adds its old result and scales.
+#[test]
+fn a_region_runs_on_a_products_result() {
+    for (batch, m, n, k, stored) in
+        [(1, 5, 3, 7, DType::F32), (2, 40, 64, 96, DType::F32), (1, 70, 33, 40, DType::BF16)]
+    {
+        let view = |rows: usize, cols: usize| MatrixView { offset: 0, batch: rows * cols, row: cols, col: 1 };
+        // `c` is of no meaning.
+        let nowhere = MatrixView { offset: 9, batch: 0, row: 0, col: 0 };
+        let (a, b) = (view(m, k), view(k, n));
+        let mm = Matmul { batch, m, n, k, a, b, c: nowhere, accumulate: true, symmetric: false };
+        let at = || Affine { offset: 0, strides: [n as i64, 1].into_iter().collect() };
+        let load = |arg| Instr::Load { arg, map: IndexMap { at: at(), guards: Vec::new() } };
+        let body = vec![
+            load(0),
+            load(1),
+            Instr::Binary(Binary::Mul, 0, 1),
+            Instr::Store { arg: 2, value: 2, at: at() },
+            Instr::Store { arg: 3, value: 0, at: at() },
+        ];
+        let args = vec![stored, DType::F32, DType::F32, DType::F32];
+        let region = Region { rows: vec![batch * m], reduced: 0, lanes: n, body, args };
+        let mut random = Random::new(5);
+        let len = batch * m * n;
+        let args = [
+            random.floats(batch * m * k),
+            random.floats(batch * k * n),
+            random.floats(len),
+            Data::zeros(DType::F32, len),
+            Data::zeros(DType::F32, len),
+        ];
+        let [x, y, factor, ..] = args.each_ref().map(Data::f64);
+        let product = |i: usize| {
+            let (row, col) = (i / n, i % n);
+            (0..k).map(|j| x[row * k + j] * y[row / m * k * n + j * n + col]).sum::<f64>()
+        };
+        let tolerance = if stored == DType::BF16 { 1.0 / 128.0 } else { 1e-5 };
+        let have = launch_all(&Kernel::MatmulRegion(mm.clone(), region.clone()), &args);
+        let want: Vec<f64> = (0..len).map(product).collect();
+        assert_close(have[4].f32(), &want, tolerance);
+        let scaled: Vec<f64> = want.iter().zip(&factor).map(|(w, f)| w * f).collect();
+        assert_close(have[3].f32(), &scaled, tolerance);
+        // Too few arguments, and a region of another size, are errors.
+        assert!(
+            launch(&Kernel::MatmulRegion(mm.clone(), region.clone()), &mut args[..4].to_vec(), 1).is_err()
+        );
+        let short = Region { rows: vec![1], ..region };
+        assert_eq!(
+            launch(&Kernel::MatmulRegion(mm, short), &mut args.to_vec(), 1),
+            Err(Problem::Shape("the region on a product's result is of another size"))
+        );
     }
 }
 
