@@ -25,6 +25,7 @@ use crate::cube::vulkan;
 #[cfg(feature = "cube")]
 use crate::cube::{Absent, Ahead};
 use crate::executor::{Backend, Cpu, ExecError, Executor};
+use crate::report::BundleReport;
 
 /// A module like `cube::vulkan`, for a binary without it.
 #[cfg(not(all(feature = "vulkan", feature = "cuda")))]
@@ -223,10 +224,10 @@ impl Device {
         self.ahead.as_deref()
     }
 
-    /// What the bundle did for a run so far, in a line; `None` without one.
-    pub fn bundle_summary(&self) -> Option<String> {
+    /// What the bundle did for a run so far; `None` without one.
+    pub fn bundle_report(&self) -> Option<BundleReport> {
         #[cfg(feature = "cube")]
-        return self.ahead().map(Ahead::summary);
+        return self.ahead().map(Ahead::report);
         #[cfg(not(feature = "cube"))]
         None
     }
