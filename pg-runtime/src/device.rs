@@ -241,10 +241,10 @@ impl Device {
     /// How training stores activations and operands here where nobody says.
     pub fn storage(&self) -> DType {
         #[cfg(feature = "cube")]
-        let storage = self.target().map(Target::storage);
-        #[cfg(not(feature = "cube"))]
-        let storage = None;
-        storage.unwrap_or(DType::F32)
+        if let Some(target) = self.target() {
+            return target.storage();
+        }
+        DType::F32
     }
 
     /// Its name on the command line.
