@@ -25,6 +25,7 @@ use crate::cube::vulkan;
 #[cfg(feature = "cube")]
 use crate::cube::{Absent, Ahead};
 use crate::executor::{Backend, Cpu, ExecError, Executor};
+use crate::report::BundleReport;
 
 /// A module like `cube::vulkan`, for a binary without it.
 #[cfg(not(all(feature = "vulkan", feature = "cuda")))]
@@ -223,10 +224,10 @@ impl Device {
         self.ahead.as_deref()
     }
 
-    /// What the bundle did for a run so far, in a line; `None` without one.
-    pub fn bundle_summary(&self) -> Option<String> {
+    /// What the bundle did for a run so far; `None` without one.
+    pub fn bundle_report(&self) -> Option<BundleReport> {
         #[cfg(feature = "cube")]
-        return self.ahead().map(Ahead::summary);
+        return self.ahead().map(Ahead::report);
         #[cfg(not(feature = "cube"))]
         None
     }
@@ -240,10 +241,10 @@ impl Device {
     /// The machine to compile plans for.
     pub fn machine(&self) -> target::Target {
         #[cfg(feature = "cube")]
-        let machine = self.target().map(Target::machine);
-        #[cfg(not(feature = "cube"))]
-        let machine = None;
-        machine.unwrap_or(target::CPU)
+        if let Some(target) = self.target() {
+            return target.machine();
+        }
+        target::CPU
     }
 
     /// Its name on the command line.

@@ -1,5 +1,6 @@
 //! What a run reports: the JSON object of `pg run --json`, and the events a run emits while it works.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,34 @@ pub struct RunReport {
     pub artifact: ArtifactReport,
     /// Peak resident memory of the process, in bytes; 0 where the system does not say.
     pub peak_rss_bytes: u64,
+    /// The bundle that kernels came from; `null` without one.
+    #[serde(default)]
+    pub bundle: Option<BundleReport>,
     /// Where metrics, artifact and report lie.
     pub run_dir: PathBuf,
+}
+
+/// What a bundle of kernels did for a run.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct BundleReport {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Kernels that it holds.
+    pub kernels: usize,
+    /// Kernels that were compiled all the same: 0, if the bundle does what it is for. `null` if CubeCL's cache
+    /// cannot be read any more.
+    pub compiled: Option<usize>,
+}
+
+impl fmt::Display for BundleReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "bundle {}: {} kernels, ", self.folder.display(), self.kernels)?;
+        match self.compiled {
+            Some(0) => write!(f, "none was compiled"),
+            Some(n) => write!(f, "and {n} were compiled during the run"),
+            None => write!(f, "and CubeCL's cache cannot be read any more"),
+        }
+    }
 }
 
 /// Training figures of a run.

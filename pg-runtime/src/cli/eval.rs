@@ -96,8 +96,8 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     let scored = score(&corpus, &mut session, &mut state, args.ttt, &mut progress);
     progress.finish();
     let (bpb, ttt) = scored?;
-    if let Some(summary) = session.device().bundle_summary() {
-        ui.note(summary);
+    if let Some(bundle) = session.device().bundle_report() {
+        ui.note(bundle);
     }
     let report = Report {
         model: session.model.name.clone(),

@@ -25,6 +25,10 @@ pub(crate) struct MachineArgs {
     /// Tile sizes, vector widths and split factors on top of the checked-in ones.
     #[arg(long, value_name = "FILE")]
     tuning: Option<PathBuf>,
+    /// Multiprocessors of the device, if they are not the target's 132 (an H100 PCIe has 114): how far sums are split
+    /// depends on them.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    multiprocessors: Option<u32>,
 }
 
 /// A machine to generate kernels for.
@@ -50,6 +54,7 @@ impl MachineArgs {
             let tuned = limits.tuning.with(&read_tuning(path)?, peaks.name);
             limits.tuning = tuned.map_err(|what| anyhow!("{}, {what}", path.display()))?;
         }
+        limits.multiprocessors = self.multiprocessors.unwrap_or(limits.multiprocessors);
         Ok(Machine { peaks, limits, language })
     }
 }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use pg_codegen::digest::generalise;
 use pg_runtime::artifact::write_atomically;
+use pg_runtime::device::DeviceName;
 use pg_runtime::profile::{self, LaunchTime, Profile, ProfileOptions};
 use pg_runtime::session::Session;
 
@@ -23,7 +24,7 @@ use super::ui::Ui;
 pub(crate) struct ProfileArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Sequences of a micro-batch [default: the model's, but at most 2048 tokens].
+    /// Sequences of a micro-batch [default: the model's; without CUDA at most 2048 tokens].
     #[arg(long, value_name = "N", value_parser = count)]
     batch: Option<usize>,
     /// Tokens of a sequence [default: the model's].
@@ -60,7 +61,9 @@ const TOKENS: usize = 2048;
 pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
     let model = args.model.load(ui)?;
     let seq = args.seq_len.unwrap_or(model.train.seq_len);
-    let tokens = model.train.micro_batch_tokens.min(TOKENS);
+    let device = args.device.open()?;
+    let most = if matches!(device.name(), DeviceName::Cuda(_)) { usize::MAX } else { TOKENS };
+    let tokens = model.train.micro_batch_tokens.min(most);
     let batch = args.batch.unwrap_or((tokens / seq).max(1));
     let phases = model.phases.len();
     anyhow::ensure!(
@@ -70,7 +73,7 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
         phases - 1
     );
     let fuse = pg_codegen::Options { fuse: !args.no_fuse };
-    let session = Session::on(args.device.open()?, Arc::new(model), fuse);
+    let session = Session::on(device, Arc::new(model), fuse);
     let mut session = args.precision.of(session);
     let (accumulation, phase, steps) = (args.micro_batches, args.phase, args.steps);
     let options = ProfileOptions { batch, seq, accumulation, phase, steps };
@@ -81,8 +84,8 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
         profile::WARM_UP
     ));
     let profile = profile::profile(&mut session, options)?;
-    if let Some(summary) = session.device().bundle_summary() {
-        ui.note(summary);
+    if let Some(bundle) = session.device().bundle_report() {
+        ui.note(bundle);
     }
     if let Some(path) = &args.trace {
         let text = profile::trace(&profile).to_string();

@@ -38,6 +38,7 @@ impl Ui {
     }
 
     /// Whether the result is a JSON object.
+    #[cfg(feature = "cube")]
     pub(crate) fn is_json(&self) -> bool {
         self.json
     }

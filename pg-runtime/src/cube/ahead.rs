@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::error::CubeExecError;
 use crate::executor::ExecError;
 use crate::profile::Roof;
+use crate::report::BundleReport;
 use crate::run::Request;
 use crate::session::{Key, Session, SessionError};
 
@@ -101,19 +102,11 @@ impl Ahead {
         self.cache.path()
     }
 
-    /// Kernels that were compiled although there is a bundle; `None` if CubeCL's cache cannot be read.
-    pub fn compiled(&self) -> Option<usize> {
-        Some(Bundle::cached(self.cache_root())?.saturating_sub(self.bundle.manifest().kernels.len()))
-    }
-
-    /// What it did for a run, in a line.
-    pub fn summary(&self) -> String {
-        let (kernels, folder) = (self.bundle.manifest().kernels.len(), self.bundle.folder().display());
-        match self.compiled() {
-            Some(0) => format!("bundle {folder}: {kernels} kernels, none was compiled"),
-            Some(n) => format!("bundle {folder}: {kernels} kernels, and {n} were compiled during the run"),
-            None => format!("bundle {folder}: {kernels} kernels; CubeCL's cache cannot be read any more"),
-        }
+    /// What it did for a run so far.
+    pub fn report(&self) -> BundleReport {
+        let kernels = self.bundle.manifest().kernels.len();
+        let compiled = Bundle::cached(self.cache_root()).map(|now| now.saturating_sub(kernels));
+        BundleReport { folder: self.bundle.folder().into(), kernels, compiled }
     }
 }
 

@@ -249,8 +249,8 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     }
     drop(initial);
     let estimate = session.model.predict_size(Moment::Trained)?.estimate_bytes;
-    let mut bpb = Scores::default();
-    bpb.initial = Some(judge.plain(&mut session, &mut state, "score the initial weights", observer)?);
+    let initial = judge.plain(&mut session, &mut state, "score the initial weights", observer)?;
+    let mut bpb = Scores { initial: Some(initial), ..Scores::default() };
 
     let mut first_step_s = 0.0;
     let mut metrics = folder.metrics()?;
@@ -305,6 +305,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         ttt: adapted.map(|(_, facts)| facts),
         artifact,
         peak_rss_bytes: peak_rss_bytes(),
+        bundle: options.device.bundle_report(),
         run_dir: folder.path.clone(),
     };
     folder.finish(&report)?;
@@ -317,8 +318,8 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     {
         observer(Event::Warning(format!("the full-size model could not be timed: {error}")));
     }
-    if let Some(summary) = options.device.bundle_summary() {
-        observer(Event::Note(summary));
+    if let Some(bundle) = options.device.bundle_report() {
+        observer(Event::Note(bundle.to_string()));
     }
     Ok(report)
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use pg_codegen::cube::{Entry, Language, emit_in, formatted, listing};
 use pg_codegen::cuda::Built;
 use pg_runtime::artifact::write_atomically;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::report::{Program, Report};
@@ -53,7 +54,8 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
         let path = folder.join(name);
         write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
     };
-    for (name, users) in &users {
+    // A disassembler runs for each.
+    let write_one = |(name, users): (&&str, &Vec<(&Program, &Entry)>)| -> anyhow::Result<()> {
         let plans: Vec<_> = users.iter().map(|(p, e)| (&p.plan, *e)).collect();
         let text = listing(&plans);
         let kernel = &users[0].1.kernel;
@@ -67,7 +69,9 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
             write(&format!("{name}.sass"), &compiled.sass()?.text)?;
             write(&format!("{name}.ptxas.txt"), &compiled.log)?;
         }
-    }
+        Ok(())
+    };
+    users.par_iter().try_for_each(write_one)?;
     write(INDEX, &serde_json::to_string_pretty(&index)?)?;
     Ok(users.len())
 }

@@ -2,7 +2,7 @@
 //! the kernels that its request names, no more and no fewer.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pg_codegen::cube::Generated;
@@ -79,4 +79,49 @@ fn a_run_asks_for_the_kernels_that_are_compiled_ahead_of_time() {
     assert_eq!(asked, keys(&ahead.kernels));
     assert!(asked.iter().any(|(name, _)| name.starts_with("mma_")), "matrix units: {asked:?}");
     assert!(asked.iter().any(|(name, _)| name.starts_with("flash_")), "matrix units: {asked:?}");
+}
+
+#[test]
+fn what_a_copy_of_a_bundle_gains_is_what_was_compiled() {
+    use pg_codegen::cuda::Tools;
+
+    let tools = match Tools::find() {
+        Ok(tools) => tools,
+        Err(e) => {
+            assert!(std::env::var_os("PG_REQUIRE_CUDA_TOOLS").is_none_or(|v| v != "1"), "{e}");
+            return eprintln!("NOT RUN: {e}");
+        }
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let made =
+        Roof::plans().map(|plan| generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap());
+    let kernels: Vec<_> = made.iter().map(|made| made.launches[0].stage.kernel.clone()).collect();
+    let [first, second] =
+        [0, 1].map(|i| Recipe { kernels: vec![kernels[i].clone()], built_for: BTreeMap::new() });
+    let write = |name: &str, recipe: &Recipe| {
+        let builds = tools.build_all(&recipe.kernels, &mut |_| {}).unwrap();
+        Bundle::write(&folder.path().join(name), recipe, &builds, tools.version()).unwrap()
+    };
+    let bundle = write("bundle", &first);
+    let ahead = Ahead::load(bundle.folder()).unwrap();
+    assert_eq!((ahead.report().kernels, ahead.report().compiled), (1, Some(0)));
+    // As CubeCL would that compiles a second kernel: lines and chunks are appended.
+    let other = write("other", &second);
+    for file in ["toc.json.log", "chunk0.cbor"] {
+        let at = |root: &Path| find(root, file).unwrap_or_else(|| panic!("no {file} in {}", root.display()));
+        let mut bytes = std::fs::read(at(ahead.cache_root())).unwrap();
+        bytes.extend(std::fs::read(at(&other.cache_root())).unwrap());
+        std::fs::write(at(ahead.cache_root()), bytes).unwrap();
+    }
+    assert_eq!(ahead.report().compiled, Some(1));
+    assert!(ahead.report().to_string().contains("and 1 were compiled"), "{}", ahead.report());
+    assert_eq!(Bundle::cached(&bundle.cache_root()), Some(1), "the bundle itself stays as it was");
+    assert!(bundle.check(&first).is_ok() && bundle.check(&second).is_err());
+}
+
+/// A file of a name, anywhere under a folder.
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.map(|e| e.unwrap().path()).collect();
+    let here = entries.iter().find(|p| p.is_file() && p.ends_with(name)).cloned();
+    here.or_else(|| entries.iter().find_map(|p| find(p, name)))
 }

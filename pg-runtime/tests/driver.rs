@@ -1,0 +1,164 @@
+//! CubeCL's CUDA server on a driver without a GPU (`driver/fake_cuda.cpp`): devices are probed, bundles are read,
+//! kernels are loaded and launched, and nothing is computed. It shows what is asked of a driver, and nothing of
+//! what a GPU would answer.
+//!
+//! It needs a C++ compiler and CUDA's (`scripts/cuda-tools`), and the feature `cuda`.
+
+#![cfg(feature = "cuda")]
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use pg_codegen::cuda::Tools;
+use serde_json::Value;
+
+const SMALL: &str = r#"pg_macros::model! {
+    /// Attention over embeddings.
+    small {
+        const VOCAB = 1024;
+        const DIM = 64;
+
+        fn forward(tokens) {
+            let x = gather(param("emb.weight", [VOCAB, DIM], normal(0.02)), tokens);
+            linear(x + attention(x, 2, 1, 32), param("head.weight", [VOCAB, DIM], orthogonal))
+        }
+
+        optim { "*" => adamw(lr = 0.01) }
+        train { batch_tokens = 128; micro_batch_tokens = 64; seq_len = 32; steps = 2; ema_decay = 0.5; }
+        eval {
+            seq_len = 32;
+            stride = 16;
+            max_targets = 300;
+            ttt { chunk = 128; lr = 0.001; epochs = 1; batch_seqs = 2; }
+        }
+    }
+}
+"#;
+
+/// A machine with the fake driver, a model and its bundle.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    /// `None` if the test cannot run here.
+    fn new() -> Option<Machine> {
+        let require = std::env::var_os("PG_REQUIRE_CUDA_TOOLS").is_some_and(|v| v == "1");
+        let skip = |why: String| {
+            assert!(!require, "PG_REQUIRE_CUDA_TOOLS=1, but {why}");
+            eprintln!("NOT RUN: {why}");
+        };
+        if let Err(e) = Tools::find() {
+            skip(e.to_string());
+            return None;
+        }
+        let machine = Machine(tempfile::tempdir().unwrap());
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/driver/fake_cuda.cpp");
+        std::fs::create_dir(machine.path("lib")).unwrap();
+        let mut compiler = Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".into()));
+        compiler.args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"]).arg(machine.path("lib/libcuda.so"));
+        let Ok(output) = compiler.arg(source).output() else {
+            skip("there is no C++ compiler".into());
+            return None;
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::write(machine.path("small.rs"), SMALL).unwrap();
+        machine.ok(&["build", "small.rs", "--out", "bundle"]);
+        Some(machine)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn pg(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+        command.env("LD_LIBRARY_PATH", self.path("lib")).env("FAKE_CUDA_LOG", self.path("log"));
+        // No toolkit of this machine may help out.
+        command.env("CUDA_PATH", "/nowhere").current_dir(self.0.path()).args(args).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> Value {
+        let output = self.pg(&[args, &["--json"]].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {error}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{args:?}: {e}; {error}"))
+    }
+
+    fn refused(&self, args: &[&str]) -> String {
+        let output = self.pg(&[args, &["-q"]].concat());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.starts_with("error: ") && error.trim_end().lines().count() == 1, "{error}");
+        error
+    }
+
+    /// What the driver did in the last process.
+    fn driver(&self) -> HashMap<String, u32> {
+        let log = std::fs::read_to_string(self.path("log")).unwrap();
+        assert!(log.contains("faults 0"), "{log}");
+        let words = log.lines().map(|l| l.split(' ').collect::<Vec<_>>());
+        words.map(|w| (w[0].to_string(), w[1].parse().unwrap())).collect()
+    }
+}
+
+const ON_BUNDLE: [&str; 4] = ["--device", "cuda", "--bundle", "bundle"];
+
+/// One test, for the bundle takes the longest.
+#[test]
+fn cubecls_server_on_a_fake_driver() {
+    let Some(machine) = Machine::new() else { return };
+    a_run_from_a_bundle_loads_binaries_and_compiles_nothing(&machine);
+    what_a_bundle_lacks_is_said_before_the_first_step(&machine);
+    a_hopper_device_is_listed_and_without_a_compiler_only_a_bundle_runs(&machine);
+}
+
+fn a_run_from_a_bundle_loads_binaries_and_compiles_nothing(machine: &Machine) {
+    let run = machine.ok(&[&["run", "small.rs", "--out", "run"][..], &ON_BUNDLE].concat());
+    assert_eq!((&run["device"], &run["train"]["steps"]), (&"cuda:0".into(), &2.into()));
+    assert_eq!(run["bundle"]["compiled"], 0, "{run}");
+    let driver = machine.driver();
+    let kernels = run["bundle"]["kernels"].as_u64().unwrap() as u32;
+    // All but the roof's, which only a profile measures.
+    assert!(driver["modules"] >= kernels - 3 && driver["modules"] <= kernels, "{driver:?} of {kernels}");
+    assert_eq!(driver["functions"], driver["modules"], "each kernel is loaded once: {driver:?}");
+    assert!(driver["launches"] > 3 * driver["modules"], "{driver:?}");
+    // Matrix products ask for more than a kernel gets without asking.
+    assert!(driver["shared"] > 48 << 10, "{driver:?}");
+
+    let eval = [&["eval", "run/artifact.pg", "--ttt", "--targets", "300"][..], &ON_BUNDLE].concat();
+    assert_eq!(machine.ok(&eval)["device"], "cuda:0");
+    assert!(machine.driver()["launches"] > 0);
+    let profile = ["profile", "small.rs", "--steps", "1", "--micro-batches", "2"];
+    let output = machine.pg(&[&profile[..], &ON_BUNDLE].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.contains("none was compiled"), "{error}");
+}
+
+fn what_a_bundle_lacks_is_said_before_the_first_step(machine: &Machine) {
+    let wider = ["run", "small.rs", "--out", "no", "--set", "DIM=128"];
+    let error = machine.refused(&[&wider[..], &ON_BUNDLE].concat());
+    assert!(error.contains("kernels are missing (`") && error.contains("build it again"), "{error}");
+    let longer = ["run", "small.rs", "--out", "no", "--seq-len", "16"];
+    let error = machine.refused(&[&longer[..], &ON_BUNDLE].concat());
+    assert!(error.contains("grad.first 2 × 32") && error.contains("grad.first 4 × 16"), "{error}");
+    let stored = ["run", "small.rs", "--out", "no", "--precision", "f32"];
+    let error = machine.refused(&[&stored[..], &ON_BUNDLE].concat());
+    assert!(error.contains("precision: bf16 there, f32 here"), "{error}");
+    std::fs::write(machine.path("tuning.txt"), "region.vector = 1\n").unwrap();
+    let tuned = ["run", "small.rs", "--out", "no", "--tuning", "tuning.txt"];
+    let error = machine.refused(&[&tuned[..], &ON_BUNDLE].concat());
+    assert!(error.contains("tuning: ") && error.contains("region.vector = 1, "), "{error}");
+    assert_eq!(machine.driver().get("launches"), Some(&0), "nothing ran");
+    assert!(!machine.path("no/metrics.jsonl").exists());
+}
+
+fn a_hopper_device_is_listed_and_without_a_compiler_only_a_bundle_runs(machine: &Machine) {
+    let devices = machine.ok(&["devices"]);
+    let cuda = devices["devices"].as_array().unwrap().iter().find(|d| d["device"] == "cuda:0").unwrap();
+    assert_eq!(cuda["description"], "NVIDIA H100 (a fake), compute capability 9.0");
+    assert!(cuda["missing"].as_str().is_some_and(|m| m.contains("CUDA's")), "{cuda}");
+    let error = machine.refused(&["run", "small.rs", "--device", "cuda", "--out", "no"]);
+    assert!(error.contains("CUDA's compiler") || error.contains("CUDA's headers"), "{error}");
+    let error = machine.refused(&["run", "small.rs", "--device", "cuda:1", "--bundle", "bundle"]);
+    assert!(error.contains("there is no CUDA device 1: the driver lists 1"), "{error}");
+}
