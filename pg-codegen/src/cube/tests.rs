@@ -168,7 +168,8 @@ fn another_source_is_another_version_of_the_generator() {
         for stage in lower(&kernel, &args, &target).unwrap().stages {
             let source = emit_cuda(&stage.kernel).unwrap().replace(stage.kernel.name(), "kernel");
             // CubeCL places shared arrays in another order every time.
-            let is_placed = |l: &&str| !l.contains("dynamic_shared_mem[") && !l.contains("// Shared array size");
+            let is_placed =
+                |l: &&str| !l.contains("dynamic_shared_mem[") && !l.contains("// Shared array size");
             source.lines().filter(is_placed).for_each(|l| {
                 digest.update(l.as_bytes());
             });
