@@ -31,6 +31,7 @@ mod tests;
 
 use crate::plan::{Kernel, Matmul, MatrixView};
 use crate::region::{Affine, IndexMap, Instr, Region};
+use pg_ir::ty::DType;
 
 #[cfg(feature = "wgsl")]
 pub use self::emit::emit_wgsl;
@@ -61,10 +62,13 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
         Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
             hopper::lower_attention(shape, args, target, &mut out)?;
         }
-        Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
         Kernel::AttentionGrad(shape) if hopper::attention_grad_fits(shape, args, target) => {
             hopper::lower_attention_grad(shape, args, target, &mut out)?;
         }
+        Kernel::Attention(_) | Kernel::AttentionGrad(_) if has_bf16(args) => {
+            through_float32(kernel, args, target, &mut out)?;
+        }
+        Kernel::Attention(shape) => attention::lower(shape, args, target, &mut out)?,
         Kernel::AttentionGrad(shape) => attention_grad::lower(shape, args, target, &mut out)?,
         Kernel::ScatterAdd { rows, width, count } => {
             scatter::lower((*rows, *width, *count), args, target, &mut out)?;
@@ -72,6 +76,40 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
         Kernel::Copy { len } => region::lower(&copy(*len, args)?, args, target, false, &mut out)?,
     }
     Ok(out)
+}
+
+fn has_bf16(args: &[ArgInfo]) -> bool {
+    args.iter().any(|a| a.dtype == DType::BF16)
+}
+
+/// A portable kernel on bfloat16 arguments, which it does not take: copies in float32 before and after it. So runs
+/// what kernels for matrix units do not take, such as attention of other widths than theirs.
+fn through_float32(
+    kernel: &Kernel,
+    args: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let float = |info: &ArgInfo| match info.dtype {
+        DType::BF16 => ArgInfo::whole(DType::F32, info.len),
+        _ => *info,
+    };
+    let infos: Vec<ArgInfo> = args.iter().map(float).collect();
+    let mut names: Vec<StageArg> = (0..args.len()).map(StageArg::Arg).collect();
+    let converted: Vec<usize> = (0..args.len()).filter(|&i| args[i].dtype == DType::BF16).collect();
+    for &i in &converted {
+        names[i] = StageArg::Workspace(out.workspace(4 * args[i].len));
+        if !kernel.writes(i) {
+            let made = lower(&Kernel::Copy { len: args[i].len }, &[args[i], infos[i]], target)?;
+            out.append(made, &[StageArg::Arg(i), names[i]]);
+        }
+    }
+    out.merge(lower(kernel, &infos, target)?, &names);
+    for &i in converted.iter().filter(|&&i| kernel.writes(i)) {
+        let made = lower(&Kernel::Copy { len: args[i].len }, &[infos[i], args[i]], target)?;
+        out.append(made, &[names[i], StageArg::Arg(i)]);
+    }
+    Ok(())
 }
 
 /// A matmul and the region on its result as two launches, with the result in a workspace between them.
@@ -92,18 +130,7 @@ fn matmul_then_region(
     let between = ArgInfo::whole(dtype, len);
     let made = lower(&product, &[*a, *b, between], target)?;
     let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
-    let first = out.workspaces.len();
-    out.workspaces.extend(made.workspaces);
-    for mut stage in made.stages {
-        for arg in &mut stage.args {
-            *arg = match *arg {
-                StageArg::Arg(2) => result,
-                StageArg::Workspace(i) => StageArg::Workspace(first + i),
-                other => other,
-            };
-        }
-        out.stages.push(stage);
-    }
+    out.merge(made, &[StageArg::Arg(0), StageArg::Arg(1), result]);
     let infos: Vec<ArgInfo> = [between].into_iter().chain(rest.iter().copied()).collect();
     let names: Vec<StageArg> = [result].into_iter().chain((2..args.len()).map(StageArg::Arg)).collect();
     let mut inner = Launches::default();

@@ -68,17 +68,25 @@ impl Launches {
         self.stages.push(Stage { kernel: Arc::new(kernel), args, grid, share });
     }
 
-    /// Adds another's stages, whose argument i is `args[i]` here; it has no workspaces. They only finish what
-    /// stages before them began.
-    pub(crate) fn append(&mut self, other: Launches, args: &[StageArg]) {
+    /// Adds another's stages and workspaces, whose argument i is `args[i]` here.
+    pub(crate) fn merge(&mut self, other: Launches, args: &[StageArg]) {
+        let first = self.workspaces.len();
+        self.workspaces.extend(other.workspaces);
         for mut stage in other.stages {
-            stage.share = 0.0;
             for arg in &mut stage.args {
-                if let StageArg::Arg(i) = arg {
-                    *arg = args[*i];
-                }
+                *arg = match *arg {
+                    StageArg::Arg(i) => args[i],
+                    StageArg::Workspace(i) => StageArg::Workspace(first + i),
+                };
             }
             self.stages.push(stage);
         }
+    }
+
+    /// As [`Self::merge`], for stages that only prepare what stages after them finish, or finish what stages before
+    /// them began.
+    pub(crate) fn append(&mut self, mut other: Launches, args: &[StageArg]) {
+        other.stages.iter_mut().for_each(|stage| stage.share = 0.0);
+        self.merge(other, args);
     }
 }

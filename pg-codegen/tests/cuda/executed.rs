@@ -1,16 +1,18 @@
 //! Generated kernels executed on the CPU against float64 references: every family at small and odd sizes,
 //! and whole programs of a model.
 
-use pg_codegen::cube::Target;
+use pg_codegen::cube::{Target, extents, generate};
 use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
 };
 use pg_codegen::precision::store_as;
 use pg_codegen::provenance::Provenance;
+use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_codegen::target::H100;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
+use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
@@ -161,6 +163,75 @@ fn regions_of_random_graphs() {
         for target in [Target::cuda(), Target::hopper()] {
             let found = Device::new(&plan, &target).run_both(&env);
             compare(&found, &expected, 1e-4, &format!("seed {seed} on {}", target.name));
+        }
+    }
+}
+
+/// Rows that are too long for a cube: their sums, of which one needs the other, are launches of their own, and what
+/// is stored for each lane and for each row comes out as if one had walked them.
+#[test]
+fn long_rows_are_cut() {
+    let affine = |strides: &[i64], offset| Affine { offset, strides: strides.iter().copied().collect() };
+    // Even, with loads of 16 bytes; in parts of no even length; a prime, which cannot be cut.
+    for (rows, lanes, launches) in [(1, 40_960, 5), (3, 36_855, 5), (2, 32_771, 1)] {
+        let own = affine(&[lanes as i64, 1], 0);
+        let load = |arg, at| Instr::Load { arg, map: IndexMap { at, guards: vec![] } };
+        let body = vec![
+            load(0, own.clone()),
+            Instr::RowReduce(Reduction::Max, 0),
+            Instr::Binary(Binary::Sub, 0, 1),
+            Instr::Store { arg: 1, value: 2, at: own.clone() },
+            Instr::Unary(Unary::Exp, 2),
+            load(2, affine(&[0, 0], 1)),
+            Instr::Binary(Binary::Mul, 4, 5),
+            Instr::RowReduce(Reduction::Sum, 6),
+            Instr::Store { arg: 3, value: 7, at: affine(&[1, 0], 0) },
+            Instr::Binary(Binary::Div, 4, 7),
+            Instr::Store { arg: 0, value: 9, at: own.clone() },
+        ];
+        let args = vec![DType::F32; 4];
+        let region = Region { rows: vec![rows], reduced: 0, lanes, body, args };
+        let buffers = [rows * lanes, rows * lanes, 2, rows].map(|len| (DType::F32, len));
+        let plan = single(Kernel::Region(region), &buffers);
+        for target in [Target::cuda(), Target::hopper()] {
+            let made = generate(&plan, &extents(&plan, |_| None), &target).unwrap();
+            assert_eq!(made.launches.len(), launches, "{rows} × {lanes}");
+            check(&plan, &inputs(&plan, &[0, 2], 47), &target, 1e-5, &format!("{rows} × {lanes}"));
+        }
+    }
+    // Nothing of what is left knows lanes: it is one row of one.
+    let body = vec![
+        Instr::Load { arg: 0, map: IndexMap { at: affine(&[1], 0), guards: vec![] } },
+        Instr::RowReduce(Reduction::Sum, 0),
+        Instr::Store { arg: 1, value: 1, at: affine(&[0], 0) },
+    ];
+    let region =
+        Region { rows: vec![], reduced: 0, lanes: 65_536, body, args: vec![DType::BF16, DType::F32] };
+    let plan = single(Kernel::Region(region), &[(DType::BF16, 65_536), (DType::F32, 1)]);
+    let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+    assert_eq!(made.launches.last().unwrap().stage.grid, [1, 1, 1]);
+    check(&plan, &inputs(&plan, &[0], 53), &Target::hopper(), 1e-5, "a sum of all");
+}
+
+/// A permutation of lanes without any pattern becomes a table of constants.
+#[test]
+fn irregular_permutations_are_tables() {
+    for lanes in [64, 37] {
+        let mut rng = Rng::new(59);
+        let mut perm: Vec<u32> = (0..lanes as u32).collect();
+        (1..lanes).rev().for_each(|i| perm.swap(i, rng.below(i + 1)));
+        let at = |strides: &[i64]| Affine { offset: 0, strides: strides.iter().copied().collect() };
+        let own = at(&[lanes as i64, 1]);
+        let body = vec![
+            Instr::Load { arg: 0, map: IndexMap { at: own.clone(), guards: vec![] } },
+            Instr::Lanes(perm.into(), 0),
+            Instr::Binary(Binary::Mul, 0, 1),
+            Instr::Store { arg: 1, value: 2, at: own },
+        ];
+        let region = Region { rows: vec![5], reduced: 0, lanes, body, args: vec![DType::F32; 2] };
+        let plan = single(Kernel::Region(region), &[(DType::F32, 5 * lanes); 2]);
+        for target in [Target::cuda(), Target::hopper()] {
+            check(&plan, &inputs(&plan, &[0], 61), &target, 1e-6, &format!("{lanes} lanes"));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pg_codegen::cube::{Generated, Target, emit_cuda};
-use pg_codegen::cuda::{Compiled, Resources, Tools};
+use pg_codegen::cuda::{Resources, Tools};
 
 use crate::models;
 
@@ -32,21 +32,13 @@ fn fault(tools: &Tools, kernel: &Generated) -> Result<Resources, String> {
     let source = emit_cuda(kernel).map_err(|e| e.to_string())?;
     let compiled = tools.compile(&source).map_err(|e| format!("{e}\n{source}"))?;
     let r = compiled.resources;
-    if r.spill_bytes + r.stack_bytes > 0 && !is_chosen_spill(&compiled) {
+    if r.spill_bytes + r.stack_bytes > 0 {
         return Err(format!("{} bytes spilled, {} bytes of stack", r.spill_bytes, r.stack_bytes));
     }
     if r.resident_cubes(kernel.units(), kernel.shared_bytes()) == 0 {
         return Err(format!("it does not fit a multiprocessor: {r:?}, {} bytes", kernel.shared_bytes()));
     }
     Ok(r)
-}
-
-/// Whether the assembler put aside a few values that it had registers for, to let one more cube be resident. It
-/// cannot be told not to: the options are CubeCL's.
-pub(crate) fn is_chosen_spill(compiled: &Compiled) -> bool {
-    let sass = compiled.sass().unwrap_or_else(|e| panic!("{e}"));
-    let accesses = sass.count("STL") + sass.count("LDL");
-    compiled.resources.registers <= 168 && accesses <= 8
 }
 
 #[test]
@@ -56,7 +48,6 @@ fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(failures);
     let registers = Mutex::new(BTreeMap::<String, u32>::new());
-    let chosen = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -65,14 +56,6 @@ fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
                     let family = kernel.name().rsplit_once('_').map_or("", |(family, _)| family);
                     match fault(&tools, kernel) {
                         Ok(r) => {
-                            if r.spill_bytes > 0 {
-                                println!(
-                                    "{} ({place}): {} bytes put aside, {r:?}",
-                                    kernel.name(),
-                                    r.spill_bytes
-                                );
-                            }
-                            chosen.fetch_add(usize::from(r.spill_bytes > 0), Ordering::Relaxed);
                             let mut all = registers.lock().unwrap();
                             let most = all.entry(family.into()).or_default();
                             *most = r.registers.max(*most);
@@ -84,8 +67,6 @@ fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
         }
     });
     println!("{} kernels; most registers by family: {:?}", kernels.len(), registers.into_inner().unwrap());
-    // Without such a bound a change could make all kernels spill a little, unseen. It was 7 of 667.
-    assert!(chosen.into_inner() * 50 <= kernels.len(), "more than 2 % of the kernels spill");
     let mut failures = failures.into_inner().unwrap();
     failures.sort();
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), kernels.len(), failures.join("\n"));

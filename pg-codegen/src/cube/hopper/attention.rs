@@ -211,17 +211,18 @@ fn attend<N: Size, R: Size, C: Size>(
             for half in 0..2usize {
                 let number = comptime!(2 * i + half);
                 let row = first + warp_row + comptime!((i * 16 + half * 8) as u32) + lane / 4;
+                // Keys of the block that the row sees, from this lane's first on.
+                let visible = row as i32 - (first_key + lane % 4 * 2) as i32;
                 let mut greatest = most[number];
                 #[unroll]
                 for j in 0..comptime!(KEYS / 8) {
                     let at = comptime!(i * KEYS / 8 + j);
                     let score = sums_of::<C>(&scores, at, half) * Vector::new(comptime!(p.shape.scale));
-                    let key = first_key + comptime!((j * 8) as u32) + lane % 4 * 2;
                     let mut masked = Vector::<f32, C>::new(LOWEST);
                     #[unroll]
                     for e in 0..2usize {
                         // Keys beyond the sequence's end come after every query that is kept.
-                        masked[e] = select(key + comptime!(e as u32) <= row, score[e], LOWEST);
+                        masked[e] = select(comptime!((j * 8 + e) as i32) <= visible, score[e], LOWEST);
                         greatest = f32::max(greatest, masked[e]);
                     }
                     set::<C>(&mut scores, at, half, masked);

@@ -7,6 +7,7 @@
 
 mod access;
 mod lanes;
+mod long;
 mod program;
 mod reduce;
 mod schedule;
@@ -45,7 +46,8 @@ pub(crate) struct RegionKernel {
     exact: bool,
 }
 
-/// Adds the launches of a region: one, or two if it accumulates over more rows than a cube takes.
+/// Adds the launches of a region: one, or two if it accumulates over more rows than a cube takes, or a few if its
+/// rows are too long for a cube.
 pub(crate) fn lower(
     region: &Region,
     infos: &[ArgInfo],
@@ -53,6 +55,14 @@ pub(crate) fn lower(
     single: bool,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
+    if let Some(rest) = long::cut(region, infos, target, out)? {
+        let first = out.stages.len() - rest.before;
+        rest.launch(target, out)?;
+        // What reads the most: what is left, if it knows lanes, or else the first reduction.
+        let most = if rest.region.lanes > 1 { out.stages.len() - 1 } else { first };
+        out.stages[most].share = 1.0;
+        return Ok(());
+    }
     let malformed = |what: String| CubeError::Malformed { kernel: "region".into(), what };
     let unsupported = |what: String| CubeError::Unsupported { kernel: "region".into(), what };
     let buffers: Vec<Buffer> = (region.args.iter().zip(infos))

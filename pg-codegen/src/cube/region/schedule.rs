@@ -9,8 +9,10 @@ use crate::cube::target::Target;
 use crate::region::{Affine, IndexMap};
 use crate::tuning::Tuning;
 
-/// Units of a cube.
+/// Units of a cube whose units meet in shared memory.
 const UNITS: usize = 256;
+/// Units of a cube whose rows meet within planes: smaller cubes fit into what registers are left.
+const PLANE_UNITS: usize = 128;
 
 /// Units that share the lanes of a second pass.
 const NARROW: usize = 8;
@@ -26,6 +28,8 @@ pub(crate) struct Schedule {
     pub(crate) vector: usize,
     /// Pieces of a row.
     pub(crate) pieces: usize,
+    /// Units of a cube.
+    pub(crate) cube: usize,
     /// Units that share a row, a power of two.
     pub(crate) units: usize,
     /// Rows that a cube has in hand at once.
@@ -62,13 +66,24 @@ impl Schedule {
     ) -> Result<Schedule, String> {
         let tuning = &target.tuning;
         let accumulates = p.steps.iter().any(|s| matches!(s, Step::Accumulate { .. }));
-        let (vector, widths) = widths(p, dtypes, tuning.region_access);
+        let flat = !accumulates && !p.has_row_steps();
+        let (mut vector, mut widths) = widths(p, dtypes, tuning.region_access);
+        if flat && target.plane.is_some() {
+            // Little work is spread over a device rather than done in wide accesses.
+            let busy = target.multiprocessors as usize * PLANE_UNITS;
+            while vector > 1 && p.row_count() * p.lanes / vector < busy {
+                vector /= 2;
+            }
+            widths.iter_mut().for_each(|w| *w = vector.min(*w));
+        }
         let pieces = p.lanes / vector;
+        let cube = if target.plane.is_some() { PLANE_UNITS } else { UNITS };
         let mut s = Schedule {
-            flat: !accumulates && !p.has_row_steps(),
+            cube,
+            flat,
             vector,
             pieces,
-            units: UNITS,
+            units: cube,
             slots: 1,
             chunks: 1,
             accumulates,
@@ -87,15 +102,15 @@ impl Schedule {
         // What a unit keeps is counted in elements: wider vectors are fewer.
         let resident = (4 * tuning.region_resident / vector.max(4)).max(1);
         if p.has_row_steps() {
-            s.units = units_of_row(p, pieces, vector, s.plane, resident);
+            s.units = s.units_of_row(p, resident);
             s.chunks = pieces.div_ceil(s.units);
         } else {
             // Lanes never meet, so cubes may share them. A second pass has no other cubes: a few lines each.
-            let most = if single { NARROW } else { UNITS };
+            let most = if single { NARROW } else { cube };
             s.units = pieces.next_power_of_two().min(most);
             s.lane_blocks = pieces.div_ceil(s.units);
         }
-        s.slots = UNITS / s.units;
+        s.slots = cube / s.units;
         s.streamed = s.chunks > resident;
         if s.streamed {
             let needs_row = |step: &Step| match step {
@@ -122,6 +137,7 @@ impl Schedule {
     pub(super) fn on_tile(p: &Program, dtypes: &[DType], tuning: &Tuning, vector: usize) -> Schedule {
         let (_, widths) = widths(p, dtypes, tuning.region_access);
         Schedule {
+            cube: 1,
             flat: true,
             vector,
             pieces: p.lanes / vector,
@@ -148,7 +164,7 @@ impl Schedule {
     /// Cubes of the launch.
     pub(crate) fn cubes(&self) -> usize {
         match (self.flat, self.accumulates) {
-            (true, _) => (self.kept * self.pieces).div_ceil(UNITS),
+            (true, _) => (self.kept * self.pieces).div_ceil(self.cube),
             (false, true) => self.kept * self.blocks * self.lane_blocks,
             (false, false) => self.kept.div_ceil(self.slots),
         }
@@ -156,19 +172,20 @@ impl Schedule {
 
     /// Units of a cube.
     pub(crate) fn cube_units(&self) -> usize {
-        UNITS
+        self.cube
     }
-}
 
-/// Units that share a row whose lanes meet.
-fn units_of_row(p: &Program, pieces: usize, vector: usize, plane: usize, resident: usize) -> usize {
-    if pieces > UNITS {
-        return least_waste(pieces, resident);
+    /// Units that share a row whose lanes meet.
+    fn units_of_row(&self, p: &Program, resident: usize) -> usize {
+        let (pieces, plane) = (self.pieces, self.plane);
+        if pieces > self.cube {
+            return least_waste(pieces, resident, self.cube);
+        }
+        // Within a plane nobody waits at a barrier, if the row and all that is made of it fit a unit's registers.
+        let values = pieces.div_ceil(plane) * self.vector * live_rows(p);
+        let is_small = pieces >= plane && pieces.is_multiple_of(plane) && values <= PLANE_VALUES;
+        if plane > 1 && is_small { plane } else { pieces.next_power_of_two() }
     }
-    let all = pieces.next_power_of_two();
-    // Within a plane nobody waits at a barrier, if the row and all that is made of it fit a unit's registers.
-    let values = pieces.div_ceil(plane) * vector * live_rows(p);
-    if plane > 1 && pieces >= plane && pieces % plane == 0 && values <= PLANE_VALUES { plane } else { all }
 }
 
 /// The most values per lane that are needed later, at any step, with what is accumulated.
@@ -182,13 +199,13 @@ pub(super) fn live_rows(p: &Program) -> usize {
 }
 
 /// Units for a row of more pieces than a cube has units: the fewest idle, and then the most units.
-fn least_waste(pieces: usize, resident: usize) -> usize {
+fn least_waste(pieces: usize, resident: usize, cube: usize) -> usize {
     let waste = |u: usize| pieces.div_ceil(u) * u - pieces;
-    [256, 128, 64]
+    [cube, cube / 2, cube / 4]
         .into_iter()
-        .filter(|&u| pieces.div_ceil(u) <= resident || u == UNITS)
-        .min_by_key(|&u| (waste(u), UNITS - u))
-        .unwrap_or(UNITS)
+        .filter(|&u| pieces.div_ceil(u) <= resident || u == cube)
+        .min_by_key(|&u| (waste(u), cube - u))
+        .unwrap_or(cube)
 }
 
 /// The vector width of the program, the widest of its accesses, and the width of each argument's.
