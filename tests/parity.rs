@@ -11,6 +11,8 @@ mod banks;
 mod case;
 #[path = "parity/checks.rs"]
 mod checks;
+#[path = "common/device.rs"]
+mod device;
 
 use std::path::PathBuf;
 

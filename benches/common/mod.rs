@@ -1,11 +1,14 @@
 //! What the benches share: the model, its shape, the device.
 
+#[path = "../../tests/common/device.rs"]
+mod device;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use pg_codegen::Options;
 use pg_ir::dsl::{self, Source, elaborate};
-use pg_runtime::device::{Device, DeviceName};
+use pg_runtime::device::Device;
 use pg_runtime::session::Session;
 
 /// Sequences.
@@ -15,8 +18,7 @@ pub(crate) const SEQ: usize = 512;
 
 /// The device that `PG_DEVICE` names; the CPU without it.
 pub(crate) fn device() -> Device {
-    let name = std::env::var("PG_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let name: DeviceName = name.parse().unwrap_or_else(|e| panic!("PG_DEVICE: {e}"));
+    let name = device::chosen("cpu");
     name.open().unwrap_or_else(|e| panic!("PG_DEVICE={name}: {e}"))
 }
 

@@ -6,6 +6,8 @@
 
 #![cfg(any(feature = "vulkan", feature = "cuda"))]
 
+#[path = "../../tests/common/device.rs"]
+mod chosen;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 #[path = "device/kernels.rs"]
@@ -15,13 +17,11 @@ mod plans;
 #[path = "device/runs.rs"]
 mod runs;
 
-use pg_runtime::device::{Device, DeviceName};
+use pg_runtime::device::Device;
 
 /// The device under test, or nothing if it cannot be opened here.
 fn device() -> Option<Device> {
-    let name = std::env::var("PG_DEVICE").unwrap_or_else(|_| "vulkan".into());
-    let name: DeviceName = name.parse().unwrap_or_else(|e| panic!("PG_DEVICE: {e}"));
-    match name.open() {
+    match chosen::chosen("vulkan").open() {
         Ok(device) => Some(device),
         Err(error) if std::env::var_os("PG_REQUIRE_VULKAN").is_some_and(|v| v == "1") => {
             panic!("PG_REQUIRE_VULKAN=1, but {error}")

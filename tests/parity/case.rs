@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use pg_ir::dsl::{Options, Source, elaborate};
 use pg_ir::model::Model;
-use pg_runtime::device::DeviceName;
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::banks::place;
+use crate::device;
 
 pub(crate) struct Case {
     pub(crate) json: Value,
@@ -72,8 +72,7 @@ impl Case {
 
     /// On the device that `PG_DEVICE` names.
     pub(crate) fn session(&self) -> Session {
-        let name = std::env::var("PG_DEVICE").unwrap_or_else(|_| "cpu".into());
-        let name: DeviceName = name.parse().unwrap_or_else(|e| panic!("PG_DEVICE: {e}"));
+        let name = device::chosen("cpu");
         let device = name.open().unwrap_or_else(|e| panic!("PG_DEVICE={name}: {e}"));
         Session::on(device, Arc::new(self.model()), Default::default())
     }
