@@ -11,6 +11,8 @@ mod banks;
 mod case;
 #[path = "parity/checks.rs"]
 mod checks;
+#[path = "common/mod.rs"]
+mod common;
 #[path = "common/device.rs"]
 mod device;
 
@@ -19,7 +21,7 @@ use std::path::PathBuf;
 use case::Case;
 
 fn folders() -> Vec<PathBuf> {
-    let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let shipped = common::root().join("tests/fixtures");
     let more = std::env::var_os("PG_FIXTURES").map(PathBuf::from);
     let mut found = Vec::new();
     for root in [Some(shipped), more].into_iter().flatten() {

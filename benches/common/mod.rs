@@ -2,12 +2,12 @@
 
 #[path = "../../tests/common/device.rs"]
 mod device;
+#[path = "../../tests/common/mod.rs"]
+mod shared;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use pg_codegen::Options;
-use pg_ir::dsl::{self, Source, elaborate};
 use pg_runtime::device::Device;
 use pg_runtime::session::Session;
 
@@ -24,8 +24,5 @@ pub(crate) fn device() -> Device {
 
 /// int4mlp_12l at full size.
 pub(crate) fn session(fuse: bool) -> Session {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/int4mlp_12l.rs");
-    let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
-    let model = elaborate(&source, &dsl::Options::default()).unwrap_or_else(|e| panic!("{e}"));
-    Session::on(device(), Arc::new(model), Options { fuse })
+    Session::on(device(), Arc::new(shared::model("int4mlp_12l.rs", &[])), Options { fuse })
 }

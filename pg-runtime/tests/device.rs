@@ -2,7 +2,7 @@
 //! the same arguments: small models with odd sizes. And whole runs against the CPU.
 //!
 //! The device is `PG_DEVICE`, `vulkan` by default. Where it cannot be opened the tests say so and pass, unless
-//! PG_REQUIRE_VULKAN=1. `--ignored` runs more sizes.
+//! PG_REQUIRE_DEVICE=1. `--ignored` runs more sizes.
 
 #![cfg(any(feature = "vulkan", feature = "cuda"))]
 
@@ -23,8 +23,8 @@ use pg_runtime::device::Device;
 fn device() -> Option<Device> {
     match chosen::chosen("vulkan").open() {
         Ok(device) => Some(device),
-        Err(error) if std::env::var_os("PG_REQUIRE_VULKAN").is_some_and(|v| v == "1") => {
-            panic!("PG_REQUIRE_VULKAN=1, but {error}")
+        Err(error) if std::env::var_os("PG_REQUIRE_DEVICE").is_some_and(|v| v == "1") => {
+            panic!("PG_REQUIRE_DEVICE=1, but {error}")
         }
         Err(error) => {
             eprintln!("NOT RUN: {error}");

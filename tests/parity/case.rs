@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::banks::place;
+use crate::common::root;
 use crate::device;
 
 pub(crate) struct Case {
@@ -62,8 +63,7 @@ impl Case {
 
     /// int4mlp_12l with this case's constants.
     pub(crate) fn model(&self) -> Model {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/models/int4mlp_12l.rs");
-        let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
+        let source = Source::load(root().join("models/int4mlp_12l.rs")).unwrap_or_else(|e| panic!("{e}"));
         let mut overrides = constants(&self.json["model"], &MODEL);
         overrides.extend(constants(&self.json["optim"], &OPTIM));
         overrides.extend(constants(&self.json["ttt"], &TTT));

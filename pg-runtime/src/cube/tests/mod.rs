@@ -1,6 +1,6 @@
 //! Every kernel family on a Vulkan device against loops in float64, at small and odd sizes.
 //!
-//! Where no Vulkan device is found the tests say so and pass, unless PG_REQUIRE_VULKAN=1.
+//! Where no Vulkan device is found the tests say so and pass, unless PG_REQUIRE_DEVICE=1.
 
 #![cfg(feature = "vulkan")]
 
@@ -27,8 +27,8 @@ use crate::state::{Segment, State};
 fn device() -> Option<Device<Vulkan>> {
     match vulkan::device(0) {
         Ok(device) => Some(device),
-        Err(error) if std::env::var_os("PG_REQUIRE_VULKAN").is_some_and(|v| v == "1") => {
-            panic!("PG_REQUIRE_VULKAN=1, but {error}")
+        Err(error) if std::env::var_os("PG_REQUIRE_DEVICE").is_some_and(|v| v == "1") => {
+            panic!("PG_REQUIRE_DEVICE=1, but {error}")
         }
         Err(error) => {
             eprintln!("NOT RUN: {error}");
