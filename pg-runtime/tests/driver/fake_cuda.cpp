@@ -1,18 +1,22 @@
 // A CUDA driver without a GPU: the functions that CubeCL's CUDA server calls, for a device that calls itself an
 // H100. Memory is the host's. Modules must be binaries that hold the function asked for, and launches are checked
-// against the device's limits; then nothing is computed, so results are the zeros of fresh memory. What was done
-// is written to the file that FAKE_CUDA_LOG names, when the process ends. Numbers of attributes and errors are
-// those of cuda.h.
+// against the device's limits. Then either nothing is computed, and results are the zeros of fresh memory; or
+// FAKE_CUDA_KERNELS names a folder with the same kernels compiled for the host (pg-codegen/tests/cuda/host), and
+// those run. What was done is written to the file that FAKE_CUDA_LOG names, when the process ends. Numbers of
+// attributes and errors are those of cuda.h.
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <algorithm>
 #include <cstring>
+#include <dlfcn.h>
 #include <map>
 #include <mutex>
 #include <set>
 #include <string>
 #include <sys/mman.h>
+#include <vector>
 
 namespace {
 
@@ -24,10 +28,21 @@ struct Module {
     size_t size;
 };
 
+// What kernels on the host are given: the structures of host/cuda_on_cpu.h.
+struct HostMemory { unsigned char *data; size_t bytes; unsigned char *written; };
+struct HostArg { HostMemory *memory; size_t offset, bytes; };
+struct HostLaunch { const HostArg *args; size_t count; unsigned units, grid[3]; size_t shared_bytes; int reversed; };
+using Run = int (*)(const HostLaunch *, char *, size_t);
+
 struct Function {
     std::string name;
     unsigned dynamic_shared = DEFAULT_SHARED;
+    Run run = nullptr;
+    size_t buffers = 0;
 };
+
+// A buffer's end is not known here, only its allocation's: this is as far as a kernel may be watched.
+constexpr size_t WATCHED = 4 << 20;
 
 std::mutex lock;
 std::map<uintptr_t, size_t> memory;
@@ -38,6 +53,25 @@ std::string first_fault;
 int fault(const std::string& what, int code) {
     if (faults++ == 0) first_fault = what;
     return code;
+}
+
+// The kernel of a name among those compiled for the host, if there are any.
+int find_on_host(Function* f) {
+    const char* folder = std::getenv("FAKE_CUDA_KERNELS");
+    if (!folder) return SUCCESS;
+    static void* library = dlopen((std::string(folder) + "/kernels.so").c_str(), RTLD_NOW);
+    if (!library) return fault(dlerror(), NOT_FOUND);
+    FILE* index = std::fopen((std::string(folder) + "/kernels.txt").c_str(), "r");
+    if (!index) return fault("no kernels.txt", NOT_FOUND);
+    char name[128];
+    size_t buffers;
+    for (unsigned number = 0; std::fscanf(index, "%127s %zu", name, &buffers) == 2; number++)
+        if (f->name == name) {
+            f->run = reinterpret_cast<Run>(dlsym(library, ("run_" + std::to_string(number)).c_str()));
+            f->buffers = buffers;
+        }
+    std::fclose(index);
+    return f->run ? SUCCESS : fault(f->name + " was not compiled for the host", NOT_FOUND);
 }
 
 struct Log {
@@ -56,6 +90,8 @@ int allocate(uintptr_t* at, size_t bytes) {
     // Pages are the host's only once they are touched.
     void* p = mmap(nullptr, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return OUT_OF_MEMORY;
+    // Where kernels run, what nobody has written is no innocent number.
+    if (std::getenv("FAKE_CUDA_KERNELS") && bytes <= size_t(64) << 20) std::memset(p, 0xff, bytes);
     *at = reinterpret_cast<uintptr_t>(p);
     memory[*at] = bytes ? bytes : 1;
     return SUCCESS;
@@ -75,6 +111,27 @@ bool inside(uintptr_t at, size_t bytes) {
     if (next == memory.begin()) return false;
     auto [start, size] = *--next;
     return at + bytes <= start + size;
+}
+
+int run_on_host(const Function& f, const unsigned (&grid)[3], unsigned units, void** params) {
+    static std::vector<unsigned char> written(WATCHED, 1);
+    std::vector<HostMemory> memories;
+    for (size_t i = 0; i < f.buffers; i++) {
+        uintptr_t at;
+        std::memcpy(&at, params[i], sizeof at);
+        if (!inside(at, 1)) return fault(f.name + ": an argument is no memory", INVALID_VALUE);
+        auto allocation = --memory.upper_bound(at);
+        size_t bytes = std::min(allocation->first + allocation->second - at, WATCHED);
+        memories.push_back({reinterpret_cast<unsigned char*>(at), bytes, written.data()});
+    }
+    std::vector<HostArg> args;
+    for (auto& m : memories) args.push_back({&m, 0, m.bytes});
+    // CubeCL lays shared arrays out in another order each time that it emits a kernel, so the one for the host may
+    // reach further than the binary's.
+    HostLaunch launch = {args.data(), args.size(), units, {grid[0], grid[1], grid[2]}, OPT_IN_SHARED, 0};
+    char message[1024] = "";
+    int faults = f.run(&launch, message, sizeof message);
+    return faults ? fault(f.name + ": " + message, INVALID_VALUE) : SUCCESS;
 }
 
 int copy(void* to, const void* from, uintptr_t device, size_t bytes) {
@@ -160,8 +217,9 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
     std::string section = std::string(".text.") + name;
     if (!memmem(m->image, m->size, section.c_str(), section.size() + 1)) return fault("no " + section, NOT_FOUND);
     names.insert(name);
-    *function = new Function{name};
-    return SUCCESS;
+    auto* f = new Function{name};
+    *function = f;
+    return find_on_host(f);
 }
 int cuFuncSetAttribute(void* function, int attribute, int value) {
     std::lock_guard<std::mutex> guard(lock);
@@ -183,7 +241,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
     if (first % 16) return fault(f->name + ": its first argument is misaligned", INVALID_VALUE);
     if (shared > most_shared) most_shared = shared;
     launches++;
-    return SUCCESS;
+    return f->run ? run_on_host(*f, {gx, gy, gz}, bx * by * bz, params) : SUCCESS;
 }
 
 }  // extern "C"
