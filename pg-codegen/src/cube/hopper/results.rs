@@ -176,12 +176,12 @@ impl Sink<'_> {
     /// Emits the way out of a cube's results.
     pub(super) fn emit(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand) {
         match self.exit {
-            Exit::Shared { pieces } => self.from_shared(scope, sums, at, pieces),
-            Exit::Registers { vector, rounded } => self.from_registers(scope, sums, at, vector, rounded),
+            Exit::Shared { pieces } => self.leave_shared(scope, sums, at, pieces),
+            Exit::Registers { vector, rounded } => self.leave_registers(scope, sums, at, vector, rounded),
         }
     }
 
-    fn from_shared(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand, pieces: usize) {
+    fn leave_shared(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand, pieces: usize) {
         // Units that share a row.
         let sharers = ROW / pieces;
         let tile = share::expand::<Const<2>, Const<2>>(scope, sums.clone());
@@ -201,7 +201,14 @@ impl Sink<'_> {
         });
     }
 
-    fn from_registers(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand, vector: usize, rounded: bool) {
+    fn leave_registers(
+        &self,
+        scope: &mut Scope,
+        sums: &Sums,
+        at: &PlaceExpand,
+        vector: usize,
+        rounded: bool,
+    ) {
         let places = (0..FRAGMENTS[0]).flat_map(|fragment| [(fragment, 0), (fragment, 1)]);
         for (fragment, half) in places {
             let row = held_row::expand(scope, fragment, half);

@@ -55,6 +55,12 @@ pub(crate) fn lower(
     single: bool,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
+    let malformed = |what: String| CubeError::Malformed { kernel: "region".into(), what };
+    let unsupported = |what: String| CubeError::Unsupported { kernel: "region".into(), what };
+    let buffers: Vec<Buffer> = (region.args.iter().zip(infos))
+        .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
+        .collect();
+    let mut program = Program::new(region, &buffers).map_err(malformed)?;
     if let Some(rest) = long::cut(region, infos, target, out)? {
         let first = out.stages.len() - rest.before;
         rest.launch(target, out)?;
@@ -63,12 +69,6 @@ pub(crate) fn lower(
         out.stages[most].share = 1.0;
         return Ok(());
     }
-    let malformed = |what: String| CubeError::Malformed { kernel: "region".into(), what };
-    let unsupported = |what: String| CubeError::Unsupported { kernel: "region".into(), what };
-    let buffers: Vec<Buffer> = (region.args.iter().zip(infos))
-        .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
-        .collect();
-    let mut program = Program::new(region, &buffers).map_err(malformed)?;
     let mut dtypes = region.args.clone();
     let mut schedule = Schedule::new(&program, &dtypes, target, single).map_err(unsupported)?;
     let work = program.row_count() as u64 * program.lanes as u64;

@@ -96,7 +96,8 @@ fn planes_total(
     #[comptime] sum: bool,
 ) -> f32 {
     let within = plane_total(x, plane, sum);
-    if UNIT_POS % plane == 0 {
+    let in_plane = UNIT_POS % plane;
+    if in_plane == 0 {
         scratch[(UNIT_POS / plane) as usize] = Vector::new(within);
     }
     sync_cube();

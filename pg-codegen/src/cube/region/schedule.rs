@@ -17,7 +17,7 @@ const PLANE_UNITS: usize = 128;
 /// Units that share the lanes of a second pass.
 const NARROW: usize = 8;
 /// Values that a unit may keep at once for its row to stay within a plane.
-const PLANE_VALUES: usize = 64;
+const PLANE_VALUES: usize = 48;
 
 /// How a region runs.
 #[derive(Clone, PartialEq, Debug)]
