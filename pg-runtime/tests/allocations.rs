@@ -47,6 +47,9 @@ const WIDE: &[&str] = &["DIM=64", "ROPE_DIMS=16", "BIGRAM_DIM=32", "VE_DIM=32"];
 const BATCH: usize = 2;
 const SEQ: usize = 64;
 
+/// What the `gemm` crate may allocate for a product: memory to pack each operand, and a list of what is packed.
+const GEMM: usize = 3;
+
 /// Whether products run on matrix units here.
 fn has_units() -> bool {
     std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("amx_bf16"))
@@ -89,7 +92,7 @@ fn steps_allocate_nothing_from_the_second_on() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     for storage in [DType::F32, DType::BF16] {
         let (counts, products) = pool.install(|| allocations(storage, 5));
-        let most = if has_units() { 0 } else { products };
+        let most = if has_units() { 0 } else { GEMM * products };
         assert!(counts[1..].iter().all(|&n| n <= most), "{storage}: {counts:?}, {products} products");
     }
 }
