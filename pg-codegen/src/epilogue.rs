@@ -2,8 +2,9 @@
 //! the result need not be read back, and need not be written if nothing else wants it.
 //!
 //! It takes regions that fusion has made and attaches each to the matmul before it, if the region is
-//! element-wise over the result's own rows. It must never make two launches wait for each other, and must leave
-//! every value in memory that another launch reads.
+//! element-wise over the result's own rows, or if its lanes meet within rows that the target has at hand whole: the
+//! heads of a projection, which are normed and rotated where they are projected. It must never make two launches
+//! wait for each other, and must leave every value in memory that another launch reads.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,9 +14,10 @@ use pg_ir::op::Op;
 use crate::emit::Built;
 use crate::fuse::{Groups, MAX_ARGS, Work};
 use crate::region::{Affine, ArgId, Instr, Region};
+use crate::target::Epilogues;
 
 /// Attaches regions to the matmuls whose results they read.
-pub(crate) fn attach(graph: &Graph, groups: &mut Groups) {
+pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) {
     let outputs: HashSet<ValueId> = graph.outputs.iter().map(|o| o.value).collect();
     // The last matmul first: of two results that one region reads, the first is in memory by then.
     for at in (0..groups.work.len()).rev() {
@@ -36,7 +38,8 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups) {
             if waits || built.args.len() + operands.len() > MAX_ARGS {
                 return None;
             }
-            on_tile(built, result, shape(graph, id), readers.len() > 1).map(|built| (r, built))
+            let region = by_rows(&built.region, shape(graph, id), epilogues)?;
+            on_tile(&Built { region, ..built.clone() }, result, readers.len() > 1).map(|built| (r, built))
         };
         let Some((region, built)) = regions.into_iter().find_map(fits) else { continue };
         if readers.len() == 1 {
@@ -94,29 +97,23 @@ fn shape(graph: &Graph, dot: NodeId) -> (usize, usize) {
     (graph.ty(node.first).len() / columns, columns)
 }
 
-/// A region whose argument 0 is the block of a matmul's result at hand; `None` if it does more than
-/// element-wise work on the result's own rows. With `keep` it also writes the result to memory.
-fn on_tile(built: &Built, result: ValueId, (rows, columns): (usize, usize), keep: bool) -> Option<Built> {
-    let region = by_rows(&built.region, rows, columns)?;
-    let is_element_wise = region.body.iter().all(|instr| {
-        !matches!(
-            instr,
-            Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..) | Instr::Accumulate { .. }
-        )
-    });
+/// A region over rows of a result whose argument 0 is the block of it at hand; `None` if it reads other places of it
+/// than its own. With `keep` it also writes the result to memory.
+fn on_tile(built: &Built, result: ValueId, keep: bool) -> Option<Built> {
+    let region = &built.region;
     let tile = built.args.iter().position(|a| *a == (result, false))?;
     let mut loads = region.body.iter().enumerate().filter_map(|(i, instr)| match instr {
         Instr::Load { arg, map } if *arg as usize == tile => Some((i, map)),
         _ => None,
     });
     let (loaded, map) = loads.next()?;
-    let own_place = map.guards.is_empty() && is_own_place(&map.at, &region);
+    let own_place = map.guards.is_empty() && is_own_place(&map.at, region);
     let gathered =
         region.body.iter().any(|i| matches!(i, Instr::Gather { arg, .. } if *arg as usize == tile));
-    if !is_element_wise || !own_place || gathered || loads.next().is_some() {
+    if !own_place || gathered || loads.next().is_some() {
         return None;
     }
-    let mut out = Built { region, ..built.clone() };
+    let mut out = built.clone();
     move_first(&mut out, tile);
     if keep {
         let at = own(&out.region);
@@ -127,11 +124,31 @@ fn on_tile(built: &Built, result: ValueId, (rows, columns): (usize, usize), keep
     Some(out)
 }
 
-/// The region with rows of `columns` lanes, where fusion merged several of them into one.
-fn by_rows(region: &Region, rows: usize, columns: usize) -> Option<Region> {
-    if columns < 2 || region.row_count() * region.lanes != rows * columns || region.reduced > 0 {
+/// The region over rows of a result that a target has at hand: whole ones where lanes do not meet, and otherwise those
+/// that it has; `None` if it has other rows, or combines several.
+fn by_rows(region: &Region, (rows, columns): (usize, usize), epilogues: Epilogues) -> Option<Region> {
+    let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
+    let is_whole = region.row_count() * region.lanes == rows * columns;
+    if columns < 2 || !is_whole || region.body.iter().any(combines) {
         return None;
     }
+    if region.body.iter().any(|i| matches!(i, Instr::RowReduce(..) | Instr::Lanes(..))) {
+        let is_there = columns.is_multiple_of(region.lanes) && epilogues.rows.contains(&region.lanes);
+        let moves = |i: &Instr| !matches!(i, Instr::Lanes(perm, _) if !keeps_chunks(perm, epilogues.chunk));
+        return (is_there && region.body.iter().all(moves)).then(|| region.clone());
+    }
+    by_columns(region, columns)
+}
+
+/// Whether a permutation moves whole chunks of neighbouring lanes.
+fn keeps_chunks(perm: &[u32], chunk: usize) -> bool {
+    perm.chunks(chunk).all(|lanes| {
+        (lanes[0] as usize).is_multiple_of(chunk) && lanes.iter().zip(lanes[0]..).all(|(&p, q)| p == q)
+    })
+}
+
+/// The element-wise region with rows of `columns` lanes, where fusion merged several of them into one.
+fn by_columns(region: &Region, columns: usize) -> Option<Region> {
     let mut out = region.clone();
     if region.lanes != columns {
         if !region.lanes.is_multiple_of(columns) {

@@ -97,8 +97,8 @@ pub fn compile_for(
     let constants = fold::fold(&graph);
     let selection = select::select(&graph, &constants, options)?;
     let mut groups = fuse::groups(&graph, &constants, selection, &again, options)?;
-    if options.fuse && target.epilogues {
-        epilogue::attach(&graph, &mut groups);
+    if let Some(epilogues) = target.epilogues.filter(|_| options.fuse) {
+        epilogue::attach(&graph, &mut groups, epilogues);
     }
     schedule::plan(program_name, &graph, &constants, groups)
 }

@@ -117,9 +117,9 @@ pub enum Kernel {
     /// A contraction. Arguments: a, b, c.
     Matmul(Matmul),
     /// A contraction whose result a region takes up where it is computed. The result, rounded to the type of the
-    /// region's argument 0, is that argument: a block of whole rows, which is in no buffer. The region's rows
-    /// are the result's rows in order and its lanes are their columns; it is element-wise and loads argument 0
-    /// only at its own place. Arguments: a, b, then the region's from 1 on. `c` is of no meaning.
+    /// region's argument 0, is that argument, which is in no buffer. The region's rows are the result's rows in
+    /// order, or equal parts of them, and its lanes are their columns. It loads argument 0 only at its own place, and
+    /// its rows do not meet. Arguments: a, b, then the region's from 1 on. `c` is of no meaning.
     MatmulRegion(Matmul, Region),
     /// Arguments: q, k, v, o (written), lse (written).
     Attention(AttentionShape),

@@ -16,8 +16,8 @@ pub struct Target {
     pub summary: &'static str,
     /// Element type in which activations and operands of contractions are stored.
     pub storage: DType,
-    /// Whether its executor runs an element-wise region on a matmul's result where it is computed.
-    pub epilogues: bool,
+    /// What its executor runs on a matmul's result where it is computed, if anything.
+    pub epilogues: Option<Epilogues>,
     /// Bytes that the backward pass may move to compute something again, for each byte of memory that this
     /// saves: 1 where memory is as scarce as bandwidth, 0 where it is plentiful.
     pub recompute_traffic: usize,
@@ -41,6 +41,16 @@ pub struct Target {
     pub binding_bytes: u64,
 }
 
+/// Regions that a target runs on a matmul's result where it is computed: element-wise ones of any width, and
+/// those whose lanes meet within short rows, such as a head's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Epilogues {
+    /// Lanes of rows whose lanes may meet: whole rows of the result, or equal parts of them.
+    pub rows: &'static [usize],
+    /// Neighbouring lanes that a permutation must keep together.
+    pub chunk: usize,
+}
+
 /// Buffers that a kernel may bind on every target, so that one fused graph serves all.
 pub const FEWEST_BINDINGS: usize = 31;
 
@@ -51,7 +61,7 @@ pub const CPU: Target = Target {
     name: "cpu",
     summary: "two cores with AVX-512 and AMX, float32; matrix rate and bandwidth as measured on the machine `ci`",
     storage: DType::F32,
-    epilogues: false,
+    epilogues: None,
     recompute_traffic: 1,
     processors: 2,
     matrix_flops: 590e9,
@@ -70,7 +80,7 @@ pub const VULKAN_CPU: Target = Target {
     name: "vulkan-cpu",
     summary: "Mesa llvmpipe on two cores, float32; limits as its driver reports, rates assumed",
     storage: DType::F32,
-    epilogues: false,
+    epilogues: None,
     recompute_traffic: 1,
     processors: 2,
     matrix_flops: 24e9,
@@ -83,13 +93,16 @@ pub const VULKAN_CPU: Target = Target {
     binding_bytes: 128 << 20,
 };
 
+/// What a tile of 128 columns in 16-byte chunks of bfloat16 can do.
+pub(crate) const TILES: Epilogues = Epilogues { rows: &[32, 64, 128], chunk: 8 };
+
 /// NVIDIA H100 SXM5 80 GB, from its data sheet: 989.4 TFLOP/s dense bf16, 67 TFLOP/s float32, 3.35 TB/s,
 /// 132 SMs, 50 MB of L2, 227 KiB of shared memory a block. Assumed: 3 µs a launch, without CUDA graphs.
 pub const H100: Target = Target {
     name: "h100",
     summary: "NVIDIA H100 SXM5, bf16 storage; peaks of the data sheet",
     storage: DType::BF16,
-    epilogues: true,
+    epilogues: Some(TILES),
     recompute_traffic: 0,
     processors: 132,
     matrix_flops: 989.4e12,

@@ -134,6 +134,20 @@ fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
         ],
         args: vec![tile, DType::BF16],
     };
+    // Heads that are normed and whose first two chunks of eight lanes change places.
+    let heads = Region {
+        rows: vec![256, 2],
+        lanes: 64,
+        body: vec![
+            load(0, &[128, 64, 1]),
+            Instr::RowReduce(Reduction::Sum, 0),
+            Instr::Binary(Binary::Mul, 0, 1),
+            Instr::Lanes((0..64).map(|i| if i < 16 { i ^ 8 } else { i }).collect(), 2),
+            Instr::Store { arg: 1, value: 3, at: affine(&[128, 64, 1]) },
+        ],
+        ..square(DType::BF16)
+    };
+    let Kernel::Matmul(projection) = matmul(256, 128, 64).0 else { panic!("a product") };
     let Kernel::Matmul(long) = matmul(24, 40, 2104).0 else { panic!("a product") };
     let shape = AttentionShape { batch: 2, time: 200, heads: 4, kv_heads: 2, dim: 64, scale: 0.125 };
     let [q, kv, lse] = [2 * 200 * 4 * 64, 2 * 200 * 2 * 64, 2 * 200 * 4];
@@ -144,6 +158,8 @@ fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
         (Kernel::Matmul(Matmul { accumulate: true, ..product.clone() }), vec![half(a), half(b), float(c)]),
         (Kernel::MatmulRegion(product.clone(), square(DType::BF16)), vec![half(a), half(b), half(c)]),
         (Kernel::MatmulRegion(product, square(DType::F32)), vec![half(a), half(b), half(c)]),
+        (Kernel::MatmulRegion(projection, heads.clone()), vec![half(a), half(64 * 128), half(256 * 128)]),
+        (Kernel::Region(heads), vec![half(256 * 128), half(256 * 128)]),
         (Kernel::Matmul(long), vec![half(24 * 2104), half(40 * 2104), float(24 * 40)]),
         (Kernel::Attention(shape), vec![half(q), half(kv), half(kv), half(q), float(lse)]),
         (

@@ -270,7 +270,7 @@ fn matmul(m: &Matmul, args: &mut [Tensor]) {
 
 /// The whole result is the one block.
 fn matmul_region(m: &Matmul, r: &Region, args: &mut [Tensor]) {
-    assert_eq!((r.row_count(), r.lanes), (m.batch * m.m, m.n));
+    assert_eq!((r.row_count() * r.lanes, m.n % r.lanes), (m.batch * m.m * m.n, 0));
     let mut tile = vec![args[0].clone(), args[1].clone(), vec![0.0; m.batch * m.m * m.n]];
     matmul(m, &mut tile);
     let mut own = vec![tile.remove(2).into_iter().map(|x| cast(r.args[0], x)).collect()];

@@ -12,6 +12,7 @@ mod common;
 mod device;
 mod executed;
 mod flash;
+mod heads;
 mod host;
 mod identity;
 mod matrix;

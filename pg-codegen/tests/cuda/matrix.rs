@@ -16,20 +16,20 @@ use crate::offline::{FULL, tools};
 
 /// Which operands lie with their summed axis contiguous.
 #[derive(Clone, Copy, Debug)]
-struct Layout {
+pub(crate) struct Layout {
     a_along_k: bool,
     b_along_k: bool,
 }
 
 /// Forward, gradient of the input, gradient of the weight, and the fourth.
-const LAYOUTS: [Layout; 4] = [
+pub(crate) const LAYOUTS: [Layout; 4] = [
     Layout { a_along_k: true, b_along_k: true },
     Layout { a_along_k: true, b_along_k: false },
     Layout { a_along_k: false, b_along_k: false },
     Layout { a_along_k: false, b_along_k: true },
 ];
 
-fn matmul([batch, m, n, k]: [usize; 4], layout: Layout, accumulate: bool) -> Matmul {
+pub(crate) fn matmul([batch, m, n, k]: [usize; 4], layout: Layout, accumulate: bool) -> Matmul {
     let view = |rows: usize, cols: usize, by_rows: bool| {
         let (row, col) = if by_rows { (cols, 1) } else { (1, rows) };
         MatrixView { offset: 0, batch: rows * cols, row, col }
@@ -39,7 +39,7 @@ fn matmul([batch, m, n, k]: [usize; 4], layout: Layout, accumulate: bool) -> Mat
 }
 
 /// Types and lengths of a, b and c.
-fn buffers(m: &Matmul, out: DType) -> [(DType, usize); 3] {
+pub(crate) fn buffers(m: &Matmul, out: DType) -> [(DType, usize); 3] {
     let len = |rows, cols| m.batch * rows * cols;
     [(DType::BF16, len(m.m, m.k)), (DType::BF16, len(m.k, m.n)), (out, len(m.m, m.n))]
 }

@@ -15,12 +15,13 @@ use super::product::{DEPTH, Product, STAGES, TILE, multiply, place_of};
 use super::results::{Exit, Sink};
 use super::tile::{CHUNK, Operand, UNITS};
 use crate::cube::kernel::{ArgSpec, Body, Generated};
-use crate::cube::region::{self, TileRegion, runs_on_tiles};
+use crate::cube::region::{self, TileRegion, lanes_meet, runs_on_tiles};
 use crate::cube::stage::{ArgInfo, Launches, StageArg};
 use crate::cube::target::{CubeError, Target};
 use crate::domain::for_each_operand;
 use crate::plan::{Matmul, MatrixView};
 use crate::region::{Affine, IndexMap, Instr, Region};
+use crate::target::TILES;
 
 /// The description of a matmul kernel for matrix units.
 #[derive(Clone, PartialEq, Debug)]
@@ -44,8 +45,13 @@ pub(crate) fn fits(infos: &[ArgInfo], target: &Target) -> bool {
 pub(crate) fn region_fits(region: &Region, infos: &[ArgInfo], target: &Target) -> bool {
     let is_operand = |i: &ArgInfo| i.dtype == DType::BF16 && !i.aliased;
     let operands = infos.len() > 2 && infos[..2].iter().all(is_operand);
-    let tile = matches!(region.args.first(), Some(DType::F32 | DType::BF16));
-    target.matrix_units && operands && tile && runs_on_tiles(region)
+    // Lanes meet where results leave through shared memory, which is for rounded ones.
+    let tile = match region.args.first() {
+        Some(DType::F32) => !lanes_meet(region),
+        Some(DType::BF16) => true,
+        _ => false,
+    };
+    target.matrix_units && operands && tile && runs_on_tiles(region, TILES.rows, TILES.chunk)
 }
 
 /// Adds the launches of a matmul: one, or two if k is split.
@@ -77,7 +83,8 @@ pub(crate) fn lower_region(
     if m.batch * m.m * m.n * m.k == 0 {
         return Err(malformed("an axis is empty"));
     }
-    if region.row_count() != m.batch * m.m || region.lanes != m.n || others.len() + 1 != region.args.len() {
+    let is_own = region.row_count() * region.lanes == m.batch * m.m * m.n && m.n.is_multiple_of(region.lanes);
+    if !is_own || others.len() + 1 != region.args.len() {
         return Err(malformed("its region is not of its result"));
     }
     let operands =
@@ -129,11 +136,12 @@ fn push(
         n if n.is_multiple_of(4) => 4,
         _ => 1,
     };
-    let tile = TileRegion::new(region, m.m, &infos[2..], vector, target)?;
+    let tile = TileRegion::new(region, (m.m, m.n), vector, &infos[2..], target)?;
     let exit = match vector {
-        CHUNK => Exit::shared(tile.live_rows()),
+        CHUNK => Exit::shared(&tile),
         _ => Exit::Registers { vector, rounded },
     };
+    let tile = if tile.lanes_meet() { tile.shared_by(exit.sharers()) } else { tile };
     let operand = |(x, info): (Operand, &ArgInfo)| ArgSpec {
         dtype: DType::BF16,
         width: x.vector(),

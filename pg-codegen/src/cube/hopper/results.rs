@@ -1,8 +1,9 @@
 //! What becomes of a product's sums: a region runs on them where they are, and whole pieces of rows leave.
 //!
 //! Results that are rounded to bfloat16 go through shared memory, from where a unit takes eight neighbours at a
-//! time, so that everything that the region reads and writes is whole lines. Others leave from registers, in fours
-//! where rows allow. It must give every result of the tile to the region once.
+//! time, so that everything that the region reads and writes is whole lines; neighbouring units hold whole rows of a
+//! region whose lanes meet. Others leave from registers, in fours where rows allow. It must give every result of the
+//! tile to the region once.
 
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::frontend::branch::{RangeExpand, for_expand};
@@ -15,7 +16,7 @@ use super::product::{FRAGMENTS, PlaceExpand, Product, TILE, matrix_of, warp_colu
 use super::tile::{CHUNK, UNITS};
 use crate::cube::kernel::ArgSpec;
 use crate::cube::math;
-use crate::cube::region::{TilePiece, TileRegion};
+use crate::cube::region::{TilePiece, TileRegion, TileRow, and};
 
 type Sums = SequenceExpand<Array<Vector<f32, Const<2>>>>;
 type Rounded = SharedMemory<Vector<bf16, Const<8>>>;
@@ -35,11 +36,24 @@ pub(super) enum Exit {
 }
 
 impl Exit {
-    /// The way out through shared memory for a region that has `live` rows in hand at once: as many pieces as
-    /// registers hold, up to 4, which keep memory busy.
-    pub(super) fn shared(live: usize) -> Exit {
-        let fits = |pieces: &usize| pieces * CHUNK * live <= VALUES;
-        Exit::Shared { pieces: [4, 2].into_iter().find(fits).unwrap_or(1) }
+    /// The way out through shared memory for a region: as many pieces as registers hold, up to 4, which keep memory
+    /// busy, and as few units as hold one of the rows whose lanes meet.
+    pub(super) fn shared(region: &TileRegion) -> Exit {
+        let rows = if region.lanes_meet() { region.lanes() } else { TILE };
+        let live = region.live_rows();
+        let at_once = |pieces: usize| pieces * CHUNK * rows / TILE;
+        let holds_rows = |pieces: usize| ROW / pieces * CHUNK <= rows;
+        let fits = |pieces: &usize| at_once(*pieces) * live <= VALUES && holds_rows(*pieces);
+        let fewest = (1..).find(|&pieces| holds_rows(pieces)).unwrap_or(1);
+        Exit::Shared { pieces: [4, 2].into_iter().find(fits).unwrap_or(fewest) }
+    }
+
+    /// Units that hold a row of the tile.
+    pub(super) fn sharers(self) -> usize {
+        match self {
+            Exit::Shared { pieces } => ROW / pieces,
+            Exit::Registers { .. } => 1,
+        }
     }
 
     /// Elements of a piece.
@@ -182,22 +196,30 @@ impl Sink<'_> {
     }
 
     fn leave_shared(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand, pieces: usize) {
-        // Units that share a row.
+        // Units that share a row, and what each holds of a row whose lanes meet.
         let sharers = ROW / pieces;
+        let lanes = if self.region.lanes_meet() { self.region.lanes() } else { TILE };
+        let held = lanes / (sharers * CHUNK);
         let tile = share::expand::<Const<2>, Const<2>>(scope, sums.clone());
         let turns = (TILE * sharers / UNITS) as u32;
         let range = RangeExpand::new(0u32.into(), turns.into(), false);
         for_expand(scope, range, false, |scope, turn: NativeExpand<u32>| {
             let row = shared_row::expand(scope, turn, sharers);
-            let pieces = (0..pieces).map(|piece| {
-                let number = shared_chunk::expand(scope, piece, sharers);
-                let value = chunk::expand(scope, tile.clone(), row.clone(), number.clone());
-                let first = piece_number::expand(scope, at.column.clone(), 0u32.into(), CHUNK as u32);
-                let index = plus::expand(scope, first, number);
-                self.piece(scope, index, value.into())
-            });
-            let pieces = pieces.collect();
-            self.row(scope, at, row, pieces);
+            for first in (0..pieces).step_by(held) {
+                let pieces = (first..first + held).map(|piece| {
+                    let number = shared_chunk::expand(scope, piece, sharers);
+                    let value = chunk::expand(scope, tile.clone(), row.clone(), number.clone());
+                    if self.region.lanes_meet() {
+                        let index = shared_chunk::expand(scope, piece - first, sharers);
+                        return TilePiece { index, ok: None, value: value.into() };
+                    }
+                    let first = piece_number::expand(scope, at.column.clone(), 0u32.into(), CHUNK as u32);
+                    let index = plus::expand(scope, first, number);
+                    self.piece(scope, index, value.into())
+                });
+                let pieces = pieces.collect();
+                self.row(scope, at, row.clone(), first / held, pieces);
+            }
         });
     }
 
@@ -239,7 +261,7 @@ impl Sink<'_> {
                 self.piece(scope, index, value)
             });
             let pieces = pieces.collect();
-            self.row(scope, at, row, pieces);
+            self.row(scope, at, row, 0, pieces);
         }
     }
 
@@ -250,12 +272,29 @@ impl Sink<'_> {
         TilePiece { index, ok, value }
     }
 
-    /// Runs the region on pieces of a row of the tile.
-    fn row(&self, scope: &mut Scope, at: &PlaceExpand, row: NativeExpand<u32>, pieces: Vec<TilePiece>) {
+    /// Runs the region on pieces of a row of the tile, or of the `part`th row of the region in it.
+    fn row(
+        &self,
+        scope: &mut Scope,
+        at: &PlaceExpand,
+        row: NativeExpand<u32>,
+        part: usize,
+        pieces: Vec<TilePiece>,
+    ) {
         let row = plus::expand(scope, at.row.clone(), row);
-        let rows = self.product.a.free;
-        let ok = (!rows.is_multiple_of(TILE)).then(|| below::expand(scope, row.clone(), rows as u32));
+        let (rows, parts) = (self.product.a.free, self.region.parts());
+        let mut ok = (!rows.is_multiple_of(TILE)).then(|| below::expand(scope, row.clone(), rows as u32));
         let matrix = matrix_of::expand(scope, at.clone(), self.product);
-        self.region.emit(scope, (self.buffers, self.args), (&matrix, &row, ok), pieces);
+        let mut number: NativeExpand<u32> = 0u32.into();
+        if self.region.lanes_meet() {
+            let lanes = self.region.lanes() as u32;
+            number = piece_number::expand(scope, at.column.clone(), (part as u32 * lanes).into(), lanes);
+            if !self.product.b.free.is_multiple_of(TILE) {
+                let is_part = below::expand(scope, number.clone(), parts as u32);
+                ok = and(scope, ok, Some(is_part));
+            }
+        }
+        let at = TileRow { matrix, row, part: number, ok };
+        self.region.emit(scope, (self.buffers, self.args), at, pieces);
     }
 }

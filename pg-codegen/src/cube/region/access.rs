@@ -11,7 +11,7 @@ use crate::cube::math;
 use crate::region::{Affine, IndexMap};
 
 /// A condition under which an access happens; none means always.
-pub(super) type Mask = Option<NativeExpand<bool>>;
+pub(crate) type Mask = Option<NativeExpand<bool>>;
 
 #[cube]
 fn scaled(x: i32, #[comptime] by: i32) -> i32 {
@@ -68,7 +68,7 @@ fn element<E: Scalar, N: Size>(x: Vector<E, N>, #[comptime] i: usize) -> E {
 }
 
 /// a and b, where either may be absent.
-pub(super) fn and(scope: &mut Scope, a: Mask, b: Mask) -> Mask {
+pub(crate) fn and(scope: &mut Scope, a: Mask, b: Mask) -> Mask {
     match (a, b) {
         (Some(a), Some(b)) => Some(both::expand(scope, a, b)),
         (a, b) => a.or(b),

@@ -1,4 +1,5 @@
-//! Permuting the lanes of a row: through shared memory, at places computed from the lane.
+//! Permuting the lanes of a row: from unit to unit where whole pieces move within a plane, otherwise through shared
+//! memory, at places computed from the lane.
 
 use cubecl::prelude::*;
 
@@ -83,26 +84,32 @@ fn spaced_runs(perm: &[u32]) -> Vec<Run> {
     runs
 }
 
-/// Stretches of whole pieces of `unit` lanes that come from consecutive pieces, counted in pieces.
-fn piece_runs(perm: &[u32], unit: usize) -> Option<Vec<Run>> {
+/// The piece that each piece of `vector` lanes comes from, if all move whole.
+pub(super) fn sources(perm: &[u32], vector: usize) -> Option<Vec<usize>> {
+    let piece = |lanes: &[u32]| {
+        let moves = lanes.iter().zip(lanes[0]..).all(|(&p, q)| p == q);
+        let first = lanes[0] as usize;
+        (first.is_multiple_of(vector) && moves).then_some(first / vector)
+    };
+    perm.chunks(vector).map(piece).collect()
+}
+
+/// Stretches of pieces that come from consecutive pieces.
+fn piece_runs(sources: &[usize]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    for (i, group) in perm.chunks(unit).enumerate() {
-        let consecutive = group.iter().zip(group[0]..).all(|(&p, q)| p == q);
-        if !(group[0] as usize).is_multiple_of(unit) || !consecutive {
-            return None;
-        }
-        let shift = group[0] as i32 / unit as i32 - i as i32;
+    for (i, &from) in sources.iter().enumerate() {
+        let shift = from as i32 - i as i32;
         match runs.last_mut() {
             Some(last) if last.start == shift => last.end = i as i32 + 1,
             _ => runs.push(Run { end: i as i32 + 1, step: 1, start: shift }),
         }
     }
-    Some(runs)
+    runs
 }
 
 /// Bytes of shared memory that a permutation takes.
-pub(super) fn shared_bytes(s: &Schedule) -> usize {
-    4 * s.slots * s.pieces * s.vector
+pub(super) fn shared_bytes(s: &Schedule, perm: &[u32]) -> usize {
+    if s.within_plane() && sources(perm, s.vector).is_some() { 0 } else { 4 * s.slots * s.pieces * s.vector }
 }
 
 /// Each piece of the row, with its lanes taken from where `perm` says.
@@ -113,12 +120,103 @@ pub(super) fn permute(
     row: &[Value],
     pieces: &[Piece],
 ) -> Vec<Value> {
-    let moved = match piece_runs(perm, s.vector) {
+    let whole = sources(perm, s.vector);
+    if let Some(sources) = whole.as_ref().filter(|_| s.within_plane()) {
+        return exchanged(scope, s, sources, row);
+    }
+    let moved = match whole.map(|sources| piece_runs(&sources)) {
         Some(runs) if runs.len() <= RUNS => whole_pieces(scope, s, &runs, row, pieces),
         _ => lane_by_lane(scope, s, perm, row, pieces),
     };
     // The next permutation may use the same memory.
     sync_cube::expand(scope);
+    moved
+}
+
+#[cube]
+fn unit_of_row(#[comptime] units: u32) -> i32 {
+    (UNIT_POS % units) as i32
+}
+
+/// What a unit of this row holds.
+#[cube]
+fn held_by<N: Size>(
+    x: Vector<f32, N>,
+    unit: i32,
+    #[comptime] width: usize,
+    #[comptime] units: u32,
+    #[comptime] plane: u32,
+) -> Vector<f32, N> {
+    let lane = UNIT_POS % plane / units * units + unit as u32;
+    let mut y = Vector::<f32, N>::empty();
+    #[unroll]
+    for i in 0..width {
+        y[i] = plane_shuffle(x[i], lane);
+    }
+    y
+}
+
+#[cube]
+fn choose<N: Size>(
+    unit: i32,
+    #[comptime] end: i32,
+    then: Vector<f32, N>,
+    other: Vector<f32, N>,
+) -> Vector<f32, N> {
+    select(unit < end, then, other)
+}
+
+/// Whole pieces from unit to unit: piece c of unit u is number c · units + u of the row.
+fn exchanged(scope: &mut Scope, s: &Schedule, sources: &[usize], row: &[Value]) -> Vec<Value> {
+    let units = s.units;
+    let unit = unit_of_row::expand(scope, units as u32);
+    // Units beyond the row's end have nothing to take.
+    let from = |piece: usize| sources.get(piece).copied().unwrap_or(piece);
+    let mut moved = Vec::new();
+    for piece in 0..row.len() {
+        let (turns, holders): (Vec<usize>, Vec<usize>) =
+            (0..units).map(|u| from(piece * units + u)).map(|p| (p / units, p % units)).unzip();
+        let mut taken: Option<Value> = None;
+        // The units whose pieces come from one turn, the last first.
+        let mut end = units;
+        while end > 0 {
+            let turn = turns[end - 1];
+            let start = turns[..end].iter().rposition(|&t| t != turn).map_or(0, |at| at + 1);
+            let here = &row[turn];
+            let stays = (start..end).all(|u| holders[u] == u);
+            let value = if stays {
+                here.clone()
+            } else {
+                // Whoever does not take this may ask anyone.
+                let holders: Vec<usize> =
+                    (0..units).map(|u| if (start..end).contains(&u) { holders[u] } else { u }).collect();
+                let holder = source(scope, &piece_runs(&holders), &unit);
+                let x = here.var.clone();
+                let (units, plane) = (units as u32, s.plane as u32);
+                Value::new(
+                    held_by::expand::<Lanes>(scope, x.into(), holder, s.vector, units, plane),
+                    Kind::Float,
+                    true,
+                )
+            };
+            taken = Some(match taken {
+                None => value,
+                Some(later) => Value::new(
+                    choose::expand::<Lanes>(
+                        scope,
+                        unit.clone(),
+                        end as i32,
+                        value.var.into(),
+                        later.var.into(),
+                    ),
+                    Kind::Float,
+                    true,
+                ),
+            });
+            end = start;
+        }
+        moved.extend(taken);
+    }
     moved
 }
 

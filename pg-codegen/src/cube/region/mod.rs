@@ -23,11 +23,12 @@ use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
-use self::access::{Mask, Piece, and};
+pub(crate) use self::access::and;
+use self::access::{Mask, Piece};
 use self::program::{Buffer, Program, Step};
 use self::reduce::{identity, reduce_slots};
 use self::schedule::Schedule;
-pub(crate) use self::tile::{TilePiece, TileRegion, runs_on_tiles};
+pub(crate) use self::tile::{TilePiece, TileRegion, TileRow, lanes_meet, runs_on_tiles};
 use self::value::Lanes;
 use self::walk::{Walker, mutable};
 use super::kernel::{ArgSpec, Body, Generated};
@@ -177,7 +178,7 @@ fn shared_bytes(program: &Program, s: &Schedule) -> usize {
                 wide |= vector;
                 single |= !vector;
             }
-            Step::Lanes(..) => permutations += lanes::shared_bytes(s),
+            Step::Lanes(perm, _) => permutations += lanes::shared_bytes(s, perm),
             _ => {}
         }
     }

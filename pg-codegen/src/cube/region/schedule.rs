@@ -134,11 +134,11 @@ impl Schedule {
     }
 
     /// Chooses for a program that another kernel runs on its own pieces, of `vector` lanes.
-    pub(super) fn on_tile(p: &Program, dtypes: &[DType], tuning: &Tuning, vector: usize) -> Schedule {
-        let (_, widths) = widths(p, dtypes, tuning.region_access);
+    pub(super) fn on_tile(p: &Program, dtypes: &[DType], target: &Target, vector: usize) -> Schedule {
+        let (_, widths) = widths(p, dtypes, target.tuning.region_access);
         Schedule {
             cube: 1,
-            flat: true,
+            flat: !p.has_row_steps(),
             vector,
             pieces: p.lanes / vector,
             units: 1,
@@ -151,9 +151,14 @@ impl Schedule {
             folded: 1,
             blocks: 1,
             trip: 1,
-            plane: 1,
+            plane: target.plane.map_or(1, |n| n as usize),
             widths: widths.iter().map(|&w| w.min(vector)).collect(),
         }
+    }
+
+    /// Whether the units that share a row exchange values directly.
+    pub(super) fn within_plane(&self) -> bool {
+        self.plane > 1 && self.units <= self.plane
     }
 
     /// Elements of an access of whole rows of a type.

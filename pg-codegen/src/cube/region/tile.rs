@@ -1,17 +1,19 @@
 //! A region on a tile of a result that another kernel has at hand: its argument 0 is never in memory. The owner
 //! says which pieces of which row it holds; the region loads what else it needs and stores what it makes.
 //!
-//! Only regions whose lanes do not meet can run so. Nothing here may depend on how the tile is cut.
+//! The region's rows are rows of the result, or equal parts of them. Lanes can meet where neighbouring units of one
+//! plane hold a whole row. Nothing here may depend on how the tile is cut otherwise.
 
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
 use super::access::Piece;
+use super::lanes::sources;
 use super::program::{Buffer, Kind, Program, Step};
 use super::schedule::{Schedule, live_rows};
 use super::value::{Lanes, Value};
 use super::walk::Walker;
-use super::{signed, split};
+use super::{is_zero, part, row_of, signed, split, unit_in_cube};
 use crate::cube::kernel::ArgSpec;
 use crate::cube::stage::ArgInfo;
 use crate::cube::target::{CubeError, Target};
@@ -24,6 +26,18 @@ pub(crate) struct TileRegion {
     schedule: Schedule,
     /// Rows of a matrix of the result.
     height: usize,
+    /// The region's rows in a row of the result.
+    parts: usize,
+}
+
+/// Where in the result a row of the region lies.
+pub(crate) struct TileRow {
+    pub(crate) matrix: NativeExpand<u32>,
+    pub(crate) row: NativeExpand<u32>,
+    /// Which part of the row, where rows of the region are parts.
+    pub(crate) part: NativeExpand<u32>,
+    /// Whether it is there at all.
+    pub(crate) ok: Option<NativeExpand<bool>>,
 }
 
 /// A piece of a row of the tile, in float32.
@@ -36,39 +50,72 @@ pub(crate) struct TilePiece {
     pub(crate) value: ManagedVariable,
 }
 
-/// Whether a tile gives a region what it needs of its argument 0: rows that do not meet and lanes that do not
-/// meet. Sums and permutations of whole rows take a second launch.
-pub(crate) fn runs_on_tiles(region: &Region) -> bool {
-    let meets = |i: &Instr| {
-        matches!(i, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..) | Instr::Accumulate { .. })
-    };
-    region.reduced == 0 && region.lanes > 1 && !region.body.iter().any(meets)
+/// Whether lanes of a row meet.
+pub(crate) fn lanes_meet(region: &Region) -> bool {
+    region.body.iter().any(|i| matches!(i, Instr::RowReduce(..) | Instr::Lanes(..)))
+}
+
+/// Whether a tile gives a region what it needs of its argument 0: rows that do not meet, and whose lanes do not meet
+/// or are one of `rows` in number and permuted in whole pieces. Everything else takes a second launch.
+pub(crate) fn runs_on_tiles(region: &Region, rows: &[usize], vector: usize) -> bool {
+    let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
+    let tears = |i: &Instr| matches!(i, Instr::Lanes(perm, _) if sources(perm, vector).is_none());
+    let meet = !lanes_meet(region) || rows.contains(&region.lanes) && !region.body.iter().any(tears);
+    region.reduced == 0 && region.lanes > 1 && meet && !region.body.iter().any(combines)
 }
 
 impl TileRegion {
-    /// A region over arguments of which the first is a tile of matrices of `height` rows. `infos` are of the others.
+    /// A region over arguments of which the first is a tile of matrices of `height` rows and `columns` columns, held in
+    /// pieces of `vector` lanes. `infos` are of the others.
     ///
     /// # Errors
-    /// If the region is malformed, or has steps that a tile cannot run.
+    /// If the region is malformed.
     pub(crate) fn new(
         region: &Region,
-        height: usize,
-        infos: &[ArgInfo],
+        (height, columns): (usize, usize),
         vector: usize,
+        infos: &[ArgInfo],
         target: &Target,
     ) -> Result<TileRegion, CubeError> {
         let malformed = |what: String| CubeError::Malformed { kernel: "region on tiles".into(), what };
         let Some(&tile) = region.args.first() else { return Err(malformed("it has no tile".into())) };
-        if !runs_on_tiles(region) {
-            return Err(malformed("its lanes or rows meet".into()));
+        if !columns.is_multiple_of(region.lanes) {
+            return Err(malformed("its rows are no parts of the result's".into()));
         }
         let tile = ArgInfo::whole(tile, region.row_count() * region.lanes);
         let buffers: Vec<Buffer> = (region.args.iter().zip([&tile].into_iter().chain(infos)))
             .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
             .collect();
         let program = Program::new(region, &buffers).map_err(malformed)?;
-        let schedule = Schedule::on_tile(&program, &region.args, &target.tuning, vector);
-        Ok(TileRegion { program, schedule, height })
+        let schedule = Schedule::on_tile(&program, &region.args, target, vector);
+        Ok(TileRegion { program, schedule, height, parts: columns / region.lanes })
+    }
+
+    /// The same region where each row is held by so many neighbouring units of a plane, piece by piece in turn.
+    pub(crate) fn shared_by(mut self, sharers: usize) -> TileRegion {
+        self.schedule.units = sharers;
+        self.schedule.chunks = self.schedule.pieces / sharers;
+        self
+    }
+
+    /// Lanes of a row of the region.
+    pub(crate) fn lanes(&self) -> usize {
+        self.program.lanes
+    }
+
+    /// Whether lanes of a row meet.
+    pub(crate) fn lanes_meet(&self) -> bool {
+        self.program.has_row_steps()
+    }
+
+    /// The most values per lane that it has in hand at once.
+    pub(crate) fn live_rows(&self) -> usize {
+        live_rows(&self.program)
+    }
+
+    /// The region's rows in a row of the result.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts
     }
 
     /// Its buffers: arguments from 1 on.
@@ -89,11 +136,6 @@ impl TileRegion {
         self.schedule.vector
     }
 
-    /// The most values per lane that it has in hand at once.
-    pub(crate) fn live_rows(&self) -> usize {
-        live_rows(&self.program)
-    }
-
     /// The program as text, one step a line.
     pub(crate) fn describe(&self) -> String {
         (0..self.program.steps.len()).map(|i| format!("{}\n", self.program.line(i))).collect()
@@ -104,18 +146,22 @@ impl TileRegion {
         scope.register_size::<Lanes>(self.schedule.vector);
     }
 
-    /// Emits the region for pieces of one row of one matrix of the result, which does nothing unless `ok`. Buffers
-    /// are those from argument 0 on, of which the first is not touched.
+    /// Emits the region for pieces of one row. Buffers are those from argument 0 on, of which the first is not touched.
     pub(crate) fn emit(
         &self,
         scope: &mut Scope,
         (buffers, args): (&[ManagedVariable], &[ArgSpec]),
-        (matrix, row, ok): (&NativeExpand<u32>, &NativeExpand<u32>, Option<NativeExpand<bool>>),
+        at: TileRow,
         pieces: Vec<TilePiece>,
     ) {
         let mut walker = Walker::new(&self.program, &self.schedule, buffers, args);
-        walker.place.axes = self.axes(scope, matrix, row);
-        walker.row_ok = ok;
+        walker.place.axes = self.axes(scope, &at);
+        walker.row_ok = at.ok;
+        if self.schedule.units > 1 {
+            let me = unit_in_cube::expand(scope);
+            let unit = part::expand(scope, me, 1, self.schedule.units as u32);
+            walker.first = Some(is_zero::expand(scope, unit));
+        }
         let mut places = Vec::new();
         let mut tile = Vec::new();
         for piece in pieces {
@@ -125,21 +171,31 @@ impl TileRegion {
         walker.on_tile(scope, &places, &tile);
     }
 
-    /// The index along each row axis: outer axes are those that number matrices, where the axes say it.
-    fn axes(
-        &self,
-        scope: &mut Scope,
-        matrix: &NativeExpand<u32>,
-        row: &NativeExpand<u32>,
-    ) -> Vec<NativeExpand<i32>> {
+    /// The index along each row axis: outer axes are those that number matrices, and inner axes those that number
+    /// parts of rows, where the axes say it.
+    fn axes(&self, scope: &mut Scope, at: &TileRow) -> Vec<NativeExpand<i32>> {
         let rows = &self.program.rows;
-        let inner = |at: usize| rows[at..].iter().product::<usize>();
-        if let Some(at) = (0..=rows.len()).find(|&at| inner(at) == self.height) {
-            let mut axes = split(scope, matrix, &rows[..at]);
-            axes.extend(split(scope, row, &rows[at..]));
+        let inner = |from: usize| rows[from..].iter().product::<usize>();
+        let from = |n: usize| (0..=rows.len()).find(|&at| inner(at) == n);
+        let (outer, within) = match from(self.parts) {
+            Some(within) => (from(self.parts * self.height).filter(|o| *o <= within), Some(within)),
+            None => (None, None),
+        };
+        if let (Some(outer), Some(within)) = (outer, within) {
+            let mut axes = split(scope, &at.matrix, &rows[..outer]);
+            axes.extend(split(scope, &at.row, &rows[outer..within]));
+            axes.extend(split(scope, &at.part, &rows[within..]));
             return axes;
         }
-        let all = super::row_of::expand(scope, matrix.clone(), row.clone(), self.height as u32);
+        let mut all = row_of::expand(scope, at.matrix.clone(), at.row.clone(), self.height as u32);
+        if let Some(within) = within {
+            let mut axes = split(scope, &all, &rows[..within]);
+            axes.extend(split(scope, &at.part, &rows[within..]));
+            return axes;
+        }
+        if self.parts > 1 {
+            all = row_of::expand(scope, all, at.part.clone(), self.parts as u32);
+        }
         split(scope, &all, rows)
     }
 }

@@ -1,0 +1,133 @@
+//! Regions whose lanes meet, on a product's result: heads of a projection that are normed and rotated where they are
+//! projected. One kernel, and the numbers of the two that it stands for.
+
+use std::sync::Arc;
+
+use pg_codegen::cube::{ArgInfo, Target, extents, generate, lower};
+use pg_codegen::plan::{Kernel, Matmul};
+use pg_codegen::region::{Affine, IndexMap, Instr, Region};
+use pg_ir::op::{Binary, Reduction, Unary};
+use pg_ir::ty::DType;
+
+use crate::executed::{check, inputs, single};
+use crate::matrix::{LAYOUTS, buffers, matmul};
+use crate::models;
+use crate::offline::FULL;
+
+/// Each head over its root mean square, stored; then rotated by a table of the lanes, times a number of the head, and
+/// stored. Also the heads as they were, and what each was divided by.
+fn norm_and_rotate(m: &Matmul, lanes: usize, perm: Vec<u32>) -> Region {
+    let (heads, rows) = (m.n / lanes, m.batch * m.m);
+    let at = |strides: [i64; 3]| Affine { offset: 0, strides: strides.into_iter().collect() };
+    let own = || at([m.n as i64, lanes as i64, 1]);
+    let load = |arg, at| Instr::Load { arg, map: IndexMap { at, guards: vec![] } };
+    let body = vec![
+        load(0, own()),
+        Instr::Binary(Binary::Mul, 0, 0),
+        Instr::RowReduce(Reduction::Sum, 1),
+        Instr::Const(1.0 / lanes as f32),
+        Instr::Binary(Binary::Mul, 2, 3),
+        Instr::Const(1e-2),
+        Instr::Binary(Binary::Add, 4, 5),
+        Instr::Unary(Unary::Rsqrt, 6),
+        Instr::Binary(Binary::Mul, 0, 7),
+        Instr::Lanes(Arc::from(perm), 8),
+        load(1, at([0, 0, 1])),
+        Instr::Binary(Binary::Mul, 9, 10),
+        Instr::Binary(Binary::Add, 8, 11),
+        load(2, at([0, 1, 0])),
+        Instr::Binary(Binary::Mul, 12, 13),
+        Instr::Cast(DType::BF16, 14),
+        Instr::Store { arg: 3, value: 15, at: own() },
+        Instr::Store { arg: 4, value: 0, at: own() },
+        Instr::Store { arg: 5, value: 7, at: at([heads as i64, 1, 0]) },
+    ];
+    let args = vec![DType::BF16, DType::F32, DType::F32, DType::BF16, DType::BF16, DType::F32];
+    Region { rows: vec![rows, heads], reduced: 0, lanes, body, args }
+}
+
+/// The arguments of a product with that region.
+fn heads_buffers(m: &Matmul, lanes: usize) -> [(DType, usize); 7] {
+    let [a, b, (_, len)] = buffers(m, DType::F32);
+    let heads = m.n / lanes;
+    let half = (DType::BF16, len);
+    [a, b, (DType::F32, lanes), (DType::F32, heads), half, half, (DType::F32, m.batch * m.m * heads)]
+}
+
+/// Chunks of eight lanes: the first two change places.
+fn swapped(lanes: usize) -> Vec<u32> {
+    (0..lanes as u32).map(|i| if i < 16 { i ^ 8 } else { i }).collect()
+}
+
+/// Each half in place of the other.
+fn halves(lanes: usize) -> Vec<u32> {
+    (0..lanes as u32).map(|i| (i + lanes as u32 / 2) % lanes as u32).collect()
+}
+
+/// Chunks in another order, over units and turns of units.
+fn reversed(lanes: usize) -> Vec<u32> {
+    (0..lanes as u32).map(|i| lanes as u32 - 8 - i / 8 * 8 + i % 8).collect()
+}
+
+/// Stages and workspaces of the kernels that a launch becomes on Hopper, after its numbers are checked.
+fn proven(m: &Matmul, lanes: usize, perm: Vec<u32>, what: &str) -> (usize, usize) {
+    let kernel = Kernel::MatmulRegion(m.clone(), norm_and_rotate(m, lanes, perm));
+    let buffers = heads_buffers(m, lanes);
+    let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
+    let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+    let plan = single(kernel, &buffers);
+    check(&plan, &inputs(&plan, &[0, 1, 2, 3], 53), &Target::hopper(), 1.0 / 64.0, what);
+    (made.stages.len(), made.workspaces.len())
+}
+
+#[test]
+fn heads_are_normed_and_rotated_where_they_are_projected() {
+    // Heads of the widths that a tile holds whole; matrices of less than a tile, of more, and several.
+    for (lanes, size, perm) in [
+        (32, [1, 40, 96, 48], swapped(32)),
+        (64, [1, 130, 192, 33], swapped(64)),
+        (64, [2, 17, 64, 40], reversed(64)),
+        (128, [3, 9, 256, 16], halves(128)),
+        (128, [1, 9, 128, 16], reversed(128)),
+    ] {
+        let m = matmul(size, LAYOUTS[0], false);
+        assert_eq!(proven(&m, lanes, perm, &format!("{size:?} in heads of {lanes}")), (1, 0));
+    }
+}
+
+#[test]
+fn heads_of_a_split_sum_are_normed_in_its_second_pass() {
+    let m = matmul([1, 24, 128, 2100], LAYOUTS[2], false);
+    assert_eq!(proven(&m, 64, swapped(64), "split"), (2, 1));
+}
+
+/// Rows that a tile does not hold whole, and lanes that move alone.
+#[test]
+fn what_a_tile_cannot_do_is_a_second_launch() {
+    let m = matmul([1, 24, 256, 48], LAYOUTS[0], false);
+    assert_eq!(proven(&m, 256, swapped(256), "rows of two tiles"), (2, 1));
+    let m = matmul([1, 24, 80, 48], LAYOUTS[0], false);
+    assert_eq!(proven(&m, 16, swapped(16), "rows of two chunks"), (2, 1));
+    let m = matmul([1, 24, 128, 48], LAYOUTS[0], false);
+    let pairs = (0..64).map(|i| i ^ 1).collect();
+    assert_eq!(proven(&m, 64, pairs, "pairs of lanes"), (2, 1));
+}
+
+/// What the planner attaches is one kernel: no product of a model's step on Hopper falls back to two launches, but for
+/// those whose sum is split.
+#[test]
+fn products_with_regions_of_a_step_are_one_kernel_each() {
+    let model = models::model(&models::file("int4mlp_12l.rs"), &[]);
+    let mut meeting = 0;
+    for program in models::programs(&model, FULL).iter().filter(|p| p.name == "grad.next.qat") {
+        let plan = models::plan(program);
+        let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+        for (i, launch) in plan.launches.iter().enumerate() {
+            let Kernel::MatmulRegion(m, region) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+            let stages = made.launches.iter().filter(|g| g.launch == i).count();
+            meeting += usize::from(region.body.iter().any(|i| matches!(i, Instr::RowReduce(..))));
+            assert!(stages == 1 || m.k > 2048, "{stages} launches of {}", launch.note());
+        }
+    }
+    assert!(meeting >= 24, "{meeting} products whose heads are normed");
+}
