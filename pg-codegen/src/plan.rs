@@ -83,6 +83,26 @@ pub struct Matmul {
     pub symmetric: bool,
 }
 
+/// Which operand of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Side {
+    /// a.
+    Left,
+    /// b.
+    Right,
+}
+
+/// Products of one operand with others, none of which waits for another. They have `batch`, `k` and the view of that
+/// operand in common, so their results lie side by side: with the left one shared along columns, with the right one
+/// along rows.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Matmuls {
+    /// The operand that they share.
+    pub shared: Side,
+    /// The products, two or more.
+    pub members: Vec<Matmul>,
+}
+
 /// Shapes of causal attention: q, o [batch, time, heads, dim], k [batch, time, kv_heads, dim],
 /// v [batch, time, kv_heads, dim], lse [batch, time, heads], all row-major and contiguous.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -109,6 +129,17 @@ impl Matmul {
     }
 }
 
+impl Matmuls {
+    /// Positions of a member's a, b and c among the arguments.
+    pub fn args(&self, member: usize) -> [usize; 3] {
+        let (own, c) = (1 + 2 * member, 2 + 2 * member);
+        match self.shared {
+            Side::Left => [0, own, c],
+            Side::Right => [own, 0, c],
+        }
+    }
+}
+
 /// A kernel family with its parameters.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {
@@ -121,6 +152,8 @@ pub enum Kernel {
     /// are the result's rows in order and its lanes are their columns; it is element-wise and loads argument 0
     /// only at its own place. Arguments: a, b, then the region's from 1 on. `c` is of no meaning.
     MatmulRegion(Matmul, Region),
+    /// Several contractions that share an operand. Arguments: that operand, then the other one and c of each in turn.
+    Matmuls(Matmuls),
     /// Arguments: q, k, v, o (written), lse (written).
     Attention(AttentionShape),
     /// Arguments: q, k, v, o, lse, do, then dq, dk, dv (written).
