@@ -15,6 +15,7 @@ use crate::domain::Domain;
 use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::matmul::operand;
+use crate::plan::Side;
 use crate::recompute::Again;
 use crate::select::{Absorbed, Selection};
 use crate::target::FEWEST_BINDINGS;
@@ -35,6 +36,9 @@ pub(crate) enum Work {
     Opaque(NodeId, Vec<ValueId>, Vec<ValueId>),
     /// A dot, the buffers that it reads, and a region whose argument 0 is its result.
     Epilogue(NodeId, Vec<ValueId>, Built),
+    /// Independent dots that share the operand on one side. Buffers read: that operand's, then each one's other
+    /// operand's; and the one that each writes.
+    Products(Side, Vec<NodeId>, Vec<ValueId>, Vec<ValueId>),
     /// Nothing any more: another launch has taken it up.
     Gone,
 }
@@ -56,7 +60,7 @@ impl Work {
     pub(crate) fn reads(&self) -> impl Iterator<Item = ValueId> + '_ {
         let (args, reads): (&[(ValueId, bool)], &[ValueId]) = match self {
             Work::Region(built) => (&built.args, &[]),
-            Work::Opaque(_, reads, _) => (&[], reads),
+            Work::Opaque(_, reads, _) | Work::Products(_, _, reads, _) => (&[], reads),
             Work::Epilogue(_, reads, built) => (&built.args[1..], reads),
             Work::Gone => (&[], &[]),
         };
@@ -67,7 +71,7 @@ impl Work {
     pub(crate) fn writes(&self) -> impl Iterator<Item = ValueId> + '_ {
         let (args, writes): (&[(ValueId, bool)], &[ValueId]) = match self {
             Work::Region(built) => (&built.args, &[]),
-            Work::Opaque(_, _, writes) => (&[], writes),
+            Work::Opaque(_, _, writes) | Work::Products(_, _, _, writes) => (&[], writes),
             Work::Epilogue(_, _, built) => (&built.args[1..], &[]),
             Work::Gone => (&[], &[]),
         };

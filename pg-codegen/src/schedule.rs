@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use pg_ir::graph::{Graph, NodeId, ValueId};
+use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::Op;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
@@ -21,7 +21,9 @@ use crate::fuse::{Groups, Work};
 use crate::matmul;
 use crate::memory::{Lifetime, place};
 use crate::order::{Order, Outputs};
-use crate::plan::{AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
+use crate::plan::{
+    AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
+};
 use crate::provenance::Provenance;
 use crate::region::{ArgId, Instr, Region};
 use crate::text;
@@ -179,17 +181,14 @@ impl Planner<'_> {
                 return Ok(());
             }
             Work::Epilogue(id, operands, built) => return self.launch_epilogue(*id, operands, built),
+            Work::Products(side, dots, reads, writes) => {
+                return self.launch_products(*side, dots, reads, writes);
+            }
             Work::Opaque(id, reads, writes) => (*id, reads, writes),
             Work::Gone => return Ok(()),
         };
         let node = graph.node(id);
-        let results: Vec<_> = graph.result_types(node).into_iter().collect();
         let types = graph.operand_types(node);
-        let whole = node.op.cost(&types, &results);
-        // Results that are rounded as they are written take less than the op says.
-        let written: usize = writes.iter().map(|&v| graph.ty(v).bytes()).sum();
-        let asked: usize = results.iter().map(|t| t.bytes()).sum();
-        let mut cost = LaunchCost { flops: whole.flops, bytes: whole.bytes + written as f64 - asked as f64 };
         let args: Result<Vec<BufferId>, _> = reads.iter().chain(writes).map(|&v| self.buffer(v)).collect();
         let shape = |scale: f64| {
             let (q, k) = (types[0].shape(), types[1].shape());
@@ -198,18 +197,9 @@ impl Planner<'_> {
         };
         let kernel = match &node.op {
             Op::Dot(_) => {
-                let mut m = matmul::matmul(self.cx, node)
-                    .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
-                if let Some(absorbed) = self.groups.absorbed.get(&id) {
-                    (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
-                    // An old value may be anything, and executors mirror rows.
-                    m.symmetric &= !m.accumulate && m.c.col == 1;
-                    cost.bytes += if m.accumulate { results[0].bytes() as f64 } else { 0.0 };
-                }
-                if m.symmetric {
-                    cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
-                }
-                Kernel::Matmul(m)
+                let (m, cost) = self.dot(id, writes)?;
+                self.push(Kernel::Matmul(m), args?, Provenance::of(graph, &[id]), cost);
+                return Ok(());
             }
             Op::Attention { scale } => Kernel::Attention(shape(scale.get())),
             Op::AttentionGrad { scale } => Kernel::AttentionGrad(shape(scale.get())),
@@ -219,7 +209,63 @@ impl Planner<'_> {
             }
             _ => return Err(CodegenError::at(node, "no kernel family computes it")),
         };
+        let cost = self.cost(node, writes);
         self.push(kernel, args?, Provenance::of(graph, &[id]), cost);
+        Ok(())
+    }
+
+    /// What an op costs whose results have the types of what is written.
+    fn cost(&self, node: &Node, writes: &[ValueId]) -> LaunchCost {
+        let graph = self.cx.graph;
+        let results = graph.result_types(node);
+        let whole = node.op.cost(&graph.operand_types(node), &results);
+        // Results that are rounded as they are written take less than the op says.
+        let written: usize = writes.iter().map(|&v| graph.ty(v).bytes()).sum();
+        let asked: usize = results.iter().map(|t| t.bytes()).sum();
+        LaunchCost { flops: whole.flops, bytes: whole.bytes + written as f64 - asked as f64 }
+    }
+
+    /// A dot as the matmul that writes where its result goes, and its cost.
+    fn dot(&self, id: NodeId, writes: &[ValueId]) -> Result<(Matmul, LaunchCost), CodegenError> {
+        let node = self.cx.graph.node(id);
+        let mut cost = self.cost(node, writes);
+        let mut m = matmul::matmul(self.cx, node)
+            .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
+        if let Some(absorbed) = self.groups.absorbed.get(&id) {
+            (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
+            // An old value may be anything, and executors mirror rows.
+            m.symmetric &= !m.accumulate && m.c.col == 1;
+            cost.bytes += if m.accumulate { self.cx.graph.ty(node.first).bytes() as f64 } else { 0.0 };
+        }
+        if m.symmetric {
+            cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
+        }
+        Ok((m, cost))
+    }
+
+    /// Matmuls that share an operand, which counts once.
+    fn launch_products(
+        &mut self,
+        shared: Side,
+        dots: &[NodeId],
+        reads: &[ValueId],
+        writes: &[ValueId],
+    ) -> Result<(), CodegenError> {
+        let graph = self.cx.graph;
+        let (mut members, mut cost) = (Vec::new(), LaunchCost::default());
+        for (&dot, &written) in dots.iter().zip(writes) {
+            let (m, one) = self.dot(dot, &[written])?;
+            let again = graph.operand_types(graph.node(dot))[usize::from(shared == Side::Right)].bytes();
+            cost.flops += one.flops;
+            cost.bytes += one.bytes - if members.is_empty() { 0.0 } else { again as f64 };
+            members.push(m);
+        }
+        let mut args = vec![self.buffer(reads[0])?];
+        for (&own, &written) in reads[1..].iter().zip(writes) {
+            args.extend([self.buffer(own)?, self.buffer(written)?]);
+        }
+        let kernel = Kernel::Matmuls(Matmuls { shared, members });
+        self.push(kernel, args, Provenance::of(graph, dots), cost);
         Ok(())
     }
 

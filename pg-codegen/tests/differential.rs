@@ -58,8 +58,8 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
             }
             common::compare(&graph, &env, &plan, &what);
         }
-        for target in [Target { epilogues: true, ..CPU }, H100] {
-            let what = format!("seed {seed}, with epilogues, on {}", target.name);
+        for target in [Target { epilogues: true, side_by_side: true, ..CPU }, H100] {
+            let what = format!("seed {seed}, as matrix units want it, on {}", target.name);
             let plan = compile_for("random", &graph, &Options::default(), &target);
             let plan = plan.unwrap_or_else(|e| panic!("{what}: {e}"));
             covered.extend(plan.kernels.iter().map(|k| format!("{} kernel", k.family())));
@@ -117,7 +117,8 @@ fn random_graphs_agree_with_the_interpreter() {
         assert!(covered.contains(&name), "{name} is not covered");
     }
     assert!(covered.contains("recomputation"), "nothing was computed again");
-    for family in ["region", "matmul", "matmul_region", "attention", "attention_grad", "scatter_add", "copy"]
+    for family in
+        ["region", "matmul", "matmul_region", "matmuls", "attention", "attention_grad", "scatter_add", "copy"]
     {
         assert!(covered.contains(&format!("{family} kernel")), "{family} is not covered");
     }
