@@ -15,6 +15,7 @@ use crate::domain::Domain;
 use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::matmul::operand;
+use crate::plan::Side;
 use crate::recompute::Again;
 use crate::select::{Absorbed, Selection};
 use crate::target::FEWEST_BINDINGS;
@@ -35,6 +36,8 @@ pub(crate) enum Work {
     Opaque(NodeId, Vec<ValueId>, Vec<ValueId>),
     /// A dot, the buffers that it reads, and a region whose argument 0 is its result.
     Epilogue(NodeId, Vec<ValueId>, Built),
+    /// Independent dots that share the operand on one side, with regions on their results or without.
+    Products(Side, Vec<Work>),
     /// Nothing any more: another launch has taken it up.
     Gone,
 }
@@ -54,24 +57,36 @@ pub(crate) struct Groups {
 impl Work {
     /// Values whose buffers it reads.
     pub(crate) fn reads(&self) -> impl Iterator<Item = ValueId> + '_ {
-        let (args, reads): (&[(ValueId, bool)], &[ValueId]) = match self {
-            Work::Region(built) => (&built.args, &[]),
-            Work::Opaque(_, reads, _) => (&[], reads),
-            Work::Epilogue(_, reads, built) => (&built.args[1..], reads),
-            Work::Gone => (&[], &[]),
-        };
-        args.iter().filter(|a| !a.1).map(|a| a.0).chain(reads.iter().copied())
+        self.each().iter().flat_map(|work| {
+            let (args, reads, _) = work.buffers();
+            args.iter().filter(|a| !a.1).map(|a| a.0).chain(reads.iter().copied())
+        })
     }
 
     /// Values whose buffers it writes.
     pub(crate) fn writes(&self) -> impl Iterator<Item = ValueId> + '_ {
-        let (args, writes): (&[(ValueId, bool)], &[ValueId]) = match self {
-            Work::Region(built) => (&built.args, &[]),
-            Work::Opaque(_, _, writes) => (&[], writes),
-            Work::Epilogue(_, _, built) => (&built.args[1..], &[]),
-            Work::Gone => (&[], &[]),
-        };
-        args.iter().filter(|a| a.1).map(|a| a.0).chain(writes.iter().copied())
+        self.each().iter().flat_map(|work| {
+            let (args, _, writes) = work.buffers();
+            args.iter().filter(|a| a.1).map(|a| a.0).chain(writes.iter().copied())
+        })
+    }
+
+    /// What it computes side by side: itself, if it is not several.
+    pub(crate) fn each(&self) -> &[Work] {
+        match self {
+            Work::Products(_, members) => members,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// A region's arguments, and what is read and written beside them.
+    fn buffers(&self) -> (&[(ValueId, bool)], &[ValueId], &[ValueId]) {
+        match self {
+            Work::Region(built) => (&built.args, &[], &[]),
+            Work::Opaque(_, reads, writes) => (&[], reads, writes),
+            Work::Epilogue(_, reads, built) => (&built.args[1..], reads, &[]),
+            Work::Products(..) | Work::Gone => (&[], &[], &[]),
+        }
     }
 }
 

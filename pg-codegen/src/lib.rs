@@ -5,8 +5,8 @@
 //! graph), [`recompute`] (what the backward computes again instead of keeping it), [`fold`] (constants),
 //! [`select`] (which values live in memory, and why; [`effort`] estimates the alternative, [`halve`] cuts
 //! what binds too much), [`emit`] (values to region instructions, over [`access`], [`view`] and [`domain`]),
-//! [`fuse`] (which stores share a region), [`epilogue`] (which regions ride on a matmul), [`schedule`]
-//! (buffers, launches) with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute
+//! [`fuse`] (which stores share a region), [`epilogue`] (which regions ride on a matmul), [`beside`]
+//! (which matmuls share a launch), [`schedule`] (buffers, launches) with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute
 //! in the model's terms, [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and
 //! [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels,
 //! which `cuda` compiles for Hopper without a device.
@@ -16,6 +16,7 @@ use std::fmt;
 use pg_ir::graph::{Graph, Node, Origin};
 
 mod access;
+mod beside;
 mod canon;
 mod cost;
 #[cfg(feature = "cube")]
@@ -99,6 +100,9 @@ pub fn compile_for(
     let mut groups = fuse::groups(&graph, &constants, selection, &again, options)?;
     if let Some(epilogues) = target.epilogues.filter(|_| options.fuse) {
         epilogue::attach(&graph, &mut groups, epilogues);
+    }
+    if options.fuse && target.side_by_side {
+        beside::join(&graph, &constants, &mut groups, target.storage);
     }
     schedule::plan(program_name, &graph, &constants, groups)
 }

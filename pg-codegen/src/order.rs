@@ -20,6 +20,7 @@ fn position(graph: &Graph, work: &Work) -> usize {
     match work {
         Work::Region(_) | Work::Gone => work.writes().map(ValueId::index).min().unwrap_or(0),
         Work::Opaque(id, ..) | Work::Epilogue(id, ..) => graph.node(*id).first.index(),
+        Work::Products(_, members) => members.iter().map(|m| position(graph, m)).min().unwrap_or(0),
     }
 }
 
@@ -53,7 +54,8 @@ impl Order {
         order
     }
 
-    fn reaches(&self, from: usize, to: usize) -> bool {
+    /// Whether `to` is `from` or waits for it.
+    pub(crate) fn reaches(&self, from: usize, to: usize) -> bool {
         let mut seen = HashSet::from([from]);
         let mut stack = vec![from];
         while let Some(at) = stack.pop() {

@@ -83,6 +83,26 @@ pub struct Matmul {
     pub symmetric: bool,
 }
 
+/// Which operand of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Side {
+    /// a.
+    Left,
+    /// b.
+    Right,
+}
+
+/// Products of one operand with others, none of which waits for another. They have `batch`, `k` and the view of that
+/// operand in common, so their results lie side by side: with the left one shared along columns, with the right one
+/// along rows.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Matmuls {
+    /// The operand that they share.
+    pub shared: Side,
+    /// The products, two or more, each a [`Kernel::Matmul`] or a [`Kernel::MatmulRegion`].
+    pub members: Vec<Kernel>,
+}
+
 /// Shapes of causal attention: q, o [batch, time, heads, dim], k [batch, time, kv_heads, dim],
 /// v [batch, time, kv_heads, dim], lse [batch, time, heads], all row-major and contiguous.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -109,6 +129,45 @@ impl Matmul {
     }
 }
 
+impl Matmuls {
+    /// Positions of a member's arguments among those of all.
+    pub fn args(&self, member: usize) -> Vec<usize> {
+        let own = |kernel: &Kernel| kernel.arg_count() - 1;
+        let first = 1 + self.members[..member].iter().map(own).sum::<usize>();
+        let mut args: Vec<usize> = (first..first + own(&self.members[member])).collect();
+        args.insert(usize::from(self.shared == Side::Right), 0);
+        args
+    }
+
+    /// The products, without their regions.
+    pub fn products(&self) -> impl Iterator<Item = &Matmul> {
+        self.members.iter().filter_map(Kernel::product)
+    }
+}
+
+impl Kernel {
+    /// Number of arguments.
+    pub fn arg_count(&self) -> usize {
+        match self {
+            Kernel::Region(region) => region.args.len(),
+            Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => 3,
+            Kernel::MatmulRegion(_, region) => 1 + region.args.len(),
+            Kernel::Matmuls(all) => 1 + all.members.iter().map(|m| m.arg_count() - 1).sum::<usize>(),
+            Kernel::Attention(_) => 5,
+            Kernel::AttentionGrad(_) => 9,
+            Kernel::Copy { .. } => 2,
+        }
+    }
+
+    /// The contraction of a single product.
+    pub fn product(&self) -> Option<&Matmul> {
+        match self {
+            Kernel::Matmul(m) | Kernel::MatmulRegion(m, _) => Some(m),
+            _ => None,
+        }
+    }
+}
+
 /// A kernel family with its parameters.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Kernel {
@@ -121,6 +180,9 @@ pub enum Kernel {
     /// order, or equal parts of them, and its lanes are their columns. It loads argument 0 only at its own place, and
     /// its rows do not meet. Arguments: a, b, then the region's from 1 on. `c` is of no meaning.
     MatmulRegion(Matmul, Region),
+    /// Several contractions that share an operand. Arguments: that operand, then of each in turn all others of its own
+    /// arguments.
+    Matmuls(Matmuls),
     /// Arguments: q, k, v, o (written), lse (written).
     Attention(AttentionShape),
     /// Arguments: q, k, v, o, lse, do, then dq, dk, dv (written).

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use pg_ir::graph::{Graph, NodeId, ValueId};
+use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::Op;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
@@ -21,10 +21,20 @@ use crate::fuse::{Groups, Work};
 use crate::matmul;
 use crate::memory::{Lifetime, place};
 use crate::order::{Order, Outputs};
-use crate::plan::{AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
+use crate::plan::{
+    AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
+};
 use crate::provenance::Provenance;
 use crate::region::{ArgId, Instr, Region};
 use crate::text;
+
+/// A launch in the making.
+struct Made {
+    kernel: Kernel,
+    args: Vec<BufferId>,
+    nodes: Vec<NodeId>,
+    cost: LaunchCost,
+}
 
 /// Why slots are in memory.
 const OUTSIDE: &str = "it lives outside the program";
@@ -167,30 +177,37 @@ impl Planner<'_> {
     }
 
     fn launch(&mut self, work: &Work) -> Result<(), CodegenError> {
-        let graph = self.cx.graph;
-        let (id, reads, writes) = match work {
-            Work::Region(built) => {
-                let buffers: Result<Vec<BufferId>, _> =
-                    built.args.iter().map(|&(v, _)| self.buffer(v)).collect();
-                let (region, args) = share_args(built.region.clone(), buffers?);
-                let lens: Vec<usize> = args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
-                let cost = cost::region(&region, &lens);
-                self.push(Kernel::Region(region), args, Provenance::of(graph, &built.nodes), cost);
-                return Ok(());
-            }
-            Work::Epilogue(id, operands, built) => return self.launch_epilogue(*id, operands, built),
-            Work::Opaque(id, reads, writes) => (*id, reads, writes),
+        let made = match work {
+            Work::Region(built) => self.region(built)?,
+            Work::Products(side, members) => self.products(*side, members)?,
+            Work::Opaque(..) | Work::Epilogue(..) => self.node(work)?,
             Work::Gone => return Ok(()),
         };
+        let provenance = Provenance::of(self.cx.graph, &made.nodes);
+        self.push(made.kernel, made.args, provenance, made.cost);
+        Ok(())
+    }
+
+    fn region(&mut self, built: &Built) -> Result<Made, CodegenError> {
+        let buffers: Result<Vec<BufferId>, _> = built.args.iter().map(|&(v, _)| self.buffer(v)).collect();
+        let (region, args) = share_args(built.region.clone(), buffers?);
+        let lens: Vec<usize> = args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
+        let cost = cost::region(&region, &lens);
+        Ok(Made { kernel: Kernel::Region(region), args, nodes: built.nodes.clone(), cost })
+    }
+
+    /// A node with a kernel family of its own, with a region on its result or without.
+    fn node(&mut self, work: &Work) -> Result<Made, CodegenError> {
+        let (id, reads, writes) = match work {
+            Work::Epilogue(id, operands, built) => return self.epilogue(*id, operands, built),
+            Work::Opaque(id, reads, writes) => (*id, reads, writes),
+            _ => unreachable!("no family of its own computes it"),
+        };
+        let graph = self.cx.graph;
         let node = graph.node(id);
-        let results: Vec<_> = graph.result_types(node).into_iter().collect();
         let types = graph.operand_types(node);
-        let whole = node.op.cost(&types, &results);
-        // Results that are rounded as they are written take less than the op says.
-        let written: usize = writes.iter().map(|&v| graph.ty(v).bytes()).sum();
-        let asked: usize = results.iter().map(|t| t.bytes()).sum();
-        let mut cost = LaunchCost { flops: whole.flops, bytes: whole.bytes + written as f64 - asked as f64 };
-        let args: Result<Vec<BufferId>, _> = reads.iter().chain(writes).map(|&v| self.buffer(v)).collect();
+        let args: Vec<BufferId> =
+            reads.iter().chain(writes).map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
         let shape = |scale: f64| {
             let (q, k) = (types[0].shape(), types[1].shape());
             let [batch, time, heads, dim] = [q[0], q[1], q[2], q[3]];
@@ -198,18 +215,8 @@ impl Planner<'_> {
         };
         let kernel = match &node.op {
             Op::Dot(_) => {
-                let mut m = matmul::matmul(self.cx, node)
-                    .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
-                if let Some(absorbed) = self.groups.absorbed.get(&id) {
-                    (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
-                    // An old value may be anything, and executors mirror rows.
-                    m.symmetric &= !m.accumulate && m.c.col == 1;
-                    cost.bytes += if m.accumulate { results[0].bytes() as f64 } else { 0.0 };
-                }
-                if m.symmetric {
-                    cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
-                }
-                Kernel::Matmul(m)
+                let (m, cost) = self.dot(id, writes)?;
+                return Ok(Made { kernel: Kernel::Matmul(m), args, nodes: vec![id], cost });
             }
             Op::Attention { scale } => Kernel::Attention(shape(scale.get())),
             Op::AttentionGrad { scale } => Kernel::AttentionGrad(shape(scale.get())),
@@ -219,17 +226,62 @@ impl Planner<'_> {
             }
             _ => return Err(CodegenError::at(node, "no kernel family computes it")),
         };
-        self.push(kernel, args?, Provenance::of(graph, &[id]), cost);
-        Ok(())
+        Ok(Made { kernel, args, nodes: vec![id], cost: self.cost(node, writes) })
+    }
+
+    /// What an op costs whose results have the types of what is written.
+    fn cost(&self, node: &Node, writes: &[ValueId]) -> LaunchCost {
+        let graph = self.cx.graph;
+        let results = graph.result_types(node);
+        let whole = node.op.cost(&graph.operand_types(node), &results);
+        // Results that are rounded as they are written take less than the op says.
+        let written: usize = writes.iter().map(|&v| graph.ty(v).bytes()).sum();
+        let asked: usize = results.iter().map(|t| t.bytes()).sum();
+        LaunchCost { flops: whole.flops, bytes: whole.bytes + written as f64 - asked as f64 }
+    }
+
+    /// A dot as the matmul that writes where its result goes, and its cost.
+    fn dot(&self, id: NodeId, writes: &[ValueId]) -> Result<(Matmul, LaunchCost), CodegenError> {
+        let node = self.cx.graph.node(id);
+        let mut cost = self.cost(node, writes);
+        let mut m = matmul::matmul(self.cx, node)
+            .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
+        if let Some(absorbed) = self.groups.absorbed.get(&id) {
+            (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
+            // An old value may be anything, and executors mirror rows.
+            m.symmetric &= !m.accumulate && m.c.col == 1;
+            cost.bytes += if m.accumulate { self.cx.graph.ty(node.first).bytes() as f64 } else { 0.0 };
+        }
+        if m.symmetric {
+            cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
+        }
+        Ok((m, cost))
+    }
+
+    /// Matmuls that share an operand, which counts once.
+    fn products(&mut self, shared: Side, members: &[Work]) -> Result<Made, CodegenError> {
+        let mut all = Matmuls { shared, members: Vec::new() };
+        let (mut args, mut nodes, mut cost) = (Vec::new(), Vec::new(), LaunchCost::default());
+        for work in members {
+            let mut one = self.node(work)?;
+            let common = one.args.remove(usize::from(shared == Side::Right));
+            let buffer = &self.plan.buffers[common.0 as usize];
+            let again = (buffer.len * buffer.dtype.size()) as f64;
+            if args.is_empty() {
+                args.push(common);
+                cost.bytes += again;
+            }
+            args.extend(one.args);
+            nodes.extend(one.nodes);
+            cost.flops += one.cost.flops;
+            cost.bytes += one.cost.bytes - again;
+            all.members.push(one.kernel);
+        }
+        Ok(Made { kernel: Kernel::Matmuls(all), args, nodes, cost })
     }
 
     /// A matmul with a region on its result.
-    fn launch_epilogue(
-        &mut self,
-        dot: NodeId,
-        operands: &[ValueId],
-        built: &Built,
-    ) -> Result<(), CodegenError> {
+    fn epilogue(&mut self, dot: NodeId, operands: &[ValueId], built: &Built) -> Result<Made, CodegenError> {
         let node = self.cx.graph.node(dot);
         let m = matmul::matmul(self.cx, node)
             .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
@@ -245,9 +297,7 @@ impl Planner<'_> {
         cost.flops += node.op.cost(&types, &self.cx.graph.result_types(node)).flops;
         cost.bytes += types.iter().map(|t| t.bytes()).sum::<usize>() as f64;
         args.extend(&bound[1..]);
-        let provenance = Provenance::of(self.cx.graph, &epilogue::nodes(dot, built));
-        self.push(Kernel::MatmulRegion(m, region), args, provenance, cost);
-        Ok(())
+        Ok(Made { kernel: Kernel::MatmulRegion(m, region), args, nodes: epilogue::nodes(dot, built), cost })
     }
 
     /// Places temporaries.

@@ -18,6 +18,8 @@ pub struct Target {
     pub storage: DType,
     /// What its executor runs on a matmul's result where it is computed, if anything.
     pub epilogues: Option<Epilogues>,
+    /// Whether its executor runs products that share an operand as one kernel.
+    pub side_by_side: bool,
     /// Bytes that the backward pass may move to compute something again, for each byte of memory that this
     /// saves: 1 where memory is as scarce as bandwidth, 0 where it is plentiful.
     pub recompute_traffic: usize,
@@ -62,6 +64,7 @@ pub const CPU: Target = Target {
     summary: "two cores with AVX-512 and AMX, float32; matrix rate and bandwidth as measured on the machine `ci`",
     storage: DType::F32,
     epilogues: None,
+    side_by_side: false,
     recompute_traffic: 1,
     processors: 2,
     matrix_flops: 590e9,
@@ -81,6 +84,7 @@ pub const VULKAN_CPU: Target = Target {
     summary: "Mesa llvmpipe on two cores, float32; limits as its driver reports, rates assumed",
     storage: DType::F32,
     epilogues: None,
+    side_by_side: false,
     recompute_traffic: 1,
     processors: 2,
     matrix_flops: 24e9,
@@ -103,6 +107,7 @@ pub const H100: Target = Target {
     summary: "NVIDIA H100 SXM5, bf16 storage; peaks of the data sheet",
     storage: DType::BF16,
     epilogues: Some(TILES),
+    side_by_side: true,
     recompute_traffic: 0,
     processors: 132,
     matrix_flops: 989.4e12,

@@ -7,7 +7,7 @@ use std::fmt;
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::op::Op;
 
-use crate::plan::{Kernel, Place, Plan};
+use crate::plan::{Kernel, Matmul, Place, Plan};
 use crate::region::{Affine, IndexMap, Instr, Region};
 
 /// What a buffer holds: scope, op, type and place of the value.
@@ -54,6 +54,7 @@ impl Kernel {
             Kernel::Region(_) => "region",
             Kernel::Matmul(_) => "matmul",
             Kernel::MatmulRegion(..) => "matmul_region",
+            Kernel::Matmuls(_) => "matmuls",
             Kernel::Attention(_) => "attention",
             Kernel::AttentionGrad(_) => "attention_grad",
             Kernel::ScatterAdd { .. } => "scatter_add",
@@ -67,6 +68,9 @@ impl Kernel {
             Kernel::Region(region) => region.writes(arg),
             Kernel::MatmulRegion(_, region) => arg >= 2 && region.writes(arg - 1),
             Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => arg == 2,
+            Kernel::Matmuls(all) => all.members.iter().enumerate().any(|(i, member)| {
+                arg > 0 && all.args(i).iter().position(|&a| a == arg).is_some_and(|at| member.writes(at))
+            }),
             Kernel::Attention(_) => arg >= 3,
             Kernel::AttentionGrad(_) => arg >= 6,
             Kernel::Copy { .. } => arg == 1,
@@ -83,10 +87,10 @@ impl Kernel {
                     if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
                 format!("{} × {}{over}", product(kept), r.lanes)
             }
-            Kernel::Matmul(m) | Kernel::MatmulRegion(m, _) => {
-                let batch = if m.batch > 1 { format!("{} of ", m.batch) } else { String::new() };
-                let plus = if m.accumulate { " added" } else { "" };
-                format!("{batch}{} × {} × {}{plus}", m.m, m.n, m.k)
+            Kernel::Matmul(m) | Kernel::MatmulRegion(m, _) => m.shape(),
+            Kernel::Matmuls(all) => {
+                let shapes: Vec<String> = all.products().map(Matmul::shape).collect();
+                shapes.join(", ")
             }
             Kernel::Attention(s) | Kernel::AttentionGrad(s) => {
                 format!("{} × {}, {}/{} heads of {}", s.batch, s.time, s.heads, s.kv_heads, s.dim)
@@ -94,6 +98,14 @@ impl Kernel {
             Kernel::ScatterAdd { rows, width, count } => format!("{count} × {width} into {rows}"),
             Kernel::Copy { len } => len.to_string(),
         }
+    }
+}
+
+impl Matmul {
+    fn shape(&self) -> String {
+        let batch = if self.batch > 1 { format!("{} of ", self.batch) } else { String::new() };
+        let plus = if self.accumulate { " added" } else { "" };
+        format!("{batch}{} × {} × {}{plus}", self.m, self.n, self.k)
     }
 }
 
@@ -143,6 +155,15 @@ impl fmt::Display for Plan {
             match kernel {
                 Kernel::Region(region) => write!(f, "  k{i} {region}")?,
                 Kernel::MatmulRegion(matmul, region) => write!(f, "  k{i} {matmul:?}\n    then {region}")?,
+                Kernel::Matmuls(all) => {
+                    writeln!(f, "  k{i} {:?} operand shared by", all.shared)?;
+                    for member in &all.members {
+                        match member {
+                            Kernel::MatmulRegion(m, region) => write!(f, "    {m:?}\n    then {region}")?,
+                            other => writeln!(f, "    {other:?}")?,
+                        }
+                    }
+                }
                 other => writeln!(f, "  k{i} {other:?}")?,
             }
         }

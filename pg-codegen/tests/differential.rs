@@ -63,8 +63,8 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
         }
         // Graphs are small here, so rows of any length meet.
         let anywhere = Epilogues { rows: &ANY, chunk: 1 };
-        for target in [Target { epilogues: Some(anywhere), ..CPU }, H100] {
-            let what = format!("seed {seed}, with epilogues, on {}", target.name);
+        for target in [Target { epilogues: Some(anywhere), side_by_side: true, ..CPU }, H100] {
+            let what = format!("seed {seed}, as matrix units want it, on {}", target.name);
             let plan = compile_for("random", &graph, &Options::default(), &target);
             let plan = plan.unwrap_or_else(|e| panic!("{what}: {e}"));
             for kernel in &plan.kernels {
@@ -130,7 +130,8 @@ fn random_graphs_agree_with_the_interpreter() {
         assert!(covered.contains(&name), "{name} is not covered");
     }
     assert!(covered.contains("recomputation"), "nothing was computed again");
-    for family in ["region", "matmul", "matmul_region", "attention", "attention_grad", "scatter_add", "copy"]
+    for family in
+        ["region", "matmul", "matmul_region", "matmuls", "attention", "attention_grad", "scatter_add", "copy"]
     {
         assert!(covered.contains(&format!("{family} kernel")), "{family} is not covered");
     }

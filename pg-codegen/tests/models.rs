@@ -174,7 +174,7 @@ fn a_layer_of_int4mlp_12l_takes_few_passes_on_h100() {
     println!("{passes:?}");
     assert_eq!((passes.layers, passes.width, passes.dtype), (12, 512, DType::BF16));
     // The aim is 100; see MEASURED.md for what the rest is.
-    assert!(passes.per_layer <= 103.0, "{passes:?}");
+    assert!(passes.per_layer <= 99.0, "{passes:?}");
 }
 
 #[test]

@@ -3,9 +3,9 @@
 
 mod common;
 
-use pg_codegen::plan::Plan;
-use pg_codegen::target::FEWEST_BINDINGS;
-use pg_codegen::{Options, compile};
+use pg_codegen::plan::{Kernel, Plan, Side};
+use pg_codegen::target::{CPU, FEWEST_BINDINGS, Target};
+use pg_codegen::{Options, compile, compile_for};
 use pg_ir::graph::{Builder, Loc, Origin, ValueId};
 use pg_ir::interp::Environment;
 use pg_ir::op::{DotDims, Reduction, Unary};
@@ -151,4 +151,104 @@ fn small_regions_share_launches() {
     let plan = plan("accumulate", b, true);
     // A slot counts twice, as read and as written, while launches are joined.
     assert_eq!((plan.launches.len(), plan.arena_bytes), (2, 0), "{plan}");
+}
+
+/// The groups of products of a plan for a target that runs them side by side: which operand each shares, and the
+/// sizes of its members. The plan's numbers are held to the interpreter.
+fn products(b: Builder) -> Vec<(Side, Vec<[usize; 3]>)> {
+    let graph = b.finish();
+    let target = Target { side_by_side: true, ..CPU };
+    let plan = compile_for("products", &graph, &Options::default(), &target).unwrap();
+    let mut rng = common::random::Rng::new(3);
+    let values = |len| (0..len).map(|_| rng.float()).collect();
+    let values: Vec<_> = graph.inputs().map(|(_, v)| graph.ty(v).len()).map(values).collect();
+    let env: Environment = graph.inputs().map(|(slot, _)| slot.clone()).zip(values).collect();
+    common::compare(&graph, &env, &plan, "products");
+    let apart = compile("apart", &graph, &Options::default()).unwrap();
+    assert!(plan.bytes() <= apart.bytes() && plan.flops() == apart.flops());
+    let groups = plan.kernels.iter().filter_map(|k| match k {
+        Kernel::Matmuls(all) => Some((all.shared, all.products().map(|m| [m.m, m.n, m.k]).collect())),
+        _ => None,
+    });
+    groups.collect()
+}
+
+fn matrix(b: &mut Builder, name: &str, rows: usize, columns: usize) -> ValueId {
+    input(b, name, &[Axis::channel(rows), Axis::channel(columns)])
+}
+
+fn result(b: &mut Builder, name: &str, value: ValueId) {
+    b.output(Slot::new(Space::Result, name), value);
+}
+
+/// An input's projections are one launch, and so are the gradients of their weights, of which one is added.
+#[test]
+fn products_of_one_operand_are_one_launch() {
+    let mut b = Builder::default();
+    let x = matrix(&mut b, "x", 96, 32);
+    for (name, width) in [("q", 32), ("k", 16), ("v", 5)] {
+        let w = matrix(&mut b, name, width, 32);
+        let y = b.dot(DotDims::contract(1, 1), x, w);
+        result(&mut b, name, y);
+        let dy = matrix(&mut b, &format!("d{name}"), 96, width);
+        let grad = Slot::new(Space::Grad, name);
+        let mut dw = b.dot(DotDims::contract(0, 0), dy, x);
+        if name == "k" {
+            let old = b.input(grad.clone(), Type::channels(&[width, 32]));
+            dw = b.add(old, dw);
+        }
+        b.output(grad, dw);
+    }
+    let forward = (Side::Left, vec![[96, 32, 32], [96, 16, 32], [96, 5, 32]]);
+    let gradients = (Side::Right, vec![[32, 32, 96], [16, 32, 96], [5, 32, 96]]);
+    assert_eq!(products(b), [forward, gradients]);
+}
+
+#[test]
+fn a_product_that_waits_for_another_does_not_join_it() {
+    let mut b = Builder::default();
+    let x = matrix(&mut b, "x", 96, 32);
+    let [u, v] = [("u", 32), ("v", 16)].map(|(name, n)| matrix(&mut b, name, n, 32));
+    let first = b.dot(DotDims::contract(1, 1), x, u);
+    let other = b.dot(DotDims::contract(1, 1), x, v);
+    let last = b.dot(DotDims::contract(1, 1), x, first);
+    result(&mut b, "other", other);
+    result(&mut b, "last", last);
+    assert_eq!(products(b), [(Side::Left, vec![[96, 32, 32], [96, 16, 32]])]);
+}
+
+/// Of each operand one product waits for one of the other's: joining both pairs would make them wait for each other.
+#[test]
+fn joined_products_do_not_wait_for_each_other() {
+    let mut b = Builder::default();
+    let [x, y] = ["x", "y"].map(|name| matrix(&mut b, name, 48, 48));
+    let mut late = Vec::new();
+    for (name, own) in [("u", x), ("v", y)] {
+        let w = matrix(&mut b, name, 48, 48);
+        let z = b.dot(DotDims::contract(1, 1), own, w);
+        result(&mut b, name, z);
+        late.push(z);
+    }
+    for (name, own, waits) in [("x last", x, late[1]), ("y last", y, late[0])] {
+        let z = b.dot(DotDims::contract(1, 1), own, waits);
+        result(&mut b, name, z);
+    }
+    assert_eq!(products(b), [(Side::Left, vec![[48; 3]; 2])]);
+}
+
+#[test]
+fn products_that_gain_nothing_stay_alone() {
+    let mut b = Builder::default();
+    let x = matrix(&mut b, "x", 512, 32);
+    let w = matrix(&mut b, "w", 32, 32);
+    // One triangle is computed.
+    let square = b.dot(DotDims::contract(1, 1), x, x);
+    result(&mut b, "square", square);
+    let y = b.dot(DotDims::contract(1, 1), x, w);
+    result(&mut b, "y", y);
+    // A small operand costs nothing to read again.
+    let other = matrix(&mut b, "other", 512, 32);
+    let z = b.dot(DotDims::contract(1, 1), other, w);
+    result(&mut b, "z", z);
+    assert_eq!(products(b), []);
 }

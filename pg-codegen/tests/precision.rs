@@ -97,13 +97,16 @@ fn float32_targets_keep_the_graph() {
 fn check_storage(plan: &Plan) {
     let dtype = |launch: &pg_codegen::plan::Launch, i: usize| plan.buffers[launch.args[i].0 as usize].dtype;
     for launch in &plan.launches {
-        let operands: &[usize] = match &plan.kernels[launch.kernel.0 as usize] {
-            Kernel::Matmul(_) | Kernel::MatmulRegion(..) => &[0, 1],
-            Kernel::Attention(_) => &[0, 1, 2, 3],
-            Kernel::AttentionGrad(_) => &[0, 1, 2, 3, 5, 6, 7, 8],
+        let operands = match &plan.kernels[launch.kernel.0 as usize] {
+            Kernel::Matmul(_) | Kernel::MatmulRegion(..) => vec![0, 1],
+            Kernel::Matmuls(all) => {
+                (0..all.members.len()).flat_map(|i| all.args(i).into_iter().take(2)).collect()
+            }
+            Kernel::Attention(_) => vec![0, 1, 2, 3],
+            Kernel::AttentionGrad(_) => vec![0, 1, 2, 3, 5, 6, 7, 8],
             _ => continue,
         };
-        for &i in operands {
+        for i in operands {
             assert_eq!(dtype(launch, i), DType::BF16, "argument {i} of {}", launch.note());
         }
         // A matmul that gives a parameter's gradient sums in float32.

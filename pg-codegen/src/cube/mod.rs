@@ -29,7 +29,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use crate::plan::{Kernel, Matmul, MatrixView};
+use crate::plan::{Kernel, Matmul, Matmuls, MatrixView};
 use crate::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::ty::DType;
 
@@ -59,6 +59,10 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
             hopper::lower_matmul_region(m, r, args, target, &mut out)?;
         }
         Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
+        Kernel::Matmuls(all) if hopper::matmuls_fit(all, args, target) => {
+            hopper::lower_matmuls(all, args, target, &mut out)?;
+        }
+        Kernel::Matmuls(all) => one_after_the_other(all, args, target, &mut out)?,
         Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
             hopper::lower_attention(shape, args, target, &mut out)?;
         }
@@ -136,6 +140,32 @@ fn matmul_then_region(
     let mut inner = Launches::default();
     region::lower(region, &infos, target, true, &mut inner)?;
     out.append(inner, &names);
+    Ok(())
+}
+
+/// Products that share an operand as launches of their own.
+fn one_after_the_other(
+    all: &Matmuls,
+    args: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let size = |m: &Matmul| (m.batch * m.m * m.n * m.k) as f64;
+    let whole: f64 = all.products().map(size).sum();
+    for (i, member) in all.members.iter().enumerate() {
+        let own = all.args(i);
+        let (Some(m), Some(infos)) =
+            (member.product(), own.iter().map(|&at| args.get(at).copied()).collect())
+        else {
+            let what = "it takes products and their arguments".into();
+            return Err(CubeError::Malformed { kernel: "matmuls".into(), what });
+        };
+        let infos: Vec<ArgInfo> = infos;
+        let mut made = lower(member, &infos, target)?;
+        made.stages.iter_mut().for_each(|stage| stage.share *= size(m) / whole);
+        let names: Vec<StageArg> = own.into_iter().map(StageArg::Arg).collect();
+        out.merge(made, &names);
+    }
     Ok(())
 }
 

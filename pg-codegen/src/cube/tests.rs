@@ -5,7 +5,7 @@ use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::ty::DType;
 
 use super::*;
-use crate::plan::{AttentionShape, Matmul, MatrixView};
+use crate::plan::{AttentionShape, Matmul, Matmuls, MatrixView, Side};
 
 fn affine(strides: &[i64]) -> Affine {
     Affine { offset: 0, strides: strides.iter().copied().collect() }
@@ -48,6 +48,12 @@ fn matmul(m: usize, n: usize, k: usize) -> (Kernel, Vec<ArgInfo>) {
     (Kernel::Matmul(shape), whole(&[m * k, k * n, m * n]))
 }
 
+/// Two products that share their left operand.
+fn beside(m: usize, [n, other]: [usize; 2], k: usize) -> Kernel {
+    let members = [n, other].map(|n| matmul(m, n, k).0).to_vec();
+    Kernel::Matmuls(Matmuls { shared: Side::Left, members })
+}
+
 /// One launch of every family.
 fn every_family() -> Vec<(Kernel, Vec<ArgInfo>)> {
     let shape = AttentionShape { batch: 2, time: 40, heads: 4, kv_heads: 2, dim: 64, scale: 0.125 };
@@ -58,6 +64,7 @@ fn every_family() -> Vec<(Kernel, Vec<ArgInfo>)> {
         (Kernel::Region(norm(30, 9)), whole(&[270, 270, 9])),
         matmul(128, 96, 64),
         matmul(7, 5, 3),
+        (beside(7, [5, 2], 3), whole(&[21, 15, 35, 6, 14])),
         (Kernel::Attention(shape), whole(&[q, kv, kv, q, lse])),
         (Kernel::AttentionGrad(shape), whole(&[q, kv, kv, q, lse, q, q, kv, kv])),
         (
@@ -161,6 +168,7 @@ fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
         (Kernel::MatmulRegion(projection, heads.clone()), vec![half(a), half(64 * 128), half(256 * 128)]),
         (Kernel::Region(heads), vec![half(256 * 128), half(256 * 128)]),
         (Kernel::Matmul(long), vec![half(24 * 2104), half(40 * 2104), float(24 * 40)]),
+        (beside(256, [136, 12], 64), vec![half(a), half(b), half(c), half(64 * 12), float(256 * 12)]),
         (Kernel::Attention(shape), vec![half(q), half(kv), half(kv), half(q), float(lse)]),
         (
             Kernel::AttentionGrad(shape),

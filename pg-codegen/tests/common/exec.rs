@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use pg_codegen::plan::{AttentionShape, BufferId, Kernel, Matmul, MatrixView, Place, Plan};
+use pg_codegen::plan::{AttentionShape, BufferId, Kernel, Matmul, Matmuls, MatrixView, Place, Plan};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::op::{Binary, Bits, Op, Reduction, Unary};
@@ -76,6 +76,7 @@ pub(crate) fn launch(kernel: &Kernel, args: &mut [Tensor]) {
         Kernel::Region(r) => region(r, args),
         Kernel::Matmul(m) => matmul(m, args),
         Kernel::MatmulRegion(m, r) => matmul_region(m, r, args),
+        Kernel::Matmuls(all) => matmuls(all, args),
         Kernel::Attention(s) => attention(s, args),
         Kernel::AttentionGrad(s) => attention_grad(s, args),
         &Kernel::ScatterAdd { rows, width, count } => {
@@ -277,6 +278,17 @@ fn matmul_region(m: &Matmul, r: &Region, args: &mut [Tensor]) {
     own.extend(args[2..].iter().cloned());
     region(r, &mut own);
     args[2..].clone_from_slice(&own[1..]);
+}
+
+fn matmuls(all: &Matmuls, args: &mut [Tensor]) {
+    for (i, member) in all.members.iter().enumerate() {
+        let at = all.args(i);
+        let mut own: Vec<Tensor> = at.iter().map(|&at| args[at].clone()).collect();
+        launch(member, &mut own);
+        for (at, value) in at.into_iter().zip(own) {
+            args[at] = value;
+        }
+    }
 }
 
 fn attention_types(s: &AttentionShape) -> [Type; 3] {

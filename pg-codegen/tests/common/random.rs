@@ -332,9 +332,17 @@ impl Gen {
             }
             used[j] = true;
         }
-        if let Ok(z) = self.b.try_op(Op::Dot(dims), &[x, y]) {
-            let z = self.b.scale(0.25, z);
-            self.add(z);
+        // Products of one operand may run side by side.
+        let others = match self.rng.below(3) {
+            0 => vec![(x, self.b.unary(Unary::Sin, y))],
+            1 if a.dtype == DType::F32 => vec![(self.b.unary(Unary::Sin, x), y)],
+            _ => vec![],
+        };
+        for (x, y) in [(x, y)].into_iter().chain(others) {
+            if let Ok(z) = self.b.try_op(Op::Dot(dims.clone()), &[x, y]) {
+                let z = self.b.scale(0.25, z);
+                self.add(z);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pg_codegen::cube::{ArgInfo, Target, extents, generate, lower};
-use pg_codegen::plan::{Kernel, Matmul};
+use pg_codegen::plan::{Kernel, Matmul, Matmuls, Side};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::ty::DType;
@@ -113,6 +113,29 @@ fn what_a_tile_cannot_do_is_a_second_launch() {
     assert_eq!(proven(&m, 64, pairs, "pairs of lanes"), (2, 1));
 }
 
+/// Projections of one input, of which two are normed and rotated and the third is not, are one launch.
+#[test]
+fn projections_of_one_input_are_one_launch_with_their_norms() {
+    let [q, k, v] = [128, 64, 64].map(|n| matmul([1, 40, n, 48], LAYOUTS[0], false));
+    let (mut members, mut buffers) = (Vec::new(), Vec::new());
+    for m in [&q, &k] {
+        members.push(Kernel::MatmulRegion(m.clone(), norm_and_rotate(m, 64, swapped(64))));
+        buffers.extend(heads_buffers(m, 64).into_iter().skip(usize::from(!buffers.is_empty())));
+    }
+    buffers.extend(crate::matrix::buffers(&v, DType::BF16).into_iter().skip(1));
+    members.push(Kernel::Matmul(v));
+    let kernel = Kernel::Matmuls(Matmuls { shared: Side::Left, members });
+    assert_eq!(kernel.arg_count(), buffers.len());
+    let written: Vec<usize> = (0..buffers.len()).filter(|&at| kernel.writes(at)).collect();
+    assert_eq!(written, [4, 5, 6, 10, 11, 12, 14]);
+    let infos: Vec<ArgInfo> = buffers.iter().map(|&(dtype, len)| ArgInfo::whole(dtype, len)).collect();
+    let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+    assert_eq!((made.stages.len(), made.workspaces.len()), (1, 0));
+    let plan = single(kernel, &buffers);
+    let read: Vec<usize> = (0..buffers.len()).filter(|at| !written.contains(at)).collect();
+    check(&plan, &inputs(&plan, &read, 59), &Target::hopper(), 1.0 / 64.0, "projections");
+}
+
 /// What the planner attaches is one kernel: no product of a model's step on Hopper falls back to two launches, but for
 /// those whose sum is split.
 #[test]
@@ -123,10 +146,18 @@ fn products_with_regions_of_a_step_are_one_kernel_each() {
         let plan = models::plan(program);
         let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
         for (i, launch) in plan.launches.iter().enumerate() {
-            let Kernel::MatmulRegion(m, region) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+            let kernel = &plan.kernels[launch.kernel.0 as usize];
+            let members = if let Kernel::Matmuls(all) = kernel {
+                &all.members[..]
+            } else {
+                std::slice::from_ref(kernel)
+            };
             let stages = made.launches.iter().filter(|g| g.launch == i).count();
-            meeting += usize::from(region.body.iter().any(|i| matches!(i, Instr::RowReduce(..))));
-            assert!(stages == 1 || m.k > 2048, "{stages} launches of {}", launch.note());
+            for member in members {
+                let Kernel::MatmulRegion(m, region) = member else { continue };
+                meeting += usize::from(region.body.iter().any(|i| matches!(i, Instr::RowReduce(..))));
+                assert!(stages == 1 || m.k > 2048, "{stages} launches of {}", launch.note());
+            }
         }
     }
     assert!(meeting >= 24, "{meeting} products whose heads are normed");

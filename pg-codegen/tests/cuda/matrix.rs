@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pg_codegen::cube::{ArgInfo, Generated, Target, emit_cuda, extents, generate, lower};
 use pg_codegen::cuda::{Sass, Tools};
-use pg_codegen::plan::{Kernel, Matmul, MatrixView};
+use pg_codegen::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
 use pg_ir::op::{Binary, Reduction};
 use pg_ir::ty::DType;
@@ -153,16 +153,12 @@ fn product(kernel: &Kernel, infos: &[ArgInfo]) -> (Arc<Generated>, [u32; 3]) {
     (stage.kernel, stage.grid)
 }
 
-/// Asserts what a product for Hopper must be, whatever becomes of its results, and gives its instructions.
-pub(crate) fn is_what_matrix_units_want(
-    tools: &Tools,
-    m: &Matmul,
-    kernel: &Generated,
-    grid: [u32; 3],
-) -> Sass {
+/// Asserts what a kernel of products for Hopper must be, whatever becomes of their results, and gives its
+/// instructions.
+fn is_what_matrix_units_want(tools: &Tools, all: &[Matmul], kernel: &Generated, grid: [u32; 3]) -> Sass {
     let source = emit_cuda(kernel).unwrap();
     let compiled = tools.compile(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));
-    let what = format!("{m:?}: {:?}", compiled.resources);
+    let what = format!("{all:?}: {:?}", compiled.resources);
     let r = compiled.resources;
     let sass = compiled.sass().unwrap();
     if let Ok(folder) = std::env::var("PG_CUDA_DUMP") {
@@ -173,13 +169,13 @@ pub(crate) fn is_what_matrix_units_want(
     assert!(r.resident_cubes(kernel.units(), kernel.shared_bytes()) >= 2, "{what}");
     let (least, in_loop) = between_barriers(&sass);
     assert!(least >= 32, "{least} HMMA between barriers: {what}");
-    // Every operation is in the loop, and nothing is done twice: what the instructions of all trips of all
-    // warps do is the product's size, but for parts of k that are cut to whole trips.
+    // Every operation is in the loop, which all products share, and nothing is done twice: what the instructions of
+    // all trips of all warps do is the products' size, but for parts of k that are cut to whole trips.
     assert_eq!(sass.count("HMMA.16816.F32.BF16"), in_loop, "{what}");
     let cubes: u32 = grid.iter().product();
     let warps = f64::from(cubes) * f64::from(kernel.units() / 32);
     let done = warps * trips(&source) as f64 * in_loop as f64 * 2.0 * (16 * 8 * 16) as f64;
-    let wanted = 2.0 * (m.batch * m.m * m.n) as f64 * m.k as f64;
+    let wanted: f64 = all.iter().map(|m| 2.0 * (m.batch * m.m * m.n) as f64 * m.k as f64).sum();
     assert!((1.0..1.01).contains(&(done / wanted)), "{done} operations for {wanted}: {what}");
     println!("{} grid {grid:?}: {in_loop} HMMA, {least} between barriers, {r:?}", kernel.name());
     let copies: Vec<&str> = names(&sass, "LDGSTS").collect();
@@ -213,7 +209,7 @@ fn full_size_products_are_what_matrix_units_want() {
         let infos = buffers(&m, if m.accumulate { DType::F32 } else { DType::BF16 });
         let (kernel, grid) =
             product(&Kernel::Matmul(m.clone()), &infos.map(|(dtype, len)| ArgInfo::whole(dtype, len)));
-        let sass = is_what_matrix_units_want(&tools, &m, &kernel, grid);
+        let sass = is_what_matrix_units_want(&tools, std::slice::from_ref(&m), &kernel, grid);
         let [loads, stores] = accesses_of_16_bytes(&sass, kernel.name());
         assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");
     }
@@ -334,7 +330,8 @@ fn full_size_products_with_regions_are_what_matrix_units_want() {
                 continue;
             }
             seen.push(stages[0].kernel.hash());
-            let sass = is_what_matrix_units_want(&tools, m, &stages[0].kernel, stages[0].grid);
+            let all = std::slice::from_ref(m);
+            let sass = is_what_matrix_units_want(&tools, all, &stages[0].kernel, stages[0].grid);
             if stages.len() > 1 {
                 continue;
             }
@@ -353,4 +350,114 @@ fn full_size_products_with_regions_are_what_matrix_units_want() {
         }
     }
     assert!(seen.len() >= 8 && rounded >= 2, "{} kernels, {rounded} of bfloat16 alone", seen.len());
+}
+
+/// Products of one operand, and the types and lengths of their arguments. `own` are the sizes that members do not share.
+fn beside(
+    shared: Side,
+    [batch, same, k]: [usize; 3],
+    own: &[(usize, DType, bool)],
+    layout: Layout,
+) -> (Matmuls, Vec<(DType, usize)>) {
+    let (mut members, mut arguments) = (Vec::new(), Vec::new());
+    for &(own, out, accumulate) in own {
+        let [m, n] = if shared == Side::Left { [same, own] } else { [own, same] };
+        let member = matmul([batch, m, n, k], layout, accumulate);
+        let [a, b, c] = buffers(&member, out);
+        let (common, other) = if shared == Side::Left { (a, b) } else { (b, a) };
+        if arguments.is_empty() {
+            arguments.push(common);
+        }
+        arguments.extend([other, c]);
+        members.push(Kernel::Matmul(member));
+    }
+    (Matmuls { shared, members }, arguments)
+}
+
+fn whole(arguments: &[(DType, usize)]) -> Vec<ArgInfo> {
+    arguments.iter().map(|&(dtype, len)| ArgInfo::whole(dtype, len)).collect()
+}
+
+/// Products of one operand are one launch, on either side, with results that leave in every way, and compute what they
+/// would alone.
+#[test]
+fn products_of_one_operand_are_one_launch() {
+    let (f, h) = (DType::F32, DType::BF16);
+    let cases = [
+        (Side::Left, [1, 40, 48], vec![(72, h, false), (5, f, true), (36, h, false)], LAYOUTS[0], 1),
+        (Side::Left, [2, 130, 33], vec![(136, h, false), (8, h, false)], LAYOUTS[0], 1),
+        (Side::Left, [1, 17, 40], vec![(130, f, false), (7, h, false), (2, f, true)], LAYOUTS[1], 1),
+        (Side::Right, [1, 72, 48], vec![(40, f, true), (136, f, false), (8, h, false)], LAYOUTS[2], 1),
+        (Side::Right, [2, 5, 31], vec![(3, f, false), (129, f, true)], LAYOUTS[3], 1),
+        // k is long, and few tiles would leave a device idle: each sum of parts is a second pass.
+        (Side::Right, [1, 40, 2100], vec![(24, f, true), (16, h, false)], LAYOUTS[2], 3),
+    ];
+    for (shared, size, own, layout, stages) in cases {
+        let (all, arguments) = beside(shared, size, &own, layout);
+        let what = format!("{all:?}");
+        let made = lower(&Kernel::Matmuls(all.clone()), &whole(&arguments), &Target::hopper()).unwrap();
+        assert_eq!(made.stages.len(), stages, "{what}");
+        let cubes: u32 = made.stages[0].grid.iter().product();
+        let tiles: usize = all.products().map(|m| m.batch * m.m.div_ceil(128) * m.n.div_ceil(128)).sum();
+        assert!(stages > 1 || cubes as usize == tiles, "{cubes} cubes: {what}");
+        let plan = single(Kernel::Matmuls(all.clone()), &arguments);
+        let olds = all.products().enumerate().filter(|(_, m)| m.accumulate).map(|(i, _)| all.args(i)[2]);
+        let read: Vec<usize> = (0..arguments.len()).filter(|i| i % 2 == 1 || *i == 0).chain(olds).collect();
+        let tolerance = if own.iter().any(|o| o.1 == h) { 1.0 / 256.0 } else { 1e-5 };
+        check(&plan, &inputs(&plan, &read, 47), &Target::hopper(), tolerance, &what);
+    }
+}
+
+/// Operands that lie in other ways do not pass through the same shared memory, and none may be overwritten.
+#[test]
+fn products_that_do_not_go_together_are_launches_of_their_own() {
+    let stages = |all: &Matmuls, infos: &[ArgInfo]| {
+        let made = lower(&Kernel::Matmuls(all.clone()), infos, &Target::hopper()).unwrap();
+        assert_eq!(made.stages.iter().map(|s| s.share).sum::<f64>(), 1.0);
+        made.stages.len()
+    };
+    let own = [(40, DType::F32, false), (5, DType::F32, false)];
+    let (unaligned, arguments) = beside(Side::Right, [1, 72, 48], &own, LAYOUTS[2]);
+    assert_eq!(stages(&unaligned, &whole(&arguments)), 2);
+    let plan = single(Kernel::Matmuls(unaligned.clone()), &arguments);
+    check(&plan, &inputs(&plan, &[0, 1, 3], 53), &Target::hopper(), 1e-5, "apart");
+    assert!(lower(&Kernel::Matmuls(unaligned), &whole(&arguments[..4]), &Target::hopper()).is_err());
+    let (all, arguments) = beside(Side::Left, [1, 72, 48], &[own[0]; 2], LAYOUTS[0]);
+    let mut infos = whole(&arguments);
+    assert_eq!(stages(&all, &infos), 1);
+    let mut turned = all.clone();
+    turned.members[1] = Kernel::Matmul(matmul([1, 72, 40, 48], LAYOUTS[1], false));
+    assert_eq!(stages(&turned, &infos), 2);
+    infos[3].aliased = true;
+    assert_eq!(stages(&all, &infos), 2);
+}
+
+/// The projections of an input and the gradients of their weights, at full size: one kernel each, as good as those of
+/// single products.
+#[test]
+fn full_size_products_of_one_operand_are_what_matrix_units_want() {
+    let Some(tools) = tools() else { return };
+    let model = models::model(&models::file("int4mlp_12l.rs"), &[]);
+    let programs = models::programs(&model, FULL);
+    let plan =
+        models::plan(programs.iter().find(|p| p.name == "grad.next.qat").expect("a program of training"));
+    let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+    let mut seen = Vec::new();
+    for (i, launch) in plan.launches.iter().enumerate() {
+        let Kernel::Matmuls(all) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+        let stage = &made.launches.iter().find(|g| g.launch == i).expect("a launch").stage;
+        assert_eq!(stage.args.len(), launch.args.len());
+        if seen.contains(&stage.kernel.hash()) {
+            continue;
+        }
+        seen.push(stage.kernel.hash());
+        let products: Vec<Matmul> = all.products().cloned().collect();
+        let sass = is_what_matrix_units_want(&tools, &products, &stage.kernel, stage.grid);
+        // Regions read what they like, tables of a few elements among it.
+        if products.len() == all.members.iter().filter(|m| matches!(m, Kernel::Matmul(_))).count() {
+            let [loads, stores] = accesses_of_16_bytes(&sass, stage.kernel.name());
+            assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");
+        }
+    }
+    assert!(seen.len() >= 2, "{} kernels", seen.len());
 }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::aligned::Aligned;
 use super::amx::{self, Amx};
+use super::beside::Beside;
 use super::epilogue::Epilogue;
 use super::error::Problem;
 use super::raw::Arg;
@@ -35,6 +36,7 @@ pub(crate) enum Compiled {
     Region(Box<region::Program>),
     Matmul(Matmul),
     Epilogue(Box<Epilogue>),
+    Beside(Box<Beside>),
     Attention(AttentionShape),
     AttentionGrad(AttentionShape),
     Scatter(Scatter),
@@ -138,6 +140,7 @@ impl Compiled {
             Kernel::MatmulRegion(ref matmul, ref region) => {
                 Compiled::Epilogue(Box::new(Epilogue::new(matmul, region)?))
             }
+            Kernel::Matmuls(ref all) => Compiled::Beside(Box::new(Beside::new(all)?)),
             Kernel::Attention(shape) => Compiled::Attention(shape),
             Kernel::AttentionGrad(shape) => Compiled::AttentionGrad(shape),
             Kernel::ScatterAdd { rows, width, count } => Compiled::Scatter(Scatter { rows, width, count }),
@@ -150,14 +153,15 @@ impl Compiled {
         match self {
             Compiled::Region(program) => program.written().collect(),
             Compiled::Epilogue(both) => both.written(),
+            Compiled::Beside(all) => all.written(),
             _ => self.written_by_family().to_vec(),
         }
     }
 
-    /// The arguments that it writes because of its family: none where a region's program says it.
+    /// The arguments that it writes because of its family: none where its description says it.
     fn written_by_family(&self) -> &'static [usize] {
         match self {
-            Compiled::Region(_) | Compiled::Epilogue(_) => &[],
+            Compiled::Region(_) | Compiled::Epilogue(_) | Compiled::Beside(_) => &[],
             Compiled::Matmul(_) | Compiled::Scatter(_) => &[2],
             Compiled::Attention(_) => &[3, 4],
             Compiled::AttentionGrad(_) => &[6, 7, 8],
@@ -182,7 +186,10 @@ impl Compiled {
     /// How it runs on arguments of these types.
     fn way(&self, dtypes: impl Iterator<Item = DType>, amx: Option<Amx>) -> Way {
         let mut dtypes: Types = dtypes.collect();
-        let takes_storage = matches!(self, Compiled::Region(_) | Compiled::Copy(_) | Compiled::Epilogue(_));
+        let takes_storage = matches!(
+            self,
+            Compiled::Region(_) | Compiled::Copy(_) | Compiled::Epilogue(_) | Compiled::Beside(_)
+        );
         let units = self.on_units(&dtypes, amx);
         let widened = !takes_storage && units.is_none() && dtypes.contains(&DType::BF16);
         if !widened {
@@ -200,6 +207,7 @@ impl Compiled {
             Compiled::Region(program) => program.check(args),
             Compiled::Matmul(matmul) => matmul::check(matmul, args),
             Compiled::Epilogue(both) => both.check(args),
+            Compiled::Beside(all) => all.check(args),
             Compiled::Attention(shape) => attention::check(shape, args),
             Compiled::AttentionGrad(shape) => attention::check_grad(shape, args),
             Compiled::Scatter(scatter) => scatter.check(args),
@@ -230,6 +238,7 @@ impl Compiled {
                 }
             }
             Compiled::Epilogue(both) => both.reserve(args, machine),
+            Compiled::Beside(all) => all.reserve(args, machine),
             Compiled::Copy(_) => {}
         }
     }
@@ -267,6 +276,7 @@ impl Compiled {
             }
             Compiled::Copy(len) => scatter::copy(*len, args),
             Compiled::Epilogue(both) => both.run(args, machine, outside),
+            Compiled::Beside(all) => all.run(args, machine, outside),
         }
     }
 }

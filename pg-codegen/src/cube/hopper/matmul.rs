@@ -1,5 +1,6 @@
 //! Matrix products on matrix units: 128 × 128 results a cube, and a region that takes them up where they are. A
-//! product by itself is one whose region stores.
+//! product by itself is one whose region stores. Products that share an operand are one grid, in which those cubes
+//! come one after the other that share a tile of it.
 //!
 //! Each result is summed over k in an order that follows from shapes alone. Where a product has too few
 //! tiles for a device, k is split among cubes, whose partial results a second kernel sums in order; the region is
@@ -8,29 +9,49 @@
 use cubecl::frontend::branch::if_expand;
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
-use pg_ir::op::Binary;
+use half::bf16;
 use pg_ir::ty::DType;
 
-use super::product::{DEPTH, Product, STAGES, TILE, multiply, place_of};
-use super::results::{Exit, Sink};
+use super::product::{DEPTH, Place, Product, Products, STAGES, TILE, multiply, place_of};
+use super::regions::{on_sum_of_parts, partial, result};
+use super::results::{Exit, Sink, shared_tile};
 use super::tile::{CHUNK, Operand, UNITS};
 use crate::cube::kernel::{ArgSpec, Body, Generated};
 use crate::cube::region::{self, TileRegion, lanes_meet, runs_on_tiles};
 use crate::cube::stage::{ArgInfo, Launches, StageArg};
 use crate::cube::target::{CubeError, Target};
-use crate::domain::for_each_operand;
-use crate::plan::{Matmul, MatrixView};
-use crate::region::{Affine, IndexMap, Instr, Region};
+use crate::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
+use crate::region::Region;
 use crate::target::TILES;
 
 /// The description of a matmul kernel for matrix units.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct MmaMatmul {
-    product: Product,
-    exit: Exit,
-    region: TileRegion,
+    products: Products,
+    /// What takes each one's results.
+    takers: Vec<Taker>,
     /// Whether the grid has no more cubes than there are tiles.
     exact: bool,
+}
+
+/// A region that takes results, and how they leave for it.
+#[derive(Clone, PartialEq, Debug)]
+struct Taker {
+    exit: Exit,
+    region: TileRegion,
+}
+
+/// A buffer of a launch.
+type Bound = (StageArg, ArgInfo);
+
+/// A product to lower.
+#[derive(Clone)]
+struct Part<'a> {
+    m: &'a Matmul,
+    operands: [Bound; 2],
+    /// What becomes of the result, and its arguments from 1 on.
+    region: Region,
+    rest: Vec<Bound>,
 }
 
 /// Whether a target can run a matmul of these arguments here.
@@ -52,6 +73,29 @@ pub(crate) fn region_fits(region: &Region, infos: &[ArgInfo], target: &Target) -
         _ => false,
     };
     target.matrix_units && operands && tile && runs_on_tiles(region, TILES.rows, TILES.chunk)
+}
+
+/// Whether a target can run products that share an operand here, as one kernel. Their tiles pass through the same
+/// shared memory, so they must lie there alike; and as above no result may overwrite an operand.
+pub(crate) fn all_fit(all: &Matmuls, infos: &[ArgInfo], target: &Target) -> bool {
+    let mut walks = all.members.iter().enumerate().map(|(i, member)| {
+        let own: Vec<ArgInfo> =
+            all.args(i).iter().map(|&at| infos.get(at).copied()).collect::<Option<_>>()?;
+        let apart = own[..2].iter().all(|operand| !operand.aliased);
+        let (m, runs) = match member {
+            Kernel::Matmul(m) => (m, fits(&own, target)),
+            Kernel::MatmulRegion(m, region) => (m, region_fits(region, &own, target)),
+            _ => return None,
+        };
+        let walked = || operands(m, [&own[0], &own[1]]).map(|x| [x.along_depth, x.aligned]);
+        (apart && runs).then(walked)
+    });
+    let first = walks.next().flatten();
+    first.is_some() && walks.all(|w| w == first)
+}
+
+fn bound(infos: &[ArgInfo], at: usize) -> Bound {
+    (StageArg::Arg(at), infos[at])
 }
 
 /// Adds the launches of a matmul: one, or two if k is split.
@@ -79,41 +123,88 @@ pub(crate) fn lower_region(
     target: &Target,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
-    let [a, b, others @ ..] = infos else { return Err(malformed("it takes two operands")) };
-    if m.batch * m.m * m.n * m.k == 0 {
-        return Err(malformed("an axis is empty"));
+    if infos.len() < 2 {
+        return Err(malformed("it takes two operands"));
     }
-    let is_own = region.row_count() * region.lanes == m.batch * m.m * m.n && m.n.is_multiple_of(region.lanes);
-    if !is_own || others.len() + 1 != region.args.len() {
-        return Err(malformed("its region is not of its result"));
+    let rest = (2..infos.len()).map(|at| bound(infos, at)).collect();
+    let operands = [0, 1].map(|at| bound(infos, at));
+    lower_parts(Side::Left, &[Part { m, operands, region: region.clone(), rest }], target, out)
+}
+
+/// Adds the launches of products that share an operand and [fit](all_fit): one, and if k is split another for each.
+///
+/// # Errors
+/// If one is malformed or does not fit the target.
+pub(crate) fn lower_all(
+    all: &Matmuls,
+    infos: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let parts: Option<Vec<Part>> = (0..all.members.len()).map(|i| part(all, i, infos)).collect();
+    let parts = parts.ok_or_else(|| malformed("its members are no products"))?;
+    let first = &parts[0];
+    let alike = |p: &Part| {
+        let (same, shape) = match all.shared {
+            Side::Left => (p.m.a == first.m.a, p.m.m == first.m.m),
+            Side::Right => (p.m.b == first.m.b, p.m.n == first.m.n),
+        };
+        same && shape && (p.m.batch, p.m.k) == (first.m.batch, first.m.k)
+    };
+    if !parts.iter().all(alike) {
+        return Err(malformed("its products do not share an operand"));
     }
-    let operands =
-        [operand(m, (&m.a, a), (m.m, m.a.row), m.a.col), operand(m, (&m.b, b), (m.n, m.b.col), m.b.row)];
-    for (x, info) in operands.iter().zip([a, b]) {
-        if x.reach(m.batch) > info.len + info.shift || x.reach(m.batch) > i32::MAX as usize {
-            return Err(malformed("an operand reaches beyond its buffer"));
-        }
-    }
-    let (rows, columns) = (m.m.div_ceil(TILE), m.n.div_ceil(TILE));
-    let (splits, steps) = split(m.batch * rows * columns, m.k, target);
-    let tiles = [m.batch, splits, rows, columns];
-    let product = Product { a: operands[0], b: operands[1], tiles, steps };
-    let rest: Vec<StageArg> = (2..infos.len()).map(StageArg::Arg).collect();
+    lower_parts(all.shared, &parts, target, out)
+}
+
+/// One of several products; `None` if it is something else.
+fn part<'a>(all: &'a Matmuls, member: usize, infos: &[ArgInfo]) -> Option<Part<'a>> {
+    let own: Vec<Bound> = all.args(member).into_iter().map(|at| bound(infos, at)).collect();
+    let [a, b, rest @ ..] = &own[..] else { return None };
+    let (m, region) = match &all.members[member] {
+        Kernel::Matmul(m) => (m, result(m, rest.first()?.1.dtype)),
+        Kernel::MatmulRegion(m, region) => (m, region.clone()),
+        _ => return None,
+    };
+    Some(Part { m, operands: [*a, *b], region, rest: rest.to_vec() })
+}
+
+fn lower_parts(shared: Side, parts: &[Part], target: &Target, out: &mut Launches) -> Result<(), CubeError> {
+    parts.iter().try_for_each(check)?;
+    let extent = |part: &Part| [part.m.m.div_ceil(TILE), part.m.n.div_ceil(TILE)];
+    let Matmul { batch, k, .. } = *parts[0].m;
+    // Results lie side by side along columns of a shared left operand, along rows of a right one.
+    let along = if shared == Side::Left { 1 } else { 0 };
+    let mut tiles = extent(&parts[0]);
+    tiles[along] = parts.iter().map(|part| extent(part)[along]).sum();
+    let [rows, columns] = tiles;
+    let (splits, steps) = split(batch * rows * columns, k, target);
+    let tiles = [batch, splits, rows, columns];
+    let product = |part: &Part| {
+        let [a, b] = operands(part.m, [&part.operands[0].1, &part.operands[1].1]);
+        Product { a, b, tiles, steps }
+    };
+    let products = Products { shared, each: parts.iter().map(product).collect() };
     if splits == 1 {
-        return push(product, region, (m, infos), &rest, target, out);
+        return push(products, parts, target, out);
     }
-    let len = m.batch * m.m * m.n;
-    if splits * len > i32::MAX as usize {
-        return Err(malformed("its parts are more than 2^31 elements"));
+    let mut sums = Vec::new();
+    for part in parts {
+        let len = splits * part.m.batch * part.m.m * part.m.n;
+        if len > i32::MAX as usize {
+            return Err(malformed("its parts are more than 2^31 elements"));
+        }
+        let sum = (StageArg::Workspace(out.workspace(4 * len)), ArgInfo::whole(DType::F32, len));
+        sums.push(Part { region: partial(part.m, splits), rest: vec![sum], ..part.clone() });
     }
-    let parts = StageArg::Workspace(out.workspace(4 * splits * len));
-    let parts_info = ArgInfo::whole(DType::F32, splits * len);
-    push(product, &partial(m, splits), (m, &[*a, *b, parts_info]), &[parts], target, out)?;
-    let infos: Vec<ArgInfo> = [parts_info].into_iter().chain(others.iter().copied()).collect();
-    let names: Vec<StageArg> = [parts].into_iter().chain(rest).collect();
-    let mut inner = Launches::default();
-    region::lower(&on_sum_of_parts(region, splits), &infos, target, true, &mut inner)?;
-    out.append(inner, &names);
+    push(products, &sums, target, out)?;
+    for (part, sum) in parts.iter().zip(sums) {
+        let (names, infos): (Vec<StageArg>, Vec<ArgInfo>) =
+            sum.rest.iter().chain(&part.rest).copied().unzip();
+        let mut inner = Launches::default();
+        region::lower(&on_sum_of_parts(&part.region, splits), &infos, target, true, &mut inner)?;
+        out.append(inner, &names);
+    }
     Ok(())
 }
 
@@ -121,43 +212,66 @@ fn malformed(what: &str) -> CubeError {
     CubeError::Malformed { kernel: "mma".into(), what: what.into() }
 }
 
-/// Adds the launch of a product and the region on its results, whose arguments from 1 on are `rest`.
-fn push(
-    product: Product,
-    region: &Region,
-    (m, infos): (&Matmul, &[ArgInfo]),
-    rest: &[StageArg],
-    target: &Target,
-    out: &mut Launches,
-) -> Result<(), CubeError> {
-    let rounded = region.args[0] == DType::BF16;
-    let vector = match m.n {
-        n if rounded && n.is_multiple_of(CHUNK) => CHUNK,
-        n if n.is_multiple_of(4) => 4,
-        _ => 1,
-    };
-    let tile = TileRegion::new(region, (m.m, m.n), vector, &infos[2..], target)?;
-    let exit = match vector {
-        CHUNK => Exit::shared(&tile),
-        _ => Exit::Registers { vector, rounded },
-    };
-    let tile = if tile.lanes_meet() { tile.shared_by(exit.sharers()) } else { tile };
-    let operand = |(x, info): (Operand, &ArgInfo)| ArgSpec {
-        dtype: DType::BF16,
-        width: x.vector(),
-        writable: info.aliased,
-    };
-    let mut args: Vec<ArgSpec> = [product.a, product.b].into_iter().zip(infos).map(operand).collect();
-    args.extend(tile.specs(&infos[2..]));
-    let cubes: usize = product.tiles.iter().product();
+fn check(part: &Part) -> Result<(), CubeError> {
+    let Part { m, operands: [a, b], region, rest } = part;
+    if m.batch * m.m * m.n * m.k == 0 {
+        return Err(malformed("an axis is empty"));
+    }
+    let is_own = region.row_count() * region.lanes == m.batch * m.m * m.n && m.n.is_multiple_of(region.lanes);
+    if !is_own || rest.len() + 1 != region.args.len() {
+        return Err(malformed("its region is not of its result"));
+    }
+    for (x, info) in operands(m, [&a.1, &b.1]).iter().zip([&a.1, &b.1]) {
+        if x.reach(m.batch) > info.len + info.shift || x.reach(m.batch) > i32::MAX as usize {
+            return Err(malformed("an operand reaches beyond its buffer"));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the launch of products and the regions on their results.
+fn push(products: Products, parts: &[Part], target: &Target, out: &mut Launches) -> Result<(), CubeError> {
+    let (mut takers, mut specs, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for (product, part) in products.each.iter().zip(parts) {
+        let Part { m, operands: [a, b], region, rest } = part;
+        let rounded = region.args[0] == DType::BF16;
+        let vector = match m.n {
+            n if rounded && n.is_multiple_of(CHUNK) => CHUNK,
+            n if n.is_multiple_of(4) => 4,
+            _ => 1,
+        };
+        let (rest, infos): (Vec<StageArg>, Vec<ArgInfo>) = rest.iter().copied().unzip();
+        let tile = TileRegion::new(region, (m.m, m.n), vector, &infos, target)?;
+        let exit = match vector {
+            CHUNK => Exit::shared(&tile),
+            _ => Exit::Registers { vector, rounded },
+        };
+        let tile = if tile.lanes_meet() { tile.shared_by(exit.sharers()) } else { tile };
+        let operand = |x: Operand, (name, info): &Bound| {
+            (*name, ArgSpec { dtype: DType::BF16, width: x.vector(), writable: info.aliased })
+        };
+        let mut operands = [operand(product.a, a), operand(product.b, b)];
+        if products.shared == Side::Right {
+            operands.reverse();
+        }
+        // The shared one is bound once.
+        for (name, spec) in operands.into_iter().skip(usize::from(!takers.is_empty())) {
+            names.push(name);
+            specs.push(spec);
+        }
+        names.extend(rest);
+        specs.extend(tile.specs(&infos));
+        takers.push(Taker { exit, region: tile });
+    }
+    let cubes: usize = products.tiles().iter().product();
     let grid = target.fold("mma", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
+    let results = takers.iter().map(|t| t.exit.shared_bytes()).max().unwrap_or(0);
     // The barriers come first, and tiles are at multiples of 128 bytes.
-    let shared = (8 * STAGES).next_multiple_of(128) + STAGES * DEPTH * 2 * TILE * 2 + exit.shared_bytes();
-    let body = Body::MmaMatmul(MmaMatmul { product, exit, region: tile, exact });
-    let kernel = Generated::new("mma", body, args, (UNITS as u32, shared), target)?;
-    let names = [StageArg::Arg(0), StageArg::Arg(1)].into_iter().chain(rest.iter().copied());
-    out.push(kernel, names.collect(), grid, 1.0);
+    let bytes = (8 * STAGES).next_multiple_of(128) + STAGES * DEPTH * 2 * TILE * 2 + results;
+    let body = Body::MmaMatmul(MmaMatmul { products, takers, exact });
+    let kernel = Generated::new("mma", body, specs, (UNITS as u32, bytes), target)?;
+    out.push(kernel, names, grid, 1.0);
     Ok(())
 }
 
@@ -169,6 +283,11 @@ fn split(tiles: usize, k: usize, target: &Target) -> (usize, usize) {
     let wanted = (2 * target.multiprocessors as usize / tiles).min(slices / 16).max(1);
     let steps = slices.div_ceil(wanted).next_multiple_of(STAGES);
     (slices.div_ceil(steps), steps)
+}
+
+/// How a product's operands are walked.
+fn operands(m: &Matmul, [a, b]: [&ArgInfo; 2]) -> [Operand; 2] {
+    [operand(m, (&m.a, a), (m.m, m.a.row), m.a.col), operand(m, (&m.b, b), (m.n, m.b.col), m.b.row)]
 }
 
 fn operand(
@@ -199,70 +318,6 @@ fn operand(
     }
 }
 
-/// The element with the domain's own index in a row-major buffer, from `offset` on.
-fn own(rows: &[usize], lanes: usize, offset: usize) -> Affine {
-    let mut strides = vec![1];
-    rows.iter().rev().fold(lanes, |stride, &n| {
-        strides.push(stride as i64);
-        stride * n
-    });
-    Affine { offset: offset as i64, strides: strides.into_iter().rev().collect() }
-}
-
-fn load(arg: u32, at: Affine) -> Instr {
-    Instr::Load { arg, map: IndexMap { at, guards: vec![] } }
-}
-
-/// The region of a product by itself: c = result, after c's old value if it is kept. Arguments: result, c.
-fn result(m: &Matmul, dtype: DType) -> Region {
-    let rows = vec![m.batch, m.m];
-    let strides = [m.c.batch, m.c.row, m.c.col].map(|s| s as i64);
-    let c = Affine { offset: m.c.offset as i64, strides: strides.into_iter().collect() };
-    let mut body = vec![load(0, own(&rows, m.n, 0))];
-    if m.accumulate {
-        body.extend([load(1, c.clone()), Instr::Binary(Binary::Add, 1, 0)]);
-    }
-    body.push(Instr::Store { arg: 1, value: body.len() as u32 - 1, at: c });
-    // What is added to is not rounded before.
-    let tile = if m.accumulate { DType::F32 } else { dtype };
-    Region { rows, reduced: 0, lanes: m.n, body, args: vec![tile, dtype] }
-}
-
-/// The region of one part of a split product: parts of all matrices lie one after the other.
-fn partial(m: &Matmul, parts: usize) -> Region {
-    let rows = vec![parts * m.batch, m.m];
-    let at = own(&rows, m.n, 0);
-    let body = vec![load(0, at.clone()), Instr::Store { arg: 1, value: 0, at }];
-    Region { rows, reduced: 0, lanes: m.n, body, args: vec![DType::F32; 2] }
-}
-
-/// A region whose argument 0 is the sum, in order, of parts that lie one after the other in a workspace.
-fn on_sum_of_parts(region: &Region, parts: usize) -> Region {
-    let part = |i: usize| load(0, own(&region.rows, region.lanes, i * region.row_count() * region.lanes));
-    let mut body = vec![part(0)];
-    for i in 1..parts {
-        let sum = body.len() as u32 - 1;
-        body.extend([part(i), Instr::Binary(Binary::Add, sum, sum + 1)]);
-    }
-    if region.args[0] == DType::BF16 {
-        body.push(Instr::Cast(DType::BF16, body.len() as u32 - 1));
-    }
-    let sum = body.len() as u32 - 1;
-    let mut renamed = Vec::new();
-    for instr in &region.body {
-        if matches!(instr, Instr::Load { arg: 0, .. }) {
-            renamed.push(sum);
-            continue;
-        }
-        let mut instr = instr.clone();
-        for_each_operand(&mut instr, |r| *r = renamed[*r as usize]);
-        renamed.push(body.len() as u32);
-        body.push(instr);
-    }
-    let args = [DType::F32].into_iter().chain(region.args[1..].iter().copied()).collect();
-    Region { body, args, ..region.clone() }
-}
-
 define_size!(WidthA);
 define_size!(WidthB);
 
@@ -272,62 +327,94 @@ fn number() -> u32 {
 }
 
 #[cube]
-fn is_busy(cube: u32, #[comptime] p: Product) -> bool {
-    cube < comptime!(p.tiles.iter().product::<usize>() as u32)
+fn is_of(at: &Place, #[comptime] product: u32) -> bool {
+    at.product == product
+}
+
+/// Buffers as kernels take a list of them.
+fn sequence<N: Size>(
+    scope: &mut Scope,
+    buffers: &[ManagedVariable],
+) -> SequenceExpand<Array<Vector<bf16, N>>> {
+    let mut all = Sequence::<Array<Vector<bf16, N>>>::__expand_new(scope);
+    for buffer in buffers {
+        Sequence::<Array<Vector<bf16, N>>>::__expand_push(scope, &mut all, buffer.clone().into());
+    }
+    all
+}
+
+#[cube]
+fn is_busy(cube: u32, #[comptime] all: Products) -> bool {
+    cube < comptime!(all.tiles().iter().product::<usize>() as u32)
 }
 
 impl MmaMatmul {
     /// What it computes, as text.
     pub(crate) fn describe(&self) -> String {
-        let p = &self.product;
-        let [batch, parts, rows, columns] = p.tiles;
         let walk = |x: &Operand| match (x.along_depth, x.aligned) {
             (true, true) => "along k, in chunks",
             (false, true) => "across k, in chunks",
             (_, false) => "by elements",
         };
-        format!(
-            "arg0[{}, {}] = Σ_{} a · b, bfloat16 on matrix units, {batch} times\n\
-             tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {DEPTH}, {STAGES} stages\n\
-             a {}, b {}; results leave {}, in pieces of {}\n{}",
-            p.a.free,
-            p.b.free,
-            p.a.depth,
-            p.steps,
-            walk(&p.a),
-            walk(&p.b),
-            if self.exit.shared_bytes() > 0 { "through shared memory" } else { "from registers" },
-            self.region.vector(),
-            self.region.describe(),
-        )
+        let one = |(p, Taker { exit, region }): (&Product, &Taker)| {
+            let [batch, parts, ..] = p.tiles;
+            let [rows, columns] = [p.a.free, p.b.free].map(|free| free.div_ceil(TILE));
+            format!(
+                "arg0[{}, {}] = Σ_{} a · b, bfloat16 on matrix units, {batch} times\n\
+                 tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {DEPTH}, {STAGES} stages\n\
+                 a {}, b {}; results leave {}, in pieces of {}\n{}",
+                p.a.free,
+                p.b.free,
+                p.a.depth,
+                p.steps,
+                walk(&p.a),
+                walk(&p.b),
+                if exit.shared_bytes() > 0 { "through shared memory" } else { "from registers" },
+                region.vector(),
+                region.describe(),
+            )
+        };
+        let all: Vec<String> = self.products.each.iter().zip(&self.takers).map(one).collect();
+        let shared = if self.products.shared == Side::Left { "a" } else { "b" };
+        all.join(&format!("beside it, of the same {shared}:\n"))
     }
 
     /// Emits the kernel.
     pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
-        let p = self.product;
-        scope.register_size::<WidthA>(p.a.vector());
-        scope.register_size::<WidthB>(p.b.vector());
-        self.region.register(scope);
-        // The region's argument 0 is in no buffer; its place is b's.
-        let (exit, region) = (self.exit, &self.region);
-        let sink = Sink { exit, region, buffers: &buffers[1..], args: &args[1..], product: p };
+        let all = &self.products;
+        scope.register_size::<WidthA>(all.each[0].a.vector());
+        scope.register_size::<WidthB>(all.each[0].b.vector());
+        let mut own = 1;
+        let (shared, mut operands, mut sinks) = (vec![buffers[0].clone()], Vec::new(), Vec::new());
+        for (&product, Taker { exit, region }) in all.each.iter().zip(&self.takers) {
+            operands.push(buffers[own].clone());
+            // The region's argument 0 is in no buffer; its place is the operand's.
+            sinks.push(Sink { exit: *exit, region, buffers: &buffers[own..], args: &args[own..], product });
+            own += region.arguments();
+        }
+        let (a, b) = if all.shared == Side::Left { (shared, operands) } else { (operands, shared) };
+        let through_shared = self.takers.iter().any(|t| t.exit.shared_bytes() > 0);
         let cube = number::expand(scope);
         let body = |scope: &mut Scope| {
-            let [a, b] = [0, 1].map(|i| buffers[i].clone());
-            let at = place_of::expand(scope, cube.clone(), p);
-            let sums = multiply::expand::<WidthA, WidthB, Const<2>, Const<2>>(
-                scope,
-                a.into(),
-                b.into(),
-                at.clone(),
-                p,
-            );
-            sink.emit(scope, &sums, &at);
+            let at = place_of::expand(scope, cube.clone(), all.clone());
+            let (a, b) = (sequence(scope, &a), sequence(scope, &b));
+            let sums =
+                multiply::expand::<WidthA, WidthB, Const<2>, Const<2>>(scope, a, b, at.clone(), all.clone());
+            let tile = through_shared.then(|| shared_tile::expand(scope));
+            for (i, sink) in sinks.iter().enumerate() {
+                let leave = |scope: &mut Scope| sink.emit(scope, &sums, &at, tile.as_ref());
+                if sinks.len() == 1 {
+                    leave(scope);
+                } else {
+                    let is_own = is_of::expand(scope, at.clone(), i as u32);
+                    if_expand(scope, is_own, leave);
+                }
+            }
         };
         if self.exact {
             body(scope);
         } else {
-            let busy = is_busy::expand(scope, cube.clone(), p);
+            let busy = is_busy::expand(scope, cube.clone(), all.clone());
             if_expand(scope, busy, body);
         }
     }

@@ -10,6 +10,7 @@ use half::bf16;
 
 use super::fragments::zeros;
 use super::tile::{Operand, UNITS, fragment_a, fragments_b, load};
+use crate::plan::Side;
 
 /// Results of a cube along each axis.
 pub(super) const TILE: usize = 128;
@@ -27,15 +28,43 @@ pub(super) const FRAGMENTS: [usize; 2] = [TILE / WARP_ROWS / 16, TILE / (UNITS /
 pub(crate) struct Product {
     pub(super) a: Operand,
     pub(super) b: Operand,
-    /// Batch, splits, tiles of rows, tiles of columns.
+    /// Batch, splits, tiles of rows, tiles of columns: of all products of the launch.
     pub(super) tiles: [usize; 4],
     /// Slices of k of a cube, a multiple of the stages.
     pub(super) steps: usize,
 }
 
+/// The products of a launch, which share an operand: their tiles lie side by side in one grid.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Products {
+    pub(super) shared: Side,
+    pub(super) each: Vec<Product>,
+}
+
+impl Products {
+    /// Batch, splits, tiles of rows, tiles of columns.
+    pub(super) fn tiles(&self) -> [usize; 4] {
+        self.each[0].tiles
+    }
+
+    /// Tiles before a product's own, along the axis of the operands that are not shared.
+    fn first(&self, product: usize) -> usize {
+        let own = |p: &Product| if self.shared == Side::Left { p.b.free } else { p.a.free };
+        self.each[..product].iter().map(|p| own(p).div_ceil(TILE)).sum()
+    }
+
+    /// How an operand is walked: once for all products that share it, or for each of them.
+    fn walks(&self, side: Side) -> Vec<Operand> {
+        let all = self.each.iter().map(|p| if side == Side::Left { p.a } else { p.b });
+        all.take(if side == self.shared { 1 } else { usize::MAX }).collect()
+    }
+}
+
 /// Where a cube's tile lies.
 #[derive(CubeType, Clone)]
 pub(super) struct Place {
+    /// Of the products.
+    pub(super) product: u32,
     pub(super) batch: u32,
     /// Of the parts of k.
     pub(super) part: u32,
@@ -46,18 +75,58 @@ pub(super) struct Place {
 
 /// The place of the cube's tile. Cubes side by side share rows of the left operand.
 #[cube]
-pub(super) fn place_of(cube: u32, #[comptime] p: Product) -> Place {
-    let column_tile = cube % comptime!(p.tiles[3] as u32);
-    let rest = cube / comptime!(p.tiles[3] as u32);
-    let row_tile = rest % comptime!(p.tiles[2] as u32);
-    let rest = rest / comptime!(p.tiles[2] as u32);
-    let part = rest % comptime!(p.tiles[1] as u32);
-    let batch = rest / comptime!(p.tiles[1] as u32);
-    Place {
-        batch,
-        part,
-        row: row_tile * comptime!(TILE as u32),
-        column: column_tile * comptime!(TILE as u32),
+pub(super) fn place_of(cube: u32, #[comptime] all: Products) -> Place {
+    let tiles = comptime!(all.tiles());
+    let column_tile = cube % comptime!(tiles[3] as u32);
+    let rest = cube / comptime!(tiles[3] as u32);
+    let row_tile = rest % comptime!(tiles[2] as u32);
+    let rest = rest / comptime!(tiles[2] as u32);
+    let part = rest % comptime!(tiles[1] as u32);
+    let batch = rest / comptime!(tiles[1] as u32);
+    let side_by_columns = comptime!(all.shared == Side::Left);
+    let along = if comptime!(side_by_columns) { column_tile } else { row_tile };
+    let mut product = 0u32;
+    let mut first = 0u32;
+    #[unroll]
+    for i in 1..comptime!(all.each.len()) {
+        let start = comptime!(all.first(i) as u32);
+        let reached = along >= start;
+        product = select(reached, comptime!(i as u32).runtime(), product);
+        first = select(reached, start.runtime(), first);
+    }
+    let mut row = row_tile * comptime!(TILE as u32);
+    let mut column = column_tile * comptime!(TILE as u32);
+    if comptime!(all.each.len() > 1 && side_by_columns) {
+        column -= first * comptime!(TILE as u32);
+    } else if comptime!(all.each.len() > 1) {
+        row -= first * comptime!(TILE as u32);
+    }
+    Place { product, batch, part, row, column }
+}
+
+/// Brings the cube's slice of an operand into shared memory. Of one that the products do not share, the cube's own.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "a tile's place in both memories")]
+fn bring<N: Size>(
+    from: &Sequence<Array<Vector<bf16, N>>>,
+    to: &mut SharedMemory<Vector<bf16, N>>,
+    at: &Place,
+    first: u32,
+    depth: u32,
+    end: u32,
+    #[comptime] stage: usize,
+    #[comptime] walks: Vec<Operand>,
+) {
+    #[unroll]
+    for i in 0..comptime!(walks.len()) {
+        let x = comptime!(walks[i]);
+        let base = at.batch * comptime!(x.batch as u32) + comptime!(x.offset as u32);
+        let into = comptime!((stage * x.chunks()) as u32);
+        if comptime!(walks.len() == 1) {
+            load::<N>(from.index(i), to, base, first, depth, end, into, x);
+        } else if at.product == comptime!(i as u32) {
+            load::<N>(from.index(i), to, base, first, depth, end, into, x);
+        }
     }
 }
 
@@ -79,14 +148,18 @@ pub(super) fn warp_column() -> u32 {
     UNIT_POS / 32 / comptime!(WARP_ROWS as u32) * comptime!((FRAGMENTS[1] * 8) as u32)
 }
 
-/// A warp's sums over the slices of its cube.
+/// A warp's sums over the slices of its cube. An operand's buffer is one for all products that share it, or one for
+/// each: only what is brought depends on the product, so that the loop is the same for all.
 #[cube]
 pub(super) fn multiply<A: Size, B: Size, R: Size, C: Size>(
-    a: &Array<Vector<bf16, A>>,
-    b: &Array<Vector<bf16, B>>,
+    a: &Sequence<Array<Vector<bf16, A>>>,
+    b: &Sequence<Array<Vector<bf16, B>>>,
     at: Place,
-    #[comptime] p: Product,
+    #[comptime] all: Products,
 ) -> Sequence<Array<Vector<f32, C>>> {
+    let p = comptime!(all.each[0]);
+    let walks_a = comptime!(all.walks(Side::Left));
+    let walks_b = comptime!(all.walks(Side::Right));
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
     let mut tile_a =
         SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(STAGES)), 128usize);
@@ -99,18 +172,14 @@ pub(super) fn multiply<A: Size, B: Size, R: Size, C: Size>(
     }
     let start = at.part * comptime!((p.steps * DEPTH) as u32);
     let end = u32::min(start + comptime!((p.steps * DEPTH) as u32), comptime!(p.a.depth as u32));
-    let base_a = at.batch * comptime!(p.a.batch as u32) + comptime!(p.a.offset as u32);
-    let base_b = at.batch * comptime!(p.b.batch as u32) + comptime!(p.b.offset as u32);
     let warp_row = warp_row();
     let warp_column = warp_column();
     let mut sums = zeros::<C>(comptime!(FRAGMENTS[0] * FRAGMENTS[1]));
     #[unroll]
     for stage in 0..comptime!(STAGES - 1) {
         let depth = start + comptime!((stage * DEPTH) as u32);
-        let at_a = comptime!((stage * p.a.chunks()) as u32);
-        let at_b = comptime!((stage * p.b.chunks()) as u32);
-        load::<A>(a, &mut tile_a, base_a, at.row, depth, end, at_a, comptime!(p.a));
-        load::<B>(b, &mut tile_b, base_b, at.column, depth, end, at_b, comptime!(p.b));
+        bring::<A>(a, &mut tile_a, &at, at.row, depth, end, stage, comptime!(walks_a.clone()));
+        bring::<B>(b, &mut tile_b, &at, at.column, depth, end, stage, comptime!(walks_b.clone()));
         arrived.index(stage).commit_copy_async();
         arrived.index(stage).arrive();
     }
@@ -125,10 +194,8 @@ pub(super) fn multiply<A: Size, B: Size, R: Size, C: Size>(
             if next < comptime!(p.steps as u32) {
                 let into = comptime!((stage + STAGES - 1) % STAGES);
                 let depth = start + next * comptime!(DEPTH as u32);
-                let at_a = comptime!((into * p.a.chunks()) as u32);
-                let at_b = comptime!((into * p.b.chunks()) as u32);
-                load::<A>(a, &mut tile_a, base_a, at.row, depth, end, at_a, comptime!(p.a));
-                load::<B>(b, &mut tile_b, base_b, at.column, depth, end, at_b, comptime!(p.b));
+                bring::<A>(a, &mut tile_a, &at, at.row, depth, end, into, comptime!(walks_a.clone()));
+                bring::<B>(b, &mut tile_b, &at, at.column, depth, end, into, comptime!(walks_b.clone()));
                 arrived.index(into).commit_copy_async();
                 arrived.index(into).arrive();
             }

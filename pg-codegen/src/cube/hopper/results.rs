@@ -19,7 +19,8 @@ use crate::cube::math;
 use crate::cube::region::{TilePiece, TileRegion, TileRow, and};
 
 type Sums = SequenceExpand<Array<Vector<f32, Const<2>>>>;
-type Rounded = SharedMemory<Vector<bf16, Const<8>>>;
+/// Results in shared memory.
+pub(super) type Rounded = SharedMemory<Vector<bf16, Const<8>>>;
 
 /// Chunks of a row of the tile.
 const ROW: usize = TILE / CHUNK;
@@ -86,11 +87,16 @@ fn place(row: u32, chunk: u32) -> u32 {
     row * comptime!(ROW as u32) + (chunk ^ (row % 8))
 }
 
-/// The cube's results, rounded, in shared memory.
+/// Memory for a cube's results.
 #[cube]
-fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>) -> Rounded {
+pub(super) fn shared_tile() -> Rounded {
+    SharedMemory::<Vector<bf16, Const<8>>>::new_aligned(comptime!(TILE * ROW), 128usize)
+}
+
+/// Puts the cube's results, rounded, into shared memory.
+#[cube]
+fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>, tile: &mut Rounded) {
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
-    let mut tile = SharedMemory::<Vector<bf16, Const<8>>>::new_aligned(comptime!(TILE * ROW), 128usize);
     let lane = UNIT_POS % 32;
     // Lanes 8·i and on say where the rows of matrix i go: the upper half of the left fragment, the lower, and
     // those of the right one.
@@ -113,7 +119,6 @@ fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>) -> Rounded {
         }
     }
     sync_cube();
-    tile
 }
 
 /// The row, within the tile, of a turn of this unit.
@@ -187,20 +192,37 @@ fn below(x: u32, #[comptime] bound: u32) -> bool {
 }
 
 impl Sink<'_> {
-    /// Emits the way out of a cube's results.
-    pub(super) fn emit(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand) {
-        match self.exit {
-            Exit::Shared { pieces } => self.leave_shared(scope, sums, at, pieces),
-            Exit::Registers { vector, rounded } => self.leave_registers(scope, sums, at, vector, rounded),
+    /// Emits the way out of a cube's results, through shared memory if it is given some.
+    pub(super) fn emit(
+        &self,
+        scope: &mut Scope,
+        sums: &Sums,
+        at: &PlaceExpand,
+        tile: Option<&NativeExpand<Rounded>>,
+    ) {
+        self.region.register(scope);
+        match (self.exit, tile) {
+            (Exit::Shared { pieces }, Some(tile)) => self.leave_shared(scope, sums, at, tile, pieces),
+            (Exit::Registers { vector, rounded }, _) => {
+                self.leave_registers(scope, sums, at, vector, rounded);
+            }
+            (Exit::Shared { .. }, None) => unreachable!("results leave through memory"),
         }
     }
 
-    fn leave_shared(&self, scope: &mut Scope, sums: &Sums, at: &PlaceExpand, pieces: usize) {
+    fn leave_shared(
+        &self,
+        scope: &mut Scope,
+        sums: &Sums,
+        at: &PlaceExpand,
+        tile: &NativeExpand<Rounded>,
+        pieces: usize,
+    ) {
         // Units that share a row, and what each holds of a row whose lanes meet.
         let sharers = ROW / pieces;
         let lanes = if self.region.lanes_meet() { self.region.lanes() } else { TILE };
         let held = lanes / (sharers * CHUNK);
-        let tile = share::expand::<Const<2>, Const<2>>(scope, sums.clone());
+        share::expand::<Const<2>, Const<2>>(scope, sums.clone(), tile.clone());
         let turns = (TILE * sharers / UNITS) as u32;
         let range = RangeExpand::new(0u32.into(), turns.into(), false);
         for_expand(scope, range, false, |scope, turn: NativeExpand<u32>| {

@@ -131,6 +131,11 @@ impl TileRegion {
         (1..).zip(infos).map(spec).collect()
     }
 
+    /// How many arguments it has, the tile among them.
+    pub(crate) fn arguments(&self) -> usize {
+        self.schedule.widths.len()
+    }
+
     /// Lanes of a piece.
     pub(crate) fn vector(&self) -> usize {
         self.schedule.vector

@@ -1,12 +1,13 @@
 //! Matmul, scatter and copy.
 
-use pg_codegen::plan::{Kernel, Matmul, MatrixView};
+use pg_codegen::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
 use super::super::amx::Amx;
 use super::super::error::Problem;
+use super::super::kernel::Compiled;
 use super::super::matmul;
 use super::super::raw::Arg;
 use super::super::workspace::Workspace;
@@ -135,6 +136,47 @@ fn a_region_runs_on_a_products_result() {
             launch(&Kernel::MatmulRegion(mm, short), &mut args.to_vec(), 1),
             Err(Problem::Shape("the region on a product's result is of another size"))
         );
+    }
+}
+
+/// Products that share an operand are what each is alone, whichever side they share and however they are stored; none
+/// may write what another one reads or writes.
+#[test]
+fn products_of_one_operand_are_what_they_are_alone() {
+    let view = |rows: usize, cols: usize| MatrixView { offset: 0, batch: rows * cols, row: cols, col: 1 };
+    for (shared, stored) in [(Side::Left, DType::F32), (Side::Right, DType::BF16)] {
+        let mut random = Random::new(13);
+        let mut values = |len: usize| match stored {
+            DType::BF16 => Data::BF16((0..len).map(|_| 0x3f00 + random.below(119) as u16).collect()),
+            _ => random.floats(len),
+        };
+        let (batch, same, k) = (2, 33, 40);
+        let mut args = vec![values(batch * same * k)];
+        let mut members = Vec::new();
+        for (own, accumulate) in [(64, false), (5, true), (17, false)] {
+            let (m, n) = if shared == Side::Left { (same, own) } else { (own, same) };
+            let (a, b, c) = (view(m, k), view(k, n), view(m, n));
+            members.push(Kernel::Matmul(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false }));
+            args.extend([values(batch * own * k), values(batch * m * n)]);
+        }
+        let all = Matmuls { shared, members };
+        let have = launch_all(&Kernel::Matmuls(all.clone()), &args);
+        for (i, m) in all.members.iter().enumerate() {
+            let at = all.args(i);
+            let own: Vec<Data> = at.iter().map(|&at| args[at].clone()).collect();
+            let alone = launch_all(m, &own);
+            assert_eq!(have[at[2]], alone[2]);
+            assert_ne!(have[at[2]], args[at[2]]);
+        }
+        let kernel = Kernel::Matmuls(all);
+        assert!(matches!(
+            launch(&kernel, &mut args[..6].to_vec(), 1),
+            Err(Problem::ArgCount { want: 7, have: 6 })
+        ));
+        let mut bound: Vec<Arg> = args.iter_mut().map(Data::arg).collect();
+        bound[3] = bound[2];
+        let overwritten = Compiled::new(&kernel).unwrap().check(&bound);
+        assert!(overwritten.is_err(), "a product reads what another writes");
     }
 }
 

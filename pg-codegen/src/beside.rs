@@ -1,0 +1,92 @@
+//! Products side by side: matmuls that read one operand become one launch, so that it comes from memory once. A
+//! layer's projections of one input are such, and the gradients of their weights.
+//!
+//! It joins dots, with the regions on their results, none of which waits for another, if what they share is a good part
+//! of what each of them moves. It must never make two launches wait for each other, and never join what cannot run on matrix units:
+//! others gain nothing by it.
+
+use std::collections::BTreeMap;
+
+use pg_ir::graph::{Graph, ValueId};
+use pg_ir::op::Op;
+use pg_ir::ty::DType;
+
+use crate::access::Context;
+use crate::fold::Constants;
+use crate::fuse::{Groups, Work};
+use crate::matmul::{is_symmetric, matmul};
+use crate::order::Order;
+use crate::plan::Side;
+
+/// A product joins others for an operand that is at least this part of all that it moves.
+const PART: usize = 8;
+/// Products of one launch: the code of each is in its kernel.
+const MOST: usize = 8;
+
+/// What products must have in common: the operand's buffer, its offset and strides, matrices, rows or columns, and k.
+type Shared = (ValueId, [usize; 4], [usize; 3]);
+
+/// Joins products. `storage` is the element type of operands that matrix units take.
+pub(crate) fn join(graph: &Graph, constants: &Constants, groups: &mut Groups, storage: DType) {
+    for side in [Side::Left, Side::Right] {
+        let cx = Context { graph, constants, stored: &groups.stored };
+        let mut alike: BTreeMap<Shared, Vec<usize>> = BTreeMap::new();
+        for (i, work) in groups.work.iter().enumerate() {
+            if let Some(shared) = shared(cx, work, side, storage) {
+                alike.entry(shared).or_default().push(i);
+            }
+        }
+        for mut who in alike.into_values() {
+            while who.len() > 1 {
+                who = join_first(graph, &mut groups.work, side, &who);
+            }
+        }
+    }
+    groups.work.retain(|w| !matches!(w, Work::Gone));
+}
+
+/// What a product would share with others on one side; `None` if it runs better alone.
+fn shared(cx: Context<'_>, work: &Work, side: Side, storage: DType) -> Option<Shared> {
+    let (id, reads) = match work {
+        Work::Opaque(id, reads, _) => (*id, reads),
+        // A result that is computed in a slot's own place needs its launch for itself.
+        Work::Epilogue(id, reads, _) if !work.writes().any(|v| leaves(cx.graph, v)) => (*id, reads),
+        _ => return None,
+    };
+    let node = cx.graph.node(id);
+    let takes = |v: &ValueId| cx.graph.ty(*v).dtype == storage;
+    // One triangle of a symmetric product is computed, by a kernel that knows it.
+    if !matches!(node.op, Op::Dot(_)) || is_symmetric(node) || !reads.iter().all(takes) {
+        return None;
+    }
+    let m = matmul(cx, node).ok()?;
+    let (at, view, free) = match side {
+        Side::Left => (0, m.a, m.m),
+        Side::Right => (1, m.b, m.n),
+    };
+    let bytes = |v: ValueId| cx.graph.ty(v).bytes();
+    let own: usize = node.operands.iter().map(|&v| bytes(v)).sum();
+    let moved = own + work.writes().map(bytes).sum::<usize>();
+    let strides = [view.offset, view.batch, view.row, view.col];
+    (bytes(node.operands[at]) * PART >= moved).then_some((reads[at], strides, [m.batch, free, m.k]))
+}
+
+/// Joins the first of some products with all of the others that can run with it, and gives those that cannot.
+fn join_first(graph: &Graph, work: &mut [Work], side: Side, who: &[usize]) -> Vec<usize> {
+    let order = Order::new(graph, work);
+    let (mut together, mut others) = (vec![who[0]], Vec::new());
+    for &i in &who[1..] {
+        let waits = together.iter().any(|&j| order.reaches(i, j) || order.reaches(j, i));
+        if waits || together.len() == MOST { others.push(i) } else { together.push(i) }
+    }
+    if together.len() == 1 {
+        return others;
+    }
+    let members = together.iter().map(|&i| std::mem::replace(&mut work[i], Work::Gone)).collect();
+    work[together[0]] = Work::Products(side, members);
+    others
+}
+
+fn leaves(graph: &Graph, value: ValueId) -> bool {
+    graph.outputs.iter().any(|o| o.value == value)
+}
