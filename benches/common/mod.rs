@@ -24,5 +24,9 @@ pub(crate) fn device() -> Device {
 
 /// int4mlp_12l at full size.
 pub(crate) fn session(fuse: bool) -> Session {
-    Session::on(device(), Arc::new(shared::model("int4mlp_12l.rs", &[])), Options { fuse })
+    Session::on(
+        device(),
+        Arc::new(shared::model("int4mlp_12l.rs", &[])),
+        Options { fuse, ..Options::default() },
+    )
 }

@@ -1,8 +1,8 @@
 //! From a graph to a plan: views folded into loads, ops fused into regions, matmuls and attention
 //! scheduled, memory laid out. It knows no training, no data and no optimiser policy.
 //!
-//! The road, one pass a file: [`precision`] (rounds, for targets that store bf16), [`canon`] (canonical
-//! graph), [`recompute`] (what the backward computes again instead of keeping it), [`fold`] (constants),
+//! The road, one pass a file: [`precision`] (rounds, for targets that store bf16), [`working`] (what is computed
+//! of parameters alone: left in memory or found there), [`canon`] (canonical graph), [`recompute`] (what the backward computes again instead of keeping it), [`fold`] (constants),
 //! [`select`] (which values live in memory, and why; [`effort`] estimates the alternative, [`halve`] cuts
 //! what binds too much), [`emit`] (values to region instructions, over [`access`], [`view`] and [`domain`]),
 //! [`fuse`] (which stores share a region), [`epilogue`] (which regions ride on a matmul), [`beside`]
@@ -14,6 +14,7 @@
 use std::fmt;
 
 use pg_ir::graph::{Graph, Node, Origin};
+use pg_ir::programs::{Program, Working};
 
 mod access;
 mod beside;
@@ -46,6 +47,7 @@ pub mod target;
 mod text;
 pub mod tuning;
 mod view;
+mod working;
 
 /// How to lower.
 #[derive(Clone, Debug)]
@@ -53,11 +55,21 @@ pub struct Options {
     /// Fuse ops into regions. Without it every op that is not a view is a kernel of its own, which
     /// must give the same numbers.
     pub fuse: bool,
+    /// How the program comes by working forms of parameters. What is lowered for a run takes it from
+    /// the program: see [`Options::of`].
+    pub working: Working,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fuse: true }
+        Options { fuse: true, working: Working::Own }
+    }
+}
+
+impl Options {
+    /// These options for one program of a run, beside the others.
+    pub fn of(&self, program: &Program) -> Options {
+        Options { working: program.working, ..self.clone() }
     }
 }
 
@@ -120,6 +132,8 @@ pub fn compile(program_name: &str, graph: &Graph, options: &Options) -> Result<p
 pub enum GraphPass {
     /// [`precision`]: storage types of the target, as explicit rounds.
     Precision,
+    /// [`working`]: working forms of parameters written for other programs, or read.
+    Working,
     /// Only live nodes, no identities, contractions in one form.
     Canonical,
     /// Saved activations chosen: what the backward pass computes again is there twice.
@@ -139,6 +153,7 @@ pub fn graph_after(
     let prepared = prepare(graph, options, target)?;
     Ok(match pass {
         GraphPass::Precision => prepared.stored,
+        GraphPass::Working => prepared.placed,
         GraphPass::Canonical => prepared.canonical,
         GraphPass::Recompute => prepared.recomputed,
     })
@@ -147,6 +162,7 @@ pub fn graph_after(
 /// What selection and fusion work on, and how it came to be.
 struct Prepared {
     stored: Graph,
+    placed: Graph,
     canonical: Graph,
     recomputed: Graph,
     again: recompute::Again,
@@ -154,7 +170,8 @@ struct Prepared {
 
 fn prepare(graph: &Graph, options: &Options, target: &target::Target) -> Result<Prepared, CodegenError> {
     let stored = precision::store_as(graph, target.storage)?;
-    let canonical = canon::canonical(&stored)?;
+    let placed = working::place(&stored, options.working)?;
+    let canonical = canon::canonical(&placed)?;
     let (recomputed, again) = recompute::recompute(&canonical, options, target.recompute_traffic)?;
-    Ok(Prepared { stored, canonical, recomputed, again })
+    Ok(Prepared { stored, placed, canonical, recomputed, again })
 }

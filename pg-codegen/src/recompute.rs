@@ -40,8 +40,8 @@ impl Again {
 
 /// Rebuilds a canonical graph so that the backward pass computes again what is not worth keeping: what moves
 /// at most `traffic` bytes for each byte that need not be kept. At 2, what needs a kernel of its own to read and
-/// write is computed again too: int4mlp_12l at 4 × 512 tokens would keep 188 MB less (fake-quantised weights,
-/// rotated queries and keys) for 377 MB more traffic a micro-batch.
+/// write is computed again too: int4mlp_12l at 4 × 512 tokens would keep 188 MB less (rotated queries and keys, and
+/// fake-quantised weights unless they are left or found) for 377 MB more traffic a micro-batch.
 pub(crate) fn recompute(
     graph: &Graph,
     options: &Options,

@@ -47,7 +47,8 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
         }
         for fuse in [false, true] {
             let what = format!("seed {seed}, fuse {fuse}");
-            let plan = compile("random", &graph, &Options { fuse }).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let plan = compile("random", &graph, &Options { fuse, ..Options::default() })
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
             for kernel in &plan.kernels {
                 covered.insert(format!("{} kernel", kernel.family()));
                 match kernel {
@@ -79,8 +80,8 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
         let rounded = store_as(&graph, DType::BF16).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         for fuse in [false, true] {
             let what = format!("seed {seed}, stored as bf16, fuse {fuse}");
-            let plan =
-                compile("random", &rounded, &Options { fuse }).unwrap_or_else(|e| panic!("{what}: {e}"));
+            let plan = compile("random", &rounded, &Options { fuse, ..Options::default() })
+                .unwrap_or_else(|e| panic!("{what}: {e}"));
             common::compare(&rounded, &env, &plan, &what);
         }
         let halves = with_backward(&graph);

@@ -31,7 +31,8 @@ fn programs(name: &str) -> Vec<Program> {
 }
 
 fn plan(program: &Program, fuse: bool) -> Plan {
-    compile(&program.name, &program.graph, &Options { fuse }).unwrap_or_else(|e| panic!("{e}"))
+    compile(&program.name, &program.graph, &Options { fuse, working: program.working })
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Whether one launch waits for another through a third.
@@ -153,7 +154,7 @@ golden! {
 fn int4mlp_12l_on_h100() {
     let mut text = String::new();
     for program in programs("int4mlp_12l").iter().take(3) {
-        let plan = compile_for(&program.name, &program.graph, &Options::default(), &H100);
+        let plan = compile_for(&program.name, &program.graph, &Options::default().of(program), &H100);
         let plan = plan.unwrap_or_else(|e| panic!("{e}"));
         check_fused(&plan, &program.name);
         text += &format!("{}\n", Digest(&plan));
@@ -169,7 +170,7 @@ fn a_layer_of_int4mlp_12l_takes_few_passes_on_h100() {
     let model = elaborate(&source, &Settings::default()).unwrap_or_else(|e| panic!("{e}"));
     let shape = (48, 2048);
     let program = programs::grad(&model, 0, shape, true, true).unwrap_or_else(|e| panic!("{e}"));
-    let plan = compile_for("grad", &program.graph, &Options::default(), &H100);
+    let plan = compile_for("grad", &program.graph, &Options::default().of(&program), &H100);
     let passes = passes(&plan.unwrap_or_else(|e| panic!("{e}")), shape.0 * shape.1).unwrap();
     println!("{passes:?}");
     assert_eq!((passes.layers, passes.width, passes.dtype), (12, 512, DType::BF16));

@@ -36,7 +36,7 @@ fn rms_norm(b: &mut Builder, x: ValueId) -> ValueId {
 
 fn plan(name: &str, b: Builder, fuse: bool) -> Plan {
     let graph = b.finish();
-    let plan = compile(name, &graph, &Options { fuse }).unwrap();
+    let plan = compile(name, &graph, &Options { fuse, ..Options::default() }).unwrap();
     let mut rng = common::random::Rng::new(1);
     let env: Environment = graph
         .inputs()

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::ty::DType;
+
 /// What kind of thing a slot holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Space {
@@ -27,12 +29,14 @@ pub enum Space {
     Ema,
     /// Test-time training's SGD momentum buffer.
     Velocity,
+    /// Parameters as contractions and gathers read them: fake-quantised, rounded, or both; float32 or bf16.
+    Working,
     /// What a program gives back to its caller: `loss`, `nll`, `logits`, `grad_norm`.
     Result,
 }
 
 impl Space {
-    const NAMES: [(Space, &'static str); 10] = [
+    const NAMES: [(Space, &'static str); 11] = [
         (Space::Data, "data"),
         (Space::Scalar, "scalar"),
         (Space::Param, "param"),
@@ -42,12 +46,22 @@ impl Space {
         (Space::Variance, "variance"),
         (Space::Ema, "ema"),
         (Space::Velocity, "velocity"),
+        (Space::Working, "working"),
         (Space::Result, "result"),
     ];
 
     /// Whether slots of this space live between calls.
     pub fn is_state(self) -> bool {
         !matches!(self, Space::Data | Space::Scalar | Space::Result)
+    }
+
+    /// Whether executors keep elements of this type in the space.
+    pub fn holds(self, dtype: DType) -> bool {
+        match self {
+            Space::Data => dtype == DType::I32,
+            Space::Working => matches!(dtype, DType::F32 | DType::BF16),
+            _ => dtype == DType::F32,
+        }
     }
 }
 

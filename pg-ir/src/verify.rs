@@ -13,7 +13,6 @@ use crate::op::Op;
 use crate::programs::{self, Program};
 use crate::quant::Grid;
 use crate::slot::{Slot, Space};
-use crate::ty::DType;
 
 /// Checks a graph's invariants. The error names the node and what is wrong with it.
 pub fn verify(graph: &Graph) -> Result<(), String> {
@@ -30,7 +29,8 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
     let mut written: HashMap<&Slot, ValueId> = HashMap::new();
     for output in &graph.outputs {
         let ty = graph.ty(output.value);
-        if ty.dtype != DType::F32 || matches!(output.slot.space, Space::Data | Space::Scalar) {
+        let space = output.slot.space;
+        if !space.holds(ty.dtype) || matches!(space, Space::Data | Space::Scalar) {
             return Err(format!("output {} of type {ty} cannot be written", output.slot));
         }
         if written.insert(&output.slot, output.value).is_some() {

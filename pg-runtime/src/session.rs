@@ -3,6 +3,8 @@
 //! Every program is verified before it is compiled: graph invariants, that each quantised parameter is
 //! read through its quantiser, and that no score can depend on a later token.
 
+mod key;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,57 +33,7 @@ use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
 
-/// A program of a model at one shape.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Key {
-    /// Forward and backward of a micro-batch of `batch` sequences of `seq` tokens.
-    Grad {
-        /// Phase of training.
-        phase: usize,
-        /// Sequences.
-        batch: usize,
-        /// Tokens of a sequence.
-        seq: usize,
-        /// Through the straight-through quantisers.
-        qat: bool,
-        /// Add to the gradients instead of overwriting them.
-        accumulate: bool,
-    },
-    /// The optimiser step.
-    Update,
-    /// NLL of every target.
-    Score {
-        /// Sequences.
-        batch: usize,
-        /// Tokens of a sequence.
-        seq: usize,
-        /// Through the straight-through quantisers: only for weights that are still latent.
-        qat: bool,
-    },
-    /// Logits.
-    Logits {
-        /// Sequences.
-        batch: usize,
-        /// Tokens of a sequence.
-        seq: usize,
-        /// Through the straight-through quantisers.
-        qat: bool,
-    },
-    /// One step of test-time training from accumulated gradients.
-    Adapt,
-}
-
-impl Key {
-    /// Sequences and their tokens, of a program that reads tokens.
-    pub fn shape(self) -> Option<(usize, usize)> {
-        match self {
-            Key::Grad { batch, seq, .. } | Key::Score { batch, seq, .. } | Key::Logits { batch, seq, .. } => {
-                Some((batch, seq))
-            }
-            Key::Update | Key::Adapt => None,
-        }
-    }
-}
+pub use self::key::Key;
 
 /// Why a program cannot be compiled or run.
 #[derive(Debug, Error)]
@@ -113,6 +65,12 @@ pub enum SessionError {
     /// State of the wrong shape.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A micro-batch that is not its step's first, without the first.
+    #[error(
+        "`{0}` finds nothing to add to: the first micro-batch of the same phase must run on this state before it, \
+         and the weights must not change between them"
+    )]
+    NotBegun(String),
 }
 
 /// A program that has run.
@@ -144,6 +102,9 @@ pub struct Session {
     storage: DType,
     device: Device,
     programs: HashMap<Key, Box<dyn Executor>>,
+    /// The state in which gradients were begun last, with their phase and whether they go through the
+    /// quantisers: until weights change, the other micro-batches find there what the first one left.
+    begun: Option<(u64, usize, bool)>,
 }
 
 impl Session {
@@ -163,6 +124,7 @@ impl Session {
             storage: device.machine().storage,
             device,
             programs: HashMap::new(),
+            begun: None,
         }
     }
 
@@ -254,7 +216,7 @@ impl Session {
     pub fn lower_with(&self, key: Key, options: &Options) -> Result<Plan, SessionError> {
         let program = self.program(key)?;
         let machine = Target { storage: self.storage_of(key), ..self.device.machine() };
-        Ok(compile_for(&program.name, &program.graph, options, &machine)?)
+        Ok(compile_for(&program.name, &program.graph, &options.of(&program), &machine)?)
     }
 
     /// How a program stores activations and operands. Scores are float32, so that they can be compared, but where
@@ -330,7 +292,22 @@ impl Session {
     ) -> Result<Ran<'_>, SessionError> {
         self.prepare(key)?;
         let executor = self.programs.get_mut(&key).expect("prepared just now");
+        let begun = match key {
+            Key::Grad { phase, qat, .. } => Some((state.id(), phase, qat)),
+            Key::Update | Key::Adapt => None,
+            Key::Score { .. } | Key::Logits { .. } => self.begun,
+        };
+        match key {
+            Key::Grad { accumulate: true, .. } if self.begun != begun => {
+                return Err(SessionError::NotBegun(executor.plan().program.clone()));
+            }
+            Key::Grad { accumulate: false, .. } => state.allocate_working(executor.plan())?,
+            _ => {}
+        }
+        // A run that fails has begun nothing.
+        self.begun = None;
         executor.run(state, inputs, observe)?;
+        self.begun = begun;
         Ok(Ran(&**executor))
     }
 

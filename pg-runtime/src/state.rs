@@ -3,7 +3,8 @@
 //! Memory is allocated by bank: one zero-initialised float32 vector for each (space, bank). A parameter is
 //! an alias for a stretch of its bank, the same stretch in every space, so that
 //! `@momentum:blocks.3.mlp.fc.weight` and `@param:blocks.3.mlp.fc.weight` lie at the same offset. Programs
-//! may name either level; a bank is simply a name without an alias.
+//! may name either level; a bank is simply a name without an alias. Working forms of parameters are banks of
+//! their own, in the element type that the program which leaves them gives them.
 //!
 //! A bank lies where programs use it: on the host, or on the device that last ran one. It moves when it is
 //! asked for somewhere else, so what reads and writes parameters by name need not know where they are. Copies
@@ -16,7 +17,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pg_codegen::plan::{self, Plan};
 use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::DType;
 
 use crate::cpu::aligned::Aligned;
 
@@ -46,6 +49,16 @@ pub enum StateError {
         have: usize,
         /// The length asked for.
         want: usize,
+    },
+    /// A bank holds elements of another type than was asked for.
+    #[error("{slot} holds elements of {have}, not of {want}")]
+    OtherType {
+        /// The bank's slot.
+        slot: Slot,
+        /// Its element type.
+        have: DType,
+        /// The element type asked for.
+        want: DType,
     },
     /// A parameter's stretch goes beyond the end of its bank.
     #[error("{slot} is elements {offset}..{end} of bank `{bank}`, which has only {len}")]
@@ -82,11 +95,11 @@ pub(crate) struct Place {
 
 /// A bank's elements in the memory of a device other than the host.
 pub(crate) trait Remote: fmt::Debug {
-    /// Copies them to the host.
+    /// Copies their bytes to the host.
     ///
     /// # Errors
     /// If the device failed, in its words.
-    fn download(&self, to: &mut [f32]) -> Result<(), String>;
+    fn download(&self, to: &mut [u8]) -> Result<(), String>;
 
     /// For the device's own executor.
     #[cfg(feature = "cube")]
@@ -96,23 +109,35 @@ pub(crate) trait Remote: fmt::Debug {
 /// A bank's elements, on the host, on a device, or equal on both; never nowhere.
 #[derive(Debug)]
 struct Bank {
+    dtype: DType,
     len: usize,
     host: OnceCell<Aligned>,
     remote: Option<Box<dyn Remote>>,
 }
 
 impl Bank {
-    fn zeroed(len: usize) -> Bank {
-        Bank { len, host: OnceCell::from(Aligned::zeroed(len)), remote: None }
+    fn zeroed(dtype: DType, len: usize) -> Bank {
+        let bank = Bank { dtype, len, host: OnceCell::new(), remote: None };
+        bank.host.get_or_init(|| bank.zeros());
+        bank
+    }
+
+    fn bytes(&self) -> usize {
+        self.len * self.dtype.size()
+    }
+
+    fn zeros(&self) -> Aligned {
+        Aligned::zeroed(self.bytes().div_ceil(4))
     }
 
     fn host(&self) -> Result<&Aligned, StateError> {
         if let (None, Some(remote)) = (self.host.get(), &self.remote) {
-            let mut copy = Aligned::zeroed(self.len);
-            remote.download(copy.view_mut()).map_err(StateError::Device)?;
+            let mut copy = self.zeros();
+            let bytes = &mut bytemuck::cast_slice_mut(copy.view_mut::<u32>())[..self.bytes()];
+            remote.download(bytes).map_err(StateError::Device)?;
             let _ = self.host.set(copy);
         }
-        Ok(self.host.get_or_init(|| Aligned::zeroed(self.len)))
+        Ok(self.host.get_or_init(|| self.zeros()))
     }
 
     fn host_mut(&mut self) -> Result<&mut Aligned, StateError> {
@@ -146,33 +171,49 @@ impl State {
 
     /// Allocates a bank of zeros, or leaves it alone if it is there already with this length.
     pub fn allocate(&mut self, space: Space, bank: &str, len: usize) -> Result<(), StateError> {
+        self.allocate_as(DType::F32, space, bank, len)
+    }
+
+    /// Allocates the working forms that a program leaves, unless they are there already.
+    pub fn allocate_working(&mut self, plan: &Plan) -> Result<(), StateError> {
+        for buffer in &plan.buffers {
+            if let plan::Place::External(slot @ Slot { space: Space::Working, .. }) = &buffer.place {
+                self.allocate_as(buffer.dtype, slot.space, &slot.name, buffer.len)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn allocate_as(&mut self, dtype: DType, space: Space, bank: &str, len: usize) -> Result<(), StateError> {
         let slot = || Slot::new(space, bank);
         if !space.is_state() {
             return Err(StateError::NotState(slot()));
         }
         let banks = self.banks.entry(space).or_default();
         if let Some(&at) = banks.get(bank) {
-            let have = self.memory[at].len;
-            return if have == len {
-                Ok(())
+            let found = &self.memory[at];
+            return if found.dtype != dtype {
+                Err(StateError::OtherType { slot: slot(), have: found.dtype, want: dtype })
+            } else if found.len != len {
+                Err(StateError::OtherLength { slot: slot(), have: found.len, want: len })
             } else {
-                Err(StateError::OtherLength { slot: slot(), have, want: len })
+                Ok(())
             };
         }
         banks.insert(bank.to_owned(), self.memory.len());
-        self.memory.push(Bank::zeroed(len));
+        self.memory.push(Bank::zeroed(dtype, len));
         Ok(())
     }
 
     /// The elements of a parameter or bank.
     pub fn get(&self, slot: &Slot) -> Result<&[f32], StateError> {
-        let at = self.locate(slot)?;
+        let at = self.locate(slot, DType::F32)?;
         Ok(&self.memory[at.bank].host()?.view()[at.offset..at.offset + at.len])
     }
 
     /// The elements of a parameter or bank.
     pub fn get_mut(&mut self, slot: &Slot) -> Result<&mut [f32], StateError> {
-        let at = self.locate(slot)?;
+        let at = self.locate(slot, DType::F32)?;
         Ok(&mut self.memory[at.bank].host_mut()?.view_mut()[at.offset..at.offset + at.len])
     }
 
@@ -187,7 +228,7 @@ impl State {
 
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
-        self.memory.iter().map(|m| 4 * m.len).sum()
+        self.memory.iter().map(Bank::bytes).sum()
     }
 
     /// A number that no other state of this process has: places found in one are of no use in another.
@@ -195,7 +236,18 @@ impl State {
         self.id
     }
 
-    pub(crate) fn locate(&self, slot: &Slot) -> Result<Place, StateError> {
+    /// Where a slot lies that is to hold elements of this type.
+    pub(crate) fn locate(&self, slot: &Slot, dtype: DType) -> Result<Place, StateError> {
+        let place = self.find(slot)?;
+        let have = self.memory[place.bank].dtype;
+        if have == dtype {
+            Ok(place)
+        } else {
+            Err(StateError::OtherType { slot: slot.clone(), have, want: dtype })
+        }
+    }
+
+    fn find(&self, slot: &Slot) -> Result<Place, StateError> {
         let bank_of = |name: &str| self.banks.get(&slot.space).and_then(|banks| banks.get(name)).copied();
         // A bank wins over an alias of the same name: banks resolve to themselves.
         if let Some(bank) = bank_of(&slot.name) {
@@ -221,14 +273,15 @@ impl State {
         &mut self,
         bank: usize,
         is_there: impl Fn(&T) -> bool,
-        upload: impl FnOnce(&[f32]) -> Result<T, String>,
+        upload: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<&T, StateError> {
         fn as_own<T: 'static>(bank: &Bank) -> Option<&T> {
             bank.remote.as_ref()?.as_any().downcast_ref()
         }
         let bank = &mut self.memory[bank];
         if !as_own(bank).is_some_and(is_there) {
-            let uploaded = upload(bank.host()?.view()).map_err(StateError::Device)?;
+            let bytes = &bytemuck::cast_slice(bank.host()?.view::<u32>())[..bank.bytes()];
+            let uploaded = upload(bytes).map_err(StateError::Device)?;
             bank.remote = Some(Box::new(uploaded));
         }
         bank.host = OnceCell::new();
@@ -237,8 +290,10 @@ impl State {
 
     /// Pointer to a place's first element on the host. Pointers to several places of one bank are good
     /// together.
-    pub(crate) fn pointer(&mut self, at: Place) -> Result<*mut u32, StateError> {
-        Ok(self.memory[at.bank].host_mut()?.as_mut_ptr().wrapping_add(at.offset))
+    pub(crate) fn pointer(&mut self, at: Place) -> Result<*mut u8, StateError> {
+        let bank = &mut self.memory[at.bank];
+        let bytes = at.offset * bank.dtype.size();
+        Ok(bank.host_mut()?.as_mut_ptr().cast::<u8>().wrapping_add(bytes))
     }
 }
 
@@ -262,6 +317,29 @@ mod tests {
         assert_eq!(bank, [0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0]);
         assert_eq!(bank.as_ptr() as usize % 64, 0);
         assert_eq!(state.get(&Slot::new(Space::Param, "a")).unwrap(), [0.0; 3]);
+    }
+
+    /// A plan that leaves one working form.
+    fn leaving(dtype: DType, len: usize) -> Plan {
+        let place = plan::Place::External(Slot::new(Space::Working, "a"));
+        let buffer = plan::Buffer { dtype, len, place, label: String::new(), why: "" };
+        Plan { buffers: vec![buffer], ..Plan::default() }
+    }
+
+    #[test]
+    fn working_forms_are_banks_of_their_own_type() {
+        let mut state = state();
+        let slot = Slot::new(Space::Working, "a");
+        assert_eq!(state.locate(&slot, DType::BF16), Err(StateError::Missing(slot.clone())));
+        let before = state.bytes();
+        state.allocate_working(&leaving(DType::BF16, 3)).unwrap();
+        state.allocate_working(&leaving(DType::BF16, 3)).unwrap();
+        assert_eq!(state.bytes(), before + 6);
+        let place = state.locate(&slot, DType::BF16).unwrap();
+        assert_eq!((place.offset, place.len), (0, 3));
+        assert!(matches!(state.get(&slot), Err(StateError::OtherType { .. })));
+        let error = state.allocate_working(&leaving(DType::F32, 3)).unwrap_err();
+        assert_eq!(error.to_string(), "@working:a holds elements of bf16, not of f32");
     }
 
     #[test]

@@ -296,11 +296,14 @@ fn programs_and_ops_are_printed() {
         let shown = ["ir", "small.rs", "--program", "grad.first", "--after", pass, "--target", target];
         String::from_utf8_lossy(&succeeds(dir.pg(&shown)).stdout).into_owned()
     };
-    for pass in ["trace", "autodiff", "precision", "canonical", "recompute", "plan"] {
+    for pass in ["trace", "autodiff", "precision", "working", "canonical", "recompute", "plan"] {
         assert!(after(pass, "cpu").contains("emb.weight"), "{pass}");
     }
     assert_eq!(after("precision", "cpu"), after("autodiff", "cpu"));
     assert!(after("precision", "h100").contains("bf16") && !after("autodiff", "h100").contains("bf16"));
+    assert!(
+        after("working", "h100").contains("@working:") && !after("precision", "h100").contains("@working:")
+    );
     let unknown = dir.pg(&["ir", "small.rs", "--target", "h10"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("did you mean `h100`"), "{}", stderr(&unknown));

@@ -36,7 +36,8 @@ fn is_for_this_executor(plan: &Plan) -> bool {
 
 /// What the plan writes; `None` if the executor does not take it.
 fn execute(graph: &Graph, env: &Environment, fuse: bool) -> Option<Environment> {
-    let plan = compile("random", graph, &Options { fuse }).unwrap_or_else(|e| panic!("{e}"));
+    let plan =
+        compile("random", graph, &Options { fuse, ..Options::default() }).unwrap_or_else(|e| panic!("{e}"));
     if !is_for_this_executor(&plan) {
         return None;
     }

@@ -63,7 +63,7 @@ pub fn extents(plan: &Plan, bank: impl Fn(&Slot) -> Option<(u64, usize)>) -> Vec
             Place::Temp { offset } if buffer.dtype != DType::Bool => (ARENA, *offset),
             Place::Temp { .. } | Place::Constant(_) => (1 + i as u64, 0),
             Place::External(slot) => match bank(slot).filter(|_| slot.space.is_state()) {
-                Some((bank, element)) => (banks + bank, 4 * element),
+                Some((bank, element)) => (banks + bank, element_bytes(buffer.dtype) * element),
                 None => (1 + first_of_slot(slot) as u64, 0),
             },
         };

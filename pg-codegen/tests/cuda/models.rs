@@ -61,7 +61,8 @@ pub(crate) fn programs(model: &Model, tokens: usize) -> Vec<Program> {
 
 /// A program's plan for an H100.
 pub(crate) fn plan(program: &Program) -> Plan {
-    compile_for(&program.name, &program.graph, &Options::default(), &H100).unwrap_or_else(|e| panic!("{e}"))
+    compile_for(&program.name, &program.graph, &Options::default().of(program), &H100)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Calls `f` with every program of every model: the model's name, the plan, and its launches as generated.

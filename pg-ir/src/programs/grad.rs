@@ -1,6 +1,6 @@
 //! Programs that run the model: gradients of one micro-batch, scores, logits.
 
-use super::{Program, result};
+use super::{Program, Working, result};
 use crate::autodiff::gradients;
 use crate::dsl::{Diagnostics, Head, Trace};
 use crate::graph::{Origin, ValueId};
@@ -9,7 +9,8 @@ use crate::slot::{Slot, Space};
 use crate::ty::{DType, Type};
 
 /// Forward and backward of one micro-batch of `batch` sequences. The gradients are scaled by `inv_accum`;
-/// with `accumulate` they are added to what is there.
+/// with `accumulate` they are added to what is there. Parameters are the same for all micro-batches of a step: the
+/// first leaves their working forms to the others.
 pub fn grad(
     model: &Model,
     phase: usize,
@@ -45,8 +46,9 @@ pub fn grad(
             }
         }
     }
-    let name = if accumulate { "grad.next" } else { "grad.first" };
-    Ok(Program::new(suffixed(name, phase, qat), b).with_scores(logits, nll))
+    let (name, working) =
+        if accumulate { ("grad.next", Working::Find) } else { ("grad.first", Working::Leave) };
+    Ok(Program { working, ..Program::new(suffixed(name, phase, qat), b).with_scores(logits, nll) })
 }
 
 /// Negative log-likelihood in nats of each target, [batch, time].

@@ -39,6 +39,8 @@ enum Pass {
     Autodiff,
     /// The target's storage types, as explicit rounds.
     Precision,
+    /// Working forms of parameters written for other programs, or read.
+    Working,
     /// Live nodes only, no identities, contractions in one form.
     Canonical,
     /// What the backward pass computes again instead of keeping it.
@@ -105,7 +107,8 @@ fn text(
         Key::Update | Key::Adapt => None,
     };
     let graph = |pass| -> anyhow::Result<String> {
-        Ok(graph_after(pass, &session.program(key)?.graph, options, target)?.to_string())
+        let program = session.program(key)?;
+        Ok(graph_after(pass, &program.graph, &options.of(&program), target)?.to_string())
     };
     Ok(match (after, request) {
         (Pass::Trace, Some(request)) => {
@@ -114,11 +117,13 @@ fn text(
         // The optimiser's programs are not traced from the model: they begin as graphs.
         (Pass::Trace | Pass::Autodiff, _) => ("autodiff", session.program(key)?.graph.to_string()),
         (Pass::Precision, _) => ("precision", graph(GraphPass::Precision)?),
+        (Pass::Working, _) => ("working", graph(GraphPass::Working)?),
         (Pass::Canonical, _) => ("canonical", graph(GraphPass::Canonical)?),
         (Pass::Recompute, _) => ("recompute", graph(GraphPass::Recompute)?),
         (Pass::Plan, _) => {
             let program = session.program(key)?;
-            ("plan", compile_for(&program.name, &program.graph, options, target)?.to_string())
+            let plan = compile_for(&program.name, &program.graph, &options.of(&program), target)?;
+            ("plan", plan.to_string())
         }
     })
 }
@@ -133,7 +138,7 @@ fn list(
     let mut listing = Listing { model: session.model.name.clone(), programs: vec![] };
     for (name, key) in named {
         let program = session.program(key)?;
-        let plan = compile_for(&program.name, &program.graph, options, target)?;
+        let plan = compile_for(&program.name, &program.graph, &options.of(&program), target)?;
         listing.programs.push(Line {
             program: name,
             nodes: program.graph.nodes().len(),

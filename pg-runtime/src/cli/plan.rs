@@ -177,9 +177,11 @@ impl Program {
         args: &PlanArgs,
         target: &Target,
     ) -> anyhow::Result<Program> {
-        let graph = session.program(key)?.graph;
-        let plan = compile_for(name, &graph, &args.programs.options(), target)?;
-        let unfused = compile_for(name, &graph, &Options { fuse: false }, target)?;
+        let program = session.program(key)?;
+        let lower = |options: Options| compile_for(name, &program.graph, &options.of(&program), target);
+        let options = args.programs.options();
+        let plan = lower(options.clone())?;
+        let unfused = lower(Options { fuse: false, ..options })?;
         let seconds = |l: &Launch| predict(&plan, l, target).seconds();
         let totals = Totals {
             launches: plan.launches.len(),

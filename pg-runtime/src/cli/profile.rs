@@ -72,7 +72,7 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
         args.phase,
         phases - 1
     );
-    let fuse = pg_codegen::Options { fuse: !args.no_fuse };
+    let fuse = pg_codegen::Options { fuse: !args.no_fuse, ..Default::default() };
     let session = Session::on(device, Arc::new(model), fuse);
     let mut session = args.precision.of(session);
     let (accumulation, phase, steps) = (args.micro_batches, args.phase, args.steps);

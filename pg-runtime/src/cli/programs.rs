@@ -25,7 +25,7 @@ pub(crate) struct ProgramArgs {
 impl ProgramArgs {
     /// How to lower.
     pub(crate) fn options(&self) -> pg_codegen::Options {
-        pg_codegen::Options { fuse: !self.no_fuse }
+        pg_codegen::Options { fuse: !self.no_fuse, ..Default::default() }
     }
 
     /// Sequences of a batch, and tokens of each.

@@ -54,9 +54,10 @@ impl Buffers {
             };
             let source = match &buffer.place {
                 Place::External(slot) => {
-                    let want = if slot.space == Space::Data { DType::I32 } else { DType::F32 };
-                    if buffer.dtype != want {
-                        return bad("data is int32; scalars, state and results are float32");
+                    if !slot.space.holds(buffer.dtype) {
+                        return bad(
+                            "data is int32, working forms are float32 or bf16, all other slots float32",
+                        );
                     }
                     match slot.space {
                         Space::Data => Source::Data,
@@ -171,10 +172,10 @@ impl Buffers {
                     let failed = |error| CpuError::State { program: program(), error };
                     let place = match self.places[i] {
                         Some(place) if !fresh => place,
-                        _ => state.locate(slot).map_err(failed)?,
+                        _ => state.locate(slot, buffer.dtype).map_err(failed)?,
                     };
                     self.places[i] = Some(place);
-                    (state.pointer(place).map_err(failed)?.cast(), place.len)
+                    (state.pointer(place).map_err(failed)?, place.len)
                 }
                 (Source::Own(own), place) => {
                     let (_, memory) = &mut self.own[own];

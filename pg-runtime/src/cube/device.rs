@@ -176,8 +176,8 @@ pub(super) struct Resident<R: Runtime> {
 }
 
 impl<R: Runtime> Resident<R> {
-    pub(super) fn upload(device: &Device<R>, bank: &[f32]) -> Result<Self, CubeExecError> {
-        let memory = device.allocate_with(bytemuck::cast_slice(bank))?;
+    pub(super) fn upload(device: &Device<R>, bank: &[u8]) -> Result<Self, CubeExecError> {
+        let memory = device.allocate_with(bank)?;
         Ok(Resident { device: device.clone(), memory })
     }
 
@@ -187,9 +187,8 @@ impl<R: Runtime> Resident<R> {
 }
 
 impl<R: Runtime> Remote for Resident<R> {
-    fn download(&self, to: &mut [f32]) -> Result<(), String> {
-        let bytes = self.device.read(&self.memory, 4 * to.len()).map_err(|e| e.to_string())?;
-        bytemuck::cast_slice_mut(to).copy_from_slice(&bytes);
+    fn download(&self, to: &mut [u8]) -> Result<(), String> {
+        to.copy_from_slice(&self.device.read(&self.memory, to.len()).map_err(|e| e.to_string())?);
         Ok(())
     }
 

@@ -65,9 +65,10 @@ impl Buffers {
             }
             sources.push(match &buffer.place {
                 Place::External(slot) => {
-                    let want = if slot.space == Space::Data { DType::I32 } else { DType::F32 };
-                    if buffer.dtype != want {
-                        return Err(bad("data is int32; scalars, state and results are float32"));
+                    if !slot.space.holds(buffer.dtype) {
+                        return Err(bad(
+                            "data is int32, working forms are float32 or bf16, all other slots float32",
+                        ));
                     }
                     match slot.space {
                         Space::Data | Space::Scalar => Source::Call,
@@ -120,12 +121,12 @@ impl Buffers {
                 (Source::Arena(offset), _) => (self.arena.clone(), *offset),
                 (Source::State, Place::External(slot)) => {
                     let failed = |error| CubeExecError::State { program: program(), error };
-                    let place = state.locate(slot).map_err(failed)?;
+                    let place = state.locate(slot, buffer.dtype).map_err(failed)?;
                     check_length(plan, slot, buffer, place.len)?;
                     let is_there = |bank: &Resident<R>| bank.is_on(device);
-                    let upload = |bank: &[f32]| Resident::upload(device, bank).map_err(|e| e.to_string());
+                    let upload = |bank: &[u8]| Resident::upload(device, bank).map_err(|e| e.to_string());
                     let bank = state.remote(place.bank, is_there, upload).map_err(failed)?;
-                    (bank.memory.clone(), 4 * place.offset)
+                    (bank.memory.clone(), place.offset * element_bytes(buffer.dtype))
                 }
                 (Source::Call, Place::External(slot)) => match uploaded.iter().find(|(s, _)| *s == slot) {
                     Some((_, memory)) => (memory.clone(), 0),

@@ -19,9 +19,9 @@ use crate::executor::{Backend, ExecError, Executor};
 pub fn offline(plan: &Plan, layout: &Layout, target: &Target) -> Result<Generations, LaunchError> {
     let numbers: RefCell<HashMap<(Space, String), u64>> = RefCell::default();
     let bank = |slot: &Slot| {
-        // A bank is its own name; a parameter is a stretch of one.
-        let is_bank = layout.banks.iter().any(|b| b.name == slot.name);
-        let (bank, element) = match layout.resolve(&slot.name).filter(|_| !is_bank) {
+        // A bank is its own name, and so is a working form; a parameter is a stretch of one.
+        let is_whole = slot.space == Space::Working || layout.banks.iter().any(|b| b.name == slot.name);
+        let (bank, element) = match layout.resolve(&slot.name).filter(|_| !is_whole) {
             Some((bank, offset, _)) => (bank.to_string(), offset),
             None => (slot.name.clone(), 0),
         };

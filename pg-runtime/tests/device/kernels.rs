@@ -7,7 +7,7 @@ use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
 use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_codegen::target::{self, Target};
-use pg_codegen::{Options, compile_for};
+use pg_codegen::{GraphPass, Options, compile_for, graph_after};
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
@@ -153,7 +153,10 @@ fn plans(session: &Session, (_, batch, seq): Size, machine: &Target) -> Vec<(Pla
     keys.extend(session.model.eval.ttt.is_some().then_some(Key::Adapt));
     let plan = |key| {
         let program = session.program(key).unwrap();
-        let plan = compile_for(&program.name, &program.graph, &Options::default(), machine).unwrap();
+        let options = Options::default().of(&program);
+        let plan = compile_for(&program.name, &program.graph, &options, machine).unwrap();
+        // Beside what the program reads, what another has left it.
+        let graph = graph_after(GraphPass::Working, &program.graph, &options, machine).unwrap();
         let mut noise = Noise(7);
         let mut values = |slot: &Slot, len: usize| -> Tensor {
             match slot.space {
@@ -161,10 +164,14 @@ fn plans(session: &Session, (_, batch, seq): Size, machine: &Target) -> Vec<(Pla
                 Space::Scalar => vec![0.5; len],
                 // A variance is not negative.
                 Space::Variance => (0..len).map(|_| f64::from(0.01 + noise.next().abs())).collect(),
+                // What bfloat16 holds exactly, whether or not it is stored so.
+                Space::Working => {
+                    (0..len).map(|_| half::bf16::from_f32(0.5 * noise.next()).to_f64()).collect()
+                }
                 _ => (0..len).map(|_| f64::from(0.5 * noise.next())).collect(),
             }
         };
-        let env = program.graph.inputs().map(|(s, v)| (s.clone(), values(s, program.graph.ty(v).len())));
+        let env = graph.inputs().map(|(s, v)| (s.clone(), values(s, graph.ty(v).len())));
         let env = env.collect();
         (plan, env)
     };

@@ -83,6 +83,7 @@ impl Report {
     ) -> anyhow::Result<Report> {
         let (batch, seq) = args.shape(session);
         let micro_batches = (session.model.train.batch_tokens / (batch * seq)).max(1);
+        let unfused = Options { fuse: false, ..Options::default() };
         let mut programs = Vec::new();
         for (name, key) in named {
             let generated = session.generate(*key);
@@ -91,7 +92,7 @@ impl Report {
             programs.push(Program {
                 name: name.clone(),
                 entries: inventory(&plan, &generated, machine),
-                unfused_bytes: session.lower_with(*key, &Options { fuse: false })?.bytes() + 0.0,
+                unfused_bytes: session.lower_with(*key, &unfused)?.bytes() + 0.0,
                 in_step: match key {
                     Key::Grad { phase: 0, accumulate: false, .. } | Key::Update => 1,
                     Key::Grad { phase: 0, accumulate: true, .. } => micro_batches - 1,

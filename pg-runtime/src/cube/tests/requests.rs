@@ -55,6 +55,9 @@ fn an_executor_launches_what_is_generated_without_a_device() {
     for key in [grad(false), grad(true), Key::Update, score, Key::Adapt] {
         let plan = Arc::new(session.lower(key).unwrap());
         let expected = offline(&plan, &session.layout, device.target()).unwrap();
+        if key == grad(false) {
+            state.allocate_working(&plan).unwrap();
+        }
         let mut executor = CubeExecutor::new(plan, &device).unwrap();
         executor.run(&mut state, Inputs { data: &data, scalars: &scalars }, None).unwrap();
         let expected = names(expected.launches.iter().map(|g| &g.stage.kernel));

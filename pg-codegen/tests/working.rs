@@ -1,0 +1,164 @@
+//! Working forms of parameters: what the first micro-batch of a step leaves is what the others would compute.
+
+mod common;
+
+use std::collections::{BTreeMap, HashMap};
+
+use pg_codegen::plan::Place;
+use pg_codegen::precision::store_as;
+use pg_codegen::target::{CPU, H100, Target};
+use pg_codegen::{GraphPass, Options, compile_for, graph_after};
+use pg_ir::dsl::{Options as Settings, Source, elaborate};
+use pg_ir::graph::Graph;
+use pg_ir::interp::{self, Environment, Tensor};
+use pg_ir::op::Op;
+use pg_ir::programs::{self, Program};
+use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::DType;
+
+const SMALL: &[(&str, &str)] = &[
+    ("LAYERS", "2"),
+    ("DIM", "32"),
+    ("HEADS", "2"),
+    ("KV_HEADS", "1"),
+    ("VOCAB", "48"),
+    ("BIGRAM_BUCKETS", "64"),
+    ("BIGRAM_DIM", "16"),
+    ("VE_DIM", "16"),
+    ("VE_LAYERS", "[1]"),
+    ("XSA_LAST", "1"),
+    ("ROPE_DIMS", "8"),
+];
+
+/// The gradients of a step's first micro-batch and of the others, of int4mlp_12l made small.
+fn gradients(qat: bool) -> [Program; 2] {
+    let path = format!("{}/../models/int4mlp_12l.rs", env!("CARGO_MANIFEST_DIR"));
+    let source = Source::load(std::path::Path::new(&path)).unwrap_or_else(|e| panic!("{e}"));
+    let overrides = SMALL.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let model = elaborate(&source, &Settings { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"));
+    [false, true].map(|next| programs::grad(&model, 0, (2, 8), qat, next).unwrap_or_else(|e| panic!("{e}")))
+}
+
+/// What values compute, as numbers: equal for equal expressions, in whatever graph and order they stand.
+#[derive(Default)]
+struct Numbers(HashMap<(Op, Vec<usize>, usize), usize>);
+
+impl Numbers {
+    /// The number of every output; inputs of slots in `known` are what `known` says.
+    fn of(&mut self, graph: &Graph, known: &BTreeMap<Slot, usize>) -> BTreeMap<Slot, usize> {
+        let mut numbers: Vec<usize> = Vec::new();
+        for (_, node) in graph.nodes() {
+            let given = match &node.op {
+                Op::Input(slot, _) => known.get(slot),
+                _ => None,
+            };
+            let operands: Vec<usize> = node.operands.iter().map(|v| numbers[v.index()]).collect();
+            for result in 0..node.results as usize {
+                let next = self.0.len();
+                let key = (node.op.clone(), operands.clone(), result);
+                let number = given.copied().unwrap_or_else(|| *self.0.entry(key).or_insert(next));
+                numbers.push(number);
+            }
+        }
+        graph.outputs.iter().map(|o| (o.slot.clone(), numbers[o.value.index()])).collect()
+    }
+}
+
+fn canonical(program: &Program, options: &Options, target: &Target) -> Graph {
+    let graph = graph_after(GraphPass::Canonical, &program.graph, options, target);
+    graph.unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn what_the_first_leaves_is_what_the_others_would_compute() {
+    for (target, qat) in [(&CPU, true), (&H100, true), (&H100, false)] {
+        let [first, next] = gradients(qat);
+        let own = Options::default();
+        let mut numbers = Numbers::default();
+        let nothing = BTreeMap::new();
+        let mut of_first = numbers.of(&canonical(&first, &own.of(&first), target), &nothing);
+        let (left, results): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut of_first).into_iter().partition(|(slot, _)| slot.space == Space::Working);
+        assert_eq!(results, numbers.of(&canonical(&first, &own, target), &nothing));
+
+        let found = canonical(&next, &own.of(&next), target);
+        let working = found.inputs().filter(|(slot, _)| slot.space == Space::Working);
+        assert_eq!(
+            working.map(|(slot, _)| slot).collect::<std::collections::BTreeSet<_>>(),
+            left.keys().collect()
+        );
+        assert_eq!(numbers.of(&found, &left), numbers.of(&canonical(&next, &own, target), &nothing));
+        assert!(!left.is_empty());
+    }
+}
+
+/// Every matrix is read as it was left, and nothing is left of what small parameters become on the way.
+#[test]
+fn operands_are_plain_loads() {
+    let [_, next] = gradients(true);
+    for target in [&CPU, &H100] {
+        let graph = canonical(&next, &Options::default().of(&next), target);
+        assert!(!graph.nodes().any(|(_, n)| matches!(n.op, Op::FakeQuant(_))));
+        for (slot, value) in graph.inputs() {
+            let is_cast = |op: &Op| *op == Op::Cast(DType::BF16);
+            let rounds = graph.nodes().any(|(_, n)| is_cast(&n.op) && n.operands[0] == value);
+            assert!(slot.space != Space::Param || !rounds, "{slot} is rounded for every micro-batch");
+        }
+    }
+}
+
+/// Without quantisers and in float32, parameters are read as they are: nothing is left and nothing is found.
+#[test]
+fn there_are_no_working_forms_of_what_is_read_as_it_is() {
+    for program in gradients(false) {
+        let options = Options::default();
+        assert_eq!(canonical(&program, &options.of(&program), &CPU), canonical(&program, &options, &CPU));
+    }
+}
+
+/// Numbers for every input, of the size that training starts with.
+fn environment(graph: &Graph) -> Environment {
+    let mut rng = common::random::Rng::new(7);
+    let mut fill = |slot: &Slot, len: usize| -> Tensor {
+        match slot.space {
+            Space::Data => (0..len).map(|i| ((i * 7 + 3) % 48) as f64).collect(),
+            Space::Scalar => vec![1.0; len],
+            _ => (0..len).map(|_| rng.float() * 0.3).map(|x| f64::from(x as f32)).collect(),
+        }
+    };
+    graph.inputs().map(|(slot, v)| (slot.clone(), fill(slot, graph.ty(v).len()))).collect()
+}
+
+/// |a − b| / |b| as vectors.
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
+    let apart = norm(&mut a.iter().zip(b).map(|(x, y)| x - y));
+    apart / norm(&mut b.iter().copied()).max(1e-12)
+}
+
+#[test]
+fn plans_of_both_compute_what_the_interpreter_does() {
+    let [first, next] = gradients(true);
+    // A last bit of float64 may turn a rounding to bf16 the other way, rarely.
+    for (target, bound) in [(&CPU, 1e-5), (&H100, 2f64.powi(-8))] {
+        for fuse in [true, false] {
+            let options = Options { fuse, ..Options::default() };
+            let compile = |program: &Program| {
+                let plan = compile_for(&program.name, &program.graph, &options.of(program), target);
+                plan.unwrap_or_else(|e| panic!("{e}"))
+            };
+            let env = environment(&next.graph);
+            let mut found = common::exec::run(&compile(&first), &env);
+            found.retain(|slot, _| slot.space == Space::Working);
+            let plan = compile(&next);
+            let is_read = |slot: &Slot| plan.buffers.iter().any(|b| b.place == Place::External(slot.clone()));
+            assert!(found.len() > 10 && found.keys().all(is_read));
+            let found = common::exec::run(&plan, &env.clone().into_iter().chain(found).collect());
+            let stored = store_as(&next.graph, target.storage).unwrap();
+            for (slot, want) in &interp::run(&stored, &env).unwrap() {
+                let apart = distance(&found[slot], want);
+                assert!(apart <= bound, "{} fuse {fuse}, {slot}: {apart}", target.name);
+            }
+        }
+    }
+}

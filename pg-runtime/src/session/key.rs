@@ -1,0 +1,53 @@
+//! Names of a model's programs.
+
+/// A program of a model at one shape.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Key {
+    /// Forward and backward of a micro-batch of `batch` sequences of `seq` tokens.
+    Grad {
+        /// Phase of training.
+        phase: usize,
+        /// Sequences.
+        batch: usize,
+        /// Tokens of a sequence.
+        seq: usize,
+        /// Through the straight-through quantisers.
+        qat: bool,
+        /// Add to the gradients instead of overwriting them.
+        accumulate: bool,
+    },
+    /// The optimiser step.
+    Update,
+    /// NLL of every target.
+    Score {
+        /// Sequences.
+        batch: usize,
+        /// Tokens of a sequence.
+        seq: usize,
+        /// Through the straight-through quantisers: only for weights that are still latent.
+        qat: bool,
+    },
+    /// Logits.
+    Logits {
+        /// Sequences.
+        batch: usize,
+        /// Tokens of a sequence.
+        seq: usize,
+        /// Through the straight-through quantisers.
+        qat: bool,
+    },
+    /// One step of test-time training from accumulated gradients.
+    Adapt,
+}
+
+impl Key {
+    /// Sequences and their tokens, of a program that reads tokens.
+    pub fn shape(self) -> Option<(usize, usize)> {
+        match self {
+            Key::Grad { batch, seq, .. } | Key::Score { batch, seq, .. } | Key::Logits { batch, seq, .. } => {
+                Some((batch, seq))
+            }
+            Key::Update | Key::Adapt => None,
+        }
+    }
+}
