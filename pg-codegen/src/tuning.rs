@@ -20,6 +20,11 @@ pub struct Tuning {
     pub region_resident: usize,
     pub region_spread: usize,
     pub region_rows: usize,
+    pub mma_depth: usize,
+    pub mma_stages: usize,
+    pub mma_part: usize,
+    pub flash_queries: usize,
+    pub flash_keys: usize,
 }
 
 /// A choice: its name, the numbers that it may be (all of them, or the ends of a range), and its place.
@@ -31,7 +36,7 @@ enum Allowed {
     Within(usize, usize),
 }
 
-const CHOICES: [Choice; 7] = [
+const CHOICES: [Choice; 12] = [
     ("matmul.tile", Allowed::One(&[16, 32, 64]), |t| &mut t.matmul_tile),
     ("matmul.depth", Allowed::One(&[8, 16, 32]), |t| &mut t.matmul_depth),
     ("attention.block", Allowed::One(&[4, 8, 16, 32]), |t| &mut t.attention_block),
@@ -39,6 +44,11 @@ const CHOICES: [Choice; 7] = [
     ("region.resident", Allowed::Within(1, 16), |t| &mut t.region_resident),
     ("region.spread", Allowed::Within(1, 65_535), |t| &mut t.region_spread),
     ("region.rows", Allowed::Within(1, 65_535), |t| &mut t.region_rows),
+    ("mma.depth", Allowed::One(&[32, 64]), |t| &mut t.mma_depth),
+    ("mma.stages", Allowed::Within(3, 8), |t| &mut t.mma_stages),
+    ("mma.part", Allowed::Within(32, 65_535), |t| &mut t.mma_part),
+    ("flash.queries", Allowed::One(&[64, 128]), |t| &mut t.flash_queries),
+    ("flash.keys", Allowed::One(&[32, 64]), |t| &mut t.flash_keys),
 ];
 
 const TABLE: &str = include_str!("tuning.txt");

@@ -88,6 +88,24 @@ fn a_split_sum_is_the_sum() {
     }
 }
 
+/// Numbers of the tuning table change the kernel, and not what it computes.
+#[test]
+fn other_slices_and_parts() {
+    for (text, layout) in
+        [("mma.depth = 64\nmma.stages = 3", LAYOUTS[0]), ("mma.stages = 6\nmma.part = 64", LAYOUTS[2])]
+    {
+        let tuning = Target::hopper().tuning.with(text, "h100").unwrap();
+        let target = Target { tuning, ..Target::hopper() };
+        run(matmul([1, 40, 72, 392], layout, false), DType::BF16, &target);
+        run(matmul([1, 17, 5, 33], layout, true), DType::F32, &target);
+    }
+    let tuning = Target::hopper().tuning.with("mma.depth = 64\nmma.stages = 8", "h100").unwrap();
+    let m = matmul([1, 40, 72, 48], LAYOUTS[0], false);
+    let infos = buffers(&m, DType::F32).map(|(dtype, len)| ArgInfo::whole(dtype, len));
+    let error = lower(&Kernel::Matmul(m), &infos, &Target { tuning, ..Target::hopper() }).unwrap_err();
+    assert!(error.to_string().contains("bytes of shared memory"), "{error}");
+}
+
 #[test]
 fn what_matrix_units_do_not_take_stays_portable() {
     let m = matmul([1, 64, 64, 64], LAYOUTS[0], false);

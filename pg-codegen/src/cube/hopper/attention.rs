@@ -1,6 +1,6 @@
 //! Causal attention on matrix units, flash style: a cube owns 128 queries of one head (64 of a short sequence),
-//! each warp a quarter of them, and walks blocks of 64 keys up to the diagonal. The next block's keys and values arrive while one is
-//! computed; scores, probabilities and sums never leave registers.
+//! each warp a quarter of them, and walks blocks of keys up to the diagonal. The next block's keys and values arrive
+//! while one is computed; scores, probabilities and sums never leave registers.
 
 use cubecl::cmma::MmaDefinition;
 use cubecl::ir::ManagedVariable;
@@ -17,8 +17,6 @@ use crate::cube::stage::{ArgInfo, Launches, StageArg};
 use crate::cube::target::{CubeError, Target};
 use crate::plan::AttentionShape;
 
-/// Keys of a block.
-const KEYS: usize = 64;
 /// Blocks of keys in shared memory.
 const STAGES: usize = 2;
 /// Queries of a cube for each fragment of 16 that a warp has.
@@ -70,7 +68,8 @@ pub(crate) fn lower(
         along_depth: true,
         aligned: true,
     };
-    let k = rows(infos[1].shift, s.kv_heads, KEYS);
+    let keys = target.tuning.flash_keys;
+    let k = rows(infos[1].shift, s.kv_heads, keys);
     // Values are summed over keys: the same rows, walked the other way.
     let v = Operand {
         offset: infos[2].shift,
@@ -79,12 +78,13 @@ pub(crate) fn lower(
         depth: s.time,
         depth_stride: k.free_stride,
         tile: s.dim,
-        deep: KEYS,
+        deep: keys,
         along_depth: false,
         ..k
     };
     // Two fragments halve what is read of keys and values; a short sequence has too few queries for that.
-    let fragments = if s.time > 64 { 2 } else { 1 };
+    let most = target.tuning.flash_queries / QUERIES;
+    let fragments = if s.time > QUERIES { most } else { 1 };
     let q = rows(infos[0].shift, s.heads, fragments * QUERIES);
     let blocks = s.time.div_ceil(fragments * QUERIES);
     let cubes = s.batch * s.heads * blocks;
@@ -166,14 +166,14 @@ fn attend<N: Size, R: Size, C: Size>(
         total[i] = 0.0f32;
     }
     let seen = u32::min(first + queries, time);
-    let count = (seen + comptime!((KEYS - 1) as u32)) / comptime!(KEYS as u32);
+    let count = (seen + comptime!((p.k.tile - 1) as u32)) / comptime!(p.k.tile as u32);
     for block in 0..count {
         arrived.wait_parity(block % 2);
         // Whoever still reads the block that is overwritten next must have finished.
         sync_cube();
-        let first_key = block * comptime!(KEYS as u32);
+        let first_key = block * comptime!(p.k.tile as u32);
         if block + 1 < count {
-            let next = first_key + comptime!(KEYS as u32);
+            let next = first_key + comptime!(p.k.tile as u32);
             let stage = (block + 1) % 2;
             let at_k = stage * comptime!(p.k.chunks() as u32);
             let at_v = stage * comptime!(p.v.chunks() as u32);
@@ -184,7 +184,7 @@ fn attend<N: Size, R: Size, C: Size>(
         }
         let at_k = block % 2 * comptime!(p.k.chunks() as u32);
         let at_v = block % 2 * comptime!(p.v.chunks() as u32);
-        let mut scores = zeros::<C>(comptime!(fragments * KEYS / 8));
+        let mut scores = zeros::<C>(comptime!(fragments * p.k.tile / 8));
         #[unroll]
         for step in 0..comptime!(dim / 16) {
             let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
@@ -201,7 +201,7 @@ fn attend<N: Size, R: Size, C: Size>(
                 &mut scores,
                 step,
                 fragments,
-                KEYS,
+                p.k.tile,
                 comptime!(p.k),
             );
         }
@@ -215,8 +215,8 @@ fn attend<N: Size, R: Size, C: Size>(
                 let visible = row as i32 - (first_key + lane % 4 * 2) as i32;
                 let mut greatest = most[number];
                 #[unroll]
-                for j in 0..comptime!(KEYS / 8) {
-                    let at = comptime!(i * KEYS / 8 + j);
+                for j in 0..comptime!(p.k.tile / 8) {
+                    let at = comptime!(i * p.k.tile / 8 + j);
                     let score = sums_of::<C>(&scores, at, half) * Vector::new(comptime!(p.shape.scale));
                     let mut masked = Vector::<f32, C>::new(LOWEST);
                     #[unroll]
@@ -232,8 +232,8 @@ fn attend<N: Size, R: Size, C: Size>(
                 most[number] = greatest;
                 let mut sum = 0.0f32;
                 #[unroll]
-                for j in 0..comptime!(KEYS / 8) {
-                    let at = comptime!(i * KEYS / 8 + j);
+                for j in 0..comptime!(p.k.tile / 8) {
+                    let at = comptime!(i * p.k.tile / 8 + j);
                     let prob = Vector::exp(sums_of::<C>(&scores, at, half) - Vector::new(greatest));
                     sum += prob[0] + prob[1];
                     set::<C>(&mut scores, at, half, prob);
@@ -249,11 +249,11 @@ fn attend<N: Size, R: Size, C: Size>(
             }
         }
         #[unroll]
-        for step in 0..comptime!(KEYS / 16) {
+        for step in 0..comptime!(p.k.tile / 16) {
             let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
             #[unroll]
             for i in 0..comptime!(p.fragments) {
-                let at = comptime!(i * KEYS / 8 + 2 * step);
+                let at = comptime!(i * p.k.tile / 8 + 2 * step);
                 left.push(left_of::<R, C>(&scores, at));
             }
             multiply::<N, R, C>(
@@ -376,7 +376,7 @@ impl MmaAttention {
         let s = &self.shape;
         format!(
             "causal attention, bfloat16 on matrix units: {} × {} positions, {} heads of {} over {} of keys, scale {}\n\
-             {} blocks of {} queries, blocks of {KEYS} keys, {STAGES} stages\n",
+             {} blocks of {} queries, blocks of {} keys, {STAGES} stages\n",
             s.batch,
             s.time,
             s.heads,
@@ -384,7 +384,8 @@ impl MmaAttention {
             s.kv_heads,
             s.scale,
             self.blocks,
-            self.fragments * QUERIES
+            self.fragments * QUERIES,
+            self.k.tile,
         )
     }
 

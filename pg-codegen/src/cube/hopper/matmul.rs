@@ -12,7 +12,7 @@ use cubecl::prelude::*;
 use half::bf16;
 use pg_ir::ty::DType;
 
-use super::product::{DEPTH, Place, Product, Products, STAGES, TILE, multiply, place_of};
+use super::product::{Place, Product, Products, TILE, multiply, place_of};
 use super::regions::{on_sum_of_parts, partial, result};
 use super::results::{Exit, Sink, shared_tile};
 use super::tile::{CHUNK, Operand, UNITS};
@@ -23,6 +23,7 @@ use crate::cube::target::{CubeError, Target};
 use crate::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
 use crate::region::Region;
 use crate::target::TILES;
+use crate::tuning::Tuning;
 
 /// The description of a matmul kernel for matrix units.
 #[derive(Clone, PartialEq, Debug)]
@@ -87,7 +88,7 @@ pub(crate) fn all_fit(all: &Matmuls, infos: &[ArgInfo], target: &Target) -> bool
             Kernel::MatmulRegion(m, region) => (m, region_fits(region, &own, target)),
             _ => return None,
         };
-        let walked = || operands(m, [&own[0], &own[1]]).map(|x| [x.along_depth, x.aligned]);
+        let walked = || operands(m, [&own[0], &own[1]], target).map(|x| [x.along_depth, x.aligned]);
         (apart && runs).then(walked)
     });
     let first = walks.next().flatten();
@@ -170,7 +171,7 @@ fn part<'a>(all: &'a Matmuls, member: usize, infos: &[ArgInfo]) -> Option<Part<'
 }
 
 fn lower_parts(shared: Side, parts: &[Part], target: &Target, out: &mut Launches) -> Result<(), CubeError> {
-    parts.iter().try_for_each(check)?;
+    parts.iter().try_for_each(|part| check(part, target))?;
     let extent = |part: &Part| [part.m.m.div_ceil(TILE), part.m.n.div_ceil(TILE)];
     let Matmul { batch, k, .. } = *parts[0].m;
     // Results lie side by side along columns of a shared left operand, along rows of a right one.
@@ -181,8 +182,8 @@ fn lower_parts(shared: Side, parts: &[Part], target: &Target, out: &mut Launches
     let (splits, steps) = split(batch * rows * columns, k, target);
     let tiles = [batch, splits, rows, columns];
     let product = |part: &Part| {
-        let [a, b] = operands(part.m, [&part.operands[0].1, &part.operands[1].1]);
-        Product { a, b, tiles, steps }
+        let [a, b] = operands(part.m, [&part.operands[0].1, &part.operands[1].1], target);
+        Product { a, b, tiles, steps, stages: target.tuning.mma_stages }
     };
     let products = Products { shared, each: parts.iter().map(product).collect() };
     if splits == 1 {
@@ -212,7 +213,7 @@ fn malformed(what: &str) -> CubeError {
     CubeError::Malformed { kernel: "mma".into(), what: what.into() }
 }
 
-fn check(part: &Part) -> Result<(), CubeError> {
+fn check(part: &Part, target: &Target) -> Result<(), CubeError> {
     let Part { m, operands: [a, b], region, rest } = part;
     if m.batch * m.m * m.n * m.k == 0 {
         return Err(malformed("an axis is empty"));
@@ -221,7 +222,7 @@ fn check(part: &Part) -> Result<(), CubeError> {
     if !is_own || rest.len() + 1 != region.args.len() {
         return Err(malformed("its region is not of its result"));
     }
-    for (x, info) in operands(m, [&a.1, &b.1]).iter().zip([&a.1, &b.1]) {
+    for (x, info) in operands(m, [&a.1, &b.1], target).iter().zip([&a.1, &b.1]) {
         if x.reach(m.batch) > info.len + info.shift || x.reach(m.batch) > i32::MAX as usize {
             return Err(malformed("an operand reaches beyond its buffer"));
         }
@@ -268,7 +269,8 @@ fn push(products: Products, parts: &[Part], target: &Target, out: &mut Launches)
     let exact = grid[0] as usize * grid[1] as usize == cubes;
     let results = takers.iter().map(|t| t.exit.shared_bytes()).max().unwrap_or(0);
     // The barriers come first, and tiles are at multiples of 128 bytes.
-    let bytes = (8 * STAGES).next_multiple_of(128) + STAGES * DEPTH * 2 * TILE * 2 + results;
+    let Tuning { mma_stages: stages, mma_depth: depth, .. } = target.tuning;
+    let bytes = (8 * stages).next_multiple_of(128) + stages * depth * 2 * TILE * 2 + results;
     let body = Body::MmaMatmul(MmaMatmul { products, takers, exact });
     let kernel = Generated::new("mma", body, specs, (UNITS as u32, bytes), target)?;
     out.push(kernel, names, grid, 1.0);
@@ -278,20 +280,25 @@ fn push(products: Products, parts: &[Part], target: &Target, out: &mut Launches)
 /// How k is cut: the number of parts, and slices of each. Weight gradients have 8 to 48 tiles and a k of
 /// tens of thousands; without a split most of a device would idle.
 fn split(tiles: usize, k: usize, target: &Target) -> (usize, usize) {
-    let slices = k.div_ceil(DEPTH).next_multiple_of(STAGES);
-    // Two cubes fit a multiprocessor; a part shorter than 16 slices is not worth its second pass.
-    let wanted = (2 * target.multiprocessors as usize / tiles).min(slices / 16).max(1);
-    let steps = slices.div_ceil(wanted).next_multiple_of(STAGES);
+    let Tuning { mma_stages: stages, mma_depth: depth, mma_part: least, .. } = target.tuning;
+    let slices = k.div_ceil(depth).next_multiple_of(stages);
+    // Two cubes fit a multiprocessor.
+    let wanted = (2 * target.multiprocessors as usize / tiles).min(k / least).max(1);
+    let steps = slices.div_ceil(wanted).next_multiple_of(stages);
     (slices.div_ceil(steps), steps)
 }
 
 /// How a product's operands are walked.
-fn operands(m: &Matmul, [a, b]: [&ArgInfo; 2]) -> [Operand; 2] {
-    [operand(m, (&m.a, a), (m.m, m.a.row), m.a.col), operand(m, (&m.b, b), (m.n, m.b.col), m.b.row)]
+fn operands(m: &Matmul, [a, b]: [&ArgInfo; 2], target: &Target) -> [Operand; 2] {
+    let deep = target.tuning.mma_depth;
+    [
+        operand((m.k, deep), (&m.a, a), (m.m, m.a.row), m.a.col),
+        operand((m.k, deep), (&m.b, b), (m.n, m.b.col), m.b.row),
+    ]
 }
 
 fn operand(
-    m: &Matmul,
+    (depth, deep): (usize, usize),
     (view, info): (&MatrixView, &ArgInfo),
     (free, free_stride): (usize, usize),
     depth_stride: usize,
@@ -300,19 +307,18 @@ fn operand(
     let fits = |len: usize, contiguous: usize, other: usize| {
         contiguous == 1 && [len, other, offset, view.batch].iter().all(|n| n.is_multiple_of(CHUNK))
     };
-    let along_depth = fits(m.k, depth_stride, free_stride);
+    let along_depth = fits(depth, depth_stride, free_stride);
     let aligned = along_depth || fits(free, free_stride, depth_stride);
     let along_depth = along_depth || (!aligned && depth_stride <= free_stride);
-    let (batch, depth) = (view.batch, m.k);
     Operand {
         offset,
-        batch,
+        batch: view.batch,
         free,
         free_stride,
         depth,
         depth_stride,
         tile: TILE,
-        deep: DEPTH,
+        deep,
         along_depth,
         aligned,
     }
@@ -361,12 +367,14 @@ impl MmaMatmul {
             let [rows, columns] = [p.a.free, p.b.free].map(|free| free.div_ceil(TILE));
             format!(
                 "arg0[{}, {}] = Σ_{} a · b, bfloat16 on matrix units, {batch} times\n\
-                 tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {DEPTH}, {STAGES} stages\n\
+                 tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {}, {} stages\n\
                  a {}, b {}; results leave {}, in pieces of {}\n{}",
                 p.a.free,
                 p.b.free,
                 p.a.depth,
                 p.steps,
+                p.a.deep,
+                p.stages,
                 walk(&p.a),
                 walk(&p.b),
                 if exit.shared_bytes() > 0 { "through shared memory" } else { "from registers" },

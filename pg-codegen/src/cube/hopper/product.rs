@@ -1,7 +1,7 @@
 //! The sums of a product on matrix units: a cube's tile of results, in its warps' registers.
 //!
-//! Slices of both operands arrive asynchronously, three under way while one is multiplied. What becomes of the
-//! sums is not known here.
+//! Slices of both operands arrive asynchronously, all but one under way while that one is multiplied. What becomes of
+//! the sums is not known here.
 
 use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::barrier::Barrier;
@@ -14,10 +14,6 @@ use crate::plan::Side;
 
 /// Results of a cube along each axis.
 pub(super) const TILE: usize = 128;
-/// Extent of a slice of k.
-pub(super) const DEPTH: usize = 32;
-/// Slices in shared memory.
-pub(super) const STAGES: usize = 4;
 /// Warps along the rows of a tile; as many are along its columns.
 const WARP_ROWS: usize = 2;
 /// Fragments of a warp's results: 16 rows each, and 8 columns each.
@@ -30,8 +26,10 @@ pub(crate) struct Product {
     pub(super) b: Operand,
     /// Batch, splits, tiles of rows, tiles of columns: of all products of the launch.
     pub(super) tiles: [usize; 4],
-    /// Slices of k of a cube, a multiple of the stages.
+    /// Slices of k of a cube, a multiple of the stages. A slice is as deep as the operands' tiles.
     pub(super) steps: usize,
+    /// Slices in shared memory.
+    pub(super) stages: usize,
 }
 
 /// The products of a launch, which share an operand: their tiles lie side by side in one grid.
@@ -162,38 +160,38 @@ pub(super) fn multiply<A: Size, B: Size, R: Size, C: Size>(
     let walks_b = comptime!(all.walks(Side::Right));
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
     let mut tile_a =
-        SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(STAGES)), 128usize);
+        SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(p.stages)), 128usize);
     let mut tile_b =
-        SharedMemory::<Vector<bf16, B>>::new_aligned(comptime!(p.b.shared_vectors(STAGES)), 128usize);
+        SharedMemory::<Vector<bf16, B>>::new_aligned(comptime!(p.b.shared_vectors(p.stages)), 128usize);
     let mut arrived = Sequence::<Shared<Barrier>>::new();
     #[unroll]
-    for _stage in 0..comptime!(STAGES) {
+    for _stage in 0..comptime!(p.stages) {
         arrived.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
     }
-    let start = at.part * comptime!((p.steps * DEPTH) as u32);
-    let end = u32::min(start + comptime!((p.steps * DEPTH) as u32), comptime!(p.a.depth as u32));
+    let start = at.part * comptime!((p.steps * p.a.deep) as u32);
+    let end = u32::min(start + comptime!((p.steps * p.a.deep) as u32), comptime!(p.a.depth as u32));
     let warp_row = warp_row();
     let warp_column = warp_column();
     let mut sums = zeros::<C>(comptime!(FRAGMENTS[0] * FRAGMENTS[1]));
     #[unroll]
-    for stage in 0..comptime!(STAGES - 1) {
-        let depth = start + comptime!((stage * DEPTH) as u32);
+    for stage in 0..comptime!(p.stages - 1) {
+        let depth = start + comptime!((stage * p.a.deep) as u32);
         bring::<A>(a, &mut tile_a, &at, at.row, depth, end, stage, comptime!(walks_a.clone()));
         bring::<B>(b, &mut tile_b, &at, at.column, depth, end, stage, comptime!(walks_b.clone()));
         arrived.index(stage).commit_copy_async();
         arrived.index(stage).arrive();
     }
-    for turn in 0..comptime!((p.steps / STAGES) as u32) {
+    for turn in 0..comptime!((p.steps / p.stages) as u32) {
         #[unroll]
-        for stage in 0..comptime!(STAGES) {
-            let step = turn * comptime!(STAGES as u32) + comptime!(stage as u32);
+        for stage in 0..comptime!(p.stages) {
+            let step = turn * comptime!(p.stages as u32) + comptime!(stage as u32);
             arrived.index(stage).wait_parity(turn % 2);
             // Whoever still reads the stage that is filled next must have finished.
             sync_cube();
-            let next = step + comptime!((STAGES - 1) as u32);
+            let next = step + comptime!((p.stages - 1) as u32);
             if next < comptime!(p.steps as u32) {
-                let into = comptime!((stage + STAGES - 1) % STAGES);
-                let depth = start + next * comptime!(DEPTH as u32);
+                let into = comptime!((stage + p.stages - 1) % p.stages);
+                let depth = start + next * comptime!(p.a.deep as u32);
                 bring::<A>(a, &mut tile_a, &at, at.row, depth, end, into, comptime!(walks_a.clone()));
                 bring::<B>(b, &mut tile_b, &at, at.column, depth, end, into, comptime!(walks_b.clone()));
                 arrived.index(into).commit_copy_async();
@@ -202,7 +200,7 @@ pub(super) fn multiply<A: Size, B: Size, R: Size, C: Size>(
             let tile_at_a = comptime!((stage * p.a.chunks()) as u32);
             let tile_at_b = comptime!((stage * p.b.chunks()) as u32);
             #[unroll]
-            for half in 0..comptime!(DEPTH / 16) {
+            for half in 0..comptime!(p.a.deep / 16) {
                 let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
                 #[unroll]
                 for i in 0..comptime!(FRAGMENTS[0]) {
