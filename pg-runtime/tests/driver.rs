@@ -209,10 +209,10 @@ fn what_a_bundle_lacks_is_said_before_the_first_step(machine: &Machine) {
     let stored = ["run", "small.rs", "--out", "no", "--precision", "f32"];
     let error = machine.refused(&[&stored[..], &ON_BUNDLE].concat());
     assert!(error.contains("precision: bf16 there, f32 here"), "{error}");
-    std::fs::write(machine.path("tuning.txt"), "region.vector = 1\n").unwrap();
+    std::fs::write(machine.path("tuning.txt"), "region.access = 4\n").unwrap();
     let tuned = ["run", "small.rs", "--out", "no", "--tuning", "tuning.txt"];
     let error = machine.refused(&[&tuned[..], &ON_BUNDLE].concat());
-    assert!(error.contains("tuning: ") && error.contains("region.vector = 1, "), "{error}");
+    assert!(error.contains("tuning: ") && error.contains("region.access = 4, "), "{error}");
     assert_eq!(machine.driver().get("launches"), Some(&0), "nothing ran");
     assert!(!machine.path("no/metrics.jsonl").exists());
 }
