@@ -6,10 +6,12 @@
 
 #![cfg(feature = "cube")]
 
+mod beside;
 mod bundle;
 #[path = "../common/mod.rs"]
 mod common;
 mod device;
+mod epilogue;
 mod executed;
 mod flash;
 mod heads;

@@ -3,16 +3,13 @@
 
 use std::sync::Arc;
 
-use pg_codegen::cube::{ArgInfo, Generated, Target, emit_cuda, extents, generate, lower};
+use pg_codegen::cube::{ArgInfo, Generated, Target, emit_cuda, lower};
 use pg_codegen::cuda::{Sass, Tools};
-use pg_codegen::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
-use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
-use pg_ir::op::{Binary, Reduction};
+use pg_codegen::plan::{Kernel, Matmul, MatrixView};
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
-use crate::models;
-use crate::offline::{FULL, tools};
+use crate::offline::tools;
 
 /// Which operands lie with their summed axis contiguous.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +170,12 @@ fn product(kernel: &Kernel, infos: &[ArgInfo]) -> (Arc<Generated>, [u32; 3]) {
 
 /// Asserts what a kernel of products for Hopper must be, whatever becomes of their results, and gives its
 /// instructions.
-fn is_what_matrix_units_want(tools: &Tools, all: &[Matmul], kernel: &Generated, grid: [u32; 3]) -> Sass {
+pub(crate) fn is_what_matrix_units_want(
+    tools: &Tools,
+    all: &[Matmul],
+    kernel: &Generated,
+    grid: [u32; 3],
+) -> Sass {
     let source = emit_cuda(kernel).unwrap();
     let compiled = tools.compile(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));
     let what = format!("{all:?}: {:?}", compiled.resources);
@@ -207,12 +209,12 @@ fn is_what_matrix_units_want(tools: &Tools, all: &[Matmul], kernel: &Generated, 
 }
 
 /// Names of the instructions that begin so.
-fn names<'a>(sass: &'a Sass, start: &'a str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn names<'a>(sass: &'a Sass, start: &'a str) -> impl Iterator<Item = &'a str> {
     sass.instructions.iter().map(|i| i.name.as_str()).filter(move |n| n.starts_with(start))
 }
 
 /// Asserts that every global access but the asynchronous copies is of 16 bytes; how many loads and stores that is.
-fn accesses_of_16_bytes(sass: &Sass, what: &str) -> [usize; 2] {
+pub(crate) fn accesses_of_16_bytes(sass: &Sass, what: &str) -> [usize; 2] {
     ["LDG.", "STG."].map(|kind| {
         let all: Vec<&str> = names(sass, kind).collect();
         assert!(all.iter().all(|n| n.contains(".128")), "{what}: {all:?}");
@@ -231,251 +233,4 @@ fn full_size_products_are_what_matrix_units_want() {
         let [loads, stores] = accesses_of_16_bytes(&sass, kernel.name());
         assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");
     }
-}
-
-fn own(m: &Matmul) -> Affine {
-    Affine { offset: 0, strides: [m.n as i64, 1].into_iter().collect() }
-}
-
-fn load(arg: u32, at: Affine) -> Instr {
-    Instr::Load { arg, map: IndexMap { at, guards: vec![] } }
-}
-
-/// An MLP's gradient with more to it: the result times a function of what is in memory, a scale for each column, one
-/// for each row, and one for all; stored twice, once rounded, and once where the row before it lies.
-fn epilogue(m: &Matmul, tile: DType) -> Region {
-    let at = |strides: [i64; 2], offset| Affine { offset, strides: strides.into_iter().collect() };
-    let n = m.n as i64;
-    let guard = Guard { expr: at([1, 0], -1), size: (m.batch * m.m) as i64 };
-    let before = IndexMap { at: at([n, 1], -n), guards: vec![guard] };
-    let body = vec![
-        load(1, own(m)),
-        load(0, own(m)),
-        Instr::Binary(Binary::Mul, 0, 1),
-        load(2, at([0, 1], 0)),
-        Instr::Binary(Binary::Mul, 2, 3),
-        load(3, at([1, 0], 0)),
-        Instr::Binary(Binary::Add, 4, 5),
-        Instr::Load { arg: 1, map: before },
-        Instr::Binary(Binary::Add, 6, 7),
-        load(4, at([0, 0], 0)),
-        Instr::Binary(Binary::Mul, 8, 9),
-        Instr::Cast(DType::BF16, 10),
-        Instr::Store { arg: 5, value: 11, at: own(m) },
-        Instr::Store { arg: 6, value: 1, at: own(m) },
-    ];
-    let args = vec![tile, DType::BF16, DType::F32, DType::F32, DType::F32, DType::BF16, DType::F32];
-    Region { rows: vec![m.batch * m.m], reduced: 0, lanes: m.n, body, args }
-}
-
-/// The arguments of a product with that epilogue.
-fn epilogue_buffers(m: &Matmul) -> [(DType, usize); 8] {
-    let [a, b, (_, len)] = buffers(m, DType::F32);
-    let (rows, f) = (m.batch * m.m, DType::F32);
-    [a, b, (DType::BF16, len), (f, m.n), (f, rows), (f, 1), (DType::BF16, len), (f, len)]
-}
-
-/// A region on a product's result is one kernel, and computes what the two would, at even and odd sizes.
-#[test]
-fn a_region_on_a_result_is_one_kernel() {
-    let sizes = [[1, 40, 72, 48], [1, 130, 136, 33], [2, 17, 20, 40], [1, 9, 5, 16], [3, 128, 128, 32]];
-    for (size, tile) in sizes.into_iter().flat_map(|s| [(s, DType::BF16), (s, DType::F32)]) {
-        let m = matmul(size, LAYOUTS[0], false);
-        let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
-        let buffers = epilogue_buffers(&m);
-        let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
-        assert_eq!((made.stages.len(), made.workspaces.len()), (1, 0), "{size:?}");
-        let plan = single(kernel, &buffers);
-        let env = inputs(&plan, &[0, 1, 2, 3, 4, 5], 37);
-        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{size:?} {tile}"));
-    }
-}
-
-/// Where k is split, the region runs on the sum of the parts.
-#[test]
-fn a_region_on_a_split_sum_is_in_its_second_pass() {
-    for tile in [DType::BF16, DType::F32] {
-        let m = matmul([1, 24, 40, 2100], LAYOUTS[2], false);
-        let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
-        let buffers = epilogue_buffers(&m);
-        let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
-        assert_eq!((made.stages.len(), made.workspaces.len()), (2, 1));
-        let plan = single(kernel, &buffers);
-        let env = inputs(&plan, &[0, 1, 2, 3, 4, 5], 41);
-        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{tile}"));
-    }
-}
-
-/// A sum over a whole row is more than a tile has.
-#[test]
-fn a_region_that_a_tile_cannot_run_is_a_second_launch() {
-    let m = matmul([1, 24, 40, 48], LAYOUTS[0], false);
-    let body = vec![
-        load(0, own(&m)),
-        Instr::RowReduce(Reduction::Sum, 0),
-        Instr::Binary(Binary::Mul, 0, 1),
-        Instr::Store { arg: 1, value: 2, at: own(&m) },
-    ];
-    let region = Region { rows: vec![24], reduced: 0, lanes: 40, body, args: vec![DType::BF16, DType::F32] };
-    let kernel = Kernel::MatmulRegion(m.clone(), region);
-    let buffers = buffers(&m, DType::F32);
-    let made = lower(&kernel, &buffers.map(|(t, len)| ArgInfo::whole(t, len)), &Target::hopper()).unwrap();
-    assert_eq!((made.stages.len(), made.workspaces.len()), (2, 1));
-    let plan = single(kernel, &buffers);
-    check(&plan, &inputs(&plan, &[0, 1], 43), &Target::hopper(), 1.0 / 64.0, "row sums");
-}
-
-/// Every product with a region of a step of int4mlp_12l at full size: what plain products are, and nothing of the
-/// result in memory but what the plan stores.
-#[test]
-fn full_size_products_with_regions_are_what_matrix_units_want() {
-    let Some(tools) = tools() else { return };
-    let model = models::model(&models::file("int4mlp_12l.rs"), &[]);
-    let mut seen = Vec::new();
-    let mut rounded = 0;
-    for program in models::programs(&model, FULL) {
-        if !["grad.next.qat", "update", "score"].contains(&program.name.as_str()) {
-            continue;
-        }
-        let plan = models::plan(&program);
-        let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
-        for (i, launch) in plan.launches.iter().enumerate() {
-            let Kernel::MatmulRegion(m, region) = &plan.kernels[launch.kernel.0 as usize] else { continue };
-            let stages: Vec<_> = made.launches.iter().filter(|g| g.launch == i).map(|g| &g.stage).collect();
-            if seen.contains(&stages[0].kernel.hash()) {
-                continue;
-            }
-            seen.push(stages[0].kernel.hash());
-            let all = std::slice::from_ref(m);
-            let sass = is_what_matrix_units_want(&tools, all, &stages[0].kernel, stages[0].grid);
-            if stages.len() > 1 {
-                continue;
-            }
-            let what = format!("{} of {}", stages[0].kernel.name(), launch.note());
-            let count = |f: &dyn Fn(&Instr) -> bool| region.body.iter().filter(|i| f(i)).count();
-            let stores = count(&|i| matches!(i, Instr::Store { .. }));
-            assert_eq!(launch.args.len() - 2, region.args.len() - 1, "{what}");
-            if region.args.iter().all(|&t| t == DType::BF16) {
-                rounded += 1;
-                let loads = count(&|i| matches!(i, Instr::Load { arg, .. } if *arg > 0));
-                let [loaded, stored] = accesses_of_16_bytes(&sass, &what);
-                assert!(loaded >= loads && (loads > 0 || loaded == 0), "{what}: {loaded} loads");
-                assert!(stored >= stores, "{what}: {stored} stores");
-                assert!(names(&sass, "STSM").all(|n| n.ends_with(".4")) && sass.count("STSM") > 0, "{what}");
-            }
-        }
-    }
-    assert!(seen.len() >= 8 && rounded >= 2, "{} kernels, {rounded} of bfloat16 alone", seen.len());
-}
-
-/// Products of one operand, and the types and lengths of their arguments. `own` are the sizes that members do not share.
-fn beside(
-    shared: Side,
-    [batch, same, k]: [usize; 3],
-    own: &[(usize, DType, bool)],
-    layout: Layout,
-) -> (Matmuls, Vec<(DType, usize)>) {
-    let (mut members, mut arguments) = (Vec::new(), Vec::new());
-    for &(own, out, accumulate) in own {
-        let [m, n] = if shared == Side::Left { [same, own] } else { [own, same] };
-        let member = matmul([batch, m, n, k], layout, accumulate);
-        let [a, b, c] = buffers(&member, out);
-        let (common, other) = if shared == Side::Left { (a, b) } else { (b, a) };
-        if arguments.is_empty() {
-            arguments.push(common);
-        }
-        arguments.extend([other, c]);
-        members.push(Kernel::Matmul(member));
-    }
-    (Matmuls { shared, members }, arguments)
-}
-
-fn whole(arguments: &[(DType, usize)]) -> Vec<ArgInfo> {
-    arguments.iter().map(|&(dtype, len)| ArgInfo::whole(dtype, len)).collect()
-}
-
-/// Products of one operand are one launch, on either side, with results that leave in every way, and compute what they
-/// would alone.
-#[test]
-fn products_of_one_operand_are_one_launch() {
-    let (f, h) = (DType::F32, DType::BF16);
-    let cases = [
-        (Side::Left, [1, 40, 48], vec![(72, h, false), (5, f, true), (36, h, false)], LAYOUTS[0], 1),
-        (Side::Left, [2, 130, 33], vec![(136, h, false), (8, h, false)], LAYOUTS[0], 1),
-        (Side::Left, [1, 17, 40], vec![(130, f, false), (7, h, false), (2, f, true)], LAYOUTS[1], 1),
-        (Side::Right, [1, 72, 48], vec![(40, f, true), (136, f, false), (8, h, false)], LAYOUTS[2], 1),
-        (Side::Right, [2, 5, 31], vec![(3, f, false), (129, f, true)], LAYOUTS[3], 1),
-        // k is long, and few tiles would leave a device idle: each sum of parts is a second pass.
-        (Side::Right, [1, 40, 2100], vec![(24, f, true), (16, h, false)], LAYOUTS[2], 3),
-    ];
-    for (shared, size, own, layout, stages) in cases {
-        let (all, arguments) = beside(shared, size, &own, layout);
-        let what = format!("{all:?}");
-        let made = lower(&Kernel::Matmuls(all.clone()), &whole(&arguments), &Target::hopper()).unwrap();
-        assert_eq!(made.stages.len(), stages, "{what}");
-        let cubes: u32 = made.stages[0].grid.iter().product();
-        let tiles: usize = all.products().map(|m| m.batch * m.m.div_ceil(128) * m.n.div_ceil(128)).sum();
-        assert!(stages > 1 || cubes as usize == tiles, "{cubes} cubes: {what}");
-        let plan = single(Kernel::Matmuls(all.clone()), &arguments);
-        let olds = all.products().enumerate().filter(|(_, m)| m.accumulate).map(|(i, _)| all.args(i)[2]);
-        let read: Vec<usize> = (0..arguments.len()).filter(|i| i % 2 == 1 || *i == 0).chain(olds).collect();
-        let tolerance = if own.iter().any(|o| o.1 == h) { 1.0 / 256.0 } else { 1e-5 };
-        check(&plan, &inputs(&plan, &read, 47), &Target::hopper(), tolerance, &what);
-    }
-}
-
-/// Operands that lie in other ways do not pass through the same shared memory, and none may be overwritten.
-#[test]
-fn products_that_do_not_go_together_are_launches_of_their_own() {
-    let stages = |all: &Matmuls, infos: &[ArgInfo]| {
-        let made = lower(&Kernel::Matmuls(all.clone()), infos, &Target::hopper()).unwrap();
-        assert_eq!(made.stages.iter().map(|s| s.share).sum::<f64>(), 1.0);
-        made.stages.len()
-    };
-    let own = [(40, DType::F32, false), (5, DType::F32, false)];
-    let (unaligned, arguments) = beside(Side::Right, [1, 72, 48], &own, LAYOUTS[2]);
-    assert_eq!(stages(&unaligned, &whole(&arguments)), 2);
-    let plan = single(Kernel::Matmuls(unaligned.clone()), &arguments);
-    check(&plan, &inputs(&plan, &[0, 1, 3], 53), &Target::hopper(), 1e-5, "apart");
-    assert!(lower(&Kernel::Matmuls(unaligned), &whole(&arguments[..4]), &Target::hopper()).is_err());
-    let (all, arguments) = beside(Side::Left, [1, 72, 48], &[own[0]; 2], LAYOUTS[0]);
-    let mut infos = whole(&arguments);
-    assert_eq!(stages(&all, &infos), 1);
-    let mut turned = all.clone();
-    turned.members[1] = Kernel::Matmul(matmul([1, 72, 40, 48], LAYOUTS[1], false));
-    assert_eq!(stages(&turned, &infos), 2);
-    infos[3].aliased = true;
-    assert_eq!(stages(&all, &infos), 2);
-}
-
-/// The projections of an input and the gradients of their weights, at full size: one kernel each, as good as those of
-/// single products.
-#[test]
-fn full_size_products_of_one_operand_are_what_matrix_units_want() {
-    let Some(tools) = tools() else { return };
-    let model = models::model(&models::file("int4mlp_12l.rs"), &[]);
-    let programs = models::programs(&model, FULL);
-    let plan =
-        models::plan(programs.iter().find(|p| p.name == "grad.next.qat").expect("a program of training"));
-    let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
-    let mut seen = Vec::new();
-    for (i, launch) in plan.launches.iter().enumerate() {
-        let Kernel::Matmuls(all) = &plan.kernels[launch.kernel.0 as usize] else { continue };
-        let stage = &made.launches.iter().find(|g| g.launch == i).expect("a launch").stage;
-        assert_eq!(stage.args.len(), launch.args.len());
-        if seen.contains(&stage.kernel.hash()) {
-            continue;
-        }
-        seen.push(stage.kernel.hash());
-        let products: Vec<Matmul> = all.products().cloned().collect();
-        let sass = is_what_matrix_units_want(&tools, &products, &stage.kernel, stage.grid);
-        // Regions read what they like, tables of a few elements among it.
-        if products.len() == all.members.iter().filter(|m| matches!(m, Kernel::Matmul(_))).count() {
-            let [loads, stores] = accesses_of_16_bytes(&sass, stage.kernel.name());
-            assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");
-        }
-    }
-    assert!(seen.len() >= 2, "{} kernels", seen.len());
 }

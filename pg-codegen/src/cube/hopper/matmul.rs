@@ -15,12 +15,12 @@ use pg_ir::ty::DType;
 use super::product::{Place, Product, Products, TILE, multiply, place_of};
 use super::regions::{on_sum_of_parts, partial, result};
 use super::results::{Exit, Sink, shared_tile};
-use super::tile::{CHUNK, Operand, UNITS};
+use super::tile::{CHUNK, Operand, UNITS, operands};
 use crate::cube::kernel::{ArgSpec, Body, Generated};
 use crate::cube::region::{self, TileRegion, lanes_meet, runs_on_tiles};
 use crate::cube::stage::{ArgInfo, Launches, StageArg};
 use crate::cube::target::{CubeError, Target};
-use crate::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
+use crate::plan::{Kernel, Matmul, Matmuls, Side};
 use crate::region::Region;
 use crate::target::TILES;
 use crate::tuning::Tuning;
@@ -286,42 +286,6 @@ fn split(tiles: usize, k: usize, target: &Target) -> (usize, usize) {
     let wanted = (2 * target.multiprocessors as usize / tiles).min(k / least).max(1);
     let steps = slices.div_ceil(wanted).next_multiple_of(stages);
     (slices.div_ceil(steps), steps)
-}
-
-/// How a product's operands are walked.
-fn operands(m: &Matmul, [a, b]: [&ArgInfo; 2], target: &Target) -> [Operand; 2] {
-    let deep = target.tuning.mma_depth;
-    [
-        operand((m.k, deep), (&m.a, a), (m.m, m.a.row), m.a.col),
-        operand((m.k, deep), (&m.b, b), (m.n, m.b.col), m.b.row),
-    ]
-}
-
-fn operand(
-    (depth, deep): (usize, usize),
-    (view, info): (&MatrixView, &ArgInfo),
-    (free, free_stride): (usize, usize),
-    depth_stride: usize,
-) -> Operand {
-    let offset = view.offset + info.shift;
-    let fits = |len: usize, contiguous: usize, other: usize| {
-        contiguous == 1 && [len, other, offset, view.batch].iter().all(|n| n.is_multiple_of(CHUNK))
-    };
-    let along_depth = fits(depth, depth_stride, free_stride);
-    let aligned = along_depth || fits(free, free_stride, depth_stride);
-    let along_depth = along_depth || (!aligned && depth_stride <= free_stride);
-    Operand {
-        offset,
-        batch: view.batch,
-        free,
-        free_stride,
-        depth,
-        depth_stride,
-        tile: TILE,
-        deep,
-        along_depth,
-        aligned,
-    }
 }
 
 define_size!(WidthA);

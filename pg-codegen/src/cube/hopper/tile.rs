@@ -9,6 +9,11 @@ use cubecl::prelude::barrier::copy_async_checked;
 use cubecl::prelude::*;
 use half::bf16;
 
+use super::product::TILE;
+use crate::cube::stage::ArgInfo;
+use crate::cube::target::Target;
+use crate::plan::{Matmul, MatrixView};
+
 /// Elements of a 16-byte chunk.
 pub(super) const CHUNK: usize = 8;
 /// Units of a cube.
@@ -63,6 +68,42 @@ impl Operand {
     /// Chunks of a row of the tile.
     pub(super) fn row_chunks(&self) -> usize {
         if self.along_depth { self.deep / CHUNK } else { self.tile / CHUNK }
+    }
+}
+
+/// How a product's operands are walked.
+pub(super) fn operands(m: &Matmul, [a, b]: [&ArgInfo; 2], target: &Target) -> [Operand; 2] {
+    let deep = target.tuning.mma_depth;
+    [
+        operand((m.k, deep), (&m.a, a), (m.m, m.a.row), m.a.col),
+        operand((m.k, deep), (&m.b, b), (m.n, m.b.col), m.b.row),
+    ]
+}
+
+fn operand(
+    (depth, deep): (usize, usize),
+    (view, info): (&MatrixView, &ArgInfo),
+    (free, free_stride): (usize, usize),
+    depth_stride: usize,
+) -> Operand {
+    let offset = view.offset + info.shift;
+    let fits = |len: usize, contiguous: usize, other: usize| {
+        contiguous == 1 && [len, other, offset, view.batch].iter().all(|n| n.is_multiple_of(CHUNK))
+    };
+    let along_depth = fits(depth, depth_stride, free_stride);
+    let aligned = along_depth || fits(free, free_stride, depth_stride);
+    let along_depth = along_depth || (!aligned && depth_stride <= free_stride);
+    Operand {
+        offset,
+        batch: view.batch,
+        free,
+        free_stride,
+        depth,
+        depth_stride,
+        tile: TILE,
+        deep,
+        along_depth,
+        aligned,
     }
 }
 
