@@ -20,7 +20,7 @@ use crate::plan::Side;
 
 /// A product joins others for an operand that is at least this part of all that it moves.
 const PART: usize = 8;
-/// Products of one launch: the code of each is in its kernel.
+/// Products of one launch: its kernel has code for the operand and the result of each.
 const MOST: usize = 8;
 
 /// What products must have in common: the operand's buffer, its offset and strides, matrices, rows or columns, and k.
