@@ -122,6 +122,13 @@ pub struct AttentionShape {
 }
 
 impl Matmul {
+    /// cᵀ = bᵀ · aᵀ: the same numbers at the same places, with b for the left operand and a for the right one.
+    pub fn transposed(&self) -> Matmul {
+        let turned = |x: MatrixView| MatrixView { row: x.col, col: x.row, ..x };
+        let (a, b, c) = (turned(self.b), turned(self.a), turned(self.c));
+        Matmul { m: self.n, n: self.m, a, b, c, ..self.clone() }
+    }
+
     /// The same product, not added to anything, into memory of its own without gaps.
     pub fn densely(&self) -> Matmul {
         let c = MatrixView { offset: 0, batch: self.m * self.n, row: self.n, col: 1 };

@@ -51,9 +51,15 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
     let mut out = Launches::default();
     match kernel {
         Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
-        Kernel::Matmul(m) if hopper::matmul_fits(args, target) => {
+        Kernel::Matmul(m) if hopper::matmul_fits(m, args, target) => {
             hopper::lower_matmul(m, args, target, &mut out)?
         }
+        // A column is a row of the transpose.
+        Kernel::Matmul(m) if m.n == 1 && m.m > 1 && has_bf16(args) && args.len() == 3 => {
+            let made = lower(&Kernel::Matmul(m.transposed()), &[args[1], args[0], args[2]], target)?;
+            out.merge(made, &[1, 0, 2].map(StageArg::Arg));
+        }
+        Kernel::Matmul(_) if has_bf16(args) => through_float32(kernel, args, target, &mut out)?,
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
         Kernel::MatmulRegion(m, r) if hopper::matmul_region_fits(r, args, target) => {
             hopper::lower_matmul_region(m, r, args, target, &mut out)?;

@@ -72,6 +72,22 @@ fn batches_tiles_and_bfloat16_results() {
     run(moved, DType::F32, &hopper);
 }
 
+/// Products with a vector, and of two: what a model with one head or one output asks for.
+#[test]
+fn a_column_is_a_row_of_the_transpose() {
+    let hopper = Target::hopper();
+    for (size, out) in
+        [([2, 40, 1, 48], DType::BF16), ([1, 130, 1, 33], DType::F32), ([3, 1, 1, 40], DType::BF16)]
+    {
+        run(matmul(size, LAYOUTS[0], out == DType::F32), out, &hopper);
+        let infos =
+            buffers(&matmul(size, LAYOUTS[0], false), out).map(|(dtype, len)| ArgInfo::whole(dtype, len));
+        let made = lower(&Kernel::Matmul(matmul(size, LAYOUTS[0], false)), &infos, &hopper).unwrap();
+        let is_product = |name: &str| made.stages.iter().any(|s| s.kernel.name().starts_with(name));
+        assert!(is_product(if size[1] > 1 { "mma_" } else { "matmul_" }), "{size:?}");
+    }
+}
+
 #[test]
 fn a_split_sum_is_the_sum() {
     // k is long, and one tile would leave a device idle.

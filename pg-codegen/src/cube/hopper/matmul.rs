@@ -55,10 +55,10 @@ struct Part<'a> {
     rest: Vec<Bound>,
 }
 
-/// Whether a target can run a matmul of these arguments here.
-pub(crate) fn fits(infos: &[ArgInfo], target: &Target) -> bool {
+/// Whether a target can run a matmul of these arguments here: results leave in rows of more than one.
+pub(crate) fn fits(m: &Matmul, infos: &[ArgInfo], target: &Target) -> bool {
     let operands = infos.len() == 3 && infos[..2].iter().all(|i| i.dtype == DType::BF16);
-    target.matrix_units && operands && matches!(infos[2].dtype, DType::F32 | DType::BF16)
+    target.matrix_units && m.n > 1 && operands && matches!(infos[2].dtype, DType::F32 | DType::BF16)
 }
 
 /// Whether a target can run a matmul and a region on its result here, as one kernel. Otherwise they are two: the
@@ -84,7 +84,7 @@ pub(crate) fn all_fit(all: &Matmuls, infos: &[ArgInfo], target: &Target) -> bool
             all.args(i).iter().map(|&at| infos.get(at).copied()).collect::<Option<_>>()?;
         let apart = own[..2].iter().all(|operand| !operand.aliased);
         let (m, runs) = match member {
-            Kernel::Matmul(m) => (m, fits(&own, target)),
+            Kernel::Matmul(m) => (m, fits(m, &own, target)),
             Kernel::MatmulRegion(m, region) => (m, region_fits(region, &own, target)),
             _ => return None,
         };
