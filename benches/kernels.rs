@@ -43,8 +43,10 @@ fn kind(kernel: &Kernel) -> String {
         Kernel::Region(region) if region.reduced > 0 => "region, columns combined".into(),
         Kernel::Region(region) if region.lanes > 1 && region.rows.len() > 1 => "region, rows".into(),
         Kernel::Region(_) => "region, flat".into(),
-        Kernel::Matmul(m) => format!("matmul {} × {} × {} × {}", m.batch, m.m, m.n, m.k),
-        other => other.family().into(),
+        other => match other.product() {
+            Some(m) => format!("{} {} × {} × {} × {}", other.family(), m.batch, m.m, m.n, m.k),
+            None => other.family().into(),
+        },
     }
 }
 

@@ -2,8 +2,8 @@
 //! layer's projections of one input are such, and the gradients of their weights.
 //!
 //! It joins dots, with the regions on their results, none of which waits for another, if what they share is a good part
-//! of what each of them moves. It must never make two launches wait for each other, and never join what cannot run on matrix units:
-//! others gain nothing by it.
+//! of what each of them moves and matrix units take it: others gain nothing by it. It must never make two launches wait
+//! for each other, and never bind more buffers than a kernel may.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use pg_ir::ty::DType;
 
 use crate::access::Context;
 use crate::fold::Constants;
-use crate::fuse::{Groups, Work};
+use crate::fuse::{Groups, MAX_ARGS, Work};
 use crate::matmul::{is_symmetric, matmul};
 use crate::order::Order;
 use crate::plan::Side;
@@ -32,7 +32,10 @@ pub(crate) fn join(graph: &Graph, constants: &Constants, groups: &mut Groups, st
         let cx = Context { graph, constants, stored: &groups.stored };
         let mut alike: BTreeMap<Shared, Vec<usize>> = BTreeMap::new();
         for (i, work) in groups.work.iter().enumerate() {
-            if let Some(shared) = shared(cx, work, side, storage) {
+            // A result that a region computes in a slot's own place needs its launch for itself.
+            let leaves =
+                matches!(work, Work::Epilogue(..)) && work.writes().any(|v| groups.outputs.contains(&v));
+            if let Some(shared) = shared(cx, work, side, storage).filter(|_| !leaves) {
                 alike.entry(shared).or_default().push(i);
             }
         }
@@ -48,9 +51,7 @@ pub(crate) fn join(graph: &Graph, constants: &Constants, groups: &mut Groups, st
 /// What a product would share with others on one side; `None` if it runs better alone.
 fn shared(cx: Context<'_>, work: &Work, side: Side, storage: DType) -> Option<Shared> {
     let (id, reads) = match work {
-        Work::Opaque(id, reads, _) => (*id, reads),
-        // A result that is computed in a slot's own place needs its launch for itself.
-        Work::Epilogue(id, reads, _) if !work.writes().any(|v| leaves(cx.graph, v)) => (*id, reads),
+        Work::Opaque(id, reads, _) | Work::Epilogue(id, reads, _) => (*id, reads),
         _ => return None,
     };
     let node = cx.graph.node(id);
@@ -75,9 +76,17 @@ fn shared(cx: Context<'_>, work: &Work, side: Side, storage: DType) -> Option<Sh
 fn join_first(graph: &Graph, work: &mut [Work], side: Side, who: &[usize]) -> Vec<usize> {
     let order = Order::new(graph, work);
     let (mut together, mut others) = (vec![who[0]], Vec::new());
+    // The operand that they share is bound once.
+    let own = |i: usize| work[i].reads().count() + work[i].writes().count() - 1;
+    let mut bound = 1 + own(who[0]);
     for &i in &who[1..] {
         let waits = together.iter().any(|&j| order.reaches(i, j) || order.reaches(j, i));
-        if waits || together.len() == MOST { others.push(i) } else { together.push(i) }
+        if waits || together.len() == MOST || bound + own(i) > MAX_ARGS {
+            others.push(i);
+        } else {
+            bound += own(i);
+            together.push(i);
+        }
     }
     if together.len() == 1 {
         return others;
@@ -85,8 +94,4 @@ fn join_first(graph: &Graph, work: &mut [Work], side: Side, who: &[usize]) -> Ve
     let members = together.iter().map(|&i| std::mem::replace(&mut work[i], Work::Gone)).collect();
     work[together[0]] = Work::Products(side, members);
     others
-}
-
-fn leaves(graph: &Graph, value: ValueId) -> bool {
-    graph.outputs.iter().any(|o| o.value == value)
 }

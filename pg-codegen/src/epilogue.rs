@@ -18,13 +18,12 @@ use crate::target::Epilogues;
 
 /// Attaches regions to the matmuls whose results they read.
 pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) {
-    let outputs: HashSet<ValueId> = graph.outputs.iter().map(|o| o.value).collect();
     // The last matmul first: of two results that one region reads, the first is in memory by then.
     for at in (0..groups.work.len()).rev() {
         let Work::Opaque(id, operands, results) = &groups.work[at] else { continue };
         let (id, &[result]) = (*id, &results[..]) else { continue };
         let is_dot = matches!(graph.node(id).op, Op::Dot(_)) && !groups.absorbed.contains_key(&id);
-        if !is_dot || outputs.contains(&result) {
+        if !is_dot || groups.outputs.contains(&result) {
             continue;
         }
         let links = Links::new(&groups.work);
@@ -38,7 +37,12 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) {
             if waits || built.args.len() + operands.len() > MAX_ARGS {
                 return None;
             }
-            let region = by_rows(&built.region, shape(graph, id), epilogues)?;
+            let (rows, columns) = shape(graph, id);
+            let region = by_rows(&built.region, columns);
+            let is_whole = region.row_count() * region.lanes == rows * columns;
+            if !is_whole || !epilogues.take(&region, columns, graph.ty(result).dtype) {
+                return None;
+            }
             on_tile(&Built { region, ..built.clone() }, result, readers.len() > 1).map(|built| (r, built))
         };
         let Some((region, built)) = regions.into_iter().find_map(fits) else { continue };
@@ -124,36 +128,10 @@ fn on_tile(built: &Built, result: ValueId, keep: bool) -> Option<Built> {
     Some(out)
 }
 
-/// The region over rows of a result that a target has at hand: whole ones where lanes do not meet, and otherwise those
-/// that it has; `None` if it has other rows, or combines several.
-fn by_rows(region: &Region, (rows, columns): (usize, usize), epilogues: Epilogues) -> Option<Region> {
-    let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
-    let is_whole = region.row_count() * region.lanes == rows * columns;
-    if columns < 2 || !is_whole || region.body.iter().any(combines) {
-        return None;
-    }
-    if region.body.iter().any(|i| matches!(i, Instr::RowReduce(..) | Instr::Lanes(..))) {
-        let is_there = columns.is_multiple_of(region.lanes) && epilogues.rows.contains(&region.lanes);
-        let moves = |i: &Instr| !matches!(i, Instr::Lanes(perm, _) if !keeps_chunks(perm, epilogues.chunk));
-        return (is_there && region.body.iter().all(moves)).then(|| region.clone());
-    }
-    by_columns(region, columns)
-}
-
-/// Whether a permutation moves whole chunks of neighbouring lanes.
-fn keeps_chunks(perm: &[u32], chunk: usize) -> bool {
-    perm.chunks(chunk).all(|lanes| {
-        (lanes[0] as usize).is_multiple_of(chunk) && lanes.iter().zip(lanes[0]..).all(|(&p, q)| p == q)
-    })
-}
-
-/// The element-wise region with rows of `columns` lanes, where fusion merged several of them into one.
-fn by_columns(region: &Region, columns: usize) -> Option<Region> {
+/// The region with rows of `columns` lanes, where it is element-wise and fusion merged several of them into one.
+fn by_rows(region: &Region, columns: usize) -> Region {
     let mut out = region.clone();
-    if region.lanes != columns {
-        if !region.lanes.is_multiple_of(columns) {
-            return None;
-        }
+    if region.lanes > columns && region.lanes.is_multiple_of(columns) && !region.lanes_meet() {
         out.rows.push(region.lanes / columns);
         out.lanes = columns;
         let split = |a: &mut Affine| {
@@ -172,18 +150,11 @@ fn by_columns(region: &Region, columns: usize) -> Option<Region> {
             }
         }
     }
-    Some(out)
+    out
 }
 
-/// The element with the domain's own index in a row-major buffer.
 fn own(region: &Region) -> Affine {
-    let mut at = Affine { offset: 0, strides: Default::default() };
-    let mut stride = 1;
-    for &size in region.rows.iter().chain([&region.lanes]).rev() {
-        at.strides.insert(0, stride as i64);
-        stride *= size;
-    }
-    at
+    Affine::row_major(&region.rows, region.lanes, 0)
 }
 
 fn is_own_place(at: &Affine, region: &Region) -> bool {

@@ -52,6 +52,8 @@ pub(crate) struct Groups {
     pub(crate) why: HashMap<ValueId, &'static str>,
     /// Dots that write into another value's buffer.
     pub(crate) absorbed: HashMap<NodeId, Absorbed>,
+    /// Values in memory that leave the program, as they are or as a view.
+    pub(crate) outputs: HashSet<ValueId>,
 }
 
 impl Work {
@@ -122,8 +124,8 @@ pub(crate) fn groups(
     if options.fuse {
         while fuser.round() {}
     }
-    let Fuser { stored, work, .. } = fuser;
-    Ok(Groups { work: work.into_iter().flatten().collect(), stored, why, absorbed })
+    let Fuser { stored, work, outputs, .. } = fuser;
+    Ok(Groups { work: work.into_iter().flatten().collect(), stored, why, absorbed, outputs })
 }
 
 struct Fuser<'a> {

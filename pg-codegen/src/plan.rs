@@ -173,6 +173,26 @@ impl Kernel {
             _ => None,
         }
     }
+
+    /// Its regions, each with the positions among the launch's arguments of the region's own; none of a product's result.
+    pub fn regions(&self) -> Vec<(&Region, Vec<Option<usize>>)> {
+        match self {
+            Kernel::Region(region) => vec![(region, (0..region.args.len()).map(Some).collect())],
+            Kernel::MatmulRegion(_, region) => {
+                vec![(region, [None].into_iter().chain((2..self.arg_count()).map(Some)).collect())]
+            }
+            Kernel::Matmuls(all) => {
+                let of = |(i, member)| {
+                    let own = all.args(i);
+                    Kernel::regions(member).into_iter().map(move |(region, args)| {
+                        (region, args.into_iter().map(|at| at.map(|at| own[at])).collect())
+                    })
+                };
+                all.members.iter().enumerate().flat_map(of).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A kernel family with its parameters.

@@ -19,6 +19,29 @@ pub struct Affine {
     pub strides: SmallVec<[i64; 5]>,
 }
 
+impl Affine {
+    /// The element with the domain's own index in a row-major buffer, from `offset` on.
+    pub(crate) fn row_major(rows: &[usize], lanes: usize, offset: usize) -> Affine {
+        let mut strides: SmallVec<[i64; 5]> = SmallVec::new();
+        let mut stride = 1;
+        for &size in rows.iter().chain([&lanes]).rev() {
+            strides.insert(0, stride as i64);
+            stride *= size;
+        }
+        Affine { offset: offset as i64, strides }
+    }
+}
+
+/// The piece of `width` lanes that each piece comes from, if a permutation moves all of them whole.
+pub(crate) fn pieces_from(perm: &[u32], width: usize) -> Option<Vec<usize>> {
+    let piece = |lanes: &[u32]| {
+        let moves = lanes.iter().zip(lanes[0]..).all(|(&p, q)| p == q);
+        let first = lanes[0] as usize;
+        (first.is_multiple_of(width) && moves).then_some(first / width)
+    };
+    perm.chunks(width).map(piece).collect()
+}
+
 /// Elements for which `0 ≤ expr < size` are inside; a load of any other element gives zero.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Guard {
@@ -135,5 +158,11 @@ impl Region {
     /// Number of rows.
     pub fn row_count(&self) -> usize {
         self.rows.iter().product()
+    }
+
+    /// Whether lanes of a row meet.
+    pub fn lanes_meet(&self) -> bool {
+        let meets = |i: &Instr| matches!(i, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..));
+        self.body.iter().any(meets)
     }
 }

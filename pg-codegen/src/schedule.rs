@@ -262,11 +262,12 @@ impl Planner<'_> {
     fn products(&mut self, shared: Side, members: &[Work]) -> Result<Made, CodegenError> {
         let mut all = Matmuls { shared, members: Vec::new() };
         let (mut args, mut nodes, mut cost) = (Vec::new(), Vec::new(), LaunchCost::default());
+        let at = usize::from(shared == Side::Right);
         for work in members {
             let mut one = self.node(work)?;
-            let common = one.args.remove(usize::from(shared == Side::Right));
-            let buffer = &self.plan.buffers[common.0 as usize];
-            let again = (buffer.len * buffer.dtype.size()) as f64;
+            let common = one.args.remove(at);
+            let dot = self.cx.graph.node(one.nodes[0]);
+            let again = self.cx.graph.ty(dot.operands[at]).bytes() as f64;
             if args.is_empty() {
                 args.push(common);
                 cost.bytes += again;

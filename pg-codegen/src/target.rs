@@ -7,6 +7,8 @@
 use pg_ir::dsl::nearest;
 use pg_ir::ty::DType;
 
+use crate::region::{Instr, Region, pieces_from};
+
 /// A machine to compile for.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Target {
@@ -49,8 +51,25 @@ pub struct Target {
 pub struct Epilogues {
     /// Lanes of rows whose lanes may meet: whole rows of the result, or equal parts of them.
     pub rows: &'static [usize],
+    /// Element type of results that have such rows.
+    pub of: DType,
     /// Neighbouring lanes that a permutation must keep together.
     pub chunk: usize,
+}
+
+impl Epilogues {
+    /// Whether a region runs on results of this type in rows of `columns`: its rows do not meet, and are whole rows
+    /// whose lanes do not meet either, or parts that are at hand.
+    pub(crate) fn take(&self, region: &Region, columns: usize, of: DType) -> bool {
+        let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
+        let tears = |i: &Instr| matches!(i, Instr::Lanes(perm, _) if pieces_from(perm, self.chunk).is_none());
+        let is_whole = region.lanes == columns && !region.lanes_meet();
+        let is_there = of == self.of
+            && self.rows.contains(&region.lanes)
+            && columns.is_multiple_of(region.lanes)
+            && !region.body.iter().any(tears);
+        columns > 1 && region.reduced == 0 && !region.body.iter().any(combines) && (is_whole || is_there)
+    }
 }
 
 /// Buffers that a kernel may bind on every target, so that one fused graph serves all.
@@ -98,7 +117,7 @@ pub const VULKAN_CPU: Target = Target {
 };
 
 /// What a tile of 128 columns in 16-byte chunks of bfloat16 can do.
-pub(crate) const TILES: Epilogues = Epilogues { rows: &[32, 64, 128], chunk: 8 };
+pub(crate) const TILES: Epilogues = Epilogues { rows: &[32, 64, 128], of: DType::BF16, chunk: 8 };
 
 /// NVIDIA H100 SXM5 80 GB, from its data sheet: 989.4 TFLOP/s dense bf16, 67 TFLOP/s float32, 3.35 TB/s,
 /// 132 SMs, 50 MB of L2, 227 KiB of shared memory a block. Assumed: 3 µs a launch, without CUDA graphs.

@@ -2,9 +2,9 @@
 //! contraction or a gather reads it.
 //!
 //! Parameters change once a step and are read by every micro-batch of it. A program that leaves its working forms
-//! writes them to state as well; one that finds them reads them there, so that its operands are plain loads. Both
-//! are cut from the same graph at the same values: this pass must never change what a working form is, only where
-//! it is computed, and what it cannot name it leaves where it stands.
+//! writes them to state as well; one that finds them reads them there, so that its operands are plain loads. This
+//! pass must never change what a working form is, only where it is computed, and what it cannot name it leaves
+//! where it stands. That the programs of a step have the same forms is a test's business: they differ in gradients only.
 
 use std::collections::{HashMap, HashSet};
 

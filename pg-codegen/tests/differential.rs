@@ -63,7 +63,7 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
             common::compare(&graph, &env, &plan, &what);
         }
         // Graphs are small here, so rows of any length meet.
-        let anywhere = Epilogues { rows: &ANY, chunk: 1 };
+        let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
         for target in [Target { epilogues: Some(anywhere), side_by_side: true, ..CPU }, H100] {
             let what = format!("seed {seed}, as matrix units want it, on {}", target.name);
             let plan = compile_for("random", &graph, &Options::default(), &target);

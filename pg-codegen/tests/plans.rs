@@ -4,11 +4,11 @@
 mod common;
 
 use pg_codegen::plan::{Kernel, Plan, Side};
-use pg_codegen::target::{CPU, FEWEST_BINDINGS, Target};
+use pg_codegen::target::{CPU, Epilogues, FEWEST_BINDINGS, Target};
 use pg_codegen::{Options, compile, compile_for};
 use pg_ir::graph::{Builder, Loc, Origin, ValueId};
 use pg_ir::interp::Environment;
-use pg_ir::op::{DotDims, Reduction, Unary};
+use pg_ir::op::{DotDims, Op, Reduction, Unary};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axis, DType, Role, Type};
 
@@ -251,4 +251,40 @@ fn products_that_gain_nothing_stay_alone() {
     let z = b.dot(DotDims::contract(1, 1), other, w);
     result(&mut b, "z", z);
     assert_eq!(products(b), []);
+}
+
+/// What counts once is what is read, not the buffer that it lies in.
+#[test]
+fn a_shared_part_of_a_buffer_counts_once() {
+    let mut b = Builder::default();
+    let whole = matrix(&mut b, "x", 192, 32);
+    let x = b.op(Op::Slice { axis: 0, start: 96, len: 96 }, &[whole]);
+    for (name, n) in [("u", 32), ("v", 16)] {
+        let w = matrix(&mut b, name, n, 32);
+        let y = b.dot(DotDims::contract(1, 1), x, w);
+        result(&mut b, name, y);
+    }
+    let target = Target { side_by_side: true, ..CPU };
+    let plan = compile_for("slice", &b.finish(), &Options::default(), &target).unwrap();
+    let [launch] = &plan.launches[..] else { panic!("one launch: {plan}") };
+    assert_eq!(launch.bytes, 4.0 * (96 * 32 + (32 + 16) * 32 + 96 * (32 + 16)) as f64);
+}
+
+/// A product leaves the program as a reshape, and a region reads it, too: it stays in memory.
+#[test]
+fn a_result_that_leaves_as_a_view_is_kept() {
+    let mut b = Builder::default();
+    let (x, w) = (matrix(&mut b, "x", 24, 16), matrix(&mut b, "w", 8, 16));
+    let y = b.dot(DotDims::contract(1, 1), x, w);
+    let flat = b.reshape(y, [Axis::channel(192)].into_iter().collect());
+    result(&mut b, "flat", flat);
+    let sin = b.unary(Unary::Sin, y);
+    result(&mut b, "sin", sin);
+    let graph = b.finish();
+    let epilogues = Some(Epilogues { rows: &[], of: DType::F32, chunk: 1 });
+    let plan = compile_for("view", &graph, &Options::default(), &Target { epilogues, ..CPU }).unwrap();
+    let mut rng = common::random::Rng::new(5);
+    let mut value = |len| (0..len).map(|_| rng.float()).collect();
+    let env: Environment = graph.inputs().map(|(slot, v)| (slot.clone(), value(graph.ty(v).len()))).collect();
+    common::compare(&graph, &env, &plan, "view");
 }

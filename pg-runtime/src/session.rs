@@ -102,9 +102,6 @@ pub struct Session {
     storage: DType,
     device: Device,
     programs: HashMap<Key, Box<dyn Executor>>,
-    /// The state in which gradients were begun last, with their phase and whether they go through the
-    /// quantisers: until weights change, the other micro-batches find there what the first one left.
-    begun: Option<(u64, usize, bool)>,
 }
 
 impl Session {
@@ -124,7 +121,6 @@ impl Session {
             storage: device.machine().storage,
             device,
             programs: HashMap::new(),
-            begun: None,
         }
     }
 
@@ -293,21 +289,21 @@ impl Session {
         self.prepare(key)?;
         let executor = self.programs.get_mut(&key).expect("prepared just now");
         let begun = match key {
-            Key::Grad { phase, qat, .. } => Some((state.id(), phase, qat)),
+            Key::Grad { phase, qat, .. } => Some((phase, qat)),
             Key::Update | Key::Adapt => None,
-            Key::Score { .. } | Key::Logits { .. } => self.begun,
+            Key::Score { .. } | Key::Logits { .. } => state.begun,
         };
         match key {
-            Key::Grad { accumulate: true, .. } if self.begun != begun => {
+            Key::Grad { accumulate: true, .. } if state.begun != begun => {
                 return Err(SessionError::NotBegun(executor.plan().program.clone()));
             }
             Key::Grad { accumulate: false, .. } => state.allocate_working(executor.plan())?,
             _ => {}
         }
         // A run that fails has begun nothing.
-        self.begun = None;
+        state.begun = None;
         executor.run(state, inputs, observe)?;
-        self.begun = begun;
+        state.begun = begun;
         Ok(Ran(&**executor))
     }
 

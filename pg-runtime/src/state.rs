@@ -38,7 +38,9 @@ pub struct Segment {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum StateError {
     /// The space is not one whose slots live between programs.
-    #[error("{0} is not state: only parameters, gradients, optimiser state and averages are kept")]
+    #[error(
+        "{0} is not state: only parameters, their working forms, gradients, optimiser state and averages are kept"
+    )]
     NotState(Slot),
     /// A bank was asked for twice, with two lengths.
     #[error("{slot} holds {have} elements; it cannot be allocated again with {want}")]
@@ -155,6 +157,9 @@ pub struct State {
     // Two levels, so that a look-up by `&str` allocates nothing.
     banks: HashMap<Space, HashMap<String, usize>>,
     memory: Vec<Bank>,
+    /// Phase of the gradients that were begun last, and whether they go through the quantisers: until parameters
+    /// change, a step's other micro-batches find here what its first one left.
+    pub(crate) begun: Option<(usize, bool)>,
 }
 
 impl State {
@@ -166,6 +171,7 @@ impl State {
             aliases: aliases.into_iter().collect(),
             banks: HashMap::new(),
             memory: Vec::new(),
+            begun: None,
         }
     }
 
@@ -213,6 +219,9 @@ impl State {
 
     /// The elements of a parameter or bank.
     pub fn get_mut(&mut self, slot: &Slot) -> Result<&mut [f32], StateError> {
+        if slot.space == Space::Param {
+            self.begun = None;
+        }
         let at = self.locate(slot, DType::F32)?;
         Ok(&mut self.memory[at.bank].host_mut()?.view_mut()[at.offset..at.offset + at.len])
     }

@@ -29,7 +29,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use crate::plan::{Kernel, Matmul, Matmuls, MatrixView};
+use crate::plan::{Kernel, Matmul, Matmuls};
 use crate::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::ty::DType;
 
@@ -61,10 +61,16 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
         }
         Kernel::Matmul(_) if has_bf16(args) => through_float32(kernel, args, target, &mut out)?,
         Kernel::Matmul(m) => matmul::lower(m, args, target, &mut out)?,
-        Kernel::MatmulRegion(m, r) if hopper::matmul_region_fits(r, args, target) => {
+        Kernel::MatmulRegion(m, r) if hopper::matmul_region_fits(m, r, args, target) => {
             hopper::lower_matmul_region(m, r, args, target, &mut out)?;
         }
         Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
+        Kernel::Matmuls(all)
+            if all.products().count() < all.members.len() || args.len() != kernel.arg_count() =>
+        {
+            let what = "it takes products and their arguments".into();
+            return Err(CubeError::Malformed { kernel: "matmuls".into(), what });
+        }
         Kernel::Matmuls(all) if hopper::matmuls_fit(all, args, target) => {
             hopper::lower_matmuls(all, args, target, &mut out)?;
         }
@@ -135,8 +141,7 @@ fn matmul_then_region(
         return Err(malformed("it takes a, b, and a region's arguments"));
     };
     let len = m.batch * m.m * m.n;
-    let c = MatrixView { offset: 0, batch: m.m * m.n, row: m.n, col: 1 };
-    let product = Kernel::Matmul(Matmul { c, accumulate: false, ..m.clone() });
+    let product = Kernel::Matmul(m.densely());
     let between = ArgInfo::whole(dtype, len);
     let made = lower(&product, &[*a, *b, between], target)?;
     let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
@@ -160,15 +165,10 @@ fn one_after_the_other(
     let whole: f64 = all.products().map(size).sum();
     for (i, member) in all.members.iter().enumerate() {
         let own = all.args(i);
-        let (Some(m), Some(infos)) =
-            (member.product(), own.iter().map(|&at| args.get(at).copied()).collect())
-        else {
-            let what = "it takes products and their arguments".into();
-            return Err(CubeError::Malformed { kernel: "matmuls".into(), what });
-        };
-        let infos: Vec<ArgInfo> = infos;
+        let infos: Vec<ArgInfo> = own.iter().map(|&at| args[at]).collect();
         let mut made = lower(member, &infos, target)?;
-        made.stages.iter_mut().for_each(|stage| stage.share *= size(m) / whole);
+        let part = member.product().map_or(0.0, size) / whole;
+        made.stages.iter_mut().for_each(|stage| stage.share *= part);
         let names: Vec<StageArg> = own.into_iter().map(StageArg::Arg).collect();
         out.merge(made, &names);
     }

@@ -95,6 +95,34 @@ fn heads_are_normed_and_rotated_where_they_are_projected() {
     }
 }
 
+/// Rows that are parts of the result's, though their lanes do not meet: each head times its number, times a table of
+/// the lanes.
+#[test]
+fn heads_whose_lanes_do_not_meet_are_heads_all_the_same() {
+    let (lanes, m) = (64, matmul([1, 40, 192, 48], LAYOUTS[0], false));
+    let at = |strides: [i64; 3]| Affine { offset: 0, strides: strides.into_iter().collect() };
+    let own = || at([m.n as i64, lanes as i64, 1]);
+    let load = |arg, at| Instr::Load { arg, map: IndexMap { at, guards: vec![] } };
+    let body = vec![
+        load(0, own()),
+        load(1, at([3, 1, 0])),
+        Instr::Binary(Binary::Mul, 0, 1),
+        load(2, at([0, 0, 1])),
+        Instr::Binary(Binary::Mul, 2, 3),
+        Instr::Cast(DType::BF16, 4),
+        Instr::Store { arg: 3, value: 5, at: own() },
+    ];
+    let args = vec![DType::BF16, DType::F32, DType::F32, DType::BF16];
+    let region = Region { rows: vec![40, 3], reduced: 0, lanes, body, args };
+    let [a, b, (_, len)] = buffers(&m, DType::BF16);
+    let buffers = [a, b, (DType::F32, 120), (DType::F32, lanes), (DType::BF16, len)];
+    let kernel = Kernel::MatmulRegion(m.clone(), region);
+    let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
+    assert_eq!(lower(&kernel, &infos, &Target::hopper()).unwrap().stages.len(), 1);
+    let plan = single(kernel, &buffers);
+    check(&plan, &inputs(&plan, &[0, 1, 2, 3], 61), &Target::hopper(), 1.0 / 64.0, "heads");
+}
+
 #[test]
 fn heads_of_a_split_sum_are_normed_in_its_second_pass() {
     let m = matmul([1, 24, 128, 2100], LAYOUTS[2], false);

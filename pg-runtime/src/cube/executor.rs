@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use cubecl::prelude::*;
 use pg_codegen::cube::{Extent, Generated, Generation, StageArg, extents, generate};
-use pg_codegen::plan::{Kernel, Place, Plan};
+use pg_codegen::plan::{Place, Plan};
 use pg_codegen::region::Instr;
 use pg_ir::slot::{Slot, Space};
 
@@ -187,22 +187,62 @@ impl<R: Runtime> Executor for CubeExecutor<R> {
 fn tables(plan: &Plan) -> Vec<(Slot, usize)> {
     let mut found: HashMap<Slot, usize> = HashMap::new();
     for launch in &plan.launches {
-        let Some(Kernel::Region(region)) = plan.kernels.get(launch.kernel.0 as usize) else { continue };
-        let buffer = |arg: u32| launch.args.get(arg as usize).and_then(|b| plan.buffers.get(b.0 as usize));
-        for instr in &region.body {
-            let Instr::Gather { arg, row, stride, .. } = instr else { continue };
-            let Some(Instr::Load { arg: ids, map }) = region.body.get(*row as usize) else { continue };
-            let (Some(table), Some(ids)) = (buffer(*arg), buffer(*ids)) else { continue };
-            if let (Place::External(slot), true, true) = (&ids.place, map.guards.is_empty(), *stride > 0)
-                && slot.space == Space::Data
-            {
-                let rows = table.len.div_ceil(*stride as usize);
-                let known = found.entry(slot.clone()).or_insert(rows);
-                *known = rows.min(*known);
+        let Some(kernel) = plan.kernels.get(launch.kernel.0 as usize) else { continue };
+        for (region, args) in kernel.regions() {
+            let buffer = |arg: u32| {
+                let at = (*args.get(arg as usize)?)?;
+                launch.args.get(at).and_then(|b| plan.buffers.get(b.0 as usize))
+            };
+            for instr in &region.body {
+                let Instr::Gather { arg, row, stride, .. } = instr else { continue };
+                let Some(Instr::Load { arg: ids, map }) = region.body.get(*row as usize) else { continue };
+                let (Some(table), Some(ids)) = (buffer(*arg), buffer(*ids)) else { continue };
+                if let (Place::External(slot), true, true) = (&ids.place, map.guards.is_empty(), *stride > 0)
+                    && slot.space == Space::Data
+                {
+                    let rows = table.len.div_ceil(*stride as usize);
+                    let known = found.entry(slot.clone()).or_insert(rows);
+                    *known = rows.min(*known);
+                }
             }
         }
     }
     let mut all: Vec<_> = found.into_iter().collect();
     all.sort();
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use pg_codegen::target::{CPU, Epilogues, Target};
+    use pg_codegen::{Options, compile_for};
+    use pg_ir::graph::Builder;
+    use pg_ir::op::{DotDims, Op};
+    use pg_ir::ty::{DType, Type};
+
+    use super::*;
+
+    /// A row by id, added to a product: the region that looks it up rides on the product where a target wants it.
+    #[test]
+    fn tables_are_known_wherever_they_are_looked_up() {
+        let mut b = Builder::default();
+        let param = |b: &mut Builder, name: &str, shape: &[usize]| {
+            b.input(Slot::new(Space::Param, name), Type::channels(shape))
+        };
+        let ids = Type { dtype: DType::I32, ..Type::channels(&[12]) };
+        let ids = b.input(Slot::new(Space::Data, "tokens"), ids);
+        let table = param(&mut b, "table", &[7, 40]);
+        let (x, w) = (param(&mut b, "x", &[12, 16]), param(&mut b, "w", &[40, 16]));
+        let product = b.dot(DotDims::contract(1, 1), x, w);
+        let row = b.op(Op::Gather, &[table, ids]);
+        let sum = b.add(product, row);
+        b.output(Slot::new(Space::Result, "sum"), sum);
+        let graph = b.finish();
+        let epilogues = Some(Epilogues { rows: &[], of: DType::F32, chunk: 1 });
+        for (target, family) in [(CPU, "region"), (Target { epilogues, ..CPU }, "matmul_region")] {
+            let plan = compile_for("lookup", &graph, &Options::default(), &target).unwrap();
+            assert!(plan.kernels.iter().any(|k| k.family() == family));
+            assert_eq!(tables(&plan), [(Slot::new(Space::Data, "tokens"), 7)], "{family}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Matrix products on matrix units: 128 × 128 results a cube, and a region that takes them up where they are. A
 //! product by itself is one whose region stores. Products that share an operand are one grid, in which those cubes
-//! come one after the other that share a tile of it.
+//! come one after the other that share a tile of the left operand.
 //!
 //! Each result is summed over k in an order that follows from shapes alone. Where a product has too few
 //! tiles for a device, k is split among cubes, whose partial results a second kernel sums in order; the region is
@@ -17,7 +17,7 @@ use super::regions::{on_sum_of_parts, partial, result};
 use super::results::{Exit, Sink, shared_tile};
 use super::tile::{CHUNK, Operand, UNITS, operands};
 use crate::cube::kernel::{ArgSpec, Body, Generated};
-use crate::cube::region::{self, TileRegion, lanes_meet, runs_on_tiles};
+use crate::cube::region::{self, TileRegion};
 use crate::cube::stage::{ArgInfo, Launches, StageArg};
 use crate::cube::target::{CubeError, Target};
 use crate::plan::{Kernel, Matmul, Matmuls, Side};
@@ -64,16 +64,11 @@ pub(crate) fn fits(m: &Matmul, infos: &[ArgInfo], target: &Target) -> bool {
 /// Whether a target can run a matmul and a region on its result here, as one kernel. Otherwise they are two: the
 /// result is written, and read again. It takes a region that runs on tiles, and operands that no result overwrites
 /// while other cubes still read them.
-pub(crate) fn region_fits(region: &Region, infos: &[ArgInfo], target: &Target) -> bool {
+pub(crate) fn region_fits(m: &Matmul, region: &Region, infos: &[ArgInfo], target: &Target) -> bool {
     let is_operand = |i: &ArgInfo| i.dtype == DType::BF16 && !i.aliased;
     let operands = infos.len() > 2 && infos[..2].iter().all(is_operand);
-    // Lanes meet where results leave through shared memory, which is for rounded ones.
-    let tile = match region.args.first() {
-        Some(DType::F32) => !lanes_meet(region),
-        Some(DType::BF16) => true,
-        _ => false,
-    };
-    target.matrix_units && operands && tile && runs_on_tiles(region, TILES.rows, TILES.chunk)
+    let runs = |of: &DType| matches!(of, DType::F32 | DType::BF16) && TILES.take(region, m.n, *of);
+    target.matrix_units && operands && region.args.first().is_some_and(runs)
 }
 
 /// Whether a target can run products that share an operand here, as one kernel. Their tiles pass through the same
@@ -85,7 +80,7 @@ pub(crate) fn all_fit(all: &Matmuls, infos: &[ArgInfo], target: &Target) -> bool
         let apart = own[..2].iter().all(|operand| !operand.aliased);
         let (m, runs) = match member {
             Kernel::Matmul(m) => (m, fits(m, &own, target)),
-            Kernel::MatmulRegion(m, region) => (m, region_fits(region, &own, target)),
+            Kernel::MatmulRegion(m, region) => (m, region_fits(m, region, &own, target)),
             _ => return None,
         };
         let walked = || operands(m, [&own[0], &own[1]], target).map(|x| [x.along_depth, x.aligned]);
@@ -247,7 +242,7 @@ fn push(products: Products, parts: &[Part], target: &Target, out: &mut Launches)
             CHUNK => Exit::shared(&tile),
             _ => Exit::Registers { vector, rounded },
         };
-        let tile = if tile.lanes_meet() { tile.shared_by(exit.sharers()) } else { tile };
+        let tile = if tile.wants_rows() { tile.shared_by(exit.sharers()) } else { tile };
         let operand = |x: Operand, (name, info): &Bound| {
             (*name, ArgSpec { dtype: DType::BF16, width: x.vector(), writable: info.aliased })
         };

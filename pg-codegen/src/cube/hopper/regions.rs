@@ -8,16 +8,6 @@ use crate::domain::for_each_operand;
 use crate::plan::Matmul;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
-/// The element with the domain's own index in a row-major buffer, from `offset` on.
-fn own(rows: &[usize], lanes: usize, offset: usize) -> Affine {
-    let mut strides = vec![1];
-    rows.iter().rev().fold(lanes, |stride, &n| {
-        strides.push(stride as i64);
-        stride * n
-    });
-    Affine { offset: offset as i64, strides: strides.into_iter().rev().collect() }
-}
-
 fn load(arg: u32, at: Affine) -> Instr {
     Instr::Load { arg, map: IndexMap { at, guards: vec![] } }
 }
@@ -27,7 +17,7 @@ pub(super) fn result(m: &Matmul, dtype: DType) -> Region {
     let rows = vec![m.batch, m.m];
     let strides = [m.c.batch, m.c.row, m.c.col].map(|s| s as i64);
     let c = Affine { offset: m.c.offset as i64, strides: strides.into_iter().collect() };
-    let mut body = vec![load(0, own(&rows, m.n, 0))];
+    let mut body = vec![load(0, Affine::row_major(&rows, m.n, 0))];
     if m.accumulate {
         body.extend([load(1, c.clone()), Instr::Binary(Binary::Add, 1, 0)]);
     }
@@ -40,14 +30,16 @@ pub(super) fn result(m: &Matmul, dtype: DType) -> Region {
 /// The region of one part of a split product: parts of all matrices lie one after the other.
 pub(super) fn partial(m: &Matmul, parts: usize) -> Region {
     let rows = vec![parts * m.batch, m.m];
-    let at = own(&rows, m.n, 0);
+    let at = Affine::row_major(&rows, m.n, 0);
     let body = vec![load(0, at.clone()), Instr::Store { arg: 1, value: 0, at }];
     Region { rows, reduced: 0, lanes: m.n, body, args: vec![DType::F32; 2] }
 }
 
 /// A region whose argument 0 is the sum, in order, of parts that lie one after the other in a workspace.
 pub(super) fn on_sum_of_parts(region: &Region, parts: usize) -> Region {
-    let part = |i: usize| load(0, own(&region.rows, region.lanes, i * region.row_count() * region.lanes));
+    let part = |i: usize| {
+        load(0, Affine::row_major(&region.rows, region.lanes, i * region.row_count() * region.lanes))
+    };
     let mut body = vec![part(0)];
     for i in 1..parts {
         let sum = body.len() as u32 - 1;

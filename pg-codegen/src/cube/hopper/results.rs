@@ -2,7 +2,7 @@
 //!
 //! Results that are rounded to bfloat16 go through shared memory, from where a unit takes eight neighbours at a
 //! time, so that everything that the region reads and writes is whole lines; neighbouring units hold whole rows of a
-//! region whose lanes meet. Others leave from registers, in fours where rows allow. It must give every result of the
+//! region that wants them. Others leave from registers, in fours where rows allow. It must give every result of the
 //! tile to the region once.
 
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
@@ -38,9 +38,9 @@ pub(super) enum Exit {
 
 impl Exit {
     /// The way out through shared memory for a region: as many pieces as registers hold, up to 4, which keep memory
-    /// busy, and as few units as hold one of the rows whose lanes meet.
+    /// busy, and as few units as hold one of the rows that it wants whole.
     pub(super) fn shared(region: &TileRegion) -> Exit {
-        let rows = if region.lanes_meet() { region.lanes() } else { TILE };
+        let rows = if region.wants_rows() { region.lanes() } else { TILE };
         let live = region.live_rows();
         let at_once = |pieces: usize| pieces * CHUNK * rows / TILE;
         let holds_rows = |pieces: usize| ROW / pieces * CHUNK <= rows;
@@ -218,9 +218,9 @@ impl Sink<'_> {
         tile: &NativeExpand<Rounded>,
         pieces: usize,
     ) {
-        // Units that share a row, and what each holds of a row whose lanes meet.
+        // Units that share a row, and what each holds of a row that is wanted whole.
         let sharers = ROW / pieces;
-        let lanes = if self.region.lanes_meet() { self.region.lanes() } else { TILE };
+        let lanes = if self.region.wants_rows() { self.region.lanes() } else { TILE };
         let held = lanes / (sharers * CHUNK);
         share::expand::<Const<2>, Const<2>>(scope, sums.clone(), tile.clone());
         let turns = (TILE * sharers / UNITS) as u32;
@@ -231,7 +231,7 @@ impl Sink<'_> {
                 let pieces = (first..first + held).map(|piece| {
                     let number = shared_chunk::expand(scope, piece, sharers);
                     let value = chunk::expand(scope, tile.clone(), row.clone(), number.clone());
-                    if self.region.lanes_meet() {
+                    if self.region.wants_rows() {
                         let index = shared_chunk::expand(scope, piece - first, sharers);
                         return TilePiece { index, ok: None, value: value.into() };
                     }
@@ -308,7 +308,7 @@ impl Sink<'_> {
         let mut ok = (!rows.is_multiple_of(TILE)).then(|| below::expand(scope, row.clone(), rows as u32));
         let matrix = matrix_of::expand(scope, at.clone(), self.product);
         let mut number: NativeExpand<u32> = 0u32.into();
-        if self.region.lanes_meet() {
+        if self.region.wants_rows() {
             let lanes = self.region.lanes() as u32;
             number = piece_number::expand(scope, at.column.clone(), (part as u32 * lanes).into(), lanes);
             if !self.product.b.free.is_multiple_of(TILE) {

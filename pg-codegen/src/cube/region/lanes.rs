@@ -7,6 +7,7 @@ use super::access::{Piece, vector_of};
 use super::program::Kind;
 use super::schedule::Schedule;
 use super::value::{Lanes, Value};
+use crate::region::pieces_from;
 
 /// A permutation in so few runs is arithmetic on the lane, beyond that a table.
 const RUNS: usize = 8;
@@ -84,16 +85,6 @@ fn spaced_runs(perm: &[u32]) -> Vec<Run> {
     runs
 }
 
-/// The piece that each piece of `vector` lanes comes from, if all move whole.
-pub(super) fn sources(perm: &[u32], vector: usize) -> Option<Vec<usize>> {
-    let piece = |lanes: &[u32]| {
-        let moves = lanes.iter().zip(lanes[0]..).all(|(&p, q)| p == q);
-        let first = lanes[0] as usize;
-        (first.is_multiple_of(vector) && moves).then_some(first / vector)
-    };
-    perm.chunks(vector).map(piece).collect()
-}
-
 /// Stretches of pieces that come from consecutive pieces.
 fn piece_runs(sources: &[usize]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
@@ -109,7 +100,11 @@ fn piece_runs(sources: &[usize]) -> Vec<Run> {
 
 /// Bytes of shared memory that a permutation takes.
 pub(super) fn shared_bytes(s: &Schedule, perm: &[u32]) -> usize {
-    if s.within_plane() && sources(perm, s.vector).is_some() { 0 } else { 4 * s.slots * s.pieces * s.vector }
+    if s.within_plane() && pieces_from(perm, s.vector).is_some() {
+        0
+    } else {
+        4 * s.slots * s.pieces * s.vector
+    }
 }
 
 /// Each piece of the row, with its lanes taken from where `perm` says.
@@ -120,7 +115,7 @@ pub(super) fn permute(
     row: &[Value],
     pieces: &[Piece],
 ) -> Vec<Value> {
-    let whole = sources(perm, s.vector);
+    let whole = pieces_from(perm, s.vector);
     if let Some(sources) = whole.as_ref().filter(|_| s.within_plane()) {
         return exchanged(scope, s, sources, row);
     }

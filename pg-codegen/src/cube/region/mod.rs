@@ -2,7 +2,7 @@
 //!
 //! A region whose lanes do not meet is flat: any unit takes any piece of any row. Otherwise the units of
 //! a cube share rows: each keeps its pieces of a row in registers (or walks a long row several times),
-//! lanes meet through shared memory, and rows that are accumulated are summed by each unit for its own
+//! lanes meet through shared memory, or within a plane from unit to unit, and rows that are accumulated are summed by each unit for its own
 //! lanes, then across the cube, then by a second kernel across cubes.
 
 mod access;
@@ -28,7 +28,7 @@ use self::access::{Mask, Piece};
 use self::program::{Buffer, Program, Step};
 use self::reduce::{identity, reduce_slots};
 use self::schedule::Schedule;
-pub(crate) use self::tile::{TilePiece, TileRegion, TileRow, lanes_meet, runs_on_tiles};
+pub(crate) use self::tile::{TilePiece, TileRegion, TileRow};
 use self::value::Lanes;
 use self::walk::{Walker, mutable};
 use super::kernel::{ArgSpec, Body, Generated};

@@ -8,7 +8,6 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
 use super::access::Piece;
-use super::lanes::sources;
 use super::program::{Buffer, Kind, Program, Step};
 use super::schedule::{Schedule, live_rows};
 use super::value::{Lanes, Value};
@@ -17,7 +16,7 @@ use super::{is_zero, part, row_of, signed, split, unit_in_cube};
 use crate::cube::kernel::ArgSpec;
 use crate::cube::stage::ArgInfo;
 use crate::cube::target::{CubeError, Target};
-use crate::region::{Instr, Region};
+use crate::region::Region;
 
 /// The description of a region on tiles.
 #[derive(Clone, PartialEq, Debug)]
@@ -48,20 +47,6 @@ pub(crate) struct TilePiece {
     pub(crate) ok: Option<NativeExpand<bool>>,
     /// Its elements.
     pub(crate) value: ManagedVariable,
-}
-
-/// Whether lanes of a row meet.
-pub(crate) fn lanes_meet(region: &Region) -> bool {
-    region.body.iter().any(|i| matches!(i, Instr::RowReduce(..) | Instr::Lanes(..)))
-}
-
-/// Whether a tile gives a region what it needs of its argument 0: rows that do not meet, and whose lanes do not meet
-/// or are one of `rows` in number and permuted in whole pieces. Everything else takes a second launch.
-pub(crate) fn runs_on_tiles(region: &Region, rows: &[usize], vector: usize) -> bool {
-    let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
-    let tears = |i: &Instr| matches!(i, Instr::Lanes(perm, _) if sources(perm, vector).is_none());
-    let meet = !lanes_meet(region) || rows.contains(&region.lanes) && !region.body.iter().any(tears);
-    region.reduced == 0 && region.lanes > 1 && meet && !region.body.iter().any(combines)
 }
 
 impl TileRegion {
@@ -103,9 +88,9 @@ impl TileRegion {
         self.program.lanes
     }
 
-    /// Whether lanes of a row meet.
-    pub(crate) fn lanes_meet(&self) -> bool {
-        self.program.has_row_steps()
+    /// Whether its rows must be at hand whole: they are parts of the result's, or their lanes meet.
+    pub(crate) fn wants_rows(&self) -> bool {
+        self.parts > 1 || self.program.has_row_steps()
     }
 
     /// The most values per lane that it has in hand at once.
