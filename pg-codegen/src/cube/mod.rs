@@ -65,16 +65,7 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launc
             hopper::lower_matmul_region(m, r, args, target, &mut out)?;
         }
         Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
-        Kernel::Matmuls(all)
-            if all.products().count() < all.members.len() || args.len() != kernel.arg_count() =>
-        {
-            let what = "it takes products and their arguments".into();
-            return Err(CubeError::Malformed { kernel: "matmuls".into(), what });
-        }
-        Kernel::Matmuls(all) if hopper::matmuls_fit(all, args, target) => {
-            hopper::lower_matmuls(all, args, target, &mut out)?;
-        }
-        Kernel::Matmuls(all) => one_after_the_other(all, args, target, &mut out)?,
+        Kernel::Matmuls(all) => side_by_side(all, args, target, &mut out)?,
         Kernel::Attention(shape) if hopper::attention_fits(shape, args, target) => {
             hopper::lower_attention(shape, args, target, &mut out)?;
         }
@@ -154,22 +145,47 @@ fn matmul_then_region(
     Ok(())
 }
 
-/// Products that share an operand as launches of their own.
-fn one_after_the_other(
+/// Products that share an operand: those whose operands lie alike as one kernel, the others as launches of their own.
+fn side_by_side(
     all: &Matmuls,
     args: &[ArgInfo],
     target: &Target,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
+    let is_product = |m: &Kernel| m.product().is_some() && m.arg_count() > 2;
+    let wanted = 1 + all.members.iter().map(|m| m.arg_count().saturating_sub(1)).sum::<usize>();
+    if !all.members.iter().all(is_product) || args.len() != wanted {
+        let what = "it takes products and their arguments".into();
+        return Err(CubeError::Malformed { kernel: "matmuls".into(), what });
+    }
+    let own = |member: usize| -> Vec<ArgInfo> { all.args(member).iter().map(|&at| args[at]).collect() };
+    let mut together: Vec<(Option<hopper::Walks>, Vec<usize>)> = Vec::new();
+    for (i, member) in all.members.iter().enumerate() {
+        let walks = hopper::matmul_walks(member, &own(i), target);
+        match together.iter_mut().find(|(w, _)| w.is_some() && *w == walks) {
+            Some((_, members)) => members.push(i),
+            None => together.push((walks, vec![i])),
+        }
+    }
     let size = |m: &Matmul| (m.batch * m.m * m.n * m.k) as f64;
     let whole: f64 = all.products().map(size).sum();
-    for (i, member) in all.members.iter().enumerate() {
-        let own = all.args(i);
-        let infos: Vec<ArgInfo> = own.iter().map(|&at| args[at]).collect();
-        let mut made = lower(member, &infos, target)?;
-        let part = member.product().map_or(0.0, size) / whole;
+    for (_, members) in together {
+        let (mut made, names) = match members[..] {
+            [one] => (lower(&all.members[one], &own(one), target)?, all.args(one)),
+            _ => {
+                let some = members.iter().map(|&i| all.members[i].clone()).collect();
+                let some = Matmuls { shared: all.shared, members: some };
+                let rest = members.iter().flat_map(|&i| all.args(i).into_iter().filter(|&at| at > 0));
+                let names: Vec<usize> = [0].into_iter().chain(rest).collect();
+                let infos: Vec<ArgInfo> = names.iter().map(|&at| args[at]).collect();
+                let mut made = Launches::default();
+                hopper::lower_matmuls(&some, &infos, target, &mut made)?;
+                (made, names)
+            }
+        };
+        let part = members.iter().filter_map(|&i| all.members[i].product()).map(size).sum::<f64>() / whole;
         made.stages.iter_mut().for_each(|stage| stage.share *= part);
-        let names: Vec<StageArg> = own.into_iter().map(StageArg::Arg).collect();
+        let names: Vec<StageArg> = names.into_iter().map(StageArg::Arg).collect();
         out.merge(made, &names);
     }
     Ok(())

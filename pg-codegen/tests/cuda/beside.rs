@@ -79,6 +79,11 @@ fn products_that_do_not_go_together_are_launches_of_their_own() {
     let plan = single(Kernel::Matmuls(unaligned.clone()), &arguments);
     check(&plan, &inputs(&plan, &[0, 1, 3], 53), &Target::hopper(), 1e-5, "apart");
     assert!(lower(&Kernel::Matmuls(unaligned), &whole(&arguments[..4]), &Target::hopper()).is_err());
+    // Those that go together do, whatever stands beside them.
+    let (some, arguments) = beside(Side::Right, [1, 72, 48], &[own[0], own[1], own[0]], LAYOUTS[2]);
+    assert_eq!(stages(&some, &whole(&arguments)), 2);
+    let plan = single(Kernel::Matmuls(some), &arguments);
+    check(&plan, &inputs(&plan, &[0, 1, 3, 5], 53), &Target::hopper(), 1e-5, "two together");
     let (all, arguments) = beside(Side::Left, [1, 72, 48], &[own[0]; 2], LAYOUTS[0]);
     let mut infos = whole(&arguments);
     assert_eq!(stages(&all, &infos), 1);

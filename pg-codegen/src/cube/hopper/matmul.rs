@@ -71,23 +71,20 @@ pub(crate) fn region_fits(m: &Matmul, region: &Region, infos: &[ArgInfo], target
     target.matrix_units && operands && region.args.first().is_some_and(runs)
 }
 
-/// Whether a target can run products that share an operand here, as one kernel. Their tiles pass through the same
-/// shared memory, so they must lie there alike; and as above no result may overwrite an operand.
-pub(crate) fn all_fit(all: &Matmuls, infos: &[ArgInfo], target: &Target) -> bool {
-    let mut walks = all.members.iter().enumerate().map(|(i, member)| {
-        let own: Vec<ArgInfo> =
-            all.args(i).iter().map(|&at| infos.get(at).copied()).collect::<Option<_>>()?;
-        let apart = own[..2].iter().all(|operand| !operand.aliased);
-        let (m, runs) = match member {
-            Kernel::Matmul(m) => (m, fits(m, &own, target)),
-            Kernel::MatmulRegion(m, region) => (m, region_fits(m, region, &own, target)),
-            _ => return None,
-        };
-        let walked = || operands(m, [&own[0], &own[1]], target).map(|x| [x.along_depth, x.aligned]);
-        (apart && runs).then(walked)
-    });
-    let first = walks.next().flatten();
-    first.is_some() && walks.all(|w| w == first)
+/// How a product's operands lie in shared memory: whether along k, and in whole chunks.
+pub(crate) type Walks = [[bool; 2]; 2];
+
+/// How the operands of one of several products lie in shared memory, through which they pass in turn: those that lie
+/// alike run as one kernel. `None` if it does not run here; as above no result may overwrite an operand.
+pub(crate) fn walks(product: &Kernel, infos: &[ArgInfo], target: &Target) -> Option<Walks> {
+    let (m, runs) = match product {
+        Kernel::Matmul(m) => (m, fits(m, infos, target)),
+        Kernel::MatmulRegion(m, region) => (m, region_fits(m, region, infos, target)),
+        _ => return None,
+    };
+    let [a, b, ..] = infos else { return None };
+    let apart = !a.aliased && !b.aliased;
+    (apart && runs).then(|| operands(m, [a, b], target).map(|x| [x.along_depth, x.aligned]))
 }
 
 fn bound(infos: &[ArgInfo], at: usize) -> Bound {
@@ -127,7 +124,7 @@ pub(crate) fn lower_region(
     lower_parts(Side::Left, &[Part { m, operands, region: region.clone(), rest }], target, out)
 }
 
-/// Adds the launches of products that share an operand and [fit](all_fit): one, and if k is split another for each.
+/// Adds the launches of products that share an operand and [lie alike](walks): one, and if k is split another for each.
 ///
 /// # Errors
 /// If one is malformed or does not fit the target.

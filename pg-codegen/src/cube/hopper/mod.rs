@@ -19,8 +19,8 @@ pub(crate) use self::attention_grad::{
     MmaAttentionGrad, fits as attention_grad_fits, lower as lower_attention_grad,
 };
 pub(crate) use self::matmul::{
-    MmaMatmul, all_fit as matmuls_fit, fits as matmul_fits, lower as lower_matmul,
-    lower_all as lower_matmuls, lower_region as lower_matmul_region, region_fits as matmul_region_fits,
+    MmaMatmul, Walks, fits as matmul_fits, lower as lower_matmul, lower_all as lower_matmuls,
+    lower_region as lower_matmul_region, region_fits as matmul_region_fits, walks as matmul_walks,
 };
 
 /// How matrices lie in registers, as `cubecl-cuda` says it of every device.
