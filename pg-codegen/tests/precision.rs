@@ -8,8 +8,7 @@ use pg_codegen::precision::store_as;
 use pg_codegen::target::{CPU, H100};
 use pg_codegen::{Options, compile, compile_for};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
-use pg_ir::graph::Graph;
-use pg_ir::interp::{Environment, Tensor, run};
+use pg_ir::interp::run;
 use pg_ir::layout::Layout;
 use pg_ir::model::Model;
 use pg_ir::op::Op;
@@ -32,36 +31,16 @@ fn grad(model: &Model, shape: (usize, usize)) -> Program {
     programs::grad(model, 0, shape, true, true).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// Numbers for every input, of the size that training starts with.
-fn environment(graph: &Graph) -> Environment {
-    let mut rng = common::random::Rng::new(7);
-    let mut fill = |slot: &pg_ir::slot::Slot, len: usize| -> Tensor {
-        match slot.space {
-            Space::Data => (0..len).map(|i| ((i * 7 + 3) % 48) as f64).collect(),
-            Space::Scalar => vec![1.0; len],
-            _ => (0..len).map(|_| rng.float() * 0.3).map(|x| f64::from(x as f32)).collect(),
-        }
-    };
-    graph.inputs().map(|(slot, v)| (slot.clone(), fill(slot, graph.ty(v).len()))).collect()
-}
-
-/// |a − b| / |b| as vectors.
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
-    let apart = norm(&mut a.iter().zip(b).map(|(x, y)| x - y));
-    apart / norm(&mut b.iter().copied()).max(1e-12)
-}
-
 #[test]
 fn the_rounded_graph_is_within_bf16_of_the_float32_one() {
     let program = grad(&small(), (2, 8));
     let rounded = store_as(&program.graph, DType::BF16).unwrap();
-    let env = environment(&program.graph);
+    let env = common::environment(&program.graph);
     let (exact, found) = (run(&program.graph, &env).unwrap(), run(&rounded, &env).unwrap());
     assert_eq!(exact.len(), found.len());
     let mut differ = 0;
     for (slot, want) in &exact {
-        let apart = distance(&found[slot], want);
+        let apart = common::distance(&found[slot], want);
         differ += usize::from(apart > 0.0);
         // Gradients add up the roundings of a whole pass, each at most 2⁻⁹ of its value.
         let bound = if slot.space == Space::Result { 2f64.powi(-8) } else { 2f64.powi(-5) };
@@ -74,7 +53,7 @@ fn the_rounded_graph_is_within_bf16_of_the_float32_one() {
 fn plans_of_the_rounded_graph_compute_what_the_interpreter_does() {
     let program = grad(&small(), (2, 8));
     let rounded = store_as(&program.graph, DType::BF16).unwrap();
-    let env = environment(&rounded);
+    let env = common::environment(&rounded);
     let expected = run(&rounded, &env).unwrap();
     for fuse in [true, false] {
         let plan = compile("rounded", &rounded, &Options { fuse, ..Options::default() })
@@ -82,7 +61,7 @@ fn plans_of_the_rounded_graph_compute_what_the_interpreter_does() {
         let found = common::exec::run(&plan, &env);
         for (slot, want) in &expected {
             // A last bit of float64 may turn a rounding to bf16 the other way, rarely.
-            let apart = distance(&found[slot], want);
+            let apart = common::distance(&found[slot], want);
             assert!(apart <= 2f64.powi(-9), "fuse {fuse}, {slot}: {apart}");
         }
     }

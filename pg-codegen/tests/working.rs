@@ -10,7 +10,7 @@ use pg_codegen::target::{CPU, H100, Target};
 use pg_codegen::{GraphPass, Options, compile_for, graph_after};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
 use pg_ir::graph::Graph;
-use pg_ir::interp::{self, Environment, Tensor};
+use pg_ir::interp;
 use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
@@ -152,26 +152,6 @@ fn there_are_no_working_forms_of_what_is_read_as_it_is() {
     }
 }
 
-/// Numbers for every input, of the size that training starts with.
-fn environment(graph: &Graph) -> Environment {
-    let mut rng = common::random::Rng::new(7);
-    let mut fill = |slot: &Slot, len: usize| -> Tensor {
-        match slot.space {
-            Space::Data => (0..len).map(|i| ((i * 7 + 3) % 48) as f64).collect(),
-            Space::Scalar => vec![1.0; len],
-            _ => (0..len).map(|_| rng.float() * 0.3).map(|x| f64::from(x as f32)).collect(),
-        }
-    };
-    graph.inputs().map(|(slot, v)| (slot.clone(), fill(slot, graph.ty(v).len()))).collect()
-}
-
-/// |a − b| / |b| as vectors.
-fn distance(a: &Tensor, b: &Tensor) -> f64 {
-    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
-    let apart = norm(&mut a.iter().zip(b).map(|(x, y)| x - y));
-    apart / norm(&mut b.iter().copied()).max(1e-12)
-}
-
 #[test]
 fn plans_of_both_compute_what_the_interpreter_does() {
     let [first, next] = gradients(true);
@@ -183,7 +163,7 @@ fn plans_of_both_compute_what_the_interpreter_does() {
                 let plan = compile_for(&program.name, &program.graph, &options.of(program), target);
                 plan.unwrap_or_else(|e| panic!("{e}"))
             };
-            let env = environment(&next.graph);
+            let env = common::environment(&next.graph);
             let mut found = common::exec::run(&compile(&first), &env);
             found.retain(|slot, _| slot.space == Space::Working);
             let plan = compile(&next);
@@ -192,7 +172,7 @@ fn plans_of_both_compute_what_the_interpreter_does() {
             let found = common::exec::run(&plan, &env.clone().into_iter().chain(found).collect());
             let stored = store_as(&next.graph, target.storage).unwrap();
             for (slot, want) in &interp::run(&stored, &env).unwrap() {
-                let apart = distance(&found[slot], want);
+                let apart = common::distance(&found[slot], want);
                 assert!(apart <= bound, "{} fuse {fuse}, {slot}: {apart}", target.name);
             }
         }

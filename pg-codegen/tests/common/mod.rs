@@ -7,6 +7,7 @@ pub(crate) mod random;
 
 use pg_ir::graph::Graph;
 use pg_ir::interp::{Environment, Tensor};
+use pg_ir::slot::{Slot, Space};
 
 /// Compares what a plan wrote with what the interpreter says. Both compute in float64; constants are
 /// float32 in plans.
@@ -23,4 +24,24 @@ pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan:
             assert!(same, "{what}: {slot}[{i}] is {g}, should be {w}\n{plan}");
         }
     }
+}
+
+/// Numbers for every input, of the size that training starts with.
+pub(crate) fn environment(graph: &Graph) -> Environment {
+    let mut rng = random::Rng::new(7);
+    let mut fill = |slot: &Slot, len: usize| -> Tensor {
+        match slot.space {
+            Space::Data => (0..len).map(|i| ((i * 7 + 3) % 48) as f64).collect(),
+            Space::Scalar => vec![1.0; len],
+            _ => (0..len).map(|_| rng.float() * 0.3).map(|x| f64::from(x as f32)).collect(),
+        }
+    };
+    graph.inputs().map(|(slot, v)| (slot.clone(), fill(slot, graph.ty(v).len()))).collect()
+}
+
+/// |a − b| / |b| as vectors.
+pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
+    let apart = norm(&mut a.iter().zip(b).map(|(x, y)| x - y));
+    apart / norm(&mut b.iter().copied()).max(1e-12)
 }
