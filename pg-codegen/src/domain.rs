@@ -203,9 +203,8 @@ fn widen(body: Vec<Instr>, lane: usize) -> Vec<Instr> {
     for mut instr in body {
         for_each_operand(&mut instr, |r| *r = renamed[*r as usize]);
         let needs_row = match &instr {
-            Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..) => true,
             Instr::Store { at, .. } | Instr::Accumulate { at, .. } => spread(at),
-            _ => false,
+            other => other.is_row_op(),
         };
         if needs_row {
             for_each_operand(&mut instr, |r| {

@@ -2,14 +2,15 @@
 //! scheduled, memory laid out. It knows no training, no data and no optimiser policy.
 //!
 //! The road, one pass a file: [`precision`] (rounds, for targets that store bf16), [`working`] (what is computed
-//! of parameters alone: left in memory or found there), [`canon`] (canonical graph), [`recompute`] (what the backward computes again instead of keeping it), [`fold`] (constants),
-//! [`select`] (which values live in memory, and why; [`effort`] estimates the alternative, [`halve`] cuts
-//! what binds too much), [`emit`] (values to region instructions, over [`access`], [`view`] and [`domain`]),
-//! [`fuse`] (which stores share a region), [`epilogue`] (which regions ride on a matmul), [`beside`]
-//! (which matmuls share a launch), [`schedule`] (buffers, launches) with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute
-//! in the model's terms, [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and
-//! [`roofline`] predicts launches on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels,
-//! which `cuda` compiles for Hopper without a device.
+//! of parameters alone: left in memory or found there), [`canon`] (canonical graph), [`recompute`] (what the
+//! backward computes again instead of keeping it), [`fold`] (constants), [`select`] (which values live in memory,
+//! and why; [`effort`] estimates the alternative, [`halve`] cuts what binds too much), [`emit`] (values to region
+//! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`epilogue`]
+//! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
+//! with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute in the model's terms,
+//! [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and [`roofline`] predicts launches
+//! on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
+//! without a device.
 
 use std::fmt;
 

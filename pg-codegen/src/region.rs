@@ -131,6 +131,13 @@ pub enum Instr {
     },
 }
 
+impl Instr {
+    /// Whether it combines or moves the lanes of a row.
+    pub fn is_row_op(&self) -> bool {
+        matches!(self, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..))
+    }
+}
+
 /// A fused kernel: a domain of rows and a program run for each.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Region {
@@ -162,7 +169,6 @@ impl Region {
 
     /// Whether lanes of a row meet.
     pub fn lanes_meet(&self) -> bool {
-        let meets = |i: &Instr| matches!(i, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..));
-        self.body.iter().any(meets)
+        self.body.iter().any(Instr::is_row_op)
     }
 }

@@ -93,35 +93,27 @@ fn what_the_first_leaves_is_what_the_others_would_compute() {
 /// store they must be the same, or a step would end with its first micro-batch.
 #[test]
 fn every_model_leaves_what_it_finds() {
-    let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models");
     let mut seen = 0;
-    for folder in [models.clone(), models.join("ideas")] {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_none_or(|e| e != "rs") || path.ends_with("lib.rs") {
-                continue;
-            }
-            let source = Source::load(&path).unwrap_or_else(|e| panic!("{e}"));
-            let settings = Settings { overrides: vec![("LAYERS".into(), "4".into())], profile: None };
-            let model = elaborate(&source, &settings);
-            let model = model.or_else(|_| elaborate(&source, &Settings::default()));
-            let model = model.unwrap_or_else(|e| panic!("{e}"));
-            for (phase, qat) in (0..model.phases.len()).flat_map(|phase| [(phase, false), (phase, true)]) {
-                for target in [&CPU, &H100] {
-                    let forms = |next: bool| -> BTreeSet<Slot> {
-                        let program = programs::grad(&model, phase, (1, 16), qat, next);
-                        let program = program.unwrap_or_else(|e| panic!("{e}"));
-                        let options = Options::default().of(&program);
-                        let graph =
-                            graph_after(GraphPass::Working, &program.graph, &options, target).unwrap();
-                        let read = graph.inputs().map(|(slot, _)| slot.clone());
-                        let slots = read.chain(graph.outputs.iter().map(|o| o.slot.clone()));
-                        slots.filter(|slot| slot.space == Space::Working).collect()
-                    };
-                    let (left, found) = (forms(false), forms(true));
-                    assert_eq!(left, found, "{} phase {phase} qat {qat} on {}", path.display(), target.name);
-                    seen += left.len();
-                }
+    for path in common::model_files() {
+        let source = Source::load(&path).unwrap_or_else(|e| panic!("{e}"));
+        let settings = Settings { overrides: vec![("LAYERS".into(), "4".into())], profile: None };
+        let model = elaborate(&source, &settings);
+        let model = model.or_else(|_| elaborate(&source, &Settings::default()));
+        let model = model.unwrap_or_else(|e| panic!("{e}"));
+        for (phase, qat) in (0..model.phases.len()).flat_map(|phase| [(phase, false), (phase, true)]) {
+            for target in [&CPU, &H100] {
+                let forms = |next: bool| -> BTreeSet<Slot> {
+                    let program = programs::grad(&model, phase, (1, 16), qat, next);
+                    let program = program.unwrap_or_else(|e| panic!("{e}"));
+                    let options = Options::default().of(&program);
+                    let graph = graph_after(GraphPass::Working, &program.graph, &options, target).unwrap();
+                    let read = graph.inputs().map(|(slot, _)| slot.clone());
+                    let slots = read.chain(graph.outputs.iter().map(|o| o.slot.clone()));
+                    slots.filter(|slot| slot.space == Space::Working).collect()
+                };
+                let (left, found) = (forms(false), forms(true));
+                assert_eq!(left, found, "{} phase {phase} qat {qat} on {}", path.display(), target.name);
+                seen += left.len();
             }
         }
     }

@@ -5,6 +5,8 @@
 pub(crate) mod exec;
 pub(crate) mod random;
 
+use std::path::PathBuf;
+
 use pg_ir::graph::Graph;
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
@@ -44,4 +46,24 @@ pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
     let apart = norm(&mut a.iter().zip(b).map(|(x, y)| x - y));
     apart / norm(&mut b.iter().copied()).max(1e-12)
+}
+
+/// Every model file, ideas included, by name.
+pub(crate) fn model_files() -> Vec<PathBuf> {
+    let root = model_file("");
+    let list = |folder: PathBuf| {
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"))
+    };
+    let mut all: Vec<PathBuf> = list(root.clone()).chain(list(root.join("ideas"))).collect();
+    all.retain(|p| p.file_name().is_some_and(|n| n != "lib.rs"));
+    // A model before its ideas.
+    all.sort_by_key(|p| (p.components().count(), p.clone()));
+    assert!(all.len() >= 5, "{all:?}");
+    all
+}
+
+/// A model file by name.
+pub(crate) fn model_file(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models")).join(name)
 }

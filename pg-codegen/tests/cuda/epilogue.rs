@@ -15,7 +15,7 @@ fn own(m: &Matmul) -> Affine {
     Affine { offset: 0, strides: [m.n as i64, 1].into_iter().collect() }
 }
 
-fn load(arg: u32, at: Affine) -> Instr {
+pub(crate) fn load(arg: u32, at: Affine) -> Instr {
     Instr::Load { arg, map: IndexMap { at, guards: vec![] } }
 }
 

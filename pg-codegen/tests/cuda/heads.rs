@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use pg_codegen::cube::{ArgInfo, Target, extents, generate, lower};
 use pg_codegen::plan::{Kernel, Matmul, Matmuls, Side};
-use pg_codegen::region::{Affine, IndexMap, Instr, Region};
+use pg_codegen::region::{Affine, Instr, Region};
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::ty::DType;
 
+use crate::epilogue::load;
 use crate::executed::{check, inputs, single};
 use crate::matrix::{LAYOUTS, buffers, matmul};
 use crate::models;
@@ -20,7 +21,6 @@ fn norm_and_rotate(m: &Matmul, lanes: usize, perm: Vec<u32>) -> Region {
     let (heads, rows) = (m.n / lanes, m.batch * m.m);
     let at = |strides: [i64; 3]| Affine { offset: 0, strides: strides.into_iter().collect() };
     let own = || at([m.n as i64, lanes as i64, 1]);
-    let load = |arg, at| Instr::Load { arg, map: IndexMap { at, guards: vec![] } };
     let body = vec![
         load(0, own()),
         Instr::Binary(Binary::Mul, 0, 0),
@@ -102,7 +102,6 @@ fn heads_whose_lanes_do_not_meet_are_heads_all_the_same() {
     let (lanes, m) = (64, matmul([1, 40, 192, 48], LAYOUTS[0], false));
     let at = |strides: [i64; 3]| Affine { offset: 0, strides: strides.into_iter().collect() };
     let own = || at([m.n as i64, lanes as i64, 1]);
-    let load = |arg, at| Instr::Load { arg, map: IndexMap { at, guards: vec![] } };
     let body = vec![
         load(0, own()),
         load(1, at([3, 1, 0])),

@@ -1,7 +1,7 @@
 //! The programs of the models in `models/`, and the generated kernels that they become.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use pg_codegen::cube::{Generated, Generations, LaunchError, Target, extents, generate};
@@ -13,31 +13,14 @@ use pg_ir::layout::Layout;
 use pg_ir::model::Model;
 use pg_ir::programs::{self, Program};
 
-/// Every model file, ideas included, by name.
-pub(crate) fn files() -> Vec<PathBuf> {
-    let root = file("");
-    let list = |folder: PathBuf| {
-        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-        entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"))
-    };
-    let mut all: Vec<PathBuf> = list(root.clone()).chain(list(root.join("ideas"))).collect();
-    all.retain(|p| p.file_name().is_some_and(|n| n != "lib.rs"));
-    // A model before its ideas.
-    all.sort_by_key(|p| (p.components().count(), p.clone()));
-    assert!(all.len() >= 5, "{all:?}");
-    all
-}
+pub(crate) use crate::common::model_file as file;
+use crate::common::model_files;
 
 /// A model, with some of its constants replaced.
 pub(crate) fn model(file: &Path, overrides: &[(&str, &str)]) -> Model {
     let source = Source::load(file.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"));
     let overrides = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     elaborate(&source, &Settings { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
-}
-
-/// A model file by name.
-pub(crate) fn file(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models")).join(name)
 }
 
 /// Every program of a model, whose micro-batches have so many tokens.
@@ -71,7 +54,7 @@ pub(crate) fn for_each_program(
     target: &Target,
     mut f: impl FnMut(&str, &Plan, Result<Generations, LaunchError>),
 ) {
-    for file in files() {
+    for file in model_files() {
         let model = model(&file, &[]);
         let is_idea = file.parent().is_some_and(|p| p.ends_with("ideas"));
         let folder = if is_idea { "ideas/" } else { "" };

@@ -15,7 +15,7 @@ pub(super) fn canonical(region: &Region) -> Region {
         give_lanes(&mut region);
     }
     merge_rows(&mut region);
-    if region.reduced == 0 && !region.body.iter().any(is_row_op) {
+    if region.reduced == 0 && !region.lanes_meet() {
         while let Some(&n) = region.rows.last() {
             let inner = region.rows.len();
             if !mergeable(&region, inner - 1, region.lanes) {
@@ -27,11 +27,6 @@ pub(super) fn canonical(region: &Region) -> Region {
         }
     }
     region
-}
-
-/// Whether an instruction combines or moves the lanes of a row.
-pub(super) fn is_row_op(instr: &Instr) -> bool {
-    matches!(instr, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..))
 }
 
 /// The index maps of an instruction.

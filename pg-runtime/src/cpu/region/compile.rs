@@ -8,7 +8,7 @@ use pg_ir::ty::DType;
 use super::super::error::Problem;
 use super::super::raw::Arg;
 use super::build::Builder;
-use super::canonical::{canonical, is_row_op};
+use super::canonical::canonical;
 use super::check::{Touch, check, check_touches, check_types};
 use super::schedule::{assign_slots, find_direct, needed};
 
@@ -175,7 +175,7 @@ impl Program {
         let Builder { mut registers, mut steps, .. } = builder;
         find_direct(&mut steps, &registers, &accumulators, &region);
 
-        let row_op = region.body.iter().any(is_row_op);
+        let row_op = region.lanes_meet();
         let only_reduces = !region.body.iter().any(|i| matches!(i, Instr::Lanes(..) | Instr::FakeQuant(..)));
         let cut_reductions = row_op && only_reduces && accumulators.is_empty() && region.lanes > WHOLE_ROW;
         let whole = row_op && !cut_reductions;
