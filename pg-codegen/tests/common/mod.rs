@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub(crate) mod exec;
+pub(crate) mod programs;
 pub(crate) mod random;
 
 use std::path::PathBuf;
