@@ -25,6 +25,7 @@ mod cost;
 pub mod cube;
 #[cfg(feature = "cube")]
 pub mod cuda;
+mod dag;
 pub mod digest;
 mod domain;
 mod effort;
@@ -112,10 +113,10 @@ pub fn compile_for(
     let selection = select::select(&graph, &constants, options)?;
     let mut groups = fuse::groups(&graph, &constants, selection, &again, options)?;
     if let Some(epilogues) = target.epilogues.filter(|_| options.fuse) {
-        epilogue::attach(&graph, &mut groups, epilogues);
+        epilogue::attach(&graph, &mut groups, epilogues)?;
     }
     if options.fuse && target.side_by_side {
-        beside::join(&graph, &constants, &mut groups, target.storage);
+        beside::join(&graph, &constants, &mut groups, target.storage)?;
     }
     schedule::plan(program_name, &graph, &constants, groups)
 }
