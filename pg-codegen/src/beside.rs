@@ -18,6 +18,7 @@ use crate::fold::Constants;
 use crate::fuse::{Groups, MAX_ARGS, Work, dag};
 use crate::matmul::{is_symmetric, matmul};
 use crate::plan::Side;
+use crate::rewrites::Rewrite;
 
 /// A product joins others for an operand that is at least this part of all that it moves.
 const PART: usize = 8;
@@ -107,6 +108,11 @@ fn join_first(dag: &mut Dag, work: &mut [Work], side: Side, who: &[usize]) -> Ve
     if together.len() == 1 {
         return others;
     }
+    let rewrite = match side {
+        Side::Left => Rewrite::ShareLeft,
+        Side::Right => Rewrite::ShareRight,
+    };
+    rewrite.taken();
     let members = together.iter().map(|&i| std::mem::replace(&mut work[i], Work::Gone)).collect();
     work[into] = Work::Products(side, members);
     others

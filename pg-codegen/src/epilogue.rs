@@ -13,6 +13,7 @@ use crate::CodegenError;
 use crate::emit::Built;
 use crate::fuse::{Groups, MAX_ARGS, Work, dag};
 use crate::region::{Affine, ArgId, Instr, Region};
+use crate::rewrites::Rewrite;
 use crate::target::Epilogues;
 
 /// Attaches regions to the matmuls whose results they read.
@@ -45,9 +46,10 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -
             dag.join(at, *r, at, work.access()?).then_some((*r, work))
         };
         let Some((region, work)) = readers.iter().find_map(fits) else { continue };
-        if readers.len() == 1 {
-            groups.stored[result.index()] = false;
-        }
+        let is_kept = readers.len() > 1;
+        let rewrite = if is_kept { Rewrite::AttachEpilogueAndStore } else { Rewrite::AttachEpilogue };
+        rewrite.taken();
+        groups.stored[result.index()] = is_kept;
         groups.work[at] = work;
         groups.work[region] = Work::Gone;
     }
@@ -95,6 +97,7 @@ fn on_tile(built: &Built, result: ValueId, keep: bool) -> Option<Built> {
 fn by_rows(region: &Region, columns: usize) -> Region {
     let mut out = region.clone();
     if region.lanes > columns && region.lanes.is_multiple_of(columns) && !region.lanes_meet() {
+        Rewrite::SplitEpilogueRows.taken();
         out.rows.push(region.lanes / columns);
         out.lanes = columns;
         let split = |a: &mut Affine| {

@@ -18,6 +18,7 @@ use crate::fold::Constants;
 use crate::matmul::operand;
 use crate::plan::Side;
 use crate::recompute::Again;
+use crate::rewrites::Rewrite;
 use crate::select::{Absorbed, Selection};
 use crate::target::FEWEST_BINDINGS;
 use crate::{CodegenError, Options};
@@ -253,6 +254,7 @@ impl Fuser<'_> {
     /// Joins two regions if they can be.
     fn join(&mut self, a: usize, b: usize) -> bool {
         if !self.dag.can_join(a, b) {
+            Rewrite::RefuseCycle.taken();
             return false;
         }
         let (Some(x), Some(y)) = (self.region(a), self.region(b)) else { return false };
@@ -288,6 +290,10 @@ impl Fuser<'_> {
         if !self.dag.join(a, b, self.work.len(), access) {
             return false;
         }
+        let is_through_registers = self.stored != stored;
+        let rewrite =
+            if is_through_registers { Rewrite::JoinThroughRegisters } else { Rewrite::JoinSideBySide };
+        rewrite.taken();
         self.stored = stored;
         for old in [a, b] {
             self.work[old] = Work::Gone;

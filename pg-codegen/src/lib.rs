@@ -9,7 +9,7 @@
 //! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
 //! with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute in the model's terms,
 //! [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and [`roofline`] predicts launches
-//! on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
+//! on them; [`rewrites`] counts what passes do. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
 //! without a device.
 
 use std::fmt;
@@ -42,6 +42,7 @@ pub mod precision;
 pub mod provenance;
 mod recompute;
 pub mod region;
+pub mod rewrites;
 pub mod roofline;
 mod schedule;
 mod select;

@@ -12,6 +12,7 @@ use crate::access::Context;
 use crate::dag::Dag;
 use crate::fuse::{Groups, Work};
 use crate::region::{ArgId, Instr};
+use crate::rewrites::Rewrite;
 
 /// Graph position of the first value that a launch computes: of what others wait for, if it also gives a result
 /// that leaves the program late. A matmul that adds to a gradient runs where
@@ -57,8 +58,11 @@ impl Outputs {
             let is_its_sum = sums.get(&value).is_none_or(|slot| **slot == output.slot);
             let old = inputs.get(&output.slot).copied();
             if is_written && is_its_sum && old.is_none_or(|old| overwrite(dag, &groups.work, value, old)) {
+                let rewrite = if old.is_some() { Rewrite::OverwriteSlot } else { Rewrite::WriteSlot };
+                rewrite.taken();
                 out.in_place.insert(value, output.slot.clone());
             } else {
+                Rewrite::CopyToSlot.taken();
                 out.copied.push((value, output.slot.clone()));
             }
         }
@@ -66,6 +70,7 @@ impl Outputs {
         for (value, _) in &out.copied {
             let is_lost = matches!(&cx.graph.producer(*value).op, Op::Input(s, _) if overwritten.contains(s));
             if is_lost && !groups.stored[value.index()] && !out.saved.contains(value) {
+                Rewrite::SaveSlot.taken();
                 out.saved.push(*value);
             }
         }
