@@ -72,7 +72,7 @@ fn live(s: Subject<'_>) -> Vec<bool> {
 }
 
 /// A node that a launch computes without saying so: one with a kernel of its own, or what a region writes, unless that
-/// is a constant.
+/// is one number.
 fn unsaid<'a>(s: Subject<'a>, provenance: &Provenance, roles: &Roles) -> Option<&'a Node> {
     let opaque: Vec<NodeId> = roles.opaque.clone();
     let is_result = |v: &ValueId| {
@@ -91,7 +91,8 @@ fn unsaid<'a>(s: Subject<'a>, provenance: &Provenance, roles: &Roles) -> Option<
     // A sum with an old value is the product that adds to it.
     let adds = |at: usize| roles.reads[at].is_some() && !opaque.is_empty();
     let written = roles.writes.iter().enumerate().filter(|(at, _)| !adds(*at)).filter_map(|(_, v)| *v);
-    let written = written.filter(|v| !is_result(v) && !s.known.is_known(*v)).map(|v| s.graph.producer_id(v));
+    let written =
+        written.filter(|v| !is_result(v) && s.known.uniform(*v).is_none()).map(|v| s.graph.producer_id(v));
     let mut nodes = opaque.iter().copied().chain(written).map(|id| s.graph.node(id));
     nodes.find(|node| !says(provenance, node))
 }
