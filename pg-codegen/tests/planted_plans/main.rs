@@ -23,7 +23,7 @@ use pg_ir::interp::Environment;
 use pg_ir::slot::Space;
 
 /// Places of one plan at which a kind is planted: the rest is skipped, evenly.
-const MOST: usize = 5;
+const MOST: usize = 4;
 
 /// What a plant does to a plan, with what to call it.
 type Edit = (String, Box<dyn Fn(&mut Lowered)>);

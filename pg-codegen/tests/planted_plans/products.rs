@@ -5,6 +5,7 @@ use pg_codegen::plan::{AttentionShape, Kernel, Matmul, Matmuls, MatrixView, Side
 use pg_codegen::region::Instr;
 use pg_codegen::verify::Check;
 use pg_codegen::witness::Lowered;
+use pg_ir::ty::DType;
 
 use crate::places::{edit, product_mut, products, region_mut, regions, touched};
 use crate::{Edit, Plant};
@@ -49,6 +50,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     }),
     Plant::new("tile read elsewhere", &[Check::Kernels], tile_elsewhere),
     Plant::new("tile of other rows", &[Check::Kernels], tile_rows),
+    Plant::or_equal("tile rounded otherwise", MEANING, tile_rounded),
     Plant::new("heads", &[Check::Shapes], |good| attention(good, |s| s.heads += 1)),
     Plant::new("heads and width", &[Check::Meaning, Check::Shapes], |good| {
         attention(good, |s| (s.heads, s.kv_heads, s.dim) = (2 * s.heads, 2 * s.kv_heads, s.dim / 2))
@@ -158,6 +160,17 @@ fn tile_rows(good: &Lowered) -> Vec<Edit> {
         })
     };
     tiles(good).into_iter().map(grow).collect()
+}
+
+/// The result is rounded before its region, or no longer.
+fn tile_rounded(good: &Lowered) -> Vec<Edit> {
+    let round = |at: (usize, usize)| {
+        edit(format!("k{}", at.0), move |bad| {
+            let dtype = &mut region_mut(bad, at).args[0];
+            *dtype = if *dtype == DType::F32 { DType::BF16 } else { DType::F32 };
+        })
+    };
+    tiles(good).into_iter().map(round).collect()
 }
 
 fn attention(good: &Lowered, change: fn(&mut AttentionShape)) -> Vec<Edit> {

@@ -1,6 +1,6 @@
 //! Plants in regions: types, domains, index maps, guards, instructions.
 
-use pg_codegen::region::{Affine, Guard, Instr, Region};
+use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
 use pg_codegen::verify::Check;
 use pg_codegen::witness::Lowered;
 use pg_ir::op::{Binary, Reduction, Unary};
@@ -48,6 +48,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant::new("store repeated", &[Check::Cover], store_repeated),
     Plant::new("load after its store", &[Check::InPlace], load_after_store),
     Plant::new("load beside its store", &[Check::InPlace], load_beside_store),
+    Plant::new("one element of a row in place", &[Check::InPlace], row_in_place),
     // Arithmetic.
     Plant::or_equal("operands exchanged", MEANING, operands_exchanged),
     Plant::or_equal("selection turned round", MEANING, selection_turned),
@@ -339,6 +340,48 @@ fn load_beside_store(good: &Lowered) -> Vec<Edit> {
             at.offset += at.strides[lane];
         },
     )
+}
+
+/// One element a row, read before it is written, by rows of many lanes: each piece of a long row reads it.
+fn row_in_place(good: &Lowered) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    for (at, region) in regions(good).into_iter().filter(|(_, r)| r.lanes > 1) {
+        for instr in &region.body {
+            let Instr::Store { arg, at: to, .. } = instr else { continue };
+            if to.strides.last() != Some(&0) || good.plan.kernels[at.0].arg_count() != region.args.len() {
+                continue;
+            }
+            let load = Instr::Load { arg: *arg, map: IndexMap { at: to.clone(), guards: vec![] } };
+            let arg = *arg as usize;
+            edits.push(edit(format!("k{} a{arg}", at.0), move |bad| {
+                let region = region_mut(bad, at);
+                region.body.iter_mut().for_each(|instr| operands(instr).into_iter().for_each(|r| *r += 1));
+                region.body.insert(0, load.clone());
+                for (launch, roles) in bad.plan.launches.iter().zip(&mut bad.roles) {
+                    if launch.kernel.0 as usize == at.0 {
+                        roles.reads[arg] = roles.writes[arg];
+                    }
+                }
+            }));
+        }
+    }
+    edits
+}
+
+fn operands(instr: &mut Instr) -> Vec<&mut u32> {
+    match instr {
+        Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => vec![],
+        Instr::Gather { row: a, .. }
+        | Instr::Unary(_, a)
+        | Instr::Cast(_, a)
+        | Instr::RowReduce(_, a)
+        | Instr::Lanes(_, a)
+        | Instr::FakeQuant(_, a)
+        | Instr::Store { value: a, .. }
+        | Instr::Accumulate { value: a, .. } => vec![a],
+        Instr::Binary(_, a, b) => vec![a, b],
+        Instr::Select(c, a, b) => vec![c, a, b],
+    }
 }
 
 fn operands_exchanged(good: &Lowered) -> Vec<Edit> {
