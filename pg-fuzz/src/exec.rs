@@ -10,12 +10,12 @@ use pg_ir::op::{Binary, Bits, Op, Reduction, Unary};
 use pg_ir::ty::{Axis, DType, Role, Type};
 
 /// Runs a plan on an environment and gives the external buffers back.
-pub(crate) fn run(plan: &Plan, env: &Environment) -> Environment {
+pub fn run(plan: &Plan, env: &Environment) -> Environment {
     run_watched(plan, env, |_, _, _| {})
 }
 
 /// As [`run`]; `watch` sees the position of each launch, and its arguments before and after.
-pub(crate) fn run_watched(
+pub fn run_watched(
     plan: &Plan,
     env: &Environment,
     mut watch: impl FnMut(usize, &[Tensor], &[Tensor]),
@@ -71,7 +71,7 @@ pub(crate) fn run_watched(
 }
 
 /// Runs a kernel on its arguments.
-pub(crate) fn launch(kernel: &Kernel, args: &mut [Tensor]) {
+pub fn launch(kernel: &Kernel, args: &mut [Tensor]) {
     match kernel {
         Kernel::Region(r) => region(r, args),
         Kernel::Matmul(m) => matmul(m, args),
