@@ -11,12 +11,14 @@ use pg_ir::graph::{Graph, ValueId};
 use pg_ir::op::Op;
 use pg_ir::ty::DType;
 
+use crate::CodegenError;
 use crate::access::Context;
+use crate::dag::{Access, Dag};
 use crate::fold::Constants;
-use crate::fuse::{Groups, MAX_ARGS, Work};
+use crate::fuse::{Groups, MAX_ARGS, Work, dag};
 use crate::matmul::{is_symmetric, matmul};
-use crate::order::Order;
 use crate::plan::Side;
+use crate::rewrites::Rewrite;
 
 /// A product joins others for an operand that is at least this part of all that it moves.
 const PART: usize = 8;
@@ -27,7 +29,13 @@ const MOST: usize = 8;
 type Shared = (ValueId, [usize; 4], [usize; 3]);
 
 /// Joins products. `storage` is the element type of operands that matrix units take.
-pub(crate) fn join(graph: &Graph, constants: &Constants, groups: &mut Groups, storage: DType) {
+pub(crate) fn join(
+    graph: &Graph,
+    constants: &Constants,
+    groups: &mut Groups,
+    storage: DType,
+) -> Result<(), CodegenError> {
+    let mut dag = dag(graph, &groups.work)?;
     for side in [Side::Left, Side::Right] {
         let cx = Context { graph, constants, stored: &groups.stored };
         let mut alike: BTreeMap<Shared, Vec<usize>> = BTreeMap::new();
@@ -41,11 +49,12 @@ pub(crate) fn join(graph: &Graph, constants: &Constants, groups: &mut Groups, st
         }
         for mut who in alike.into_values() {
             while who.len() > 1 {
-                who = join_first(graph, &mut groups.work, side, &who);
+                who = join_first(&mut dag, &mut groups.work, side, &who);
             }
         }
     }
     groups.work.retain(|w| !matches!(w, Work::Gone));
+    Ok(())
 }
 
 /// What a product would share with others on one side; `None` if it runs better alone.
@@ -73,25 +82,38 @@ fn shared(cx: Context<'_>, work: &Work, side: Side, storage: DType) -> Option<Sh
 }
 
 /// Joins the first of some products with all of the others that can run with it, and gives those that cannot.
-fn join_first(graph: &Graph, work: &mut [Work], side: Side, who: &[usize]) -> Vec<usize> {
-    let order = Order::new(graph, work);
-    let (mut together, mut others) = (vec![who[0]], Vec::new());
+fn join_first(dag: &mut Dag, work: &mut [Work], side: Side, who: &[usize]) -> Vec<usize> {
+    let into = who[0];
+    let (mut together, mut others) = (vec![into], Vec::new());
     // The operand that they share is bound once.
     let own = |i: usize| work[i].reads().count() + work[i].writes().count() - 1;
-    let mut bound = 1 + own(who[0]);
+    let mut bound = 1 + own(into);
     for &i in &who[1..] {
-        let waits = together.iter().any(|&j| order.reaches(i, j) || order.reaches(j, i));
-        if waits || together.len() == MOST || bound + own(i) > MAX_ARGS {
-            others.push(i);
-        } else {
+        let waits = dag.reaches(into, i) || dag.reaches(i, into);
+        let both = || {
+            let all = || together.iter().chain([&i]).map(|&j| &work[j]);
+            Access {
+                reads: all().flat_map(Work::reads).collect(),
+                writes: all().flat_map(Work::writes).collect(),
+            }
+        };
+        let fits = together.len() < MOST && bound + own(i) <= MAX_ARGS;
+        if !waits && fits && dag.join(into, i, into, both()) {
             bound += own(i);
             together.push(i);
+        } else {
+            others.push(i);
         }
     }
     if together.len() == 1 {
         return others;
     }
+    let rewrite = match side {
+        Side::Left => Rewrite::ShareLeft,
+        Side::Right => Rewrite::ShareRight,
+    };
+    rewrite.taken();
     let members = together.iter().map(|&i| std::mem::replace(&mut work[i], Work::Gone)).collect();
-    work[together[0]] = Work::Products(side, members);
+    work[into] = Work::Products(side, members);
     others
 }

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::CodegenError;
 use crate::matmul::is_symmetric;
+use crate::rewrites::Rewrite;
 
 /// Rebuilds `graph` in canonical form.
 pub(crate) fn canonical(graph: &Graph) -> Result<Graph, CodegenError> {
@@ -20,6 +21,7 @@ pub(crate) fn canonical(graph: &Graph) -> Result<Graph, CodegenError> {
     let mut renamed: Vec<Option<ValueId>> = vec![None; graph.value_count()];
     for (id, node) in graph.nodes() {
         if !live.contains(&id.index()) {
+            Rewrite::DropDead.taken();
             continue;
         }
         b.set_origin(node.origin.clone());
@@ -52,12 +54,16 @@ fn rebuild(b: &mut Builder, graph: &Graph, node: &Node, operands: &[ValueId]) ->
     let &[first, ..] = operands else { return b.push(node.op.clone(), operands) };
     let from = b.ty(first).clone();
     if is_identity(&node.op, &from) {
+        Rewrite::DropIdentity.taken();
         return one(first);
     }
     match &node.op {
         Op::Reduce(kind, axes) => {
             let real: SmallVec<[usize; 4]> =
                 axes.iter().copied().filter(|&a| from.axes[a].size > 1).collect();
+            if real.is_empty() {
+                Rewrite::DropReduction.taken();
+            }
             match (real.is_empty(), from.dtype) {
                 (true, DType::F32) => one(first),
                 (true, _) => b.push(Op::Cast(DType::F32), operands),
@@ -67,7 +73,11 @@ fn rebuild(b: &mut Builder, graph: &Graph, node: &Node, operands: &[ValueId]) ->
         Op::Reshape(axes) => {
             // A reshape of a reshape is one reshape.
             let below = b.graph().producer(first);
-            let source = if matches!(below.op, Op::Reshape(_)) { below.operands[0] } else { first };
+            let is_reshape = matches!(below.op, Op::Reshape(_));
+            let source = if is_reshape { below.operands[0] } else { first };
+            if is_reshape {
+                Rewrite::MergeReshapes.taken();
+            }
             one(b.try_reshape(source, axes.clone())?)
         }
         Op::Dot(dims) => {
@@ -102,8 +112,15 @@ fn transposed(b: &mut Builder, x: ValueId, perm: SmallVec<[usize; 4]>) -> Result
     let swaps_last = rank >= 2
         && perm.iter().enumerate().all(|(i, &p)| p == if i + 2 < rank { i } else { 2 * rank - 3 - i });
     let op = Op::Transpose(perm);
-    let is_same = is_identity(&op, b.ty(x)) || swaps_last && is_symmetric(b.graph().producer(x));
-    if is_same { Ok(x) } else { b.try_op(op, &[x]) }
+    if is_identity(&op, b.ty(x)) {
+        return Ok(x);
+    }
+    if swaps_last && is_symmetric(b.graph().producer(x)) {
+        Rewrite::DropSymmetricTranspose.taken();
+        return Ok(x);
+    }
+    Rewrite::TransposeOperand.taken();
+    b.try_op(op, &[x])
 }
 
 /// Whether the op gives its first operand back unchanged.

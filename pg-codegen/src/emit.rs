@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use crate::access::{Blocked, Context, descend, locate};
 use crate::domain::{Domain, Draft};
 use crate::region::{Affine, ArgId, Guard, Instr, Reg, Region};
+use crate::rewrites::Rewrite;
 use crate::view::{Point, Sizes, Step, regroup};
 
 /// An emitted region.
@@ -40,6 +41,8 @@ pub(crate) fn build(cx: Context<'_>, roots: &[ValueId], domain: &Domain) -> Resu
     let finer = domain.refine(axis, inner);
     let first = build(cx, roots, &finer);
     if first.is_ok() || axis < domain.row_rank() {
+        let rewrite = if axis < domain.row_rank() { Rewrite::SplitRows } else { Rewrite::SplitLanes };
+        rewrite.taken();
         return first;
     }
     // Row instructions see the lanes: both parts of the split axis, or the inner part alone.
@@ -51,7 +54,10 @@ pub(crate) fn build(cx: Context<'_>, roots: &[ValueId], domain: &Domain) -> Resu
             (Err(Blocked::Misfit(_)), None) => Err(Blocked::Misfit(why)),
             (first, _) => first,
         },
-        second => second,
+        second => {
+            Rewrite::SplitLanesIntoRows.taken();
+            second
+        }
     }
 }
 
@@ -345,6 +351,7 @@ impl<'a> Emitter<'a> {
     }
 
     fn zero_outside(&mut self, reg: Reg, guards: &[Guard], dtype: DType) -> Reg {
+        Rewrite::ZeroOutside.taken();
         let zero = self.constant(0.0, dtype);
         let mut out = reg;
         for guard in guards {

@@ -6,18 +6,19 @@
 //! heads of a projection, which are normed and rotated where they are projected. It must never make two launches
 //! wait for each other, and must leave every value in memory that another launch reads.
 
-use std::collections::{HashMap, HashSet};
-
 use pg_ir::graph::{Graph, NodeId, ValueId};
 use pg_ir::op::Op;
 
+use crate::CodegenError;
 use crate::emit::Built;
-use crate::fuse::{Groups, MAX_ARGS, Work};
+use crate::fuse::{Groups, MAX_ARGS, Work, dag};
 use crate::region::{Affine, ArgId, Instr, Region};
+use crate::rewrites::Rewrite;
 use crate::target::Epilogues;
 
 /// Attaches regions to the matmuls whose results they read.
-pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) {
+pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -> Result<(), CodegenError> {
+    let mut dag = dag(graph, &groups.work)?;
     // The last matmul first: of two results that one region reads, the first is in memory by then.
     for at in (0..groups.work.len()).rev() {
         let Work::Opaque(id, operands, results) = &groups.work[at] else { continue };
@@ -26,14 +27,11 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) {
         if !is_dot || groups.outputs.contains(&result) {
             continue;
         }
-        let links = Links::new(&groups.work);
-        let readers = links.readers(result);
-        let regions = readers.iter().copied().filter(|&r| matches!(groups.work[r], Work::Region(_)));
-        let fits = |r: usize| {
-            let Work::Region(built) = &groups.work[r] else { return None };
-            let others = readers.iter().filter(|o| **o != r);
-            let waits = others.into_iter().any(|&o| links.reaches(&groups.work, o, r))
-                || links.waits_for_another(&groups.work, at, r);
+        let readers = dag.readers(result).to_vec();
+        let fits = |r: &usize| {
+            let Work::Region(built) = &groups.work[*r] else { return None };
+            // The result is in memory only when the region has run, too.
+            let waits = readers.iter().any(|o| o != r && dag.reaches(*o, *r));
             if waits || built.args.len() + operands.len() > MAX_ARGS {
                 return None;
             }
@@ -43,53 +41,20 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) {
             if !is_whole || !epilogues.take(&region, columns, graph.ty(result).dtype) {
                 return None;
             }
-            on_tile(&Built { region, ..built.clone() }, result, readers.len() > 1).map(|built| (r, built))
+            let built = on_tile(&Built { region, ..built.clone() }, result, readers.len() > 1)?;
+            let work = Work::Epilogue(id, operands.clone(), built);
+            dag.join(at, *r, at, work.access()?).then_some((*r, work))
         };
-        let Some((region, built)) = regions.into_iter().find_map(fits) else { continue };
-        if readers.len() == 1 {
-            groups.stored[result.index()] = false;
-        }
-        groups.work[at] = Work::Epilogue(id, operands.clone(), built);
+        let Some((region, work)) = readers.iter().find_map(fits) else { continue };
+        let is_kept = readers.len() > 1;
+        let rewrite = if is_kept { Rewrite::AttachEpilogueAndStore } else { Rewrite::AttachEpilogue };
+        rewrite.taken();
+        groups.stored[result.index()] = is_kept;
+        groups.work[at] = work;
         groups.work[region] = Work::Gone;
     }
     groups.work.retain(|w| !matches!(w, Work::Gone));
-}
-
-/// Which launches read and write which values.
-struct Links {
-    readers: HashMap<ValueId, Vec<usize>>,
-}
-
-impl Links {
-    fn new(work: &[Work]) -> Self {
-        let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
-        for (i, w) in work.iter().enumerate() {
-            w.reads().for_each(|v| readers.entry(v).or_default().push(i));
-        }
-        Links { readers }
-    }
-
-    fn readers(&self, value: ValueId) -> Vec<usize> {
-        self.readers.get(&value).cloned().unwrap_or_default()
-    }
-
-    /// Whether `to` is `from` or waits for it.
-    fn reaches(&self, work: &[Work], from: usize, to: usize) -> bool {
-        let (mut seen, mut stack) = (HashSet::from([from]), vec![from]);
-        while let Some(at) = stack.pop() {
-            if at == to {
-                return true;
-            }
-            stack.extend(work[at].writes().flat_map(|v| self.readers(v)).filter(|n| seen.insert(*n)));
-        }
-        false
-    }
-
-    /// Whether the region waits for the matmul through a third launch.
-    fn waits_for_another(&self, work: &[Work], matmul: usize, region: usize) -> bool {
-        let next = work[matmul].writes().flat_map(|v| self.readers(v));
-        next.into_iter().filter(|&n| n != region).any(|n| self.reaches(work, n, region))
-    }
+    Ok(())
 }
 
 /// Rows, of all matrices of a batch, and columns of a canonical dot's result.
@@ -132,6 +97,7 @@ fn on_tile(built: &Built, result: ValueId, keep: bool) -> Option<Built> {
 fn by_rows(region: &Region, columns: usize) -> Region {
     let mut out = region.clone();
     if region.lanes > columns && region.lanes.is_multiple_of(columns) && !region.lanes_meet() {
+        Rewrite::SplitEpilogueRows.taken();
         out.rows.push(region.lanes / columns);
         out.lanes = columns;
         let split = |a: &mut Affine| {

@@ -14,6 +14,8 @@ use pg_ir::op::{Binary, Op};
 use pg_ir::ty::{DType, Type};
 use smallvec::SmallVec;
 
+use crate::rewrites::Rewrite;
+
 /// Larger constants are computed at run time instead of carried in the plan.
 const MAX_ELEMENTS: usize = 1 << 22;
 
@@ -52,6 +54,7 @@ pub(crate) fn fold(graph: &Graph) -> Constants {
         if let Some(k) = classify(graph, node, &known) {
             known.insert(node.first, k);
             if let Some(value) = uniform_value(graph, node, &constants) {
+                Rewrite::FoldUniform.taken();
                 constants.uniform.insert(node.first, value);
             }
         }
@@ -162,6 +165,7 @@ fn evaluate(graph: &Graph, roots: &[ValueId], constants: &mut Constants) {
         values.insert(node.first, found.into_iter().next().expect("one result"));
     }
     for root in roots {
+        Rewrite::FoldTable.taken();
         let dtype = graph.ty(*root).dtype;
         let bits = |&v: &f64| if dtype == DType::I32 { v as i32 as u32 } else { (v as f32).to_bits() };
         constants.tables.insert(*root, values[root].iter().map(bits).collect());

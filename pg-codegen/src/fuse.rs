@@ -8,15 +8,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use pg_ir::graph::{Graph, NodeId, ValueId};
+use pg_ir::graph::{Graph, NodeId, Origin, ValueId};
 
 use crate::access::{Blocked, Context};
+use crate::dag::{Access, Dag};
 use crate::domain::Domain;
 use crate::emit::{Built, build};
 use crate::fold::Constants;
 use crate::matmul::operand;
 use crate::plan::Side;
 use crate::recompute::Again;
+use crate::rewrites::Rewrite;
 use crate::select::{Absorbed, Selection};
 use crate::target::FEWEST_BINDINGS;
 use crate::{CodegenError, Options};
@@ -73,6 +75,12 @@ impl Work {
         })
     }
 
+    /// The buffers that it reads and writes; `None` if it is gone.
+    pub(crate) fn access(&self) -> Option<Access> {
+        let is_there = !matches!(self, Work::Gone);
+        is_there.then(|| Access { reads: self.reads().collect(), writes: self.writes().collect() })
+    }
+
     /// What it computes side by side: itself, if it is not several.
     pub(crate) fn each(&self) -> &[Work] {
         match self {
@@ -102,8 +110,7 @@ pub(crate) fn groups(
 ) -> Result<Groups, CodegenError> {
     let Selection { stored, why, regions, opaque, absorbed, rounded } = selection;
     let cx = Context { graph, constants, stored: &stored };
-    let mut work: Vec<Option<Work>> =
-        regions.into_iter().map(|(_, built)| Some(Work::Region(built))).collect();
+    let mut work: Vec<Work> = regions.into_iter().map(|(_, built)| Work::Region(built)).collect();
     for id in opaque {
         let node = graph.node(id);
         let reads: Result<Vec<ValueId>, Blocked> =
@@ -113,19 +120,29 @@ pub(crate) fn groups(
             Some(a) => vec![a.value],
             None => graph.results(node).map(|r| rounded.get(&r).copied().unwrap_or(r)).collect(),
         };
-        work.push(Some(Work::Opaque(id, reads, writes)));
+        work.push(Work::Opaque(id, reads, writes));
     }
     let outputs = graph.outputs.iter().filter_map(|o| cx.buffer_of(o.value)).collect();
-    let mut readers: HashMap<ValueId, Vec<usize>> = HashMap::new();
-    for (i, work) in work.iter().flatten().enumerate() {
-        work.reads().for_each(|v| readers.entry(v).or_default().push(i));
-    }
-    let mut fuser = Fuser { graph, constants, again, stored, work, outputs, readers, failed: HashSet::new() };
+    let dag = dag(graph, &work)?;
+    let mut fuser = Fuser { graph, constants, again, stored, work, outputs, dag, failed: HashSet::new() };
     if options.fuse {
         while fuser.round() {}
     }
-    let Fuser { stored, work, outputs, .. } = fuser;
-    Ok(Groups { work: work.into_iter().flatten().collect(), stored, why, absorbed, outputs })
+    let Fuser { stored, mut work, outputs, .. } = fuser;
+    work.retain(|w| !matches!(w, Work::Gone));
+    Ok(Groups { work, stored, why, absorbed, outputs })
+}
+
+/// Which launch waits for which.
+///
+/// # Errors
+/// If launches wait for each other: a pass has joined what it must not.
+pub(crate) fn dag(graph: &Graph, work: &[Work]) -> Result<Dag, CodegenError> {
+    Dag::new(graph.value_count(), work.iter().map(Work::access)).map_err(|stuck| {
+        let first = work[stuck].writes().min().map(|v| graph.producer(v));
+        let origin = first.map_or_else(|| Origin::pass("fuse"), |node| node.origin.clone());
+        CodegenError { origin, message: "internal error: its launch waits for itself".into() }
+    })
 }
 
 struct Fuser<'a> {
@@ -134,23 +151,23 @@ struct Fuser<'a> {
     again: &'a Again,
     stored: Vec<bool>,
     /// Launches; joined ones are gone.
-    work: Vec<Option<Work>>,
+    work: Vec<Work>,
     /// Values that leave the program.
     outputs: HashSet<ValueId>,
-    /// Launches that read each value.
-    readers: HashMap<ValueId, Vec<usize>>,
+    /// Which launch waits for which.
+    dag: Dag,
     /// Pairs that cannot be joined. Launches never change in place, so this stays true.
     failed: HashSet<(usize, usize)>,
 }
 
 impl Fuser<'_> {
     fn alive(&self) -> impl Iterator<Item = (usize, &Work)> {
-        self.work.iter().enumerate().filter_map(|(i, w)| w.as_ref().map(|w| (i, w)))
+        self.work.iter().enumerate().filter(|(_, w)| !matches!(w, Work::Gone))
     }
 
     fn region(&self, i: usize) -> Option<&Built> {
         match &self.work[i] {
-            Some(Work::Region(built)) => Some(built),
+            Work::Region(built) => Some(built),
             _ => None,
         }
     }
@@ -159,7 +176,7 @@ impl Fuser<'_> {
     fn round(&mut self) -> bool {
         let mut joined = false;
         for (_, a, b) in self.candidates() {
-            if self.work[a].is_none() || self.work[b].is_none() {
+            if [a, b].iter().any(|&i| matches!(self.work[i], Work::Gone)) {
                 continue;
             }
             match self.join(a, b) {
@@ -224,39 +241,22 @@ impl Fuser<'_> {
         pairs
     }
 
-    /// Graph positions of the first and last value that a launch writes.
+    /// Graph positions of the last and the first value that a launch writes.
     fn position(&self, i: usize) -> (usize, usize) {
-        let work = self.work[i].as_ref().expect("alive");
         let (mut first, mut last) = (usize::MAX, 0);
-        for v in work.writes() {
+        for v in self.work[i].writes() {
             first = first.min(v.index());
             last = last.max(v.index());
         }
         (last, first)
     }
 
-    /// Whether `to` waits for `from` through a third launch.
-    fn waits(&self, from: usize, to: usize) -> bool {
-        let (limit, _) = self.position(to);
-        let mut seen = HashSet::from([from]);
-        let mut stack = vec![from];
-        while let Some(at) = stack.pop() {
-            let work = self.work[at].as_ref().expect("alive");
-            for &next in work.writes().flat_map(|v| self.readers.get(&v).into_iter().flatten()) {
-                if next == to && at != from {
-                    return true;
-                }
-                // Operands come first in a graph, so what writes only later values cannot lead to `to`.
-                if next != to && self.position(next).1 <= limit && seen.insert(next) {
-                    stack.push(next);
-                }
-            }
-        }
-        false
-    }
-
     /// Joins two regions if they can be.
     fn join(&mut self, a: usize, b: usize) -> bool {
+        if !self.dag.can_join(a, b) {
+            Rewrite::RefuseCycle.taken();
+            return false;
+        }
         let (Some(x), Some(y)) = (self.region(a), self.region(b)) else { return false };
         let written = |built: &Built| built.args.iter().filter(|w| w.1).map(|w| w.0).collect::<Vec<_>>();
         let mut roots = [written(x), written(y)].concat();
@@ -264,39 +264,41 @@ impl Fuser<'_> {
         let mut domains: Vec<Domain> = vec![x.domain.clone(), y.domain.clone()];
         domains.sort_by_key(|d| std::cmp::Reverse(d.len()));
         domains.dedup();
-        if self.again.is_too_early(&roots) || self.waits(a, b) || self.waits(b, a) {
+        if self.again.is_too_early(&roots) {
             return false;
         }
         let cx = Context { graph: self.graph, constants: self.constants, stored: &self.stored };
         let Some(domain) = domains.iter().find(|d| self.fits(build(cx, &roots, d))) else { return false };
         let is_inner = |v: &ValueId| {
-            !self.outputs.contains(v)
-                && self.readers.get(v).is_some_and(|who| who.iter().all(|&i| i == a || i == b))
+            let readers = self.dag.readers(*v);
+            !self.outputs.contains(v) && !readers.is_empty() && readers.iter().all(|&i| i == a || i == b)
         };
         let (inner, outer): (Vec<ValueId>, Vec<ValueId>) = roots.iter().copied().partition(is_inner);
         let mut stored = self.stored.clone();
         inner.iter().for_each(|v| stored[v.index()] = false);
         let lean = build(Context { stored: &stored, ..cx }, &outer, domain);
-        let built = match lean {
-            Ok(built) => {
-                self.stored = stored;
-                built
-            }
+        let (built, stored) = match lean {
+            Ok(built) => (built, stored),
             // A value that is only read here, but not where it is computed, stays stored.
             Err(_) => match build(cx, &roots, domain) {
-                Ok(built) => built,
+                Ok(built) => (built, self.stored.clone()),
                 Err(_) => return false,
             },
         };
-        for old in [a, b] {
-            let work = self.work[old].take().expect("alive");
-            for v in work.reads() {
-                self.readers.entry(v).or_default().retain(|&i| i != old);
-            }
-        }
         let work = Work::Region(built);
-        work.reads().for_each(|v| self.readers.entry(v).or_default().push(self.work.len()));
-        self.work.push(Some(work));
+        let access = work.access().expect("a region is there");
+        if !self.dag.join(a, b, self.work.len(), access) {
+            return false;
+        }
+        let is_through_registers = self.stored != stored;
+        let rewrite =
+            if is_through_registers { Rewrite::JoinThroughRegisters } else { Rewrite::JoinSideBySide };
+        rewrite.taken();
+        self.stored = stored;
+        for old in [a, b] {
+            self.work[old] = Work::Gone;
+        }
+        self.work.push(work);
         true
     }
 

@@ -9,7 +9,7 @@
 //! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
 //! with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute in the model's terms,
 //! [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and [`roofline`] predicts launches
-//! on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
+//! on them; [`rewrites`] counts what passes do. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
 //! without a device.
 
 use std::fmt;
@@ -25,6 +25,7 @@ mod cost;
 pub mod cube;
 #[cfg(feature = "cube")]
 pub mod cuda;
+mod dag;
 pub mod digest;
 mod domain;
 mod effort;
@@ -41,6 +42,7 @@ pub mod precision;
 pub mod provenance;
 mod recompute;
 pub mod region;
+pub mod rewrites;
 pub mod roofline;
 mod schedule;
 mod select;
@@ -112,10 +114,10 @@ pub fn compile_for(
     let selection = select::select(&graph, &constants, options)?;
     let mut groups = fuse::groups(&graph, &constants, selection, &again, options)?;
     if let Some(epilogues) = target.epilogues.filter(|_| options.fuse) {
-        epilogue::attach(&graph, &mut groups, epilogues);
+        epilogue::attach(&graph, &mut groups, epilogues)?;
     }
     if options.fuse && target.side_by_side {
-        beside::join(&graph, &constants, &mut groups, target.storage);
+        beside::join(&graph, &constants, &mut groups, target.storage)?;
     }
     schedule::plan(program_name, &graph, &constants, groups)
 }

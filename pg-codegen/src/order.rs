@@ -2,16 +2,17 @@
 //!
 //! It must never let a launch read a slot after it was overwritten.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::op::Op;
 use pg_ir::slot::Slot;
 
 use crate::access::Context;
+use crate::dag::Dag;
 use crate::fuse::{Groups, Work};
 use crate::region::{ArgId, Instr};
+use crate::rewrites::Rewrite;
 
 /// Graph position of the first value that a launch computes: of what others wait for, if it also gives a result
 /// that leaves the program late. A matmul that adds to a gradient runs where
@@ -24,69 +25,10 @@ fn position(graph: &Graph, work: &Work) -> usize {
     }
 }
 
-/// Which launch waits for which.
-pub(crate) struct Order {
-    /// By launch: those that wait for it.
-    next: Vec<Vec<usize>>,
-    /// Where each launch stands in the graph.
-    position: Vec<usize>,
-    /// Launches that read, and the one that writes, each value.
-    readers: HashMap<ValueId, Vec<usize>>,
-    writer: HashMap<ValueId, usize>,
-}
-
-impl Order {
-    pub(crate) fn new(graph: &Graph, work: &[Work]) -> Self {
-        let mut order = Order {
-            next: vec![Vec::new(); work.len()],
-            position: work.iter().map(|w| position(graph, w)).collect(),
-            readers: HashMap::new(),
-            writer: HashMap::new(),
-        };
-        for (i, w) in work.iter().enumerate() {
-            order.writer.extend(w.writes().map(|v| (v, i)));
-            w.reads().for_each(|v| order.readers.entry(v).or_default().push(i));
-        }
-        for (value, &from) in &order.writer {
-            order.next[from].extend(order.readers.get(value).into_iter().flatten());
-        }
-        order.next.iter_mut().for_each(|n| n.sort_unstable());
-        order
-    }
-
-    /// Whether `to` is `from` or waits for it.
-    pub(crate) fn reaches(&self, from: usize, to: usize) -> bool {
-        let mut seen = HashSet::from([from]);
-        let mut stack = vec![from];
-        while let Some(at) = stack.pop() {
-            if at == to {
-                return true;
-            }
-            stack.extend(self.next[at].iter().filter(|n| seen.insert(**n)));
-        }
-        false
-    }
-
-    /// Launches in an order that follows the graph's where there is a choice.
-    pub(crate) fn sorted(&self) -> Vec<usize> {
-        let mut waiting = vec![0; self.next.len()];
-        self.next.iter().flatten().for_each(|&n| waiting[n] += 1);
-        let mut ready: BinaryHeap<Reverse<(usize, usize)>> = BinaryHeap::new();
-        let at = |i: usize| Reverse((self.position[i], i));
-        ready.extend((0..waiting.len()).filter(|&i| waiting[i] == 0).map(at));
-        let mut sorted = Vec::with_capacity(waiting.len());
-        while let Some(Reverse((_, i))) = ready.pop() {
-            sorted.push(i);
-            for &n in &self.next[i] {
-                waiting[n] -= 1;
-                if waiting[n] == 0 {
-                    ready.push(at(n));
-                }
-            }
-        }
-        debug_assert_eq!(sorted.len(), waiting.len(), "launches wait for each other");
-        sorted
-    }
+/// The launches in an order that follows the graph's where there is a choice.
+pub(crate) fn sorted(graph: &Graph, dag: &Dag, work: &[Work]) -> Vec<usize> {
+    let at: Vec<usize> = work.iter().map(|w| position(graph, w)).collect();
+    dag.sorted(|i| at[i])
 }
 
 /// How results get into their slots.
@@ -102,7 +44,7 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    pub(crate) fn choose(cx: Context<'_>, groups: &Groups, order: &mut Order) -> Self {
+    pub(crate) fn choose(cx: Context<'_>, groups: &Groups, dag: &mut Dag) -> Self {
         let mut out = Outputs::default();
         let sums: HashMap<ValueId, &Slot> =
             groups.absorbed.values().filter_map(|a| Some((a.value, a.accumulate.as_ref()?))).collect();
@@ -115,9 +57,12 @@ impl Outputs {
             let is_written = groups.stored[value.index()] && !out.in_place.contains_key(&value);
             let is_its_sum = sums.get(&value).is_none_or(|slot| **slot == output.slot);
             let old = inputs.get(&output.slot).copied();
-            if is_written && is_its_sum && old.is_none_or(|old| order.overwrite(&groups.work, value, old)) {
+            if is_written && is_its_sum && old.is_none_or(|old| overwrite(dag, &groups.work, value, old)) {
+                let rewrite = if old.is_some() { Rewrite::OverwriteSlot } else { Rewrite::WriteSlot };
+                rewrite.taken();
                 out.in_place.insert(value, output.slot.clone());
             } else {
+                Rewrite::CopyToSlot.taken();
                 out.copied.push((value, output.slot.clone()));
             }
         }
@@ -125,6 +70,7 @@ impl Outputs {
         for (value, _) in &out.copied {
             let is_lost = matches!(&cx.graph.producer(*value).op, Op::Input(s, _) if overwritten.contains(s));
             if is_lost && !groups.stored[value.index()] && !out.saved.contains(value) {
+                Rewrite::SaveSlot.taken();
                 out.saved.push(*value);
             }
         }
@@ -132,24 +78,15 @@ impl Outputs {
     }
 }
 
-impl Order {
-    /// Makes the launch that writes `value` wait for all that read `old`, so that it can write into the
-    /// same buffer. Says no, and changes nothing, if it cannot.
-    fn overwrite(&mut self, work: &[Work], value: ValueId, old: ValueId) -> bool {
-        let writer = self.writer[&value];
-        let readers = self.readers.get(&old).cloned().unwrap_or_default();
-        let possible = readers.iter().all(|&r| {
-            if r == writer { reads_where_it_writes(&work[r], value, old) } else { !self.reaches(writer, r) }
-        });
-        if possible {
-            for r in readers.into_iter().filter(|&r| r != writer) {
-                if !self.next[r].contains(&writer) {
-                    self.next[r].push(writer);
-                }
-            }
-        }
-        possible
-    }
+/// Makes the launch that writes `value` wait for all that read `old`, so that it can write into the same buffer. Says
+/// no if it cannot; launches that were made to wait by then do so in vain.
+fn overwrite(dag: &mut Dag, work: &[Work], value: ValueId, old: ValueId) -> bool {
+    let Some(writer) = dag.writer(value) else { return false };
+    let readers = dag.readers(old).to_vec();
+    let is_possible = readers.iter().all(|&r| {
+        if r == writer { reads_where_it_writes(&work[r], value, old) } else { !dag.reaches(writer, r) }
+    });
+    is_possible && readers.into_iter().all(|r| r == writer || dag.order(r, writer))
 }
 
 /// Whether a region reads `old` only at the index at which it then writes `value`.

@@ -15,6 +15,7 @@ use pg_ir::ty::{DType, Role};
 
 use crate::canon::canonical;
 use crate::fold::fold;
+use crate::rewrites::Rewrite;
 use crate::select::{is_opaque, is_widening, readers, select};
 use crate::{CodegenError, Options};
 
@@ -37,7 +38,10 @@ pub fn store_as(graph: &Graph, storage: DType) -> Result<Graph, CodegenError> {
         let stored = select(&graph, &constants, &Options::default())?.stored;
         let everyone = vec![true; graph.value_count()];
         let chooser = Chooser { graph: &graph, readers: readers(&graph, &everyone), stored };
-        let rounded: HashSet<ValueId> = chooser.operands().into_iter().chain(chooser.activations()).collect();
+        let rounded: HashSet<ValueId> = {
+            let operands = chooser.operands().into_iter().inspect(|_| Rewrite::RoundOperand.taken());
+            operands.chain(chooser.activations().inspect(|_| Rewrite::RoundActivation.taken())).collect()
+        };
         if rounded.is_empty() {
             break;
         }
@@ -160,6 +164,7 @@ impl<'a> Rewriter<'a> {
                 let (from, to) = (node.operands[0].index(), node.first.index());
                 // A float32 form that only a round gives is made behind the view.
                 if let Some(narrow) = self.narrow[from] {
+                    Rewrite::ViewOfRounded.taken();
                     self.narrow[to] = Some(self.b.try_op(node.op.clone(), &[narrow]).map_err(fail)?);
                 }
                 if let Some(wide) = self.wide[from].filter(|_| !self.is_only_narrow(node.operands[0])) {

@@ -14,6 +14,7 @@ use pg_ir::ty::DType;
 
 use crate::access::Context;
 use crate::fold::{Constants, fold};
+use crate::rewrites::Rewrite;
 use crate::select::{is_opaque, is_widening, readers, select};
 use crate::{CodegenError, Options};
 
@@ -103,6 +104,8 @@ impl Chooser<'_> {
                     && self.is_operand(v) == operands
                     && self.is_worth_it(v, &late, &chosen)
                 {
+                    let rewrite = if operands { Rewrite::RecomputeOperand } else { Rewrite::RecomputeValue };
+                    rewrite.taken();
                     self.stored[v.index()] = false;
                     chosen.insert(v);
                 }

@@ -17,10 +17,10 @@ use crate::cost::{self, LaunchCost};
 use crate::emit::Built;
 use crate::epilogue;
 use crate::fold::Constants;
-use crate::fuse::{Groups, Work};
+use crate::fuse::{Groups, Work, dag};
 use crate::matmul;
 use crate::memory::{Lifetime, place};
-use crate::order::{Order, Outputs};
+use crate::order::{Outputs, sorted};
 use crate::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
 };
@@ -47,8 +47,8 @@ pub(crate) fn plan(
     groups: Groups,
 ) -> Result<Plan, CodegenError> {
     let cx = Context { graph, constants, stored: &groups.stored };
-    let mut order = Order::new(graph, &groups.work);
-    let outputs = Outputs::choose(cx, &groups, &mut order);
+    let mut dag = dag(graph, &groups.work)?;
+    let outputs = Outputs::choose(cx, &groups, &mut dag);
     let mut planner = Planner {
         cx,
         groups: &groups,
@@ -59,7 +59,7 @@ pub(crate) fn plan(
         by_kernel: HashMap::new(),
     };
     planner.save(&outputs)?;
-    for i in order.sorted() {
+    for i in sorted(graph, &dag, &groups.work) {
         planner.launch(&groups.work[i])?;
     }
     planner.copy_out(&outputs)?;

@@ -22,6 +22,7 @@ use crate::fuse::MAX_ARGS;
 use crate::halve::half_of;
 use crate::matmul::{only_reaches, operand, written_as};
 use crate::plan::MatrixView;
+use crate::rewrites::Rewrite;
 use crate::{CodegenError, Options};
 
 /// Longer chains are cut, so that no region grows without bound.
@@ -200,6 +201,8 @@ impl Selector<'_> {
             let c = written_as(self.context(), dot, source);
             self.stored[dot.index()] = false;
             if let Some(c) = c {
+                let rewrite = if sum.is_some() { Rewrite::AccumulateIntoSlot } else { Rewrite::WriteView };
+                rewrite.taken();
                 self.absorbed
                     .insert(id, Absorbed { value: target, c, accumulate: sum.map(|_| output.slot.clone()) });
             }
@@ -215,6 +218,7 @@ impl Selector<'_> {
                     && !is_output
                     && self.graph.producer(reader).op == Op::Cast(DType::BF16)
                 {
+                    Rewrite::RoundAsWritten.taken();
                     self.rounded.insert(result, reader);
                 }
             }
@@ -251,6 +255,7 @@ impl Selector<'_> {
             let mut tried: Vec<ValueId> = Vec::new();
             while let Err(Blocked::Store(value, why)) = operand(self.context(), node, i) {
                 if value == wanted {
+                    Rewrite::CopyView.taken();
                     tried.drain(..).for_each(|v| self.stored[v.index()] = false);
                 }
                 if !self.store(value, why) {
@@ -306,17 +311,18 @@ impl Selector<'_> {
             }
             let effort = &efforts[v.index()];
             let reason = if is_column_reduction(self.graph, node) {
-                Some("it reduces over rows")
+                Some(("it reduces over rows", Rewrite::KeepColumnReduction))
             } else if effort.depth >= DEEPEST && effort.depth.is_multiple_of(DEEPEST) {
-                Some("its chain of instructions is cut here")
+                Some(("its chain of instructions is cut here", Rewrite::CutChain))
             } else if effort.is_repeated(self.graph, v, &self.readers[v.index()]) {
-                Some("it is computed once for many rows")
+                Some(("it is computed once for many rows", Rewrite::KeepRepeated))
             } else if is_shared && !effort.is_cheap(self.graph, v) {
-                Some("several kernels read it")
+                Some(("several kernels read it", Rewrite::KeepShared))
             } else {
                 None
             };
-            if let Some(why) = reason {
+            if let Some((why, rewrite)) = reason {
+                rewrite.taken();
                 self.store(v, why);
             }
         }
@@ -346,10 +352,14 @@ impl Selector<'_> {
                                 format!("reads {found} buffers, a kernel binds {MAX_ARGS}"),
                             )
                         })?;
+                        Rewrite::SplitBindings.taken();
                         changed |= self.store(inner, "its reader would bind too many buffers");
                     }
                     Ok(built) => regions.push((v, built)),
-                    Err(Blocked::Store(inner, why)) if self.store(inner, why) => changed = true,
+                    Err(Blocked::Store(inner, why)) if self.store(inner, why) => {
+                        Rewrite::KeepForEmission.taken();
+                        changed = true;
+                    }
                     Err(e) => return Err(CodegenError::at(node, format!("internal error: {e:?}"))),
                 }
             }

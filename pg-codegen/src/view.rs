@@ -170,7 +170,7 @@ pub(crate) fn regroup(
                 q *= to[j];
                 j += 1;
             } else {
-                debug_assert!(i == from.len(), "shapes {from:?} and {to:?} differ in size");
+                panic!("internal error: shapes {from:?} and {to:?} differ in size");
             }
             if p == q {
                 break;

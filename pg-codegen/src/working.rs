@@ -15,6 +15,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
 use crate::CodegenError;
+use crate::rewrites::Rewrite;
 
 /// The graph of a program that comes by its working forms in this way.
 pub(crate) fn place(graph: &Graph, working: Working) -> Result<Graph, CodegenError> {
@@ -27,7 +28,10 @@ pub(crate) fn place(graph: &Graph, working: Working) -> Result<Graph, CodegenErr
     for (_, node) in graph.nodes() {
         b.set_origin(node.origin.clone());
         match forms.get(&node.first).filter(|_| working == Working::Find) {
-            Some(slot) => renamed.push(b.input(slot.clone(), graph.ty(node.first).clone())),
+            Some(slot) => {
+                Rewrite::FindWeight.taken();
+                renamed.push(b.input(slot.clone(), graph.ty(node.first).clone()));
+            }
             None => {
                 let operands: Operands = node.operands.iter().map(|v| renamed[v.index()]).collect();
                 let results = b.push(node.op.clone(), &operands);
@@ -41,7 +45,10 @@ pub(crate) fn place(graph: &Graph, working: Working) -> Result<Graph, CodegenErr
     if working == Working::Leave {
         let mut left: Vec<_> = forms.into_iter().collect();
         left.sort();
-        left.into_iter().for_each(|(value, slot)| b.output(slot, renamed[value.index()]));
+        for (value, slot) in left {
+            Rewrite::LeaveWeight.taken();
+            b.output(slot, renamed[value.index()]);
+        }
     }
     Ok(b.finish())
 }

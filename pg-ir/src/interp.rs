@@ -61,7 +61,7 @@ pub fn evaluate(graph: &Graph, env: &Environment) -> Result<Vec<Tensor>, InterpE
         let operand_types = graph.operand_types(node);
         let result_types: Vec<_> = graph.results(node).map(|v| graph.ty(v).clone()).collect();
         let results = (node.op.record().eval)(&node.op, &operands, &operand_types, &result_types);
-        debug_assert_eq!(results.len(), result_types.len(), "{}", node.op);
+        assert_eq!(results.len(), result_types.len(), "{}", node.op);
         values.extend(results);
     }
     Ok(values)

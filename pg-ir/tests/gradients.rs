@@ -70,6 +70,11 @@ fn cases() -> Vec<Case> {
         }),
         case("sum", vec![c(&[2, 3, 4])], |b, v| b.reduce(Reduction::Sum, v[0], &[0, 2])),
         case("reduce_max", vec![c(&[2, 3, 4])], |b, v| b.reduce(Reduction::Max, v[0], &[1])),
+        case("broadcast to a sequence", vec![c(&[3, 2])], |b, v| {
+            // A parameter with a row a position: its rows become positions, and its gradient's positions rows.
+            let axes = [Axis::new(2, Role::Batch), Axis::new(3, Role::Time), Axis::channel(2)];
+            b.broadcast(v[0], axes.into_iter().collect())
+        }),
         case("reshape", vec![sequence(&[2, 3, 2, 5])], |b, v| {
             b.reshape(
                 v[0],

@@ -66,6 +66,13 @@ fn shifts_slices_pads_and_lanes_along_a_batch_are_refused() {
 }
 
 #[test]
+fn reshapes_that_move_elements_to_other_positions_are_refused() {
+    refused(|b, _, x| b.reshape(x, [T, B].into_iter().collect()));
+    refused(|b, _, x| b.reshape(x, [B, Axis::channel(6)].into_iter().collect()));
+    refused(|b, _, x| b.reshape(x, [Axis { size: 12, ..T }].into_iter().collect()));
+}
+
+#[test]
 fn contractions_that_mix_a_batch_are_refused() {
     let weights = |b: &mut Builder, n| b.input(Slot::new(Space::Param, "w"), Type::channels(&[n, 3]));
     // Contracted.

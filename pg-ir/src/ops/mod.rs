@@ -10,6 +10,7 @@ mod reduce;
 mod source;
 mod view;
 
+pub(crate) use self::view::keeps_positions;
 use crate::op::{Binary, Op, Record, RuleError, Time, Unary};
 use crate::ty::{Axis, Role, Type};
 

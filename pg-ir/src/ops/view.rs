@@ -5,20 +5,30 @@ use smallvec::SmallVec;
 use super::{arity, check_axis, mixes, no_flops, pointwise};
 use crate::interp::{flat, strides, tabulate};
 use crate::op::{Op, Record, RuleError, Time};
-use crate::ty::{Axis, Role, Type};
+use crate::ty::{Axes, Axis, Role, Type};
 
-/// The sequence axes of a type with the number of elements inside each: a reshape must keep them, or
-/// it would mix positions without saying so.
+/// The sequence axes of a type with the number of elements inside each.
 fn sequence_axes(ty: &Type) -> Vec<(Axis, usize)> {
     let inner = strides(&ty.shape());
     let is_sequence = |a: &Axis| matches!(a.role, Role::Batch | Role::Time) && a.size > 1;
     ty.axes.iter().copied().zip(inner).filter(|(a, _)| is_sequence(a)).collect()
 }
 
+/// Whether elements are at the same positions of the same sequences under both lists of axes. A model's own reshape
+/// must keep them. That of a gradient need not: what a parameter's rows gained by meeting a time axis, its
+/// gradient loses.
+pub(crate) fn keeps_positions(x: &Type, axes: &Axes) -> Result<(), RuleError> {
+    let y = Type { dtype: x.dtype, axes: axes.clone() };
+    if sequence_axes(x) == sequence_axes(&y) {
+        return Ok(());
+    }
+    Err(format!("a reshape of {x} to {y} would change a batch or time axis"))
+}
+
 pub(super) static RESHAPE: Record = Record {
     name: "reshape",
     signature: "x -> y",
-    maths: "y has x's elements in row-major order under other axes; batch and time axes stay.",
+    maths: "y has x's elements in row-major order under other axes.",
     infer: |op, operands| {
         let [x] = arity(operands)?;
         let Op::Reshape(axes) = op else { unreachable!("record of another op") };
@@ -26,12 +36,12 @@ pub(super) static RESHAPE: Record = Record {
         if x.len() != y.len() {
             return Err(format!("{x} has {} elements, {y} has {}", x.len(), y.len()));
         }
-        if sequence_axes(x) != sequence_axes(&y) {
-            return Err(format!("a reshape of {x} to {y} would change a batch or time axis"));
-        }
         Ok(vec![y])
     },
-    time: pointwise,
+    time: |op, operands| {
+        let Op::Reshape(axes) = op else { unreachable!("record of another op") };
+        if keeps_positions(operands[0], axes).is_ok() { Time::Point } else { Time::All }
+    },
     vjp: |cx| {
         let axes = cx.b.ty(cx.node.operands[0]).axes.clone();
         vec![cx.cotangents[0].map(|g| cx.b.reshape(g, axes))]

@@ -6,7 +6,7 @@ use crate::dsl::{Diagnostics, Head, Trace};
 use crate::graph::{Origin, ValueId};
 use crate::model::Model;
 use crate::slot::{Slot, Space};
-use crate::ty::{DType, Type};
+use crate::ty::Type;
 
 /// Forward and backward of one micro-batch of `batch` sequences. The gradients are scaled by `inv_accum`;
 /// with `accumulate` they are added to what is there. Parameters are the same for all micro-batches of a step: the
@@ -72,7 +72,6 @@ fn forward(
     // causal is of the very graph that is scored.
     let traced = model.trace(&Trace { phase, batch, seq, qat, head })?;
     let mut b = traced.builder;
-    debug_assert_eq!(b.ty(traced.value).dtype, DType::F32);
     let (name, output) = match head {
         Head::Nll => ("score", "nll"),
         Head::Logits | Head::Loss => ("logits", "logits"),

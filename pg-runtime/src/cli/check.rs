@@ -188,8 +188,9 @@ fn prove(model: Model) -> Result<(), Vec<Finding>> {
         [false, true].map(|accumulate| Key::Grad { phase, batch, seq, qat, accumulate })
     });
     let adapt = session.model.eval.ttt.is_some().then_some(Key::Adapt);
-    let others = [Key::Update, Key::Score { batch, seq, qat: false }];
-    for key in grads.chain(others).chain(adapt) {
+    // What cannot be scored is refused before it is differentiated, in words about the model.
+    let score = [Key::Score { batch, seq, qat: false }];
+    for key in score.into_iter().chain(grads).chain([Key::Update]).chain(adapt) {
         session.program(key).map_err(|error| match error {
             SessionError::Model(errors) => Finding::list(&errors, Severity::Error),
             error => vec![Finding::whole(error.to_string())],

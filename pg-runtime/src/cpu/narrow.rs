@@ -28,7 +28,7 @@ fn padded(len: usize) -> usize {
 pub(crate) fn widened(args: &[Arg], written: &[usize], memory: &mut Aligned, run: impl FnOnce(&[Arg])) {
     // As many as any family has.
     const MOST: usize = 9;
-    debug_assert!(args.len() <= MOST);
+    assert!(args.len() <= MOST, "internal error: a kernel of {} arguments", args.len());
     let mut wide = [args[0]; MOST];
     wide[..args.len()].copy_from_slice(args);
     let mut at = memory.as_mut_ptr().cast::<f32>();

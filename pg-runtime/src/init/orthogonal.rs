@@ -18,7 +18,7 @@ const BLOCK: usize = 32;
 /// Q of the thin QR decomposition of a row-major `rows` × `cols` matrix, R's diagonal positive. A wide matrix
 /// is transposed, factored and transposed back.
 pub(super) fn orthogonal(a: Vec<f64>, rows: usize, cols: usize) -> Vec<f64> {
-    debug_assert_eq!(a.len(), rows * cols);
+    assert_eq!(a.len(), rows * cols, "a matrix holds rows * cols values");
     // Work on the shorter side's vectors as *rows*: Qᵀ of a wide matrix is row-major Q itself.
     let (n, m) = (rows.min(cols), rows.max(cols));
     let mut q = if rows > cols { transposed(&a, rows, cols) } else { a };

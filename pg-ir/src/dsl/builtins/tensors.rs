@@ -9,6 +9,7 @@ use crate::dsl::interp::{Fault, Interp, Outcome};
 use crate::dsl::value::Value;
 use crate::graph::{Builder, ValueId};
 use crate::op::{Binary, Bits, DotDims, Op, Reduction, Unary};
+use crate::ops::keeps_positions;
 use crate::ty::{Axes, Axis, DType, Role, Type};
 
 pub(super) const ROWS: &[Row] = &[
@@ -366,7 +367,10 @@ fn shape_of(cx: &mut Interp<'_>, x: ValueId, shape: &Value) -> Outcome<Axes> {
 fn reshape(cx: &mut Interp<'_>, args: &Args, _: &crate::dsl::span::Span) -> Outcome {
     let x = tensor(get(args, 0)?, "x")?;
     let axes = shape_of(cx, x, get(args, 1)?)?;
-    trace(cx, |b| b.try_reshape(x, axes))
+    trace(cx, |b| {
+        keeps_positions(b.ty(x), &axes)?;
+        b.try_reshape(x, axes)
+    })
 }
 
 fn shift(cx: &mut Interp<'_>, args: &Args, _: &crate::dsl::span::Span) -> Outcome {
