@@ -11,4 +11,5 @@ pub mod graphs;
 pub mod harness;
 pub mod rng;
 pub mod rules;
+pub mod search;
 pub mod text;

@@ -98,7 +98,9 @@ impl Generator {
             return self.take(cx, &var);
         }
         let other = self.any_stream(cx);
-        self.projected(other, width)
+        let made = self.projected(other, width);
+        // Whoever takes it may name it twice, and its matrix exists once.
+        self.named(cx, made)
     }
 
     /// A stream of any width.

@@ -4,6 +4,7 @@
 
 mod inputs;
 mod noise;
+mod plans;
 mod programs;
 mod reference;
 
@@ -40,13 +41,25 @@ pub struct Failure {
     pub kind: Kind,
     /// Where: program, storage, plan.
     pub place: String,
-    /// What is wrong.
+    /// What is wrong, of the first of its kind there.
     pub message: String,
+    /// How many more of its kind there are there.
+    pub more: usize,
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} in {}: {}", self.kind, self.place, self.message)
+        let more = if self.more > 0 { format!(" (and {} more)", self.more) } else { String::new() };
+        write!(f, "{:?} in {}: {}{more}", self.kind, self.place, self.message)
+    }
+}
+
+impl Report {
+    fn fail(&mut self, kind: Kind, place: &str, message: impl Into<String>) {
+        match self.failures.iter_mut().find(|f| f.kind == kind && f.place == place) {
+            Some(known) => known.more += 1,
+            None => self.failures.push(Failure { kind, place: place.into(), message: message.into(), more: 0 }),
+        }
     }
 }
 
@@ -59,8 +72,12 @@ pub struct Report {
     pub compared: usize,
     /// Programs whose values float32 cannot hold, so that nothing was compared.
     pub not_finite: usize,
-    /// Programs with a comparison so close that it may go either way.
+    /// Programs in float32 with a comparison so close that it may go either way.
     pub undecided: usize,
+    /// The same in bfloat16.
+    pub undecided_bf16: usize,
+    /// Tensors that rounding decides: they differ, and so does the reference under noise.
+    pub ill_conditioned: usize,
     /// What was met.
     pub coverage: Coverage,
     /// Where the time went.
@@ -80,6 +97,17 @@ pub struct Times {
     pub run: Duration,
     /// Plans in float64.
     pub exec: Duration,
+}
+
+impl Times {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Times) {
+        self.front += other.front;
+        self.reference += other.reference;
+        self.compile += other.compile;
+        self.run += other.run;
+        self.exec += other.exec;
+    }
 }
 
 /// How thoroughly to look.
@@ -142,7 +170,7 @@ pub(crate) fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 pub fn check(text: &str, seed: u64, settings: &Settings) -> Report {
     let mut report = Report::default();
     if let Err(words) = guarded(|| run(text, seed, settings, &mut report)) {
-        report.failures.push(Failure { kind: Kind::Panic, place: "the front end".into(), message: words });
+        report.fail(Kind::Panic, "the front end", words);
     }
     report
 }
@@ -152,7 +180,7 @@ fn run(text: &str, seed: u64, settings: &Settings, report: &mut Report) {
     let model = match rules::elaborated(text) {
         Ok(model) => model,
         Err(message) => {
-            report.failures.push(Failure { kind: Kind::Refused, place: "elaboration".into(), message });
+            report.fail(Kind::Refused, "elaboration", message);
             return;
         }
     };

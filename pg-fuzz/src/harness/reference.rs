@@ -16,6 +16,10 @@ const MORE: usize = 10;
 const MARGIN: f64 = 6.0;
 /// And by this part of the tensor's largest element: a few roundings of float32.
 const ROUNDING: f64 = 1e-6;
+/// From this part of its largest element on, noise decides what a tensor is,
+const ILL_CONDITIONED: f64 = 0.1;
+/// if it is not this little beside other tensors.
+const NOTHING: f64 = 1e-3;
 /// Beyond this there is nothing to compare in float32.
 pub(crate) const LARGEST: f64 = 1e18;
 
@@ -23,6 +27,7 @@ pub(crate) const LARGEST: f64 = 1e18;
 pub(crate) struct Reference<'a> {
     graph: &'a Graph,
     env: &'a Environment,
+    outputs: HashMap<Slot, ValueId>,
     values: Vec<Tensor>,
     /// By value: the most that noise moved any of its elements by.
     spread: Vec<f64>,
@@ -40,8 +45,9 @@ impl<'a> Reference<'a> {
         let spread = vec![0.0; values.len()];
         let typical = spread.clone();
         let rng = Rng::of(seed, "noise");
+        let outputs = graph.outputs.iter().map(|o| (o.slot.clone(), o.value)).collect();
         let mut reference =
-            Reference { graph, env, values, spread, typical, rng, evaluations: 0, undecided: 0 };
+            Reference { graph, env, outputs, values, spread, typical, rng, evaluations: 0, undecided: 0 };
         if reference.is_finite() {
             reference.disturb(FIRST);
         }
@@ -88,8 +94,20 @@ impl<'a> Reference<'a> {
         (values, MARGIN * self.spread[value.index()] + ROUNDING * largest + 1e-35)
     }
 
-    /// Every output with its value.
-    pub(crate) fn outputs(&self) -> HashMap<Slot, ValueId> {
-        self.graph.outputs.iter().map(|o| (o.slot.clone(), o.value)).collect()
+    /// The value that an output holds.
+    pub(crate) fn output(&self, slot: &Slot) -> Option<ValueId> {
+        self.outputs.get(slot).copied()
+    }
+
+    /// Whether rounding decides what an output is: noise moves it by as much as it holds, and by more than nothing
+    /// beside the others of its kind. A norm's gradient at a sum that cancels is such a one.
+    pub(crate) fn is_ill_conditioned(&self, slot: &Slot) -> bool {
+        let largest = |v: ValueId| self.values[v.index()].iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let alike = self.outputs.iter().filter(|(s, _)| s.space == slot.space);
+        let scale = alike.map(|(_, &v)| largest(v)).fold(0.0, f64::max);
+        self.output(slot).is_some_and(|v| {
+            let spread = self.spread[v.index()];
+            spread > ILL_CONDITIONED * largest(v) && spread > NOTHING * scale
+        })
     }
 }
