@@ -3,6 +3,7 @@
 //! down by [`shrink`] to the least text that still fails. [`graphs`] are random graphs below the language, and
 //! [`exec`] runs plans in float64. Nothing of this is part of `pg`.
 
+pub mod cases;
 pub mod compare;
 pub mod coverage;
 pub mod exec;
@@ -12,4 +13,5 @@ pub mod harness;
 pub mod rng;
 pub mod rules;
 pub mod search;
+pub mod shrink;
 pub mod text;

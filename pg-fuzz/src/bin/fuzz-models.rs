@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use pg_fuzz::generate;
 use pg_fuzz::harness::{Failure, Settings, check};
 use pg_fuzz::search::{Totals, Until, alone, search};
-use pg_fuzz::generate;
 
 const USAGE: &str = "\
 usage: scripts/fuzz-models --minutes N [--from SEED]     random models from a seed on, for so long
@@ -88,7 +88,9 @@ fn go(from: u64, until: Until, settings: &Settings) -> bool {
             println!("{} models, {wrong} with failures, {rate:.1} a second, at seed {seed}", totals.models);
         }
     });
-    let Totals { models, right, compared, not_finite, undecided: [f32, bf16], ill_conditioned, times, .. } = &totals;
+    let Totals {
+        models, right, compared, not_finite, undecided: [f32, bf16], ill_conditioned, times, ..
+    } = &totals;
     println!("{models} models: {right} right, {} with failures", models - right);
     println!(
         "{compared} tensors compared, {ill_conditioned} decided by rounding; {not_finite} programs beyond float32, \

@@ -58,7 +58,9 @@ impl Report {
     fn fail(&mut self, kind: Kind, place: &str, message: impl Into<String>) {
         match self.failures.iter_mut().find(|f| f.kind == kind && f.place == place) {
             Some(known) => known.more += 1,
-            None => self.failures.push(Failure { kind, place: place.into(), message: message.into(), more: 0 }),
+            None => {
+                self.failures.push(Failure { kind, place: place.into(), message: message.into(), more: 0 })
+            }
         }
     }
 }
