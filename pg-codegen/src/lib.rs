@@ -193,14 +193,19 @@ struct Prepared {
 fn prepare(graph: &Graph, options: &Options, target: &target::Target) -> Result<Prepared, CodegenError> {
     sound("what was to be lowered", graph)?;
     let stored = precision::store_as(graph, target.storage)?;
-    sound("the graph after `precision`", &stored)?;
+    after("precision", graph, &stored)?;
     let placed = working::place(&stored, options.working)?;
-    sound("the graph after `working`", &placed)?;
+    after("working", &stored, &placed)?;
     let canonical = canon::canonical(&placed)?;
-    sound("the graph after `canon`", &canonical)?;
+    after("canon", &placed, &canonical)?;
     let (recomputed, again) = recompute::recompute(&canonical, options, target.recompute_traffic)?;
-    sound("the graph after `recompute`", &recomputed)?;
+    after("recompute", &canonical, &recomputed)?;
     Ok(Prepared { stored, placed, canonical, recomputed, again })
+}
+
+/// Verifies a graph after a pass, unless the pass has left it alone.
+fn after(pass: &str, before: &Graph, graph: &Graph) -> Result<(), CodegenError> {
+    if before == graph { Ok(()) } else { sound(&format!("the graph after `{pass}`"), graph) }
 }
 
 /// Holds a graph to what must hold of every graph.
