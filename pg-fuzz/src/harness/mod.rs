@@ -7,13 +7,17 @@ mod noise;
 mod plans;
 mod programs;
 mod reference;
+mod twins;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+pub use self::twins::{halves, pair, threads};
+
 use pg_codegen::Options;
+use pg_ir::model::Model;
 use pg_runtime::session::Session;
 
 use crate::coverage::Coverage;
@@ -188,8 +192,13 @@ fn run(text: &str, seed: u64, settings: &Settings, report: &mut Report) {
     };
     report.times.front += start.elapsed();
     report.coverage.model(&model);
-    let seq = model.train.seq_len.min(MOST.1);
-    let batch = (model.train.micro_batch_tokens / model.train.seq_len).clamp(1, MOST.0);
+    let shape = shape(&model);
     let session = Session::new(Arc::new(model), Options::default());
-    programs::Checker { session, shape: (batch, seq), seed, settings, report }.check();
+    programs::Checker { session, shape, seed, settings, report }.check();
+}
+
+/// Sequences of a micro-batch, and tokens of each.
+fn shape(model: &Model) -> (usize, usize) {
+    let seq = model.train.seq_len.min(MOST.1);
+    ((model.train.micro_batch_tokens / model.train.seq_len).clamp(1, MOST.0), seq)
 }

@@ -128,7 +128,7 @@ impl Checker<'_> {
     }
 
     /// Runs one program on a state; what it wrote.
-    fn execute(
+    pub(super) fn execute(
         &mut self,
         program: &Program,
         graph: &Graph,

@@ -128,7 +128,7 @@ impl Checker<'_> {
     }
 
     /// Inputs under which a program stays within float32, if there are any.
-    fn inputs(&mut self, program: &Program) -> Inputs {
+    pub(super) fn inputs(&mut self, program: &Program) -> Inputs {
         let (batch, seq) = self.shape;
         let start = Instant::now();
         let draw = |session: &Session, attempt: u64| {
