@@ -131,7 +131,7 @@ impl Dag {
     }
 
     /// Makes `later` wait for `earlier`. Says no, and changes nothing, if that waits for `later`.
-    pub(crate) fn order(&mut self, earlier: usize, later: usize) -> bool {
+    pub(crate) fn run_before(&mut self, earlier: usize, later: usize) -> bool {
         if self.reaches(later, earlier) {
             return false;
         }
@@ -341,10 +341,10 @@ mod tests {
         // 2 waits for 1; 0 and 3 are free.
         let mut dag =
             Dag::new(v.len(), [launch(&[0], 1), launch(&[0], 2), launch(&[2], 3), launch(&[0], 4)]).unwrap();
-        assert!(dag.order(2, 0));
+        assert!(dag.run_before(2, 0));
         assert!(dag.reaches(1, 0) && !dag.reaches(0, 1));
-        assert!(!dag.order(0, 1), "1 comes before 2, which comes before 0");
-        assert!(dag.order(0, 3) && !dag.order(3, 2));
+        assert!(!dag.run_before(0, 1), "1 comes before 2, which comes before 0");
+        assert!(dag.run_before(0, 3) && !dag.run_before(3, 2));
         assert_eq!(dag.sorted(|i| i), [1, 2, 0, 3]);
         assert!(!dag.can_join(1, 0), "2 would be between");
         assert!(dag.can_join(1, 2));

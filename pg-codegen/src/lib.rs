@@ -7,7 +7,8 @@
 //! and why; [`effort`] estimates the alternative, [`halve`] cuts what binds too much), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`epilogue`]
 //! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
-//! with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute in the model's terms,
+//! with [`order`], [`matmul`] and [`memory`]. Every graph is verified after its pass, and every plan against its graph
+//! by [`verify`], which shares no code with what made it. [`provenance`] says what launches compute in the model's terms,
 //! [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and [`roofline`] predicts launches
 //! on them; [`rewrites`] counts what passes do. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
 //! without a device.
@@ -49,7 +50,9 @@ mod select;
 pub mod target;
 mod text;
 pub mod tuning;
+pub mod verify;
 mod view;
+pub mod witness;
 mod working;
 
 /// How to lower.
@@ -99,16 +102,32 @@ impl fmt::Display for CodegenError {
 
 impl std::error::Error for CodegenError {}
 
-/// Compiles one program into a plan for a target: one fused graph, stored as the target stores it.
+/// Compiles one program into a plan for a target: one fused graph, stored as the target stores it, and the plan
+/// [verified](verify) against it.
 ///
 /// # Errors
-/// If an op cannot be lowered; the error names its place in the model.
+/// If an op cannot be lowered, or if the plan is found to be wrong; the error names its place in the model.
 pub fn compile_for(
     program_name: &str,
     graph: &Graph,
     options: &Options,
     target: &target::Target,
 ) -> Result<plan::Plan, CodegenError> {
+    let lowered = lower_for(program_name, graph, options, target)?;
+    verify::verify(&lowered)?;
+    Ok(lowered.plan)
+}
+
+/// A plan that is not verified, with what verifying takes. For tests of the verifier: nothing may run it.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn lower_for(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &target::Target,
+) -> Result<witness::Lowered, CodegenError> {
     let Prepared { recomputed: graph, again, .. } = prepare(graph, options, target)?;
     let constants = fold::fold(&graph);
     let selection = select::select(&graph, &constants, options)?;
@@ -119,7 +138,7 @@ pub fn compile_for(
     if options.fuse && target.side_by_side {
         beside::join(&graph, &constants, &mut groups, target.storage)?;
     }
-    schedule::plan(program_name, &graph, &constants, groups)
+    schedule::plan(program_name, graph, &constants, groups)
 }
 
 /// [`compile_for`] the CPU, which stores what the graph says: float32, unless it was rounded before.
@@ -172,9 +191,23 @@ struct Prepared {
 }
 
 fn prepare(graph: &Graph, options: &Options, target: &target::Target) -> Result<Prepared, CodegenError> {
+    sound("what was to be lowered", graph)?;
     let stored = precision::store_as(graph, target.storage)?;
+    sound("the graph after `precision`", &stored)?;
     let placed = working::place(&stored, options.working)?;
+    sound("the graph after `working`", &placed)?;
     let canonical = canon::canonical(&placed)?;
+    sound("the graph after `canon`", &canonical)?;
     let (recomputed, again) = recompute::recompute(&canonical, options, target.recompute_traffic)?;
+    sound("the graph after `recompute`", &recomputed)?;
     Ok(Prepared { stored, placed, canonical, recomputed, again })
+}
+
+/// Holds a graph to what must hold of every graph.
+fn sound(what: &str, graph: &Graph) -> Result<(), CodegenError> {
+    let failed = |why| {
+        let message = format!("anything: {what} is not well formed: {why}");
+        CodegenError { origin: Origin::pass("verify"), message }
+    };
+    pg_ir::verify::verify(graph).map_err(failed)
 }

@@ -86,7 +86,7 @@ fn overwrite(dag: &mut Dag, work: &[Work], value: ValueId, old: ValueId) -> bool
     let is_possible = readers.iter().all(|&r| {
         if r == writer { reads_where_it_writes(&work[r], value, old) } else { !dag.reaches(writer, r) }
     });
-    is_possible && readers.into_iter().all(|r| r == writer || dag.order(r, writer))
+    is_possible && readers.into_iter().all(|r| r == writer || dag.run_before(r, writer))
 }
 
 /// Whether a region reads `old` only at the index at which it then writes `value`.

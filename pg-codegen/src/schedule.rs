@@ -27,11 +27,13 @@ use crate::plan::{
 use crate::provenance::Provenance;
 use crate::region::{ArgId, Instr, Region};
 use crate::text;
+use crate::witness::{Lowered, Roles};
 
 /// A launch in the making.
 struct Made {
     kernel: Kernel,
     args: Vec<BufferId>,
+    roles: Roles,
     nodes: Vec<NodeId>,
     cost: LaunchCost,
 }
@@ -42,28 +44,30 @@ const OUTSIDE: &str = "it lives outside the program";
 /// Orders launches and lays out memory.
 pub(crate) fn plan(
     program: &str,
-    graph: &Graph,
+    graph: Graph,
     constants: &Constants,
     groups: Groups,
-) -> Result<Plan, CodegenError> {
-    let cx = Context { graph, constants, stored: &groups.stored };
-    let mut dag = dag(graph, &groups.work)?;
+) -> Result<Lowered, CodegenError> {
+    let cx = Context { graph: &graph, constants, stored: &groups.stored };
+    let mut dag = dag(&graph, &groups.work)?;
     let outputs = Outputs::choose(cx, &groups, &mut dag);
     let mut planner = Planner {
         cx,
         groups: &groups,
         in_place: &outputs.in_place,
         plan: Plan { program: program.into(), ..Plan::default() },
+        roles: Vec::new(),
         by_value: HashMap::new(),
         by_slot: HashMap::new(),
         by_kernel: HashMap::new(),
     };
     planner.save(&outputs)?;
-    for i in sorted(graph, &dag, &groups.work) {
+    for i in sorted(&graph, &dag, &groups.work) {
         planner.launch(&groups.work[i])?;
     }
     planner.copy_out(&outputs)?;
-    Ok(planner.finish())
+    let (plan, roles) = planner.finish();
+    Ok(Lowered { plan, graph, roles })
 }
 
 struct Planner<'a> {
@@ -71,6 +75,7 @@ struct Planner<'a> {
     groups: &'a Groups,
     in_place: &'a HashMap<ValueId, Slot>,
     plan: Plan,
+    roles: Vec<Roles>,
     by_value: HashMap<ValueId, BufferId>,
     by_slot: HashMap<Slot, BufferId>,
     by_kernel: HashMap<String, KernelId>,
@@ -125,7 +130,14 @@ impl Planner<'_> {
         Ok(id)
     }
 
-    fn push(&mut self, kernel: Kernel, args: Vec<BufferId>, provenance: Provenance, cost: LaunchCost) {
+    fn push(
+        &mut self,
+        kernel: Kernel,
+        args: Vec<BufferId>,
+        roles: Roles,
+        provenance: Provenance,
+        cost: LaunchCost,
+    ) {
         let next = KernelId(self.plan.kernels.len() as u32);
         let id = *self.by_kernel.entry(format!("{kernel:?}")).or_insert(next);
         if id == next {
@@ -138,12 +150,16 @@ impl Planner<'_> {
             flops: cost.flops,
             bytes: cost.bytes,
         });
+        self.roles.push(roles);
     }
 
-    fn copy(&mut self, from: BufferId, to: BufferId, task: String) {
+    fn copy(&mut self, value: ValueId, from: BufferId, to: BufferId, task: String) {
         let buffer = &self.plan.buffers[from.0 as usize];
         let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
-        self.push(Kernel::Copy { len: buffer.len }, vec![from, to], Provenance::task(task), cost);
+        let mut roles = Roles::default();
+        roles.read(value);
+        roles.write(value);
+        self.push(Kernel::Copy { len: buffer.len }, vec![from, to], roles, Provenance::task(task), cost);
     }
 
     /// Copies inputs that would be lost before they are needed.
@@ -158,7 +174,7 @@ impl Planner<'_> {
                 format!("old value {ty}"),
                 "its slot is overwritten",
             );
-            self.copy(from, to, "saves a slot that is overwritten".into());
+            self.copy(value, from, to, "saves a slot that is overwritten".into());
         }
         Ok(())
     }
@@ -171,7 +187,7 @@ impl Planner<'_> {
                 None => self.buffer(*value)?,
             };
             let to = self.slot(slot, *value)?;
-            self.copy(from, to, format!("writes {slot}"));
+            self.copy(*value, from, to, format!("writes {slot}"));
         }
         Ok(())
     }
@@ -184,16 +200,16 @@ impl Planner<'_> {
             Work::Gone => return Ok(()),
         };
         let provenance = Provenance::of(self.cx.graph, &made.nodes);
-        self.push(made.kernel, made.args, provenance, made.cost);
+        self.push(made.kernel, made.args, made.roles, provenance, made.cost);
         Ok(())
     }
 
     fn region(&mut self, built: &Built) -> Result<Made, CodegenError> {
         let buffers: Result<Vec<BufferId>, _> = built.args.iter().map(|&(v, _)| self.buffer(v)).collect();
-        let (region, args) = share_args(built.region.clone(), buffers?);
+        let (region, args, roles) = share_args(built, buffers?);
         let lens: Vec<usize> = args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
         let cost = cost::region(&region, &lens);
-        Ok(Made { kernel: Kernel::Region(region), args, nodes: built.nodes.clone(), cost })
+        Ok(Made { kernel: Kernel::Region(region), args, roles, nodes: built.nodes.clone(), cost })
     }
 
     /// A node with a kernel family of its own, with a region on its result or without.
@@ -208,6 +224,9 @@ impl Planner<'_> {
         let types = graph.operand_types(node);
         let args: Vec<BufferId> =
             reads.iter().chain(writes).map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
+        let mut roles = Roles { opaque: vec![id], ..Roles::default() };
+        reads.iter().for_each(|&v| roles.read(v));
+        writes.iter().for_each(|&v| roles.write(v));
         let shape = |scale: f64| {
             let (q, k) = (types[0].shape(), types[1].shape());
             let [batch, time, heads, dim] = [q[0], q[1], q[2], q[3]];
@@ -216,7 +235,11 @@ impl Planner<'_> {
         let kernel = match &node.op {
             Op::Dot(_) => {
                 let (m, cost) = self.dot(id, writes)?;
-                return Ok(Made { kernel: Kernel::Matmul(m), args, nodes: vec![id], cost });
+                if let Some(slot) = self.groups.absorbed.get(&id).and_then(|a| a.accumulate.as_ref()) {
+                    let mut inputs = graph.inputs();
+                    roles.reads[2] = inputs.find(|(s, _)| *s == slot).map(|(_, old)| old);
+                }
+                return Ok(Made { kernel: Kernel::Matmul(m), args, roles, nodes: vec![id], cost });
             }
             Op::Attention { scale } => Kernel::Attention(shape(scale.get())),
             Op::AttentionGrad { scale } => Kernel::AttentionGrad(shape(scale.get())),
@@ -226,7 +249,7 @@ impl Planner<'_> {
             }
             _ => return Err(CodegenError::at(node, "no kernel family computes it")),
         };
-        Ok(Made { kernel, args, nodes: vec![id], cost: self.cost(node, writes) })
+        Ok(Made { kernel, args, roles, nodes: vec![id], cost: self.cost(node, writes) })
     }
 
     /// What an op costs whose results have the types of what is written.
@@ -262,23 +285,28 @@ impl Planner<'_> {
     fn products(&mut self, shared: Side, members: &[Work]) -> Result<Made, CodegenError> {
         let mut all = Matmuls { shared, members: Vec::new() };
         let (mut args, mut nodes, mut cost) = (Vec::new(), Vec::new(), LaunchCost::default());
+        let mut roles = Roles::default();
         let at = usize::from(shared == Side::Right);
         for work in members {
             let mut one = self.node(work)?;
             let common = one.args.remove(at);
+            let role = one.roles.remove(at);
             let dot = self.cx.graph.node(one.nodes[0]);
             let again = self.cx.graph.ty(dot.operands[at]).bytes() as f64;
             if args.is_empty() {
                 args.push(common);
+                roles.reads.push(role.0);
+                roles.writes.push(role.1);
                 cost.bytes += again;
             }
             args.extend(one.args);
+            roles.extend(one.roles);
             nodes.extend(one.nodes);
             cost.flops += one.cost.flops;
             cost.bytes += one.cost.bytes - again;
             all.members.push(one.kernel);
         }
-        Ok(Made { kernel: Kernel::Matmuls(all), args, nodes, cost })
+        Ok(Made { kernel: Kernel::Matmuls(all), args, roles, nodes, cost })
     }
 
     /// A matmul with a region on its result.
@@ -290,7 +318,7 @@ impl Planner<'_> {
         // Argument 0 is in no buffer.
         let nowhere = BufferId(u32::MAX);
         let rest: Result<Vec<BufferId>, _> = built.args[1..].iter().map(|&(v, _)| self.buffer(v)).collect();
-        let (region, bound) = share_args(built.region.clone(), [vec![nowhere], rest?].concat());
+        let (region, bound, mut rest) = share_args(built, [vec![nowhere], rest?].concat());
         let len = |b: &BufferId| if *b == nowhere { 0 } else { self.plan.buffers[b.0 as usize].len };
         let lens: Vec<usize> = bound.iter().map(len).collect();
         let mut cost = cost::region(&region, &lens);
@@ -298,11 +326,16 @@ impl Planner<'_> {
         cost.flops += node.op.cost(&types, &self.cx.graph.result_types(node)).flops;
         cost.bytes += types.iter().map(|t| t.bytes()).sum::<usize>() as f64;
         args.extend(&bound[1..]);
-        Ok(Made { kernel: Kernel::MatmulRegion(m, region), args, nodes: epilogue::nodes(dot, built), cost })
+        rest.remove(0);
+        let mut roles = Roles { opaque: vec![dot], ..Roles::default() };
+        operands.iter().for_each(|&v| roles.read(v));
+        roles.extend(rest);
+        let nodes = epilogue::nodes(dot, built);
+        Ok(Made { kernel: Kernel::MatmulRegion(m, region), args, roles, nodes, cost })
     }
 
     /// Places temporaries.
-    fn finish(mut self) -> Plan {
+    fn finish(mut self) -> (Plan, Vec<Roles>) {
         let temporaries: Vec<usize> = (0..self.plan.buffers.len())
             .filter(|&i| matches!(self.plan.buffers[i].place, Place::Temp { .. }))
             .collect();
@@ -318,21 +351,27 @@ impl Planner<'_> {
             self.plan.buffers[i].place = Place::Temp { offset };
         }
         self.plan.arena_bytes = arena;
-        self.plan
+        (self.plan, self.roles)
     }
 }
 
 /// Gives arguments that are one buffer one number: a slot that is read and overwritten.
-fn share_args(mut region: Region, buffers: Vec<BufferId>) -> (Region, Vec<BufferId>) {
+fn share_args(built: &Built, buffers: Vec<BufferId>) -> (Region, Vec<BufferId>, Roles) {
+    let mut region = built.region.clone();
     let mut kept: Vec<BufferId> = Vec::new();
     let mut dtypes = Vec::new();
     let mut renamed: Vec<ArgId> = Vec::new();
-    for (buffer, dtype) in buffers.into_iter().zip(&region.args) {
+    let mut roles = Roles::default();
+    for ((buffer, dtype), &(value, is_written)) in buffers.into_iter().zip(&region.args).zip(&built.args) {
         let at = kept.iter().position(|b| *b == buffer).unwrap_or_else(|| {
             kept.push(buffer);
             dtypes.push(*dtype);
+            roles.reads.push(None);
+            roles.writes.push(None);
             kept.len() - 1
         });
+        let side = if is_written { &mut roles.writes } else { &mut roles.reads };
+        side[at] = Some(value);
         renamed.push(at as ArgId);
     }
     for instr in &mut region.body {
@@ -345,5 +384,5 @@ fn share_args(mut region: Region, buffers: Vec<BufferId>) -> (Region, Vec<Buffer
         }
     }
     region.args = dtypes;
-    (region, kept)
+    (region, kept, roles)
 }

@@ -387,13 +387,13 @@ impl Gen {
     fn outputs(&mut self) {
         for i in 0..1 + self.rng.below(4) {
             let x = self.float();
-            self.b.output(Slot::new(Space::Result, format!("r{i}")), x);
+            self.result(&format!("r{i}"), x);
         }
         if let (Some(&c), 0) = (self.bools.last(), self.rng.below(2)) {
-            self.b.output(Slot::new(Space::Result, "mask"), c);
+            self.result("mask", c);
         }
         if let (Some(&c), 0) = (self.ids.last(), self.rng.below(2)) {
-            self.b.output(Slot::new(Space::Result, "ids"), c);
+            self.result("ids", c);
         }
         self.gradients();
         let inputs: Vec<(Slot, ValueId)> = self
@@ -421,6 +421,13 @@ impl Gen {
             };
             self.b.output(slot.clone(), new);
         }
+    }
+
+    /// Programs give float32 only.
+    fn result(&mut self, name: &str, value: ValueId) {
+        let is_float = self.b.ty(value).dtype == DType::F32;
+        let value = if is_float { value } else { self.b.op(Op::Cast(DType::F32), &[value]) };
+        self.b.output(Slot::new(Space::Result, name), value);
     }
 
     /// Gradients that a matmul adds to state, or writes there, in the axis order of the parameter.

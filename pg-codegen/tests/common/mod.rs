@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod programs;
+
 use std::path::PathBuf;
 
 use pg_fuzz::exec;

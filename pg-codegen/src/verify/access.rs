@@ -1,0 +1,100 @@
+//! What launches touch: the regions and products of a kernel with the places of their arguments among the launch's,
+//! and which arguments are read and written.
+//!
+//! It relies on nothing but the shape of kernels that `plan` documents, and must never say less than what is touched.
+
+use crate::plan::{Kernel, Matmul};
+use crate::region::{Instr, Region};
+
+/// A product of a kernel, with the region on its result if there is one.
+pub(super) struct Product<'a> {
+    pub(super) matmul: &'a Matmul,
+    pub(super) region: Option<&'a Region>,
+    /// Where its own arguments are among the launch's: a, b, and c or the region's from 1 on.
+    pub(super) args: Vec<usize>,
+}
+
+/// A region of a kernel.
+pub(super) struct Part<'a> {
+    pub(super) region: &'a Region,
+    /// Where its arguments are among the launch's; a product's result is in none.
+    pub(super) args: Vec<Option<usize>>,
+    /// The product whose result is its argument 0, by position among the kernel's.
+    pub(super) product: Option<usize>,
+}
+
+/// The products of a kernel.
+pub(super) fn products(kernel: &Kernel) -> Vec<Product<'_>> {
+    match kernel {
+        Kernel::Matmul(matmul) => vec![Product { matmul, region: None, args: vec![0, 1, 2] }],
+        Kernel::MatmulRegion(matmul, region) => {
+            let args = (0..1 + region.args.len()).collect();
+            vec![Product { matmul, region: Some(region), args }]
+        }
+        Kernel::Matmuls(all) => {
+            let own = |(i, member)| {
+                let at = all.args(i);
+                let one = products(member).into_iter().next()?;
+                Some(Product { args: one.args.iter().map(|&a| at[a]).collect(), ..one })
+            };
+            all.members.iter().enumerate().filter_map(own).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The regions of a kernel.
+pub(super) fn regions(kernel: &Kernel) -> Vec<Part<'_>> {
+    if let Kernel::Region(region) = kernel {
+        return vec![Part { region, args: (0..region.args.len()).map(Some).collect(), product: None }];
+    }
+    let mut parts = Vec::new();
+    for (i, product) in products(kernel).into_iter().enumerate() {
+        let Some(region) = product.region else { continue };
+        let args = [None].into_iter().chain(product.args[2..].iter().copied().map(Some)).collect();
+        parts.push(Part { region, args, product: Some(i) });
+    }
+    parts
+}
+
+/// By argument of a launch: whether it is read, whether it is written.
+pub(super) fn touched(kernel: &Kernel) -> Vec<(bool, bool)> {
+    const READ: (bool, bool) = (true, false);
+    const WRITTEN: (bool, bool) = (false, true);
+    match kernel {
+        Kernel::ScatterAdd { .. } => vec![READ, READ, WRITTEN],
+        Kernel::Attention(_) => [[READ; 3].as_slice(), &[WRITTEN; 2]].concat(),
+        Kernel::AttentionGrad(_) => [[READ; 6].as_slice(), &[WRITTEN; 3]].concat(),
+        Kernel::Copy { .. } => vec![READ, WRITTEN],
+        Kernel::Region(_) | Kernel::Matmul(_) | Kernel::MatmulRegion(..) | Kernel::Matmuls(_) => {
+            let mut out = vec![(false, false); kernel.arg_count()];
+            for product in products(kernel) {
+                out[product.args[0]].0 = true;
+                out[product.args[1]].0 = true;
+                if product.region.is_none() {
+                    let c = &mut out[product.args[2]];
+                    *c = (c.0 || product.matmul.accumulate, true);
+                }
+            }
+            for part in regions(kernel) {
+                for instr in &part.region.body {
+                    match instr {
+                        Instr::Load { arg, .. } | Instr::Gather { arg, .. } => {
+                            part.args[*arg as usize].into_iter().for_each(|at| out[at].0 = true);
+                        }
+                        Instr::Store { arg, .. } | Instr::Accumulate { arg, .. } => {
+                            part.args[*arg as usize].into_iter().for_each(|at| out[at].1 = true);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            out
+        }
+    }
+}
+
+/// Sizes of a region's axes, lanes last.
+pub(super) fn sizes(region: &Region) -> Vec<usize> {
+    region.rows.iter().copied().chain([region.lanes]).collect()
+}

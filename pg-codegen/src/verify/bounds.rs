@@ -1,0 +1,95 @@
+//! Every index map inside its buffer for all its domain: loads where their guards hold, stores everywhere, gathers for
+//! every row of their table, matrices of products from the first element to the last.
+//!
+//! Executors do not look where they read and write. Of gathers this file sees what does not depend on the table; how
+//! many rows that has the graph knows, and [`super::meaning`] checks it with [`gathers`]. Lengths of attention,
+//! scatters and copies are compared with their shapes in [`super::launch`].
+
+use super::access::{products, regions, sizes};
+use super::range::range;
+use super::{Check, Finding, Lengths, Subject};
+use crate::plan::{Launch, Matmul, MatrixView};
+use crate::region::{Affine, Guard, IndexMap, Instr};
+
+pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
+    let mut seen = Lengths::none(s);
+    for (i, launch, _) in s.launches() {
+        if !s.recurs(launch, &mut seen) {
+            check_launch(s, launch).map_err(|e| Finding::at(Check::Bounds, i, e))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
+    let kernel = s.kernel(launch);
+    let products = products(kernel);
+    for product in &products {
+        let m = product.matmul;
+        let len = |own: usize| s.buffer(launch, product.args[own]).len;
+        matrix("a", m.a, [m.batch, m.m, m.k], len(0))?;
+        matrix("b", m.b, [m.batch, m.k, m.n], len(1))?;
+        if product.region.is_none() {
+            matrix("c", m.c, [m.batch, m.m, m.n], len(2))?;
+        }
+    }
+    for part in regions(kernel) {
+        let sizes = sizes(part.region);
+        // A product's result is in no buffer; it is as large as the product.
+        let elements = |m: &Matmul| m.batch * m.m * m.n;
+        let len = |arg: u32| match (part.args[arg as usize], part.product) {
+            (Some(at), _) => s.buffer(launch, at).len,
+            (None, Some(product)) => elements(products[product].matmul),
+            (None, None) => 0,
+        };
+        for (i, instr) in part.region.body.iter().enumerate() {
+            let (arg, at, guards): (u32, &Affine, &[Guard]) = match instr {
+                Instr::Load { arg, map } => (*arg, &map.at, &map.guards),
+                // The first row, to begin with.
+                Instr::Gather { arg, map, .. } => (*arg, &map.at, &map.guards),
+                Instr::Store { arg, at, .. } | Instr::Accumulate { arg, at, .. } => (*arg, at, &[]),
+                _ => continue,
+            };
+            within(at, guards, &sizes, len(arg)).map_err(|e| format!("instruction {i}, {instr}, {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn within(at: &Affine, guards: &[Guard], sizes: &[usize], len: usize) -> Result<(), String> {
+    match range(at, guards, sizes) {
+        Some((low, high)) if low < 0 || high >= len as i128 => {
+            Err(format!("touches elements {low} to {high} of {len}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a gather stays inside a buffer of `len` elements for every row of a table of `rows`.
+pub(super) fn gathers(
+    map: &IndexMap,
+    stride: i64,
+    rows: usize,
+    sizes: &[usize],
+    len: usize,
+) -> Result<(), String> {
+    let with_row = |a: &Affine, stride: i64| {
+        let mut a = a.clone();
+        a.strides.push(stride);
+        a
+    };
+    let guards: Vec<Guard> =
+        map.guards.iter().map(|g| Guard { expr: with_row(&g.expr, 0), size: g.size }).collect();
+    let sizes: Vec<usize> = sizes.iter().copied().chain([rows]).collect();
+    within(&with_row(&map.at, stride), &guards, &sizes, len)
+}
+
+fn matrix(name: &str, view: MatrixView, sizes: [usize; 3], len: usize) -> Result<(), String> {
+    let reach = |stride: usize, size: usize| stride as u128 * (size as u128 - 1);
+    let [batch, rows, cols] = sizes;
+    let last = view.offset as u128 + reach(view.batch, batch) + reach(view.row, rows) + reach(view.col, cols);
+    if last >= len as u128 {
+        return Err(format!("matrix {name} of {batch} × {rows} × {cols} reaches element {last} of {len}"));
+    }
+    Ok(())
+}

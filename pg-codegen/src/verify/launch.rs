@@ -1,0 +1,206 @@
+//! Kernels, buffers and arguments: that they exist, that there are as many as the kernel takes, and that types and
+//! lengths are what the kernel needs and what the values have that they are said to hold.
+//!
+//! Every other check follows ids without looking; this one must look at all of them.
+
+use pg_ir::slot::Space;
+use pg_ir::ty::DType;
+
+use super::access::{products, regions, touched};
+use super::{Check, Finding, Subject};
+use crate::plan::{AttentionShape, Buffer, Kernel, Launch, Place};
+use crate::witness::Roles;
+
+pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
+    let fault = |message: String| Finding::new(Check::Shapes, message);
+    if s.roles.len() != s.plan.launches.len() {
+        let (n, m) = (s.plan.launches.len(), s.roles.len());
+        return Err(fault(format!("{n} launches, but it is said of {m} what they hold")));
+    }
+    for (i, buffer) in s.plan.buffers.iter().enumerate() {
+        check_buffer(buffer).map_err(|e| fault(format!("buffer b{i} ({}) {e}", buffer.label)))?;
+    }
+    let mut slots = s.plan.buffers.iter().filter_map(|b| match &b.place {
+        Place::External(slot) => Some(slot),
+        _ => None,
+    });
+    let mut known = std::collections::HashSet::new();
+    if let Some(slot) = slots.find(|slot| !known.insert(*slot)) {
+        return Err(fault(format!("{slot} has two buffers")));
+    }
+    for (i, kernel) in s.plan.kernels.iter().enumerate() {
+        check_kernel(kernel).map_err(|e| fault(format!("kernel k{i} {e}")))?;
+    }
+    for (i, launch, roles) in s.launches() {
+        check_launch(s, launch, roles).map_err(|e| Finding::at(Check::Shapes, i, e))?;
+    }
+    Ok(())
+}
+
+fn check_buffer(buffer: &Buffer) -> Result<(), String> {
+    if buffer.len == 0 || buffer.len.checked_mul(buffer.dtype.size()).is_none() {
+        return Err(format!("has {} elements", buffer.len));
+    }
+    match &buffer.place {
+        Place::Constant(bits) if bits.len() != buffer.len => {
+            Err(format!("holds {} constants, but has {} elements", bits.len(), buffer.len))
+        }
+        Place::Constant(_) if !matches!(buffer.dtype, DType::F32 | DType::I32) => {
+            Err(format!("holds constants of type {}", buffer.dtype))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What has to hold for [`super::access`] to take a kernel apart.
+fn check_kernel(kernel: &Kernel) -> Result<(), String> {
+    if let Kernel::Matmuls(all) = kernel {
+        let is_product = |m: &Kernel| matches!(m, Kernel::Matmul(_) | Kernel::MatmulRegion(..));
+        if all.members.len() < 2 || !all.members.iter().all(is_product) {
+            return Err("is of products side by side, two or more, and nothing else".into());
+        }
+    }
+    let members =
+        if let Kernel::Matmuls(all) = kernel { &all.members[..] } else { std::slice::from_ref(kernel) };
+    for member in members {
+        if matches!(member, Kernel::MatmulRegion(_, region) if region.args.is_empty()) {
+            return Err("has a region on a product that does not take its result".into());
+        }
+    }
+    for part in regions(kernel) {
+        super::region::check_arguments(part.region)?;
+    }
+    Ok(())
+}
+
+fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), String> {
+    let Some(kernel) = s.plan.kernels.get(launch.kernel.0 as usize) else {
+        return Err(format!("there is no kernel k{}", launch.kernel.0));
+    };
+    let (want, have) = (kernel.arg_count(), launch.args.len());
+    if want != have {
+        return Err(format!("its kernel takes {want} arguments, it has {have}"));
+    }
+    if let Some(b) = launch.args.iter().find(|b| b.0 as usize >= s.plan.buffers.len()) {
+        return Err(format!("there is no buffer b{}", b.0));
+    }
+    if (roles.reads.len(), roles.writes.len()) != (have, have) {
+        return Err("it is not said of each of its arguments what it holds".into());
+    }
+    for (arg, (reads, writes)) in touched(kernel).into_iter().enumerate() {
+        let claims = (roles.reads[arg].is_some(), roles.writes[arg].is_some());
+        if claims != (reads, writes) {
+            let said = |(r, w): (bool, bool)| match (r, w) {
+                (true, true) => "reads and writes it",
+                (true, false) => "reads it",
+                (false, true) => "writes it",
+                (false, false) => "does not touch it",
+            };
+            return Err(format!(
+                "argument {arg}: the kernel {}, the plan {}",
+                said((reads, writes)),
+                said(claims)
+            ));
+        }
+        let buffer = s.buffer(launch, arg);
+        for &value in [roles.reads[arg], roles.writes[arg]].iter().flatten() {
+            if value.index() >= s.graph.value_count() {
+                return Err(format!("argument {arg}: there is no value {value}"));
+            }
+            let ty = s.graph.ty(value);
+            if (ty.dtype, ty.len()) != (buffer.dtype, buffer.len) {
+                let what = s.describe(value);
+                let (dtype, len) = (buffer.dtype, buffer.len);
+                return Err(format!("argument {arg}: {what} does not fit a buffer of {len} {dtype}"));
+            }
+        }
+        let is_given = match &buffer.place {
+            Place::External(slot) => matches!(slot.space, Space::Data | Space::Scalar),
+            Place::Constant(_) => true,
+            Place::Temp { .. } => false,
+        };
+        if writes && is_given {
+            return Err(format!("argument {arg}: it writes what the program is given"));
+        }
+    }
+    if let Some(node) = roles.opaque.iter().find(|n| n.index() >= s.graph.nodes().len()) {
+        return Err(format!("there is no node {}", node.index()));
+    }
+    check_types(s, kernel, launch)
+}
+
+/// Types, and lengths where the kernel says them.
+fn check_types(s: Subject<'_>, kernel: &Kernel, launch: &Launch) -> Result<(), String> {
+    let dtype = |arg: usize| s.buffer(launch, arg).dtype;
+    let of = |arg: usize, want: DType| match dtype(arg) {
+        d if d == want => Ok(()),
+        d => Err(format!("argument {arg} is {d}, the kernel takes {want}")),
+    };
+    let float = |arg: usize| match dtype(arg) {
+        d if d.is_float() => Ok(()),
+        d => Err(format!("argument {arg} is {d}, the kernel takes floats")),
+    };
+    let len = |arg: usize, want: Option<usize>| match s.buffer(launch, arg).len {
+        n if Some(n) == want => Ok(()),
+        n => Err(format!("argument {arg} has {n} elements, the kernel takes {want:?}")),
+    };
+    for part in regions(kernel) {
+        for (arg, &want) in part.args.iter().zip(&part.region.args) {
+            arg.map_or(Ok(()), |arg| of(arg, want))?;
+        }
+    }
+    for product in products(kernel) {
+        product.args[..2].iter().try_for_each(|&arg| float(arg))?;
+        if product.region.is_none() {
+            float(product.args[2])?;
+            if product.matmul.accumulate {
+                of(product.args[2], DType::F32)?;
+            }
+        }
+    }
+    match kernel {
+        Kernel::Attention(shape) => {
+            let [q, kv, lse] = attention(shape)?;
+            for (arg, want) in [q, kv, kv, q, lse].into_iter().enumerate() {
+                float(arg)?;
+                len(arg, want)?;
+            }
+            Ok(())
+        }
+        Kernel::AttentionGrad(shape) => {
+            let [q, kv, lse] = attention(shape)?;
+            for (arg, want) in [q, kv, kv, q, lse, q, q, kv, kv].into_iter().enumerate() {
+                float(arg)?;
+                len(arg, want)?;
+            }
+            Ok(())
+        }
+        &Kernel::ScatterAdd { rows, width, count } => {
+            of(0, DType::I32)?;
+            float(1)?;
+            float(2)?;
+            len(0, Some(count))?;
+            len(1, count.checked_mul(width))?;
+            len(2, rows.checked_mul(width))
+        }
+        &Kernel::Copy { len: n } => {
+            of(1, dtype(0))?;
+            len(0, Some(n))?;
+            len(1, Some(n))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Elements of q and o, of k and v, and of lse.
+fn attention(s: &AttentionShape) -> Result<[Option<usize>; 3], String> {
+    if s.kv_heads == 0 || !s.heads.is_multiple_of(s.kv_heads) {
+        return Err(format!("{} query heads do not divide among {} key/value heads", s.heads, s.kv_heads));
+    }
+    let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    Ok([
+        product(&[s.batch, s.time, s.heads, s.dim]),
+        product(&[s.batch, s.time, s.kv_heads, s.dim]),
+        product(&[s.batch, s.time, s.heads]),
+    ])
+}

@@ -1,0 +1,146 @@
+//! Points of a domain at which index maps are compared: enough to tell affine maps apart, and on both sides of every
+//! guard.
+//!
+//! Two affine maps that agree at the origin and at the far end of each axis are one. Maps that are not affine, or that
+//! guards cut, differ at some of the other points: the far corner, a few that are drawn, and those where a guarded
+//! coordinate steps over its bounds. The points of a region are always the same.
+
+use pg_ir::op::Binary;
+use smallvec::SmallVec;
+
+use super::access::sizes;
+use super::element::{Coords, split};
+use crate::region::{Affine, Instr, Region};
+
+/// Guards beyond these are seen at the other points only.
+const MOST_GUARDS: usize = 12;
+
+/// A row, with lanes of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Row {
+    pub(super) index: Coords,
+    pub(super) lanes: SmallVec<[usize; 6]>,
+}
+
+/// Some number below `n` that depends on `seed` alone.
+pub(super) fn drawn(seed: u64, n: usize) -> usize {
+    // SplitMix64.
+    let mut z = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) % n.max(1) as u64) as usize
+}
+
+/// The origin, the far end of each axis, the far corner and `draws` more.
+pub(super) fn corners(sizes: &[usize], draws: u64) -> Vec<Coords> {
+    let origin: Coords = SmallVec::from_elem(0, sizes.len());
+    let mut out = vec![origin.clone()];
+    for (axis, &size) in sizes.iter().enumerate().filter(|(_, n)| **n > 1) {
+        let mut at = origin.clone();
+        at[axis] = size - 1;
+        out.push(at);
+    }
+    out.push(sizes.iter().map(|n| n - 1).collect());
+    let len: usize = sizes.iter().product();
+    out.extend((0..draws).map(|i| split(drawn(i, len), sizes)));
+    out.sort_unstable();
+    out.dedup();
+    out
+}
+
+/// [`corners`] of a value's elements.
+pub(super) fn elements(sizes: &[usize], draws: u64) -> Vec<usize> {
+    corners(sizes, draws).iter().map(|at| super::element::join(at, sizes)).collect()
+}
+
+/// Lanes of any row.
+fn lanes(lanes: usize) -> SmallVec<[usize; 6]> {
+    sorted(SmallVec::from_slice(&[0, drawn(7, lanes), lanes - 1]))
+}
+
+fn sorted(mut lanes: SmallVec<[usize; 6]>) -> SmallVec<[usize; 6]> {
+    lanes.sort_unstable();
+    lanes.dedup();
+    lanes
+}
+
+/// Points of a region for which nothing is known yet.
+pub(super) fn all(region: &Region) -> Vec<Row> {
+    let lane = lanes(region.lanes);
+    let mut rows: Vec<Row> =
+        corners(&region.rows, 2).into_iter().map(|index| Row { index, lanes: lane.clone() }).collect();
+    let sizes = sizes(region);
+    for (expr, bound) in boundaries(region) {
+        for fill in [0, 1] {
+            let Some(mut index) = reach(expr, bound, &sizes, fill) else { continue };
+            let lane = index.pop().unwrap_or(0);
+            let mut lanes = SmallVec::from_slice(&[lane]);
+            if region.lanes_meet() {
+                lanes.extend([0, region.lanes - 1]);
+            }
+            rows.push(Row { index, lanes: sorted(lanes) });
+        }
+    }
+    rows.sort_unstable_by(|a, b| (&a.index, &a.lanes).cmp(&(&b.index, &b.lanes)));
+    rows.dedup();
+    rows
+}
+
+/// Points of a region whose index maps have been compared for another launch.
+pub(super) fn few(region: &Region) -> Vec<Row> {
+    let rows: usize = region.rows.iter().product();
+    let lanes = sorted(SmallVec::from_slice(&[0, region.lanes - 1]));
+    let mut rows = vec![0, drawn(11, rows), rows - 1];
+    rows.dedup();
+    rows.iter().map(|&row| Row { index: split(row, &region.rows), lanes: lanes.clone() }).collect()
+}
+
+/// Coordinates with values at which something begins or ends: guards, and comparisons that stand for guards.
+fn boundaries(region: &Region) -> Vec<(&Affine, i64)> {
+    let mut guards: Vec<(&Affine, i64)> = Vec::new();
+    let mut add = |expr, size| {
+        if guards.len() < MOST_GUARDS && !guards.contains(&(expr, size)) {
+            guards.push((expr, size));
+        }
+    };
+    for instr in &region.body {
+        match instr {
+            Instr::Load { map, .. } | Instr::Gather { map, .. } => {
+                map.guards.iter().for_each(|g| add(&g.expr, g.size));
+            }
+            Instr::Binary(Binary::Gt, a, b) => match (&region.body[*a as usize], &region.body[*b as usize]) {
+                (Instr::Index(expr), Instr::ConstInt(n)) => add(expr, i64::from(*n) + 1),
+                (Instr::ConstInt(n), Instr::Index(expr)) => add(expr, i64::from(*n)),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    guards.iter().flat_map(|&(expr, n)| [-1, 0, n - 1, n].map(|at| (expr, at))).collect()
+}
+
+/// An index at which a map has a value, if one is found: axes that do not matter at their start, or at their middle.
+fn reach(expr: &Affine, value: i64, sizes: &[usize], fill: usize) -> Option<Coords> {
+    let mut index: Coords = sizes.iter().map(|n| fill * (n / 2)).collect();
+    let mut order: SmallVec<[usize; 6]> = (0..sizes.len()).filter(|&a| expr.strides[a] != 0).collect();
+    order.sort_by_key(|&a| std::cmp::Reverse(expr.strides[a].abs()));
+    let mut left = value - expr.offset;
+    for (i, &axis) in order.iter().enumerate() {
+        let stride = expr.strides[axis];
+        let (low, high) = order[i + 1..].iter().fold((0, 0), |(low, high), &a| {
+            let reach = expr.strides[a] * (sizes[a] as i64 - 1);
+            (low + reach.min(0), high + reach.max(0))
+        });
+        // left − stride · x has to be between low and high.
+        let ends = [left - high, left - low].map(|end| end as f64 / stride as f64);
+        let (from, to) = (ends[0].min(ends[1]).ceil() as i64, ends[0].max(ends[1]).floor() as i64);
+        let (from, to) = (from.max(0), to.min(sizes[axis] as i64 - 1));
+        if from > to {
+            return None;
+        }
+        let x = (index[axis] as i64).clamp(from, to);
+        left -= stride * x;
+        index[axis] = x as usize;
+    }
+    (left == 0).then_some(index)
+}
