@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use pg_fuzz::harness::{Failure, Settings, check};
 use pg_fuzz::search::{Totals, Until, alone, search};
 use pg_fuzz::{cases, generate};
+use pg_runtime::device::DeviceName;
 
 const USAGE: &str = "\
 usage: scripts/fuzz-models --minutes N [--from SEED]     random models from a seed on, for so long
        scripts/fuzz-models --seeds FROM..TO              these seeds
        scripts/fuzz-models --seed N                      one seed again, with its text
        scripts/fuzz-models FILE...                       model files
-What fails is cut down to the least text that does, and written to pg-fuzz/cases (--keep leaves it as it is).";
+With --device vulkan programs run there. What fails is cut down to the least text that does, and written to pg-fuzz/cases (--keep leaves it as it is).";
 
 /// Failures that one search cuts down; a fault shows in many seeds.
 const SHRUNK: usize = 3;
@@ -34,7 +35,13 @@ fn run(args: &[String]) -> Result<bool, String> {
         args.get(at + 1).map(Some).ok_or_else(|| format!("{name} needs a value"))
     };
     let number = |text: &String| text.parse::<u64>().map_err(|_| format!("`{text}` is not a number"));
-    let settings = Settings::default();
+    let settings = match value("--device")? {
+        Some(name) => {
+            let name: DeviceName = name.parse()?;
+            Settings::on(name.open().map_err(|e| e.to_string())?)
+        }
+        None => Settings::default(),
+    };
     let keep = args.iter().any(|a| a == "--keep");
     if let Some(seed) = value("--seed")? {
         let seed = number(seed)?;

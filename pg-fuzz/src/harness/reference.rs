@@ -37,6 +37,7 @@ pub(crate) struct Reference<'a> {
     typical: Vec<f64>,
     rng: Rng,
     evaluations: usize,
+    rounds_probabilities: bool,
     /// What is nothing beside the largest output: what cancels leaves squares of roundings behind.
     least: f64,
     /// Comparisons that could go either way.
@@ -45,6 +46,16 @@ pub(crate) struct Reference<'a> {
 
 impl<'a> Reference<'a> {
     pub(crate) fn new(graph: &'a Graph, env: &'a Environment, seed: u64) -> Result<Self, String> {
+        Reference::of(graph, env, seed, false)
+    }
+
+    /// For executors whose attention rounds probabilities to bfloat16, or does not.
+    pub(crate) fn of(
+        graph: &'a Graph,
+        env: &'a Environment,
+        seed: u64,
+        rounds_probabilities: bool,
+    ) -> Result<Self, String> {
         let values = interp::evaluate(graph, env).map_err(|e| e.to_string())?;
         let spread = vec![0.0; values.len()];
         let typical = spread.clone();
@@ -62,6 +73,7 @@ impl<'a> Reference<'a> {
             typical,
             rng,
             evaluations: 0,
+            rounds_probabilities,
             undecided: 0,
         };
         if reference.is_finite() {
@@ -76,7 +88,8 @@ impl<'a> Reference<'a> {
     }
 
     fn disturb(&mut self, times: usize) {
-        let noise = Noise { graph: self.graph, env: self.env, exact: &self.values };
+        let rounds_probabilities = self.rounds_probabilities;
+        let noise = Noise { graph: self.graph, env: self.env, exact: &self.values, rounds_probabilities };
         for _ in 0..times {
             let mut seen = Comparisons::default();
             // What the first evaluation moves says which comparisons are undecided.
