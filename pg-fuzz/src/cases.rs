@@ -19,7 +19,8 @@ pub fn folder() -> PathBuf {
 /// What a case asks for; `Err` says what is wrong with it or with pg.
 pub fn hold(text: &str, settings: &Settings) -> Result<(), String> {
     let asks = text.lines().find_map(|l| l.strip_prefix("//! expect: "));
-    let report = harness::check(text, 0, settings);
+    let seed = text.lines().find_map(|l| l.strip_prefix("//! ")?.split_once("--seed ")?.1.parse().ok());
+    let report = harness::check(text, seed.unwrap_or(0), settings);
     let failures = || report.failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("\n");
     match asks {
         Some("agrees") if report.failures.is_empty() && report.compared > 0 => Ok(()),

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod generate;
 pub mod graphs;
 pub mod harness;
+pub mod metamorphic;
 pub mod rng;
 pub mod rules;
 pub mod search;

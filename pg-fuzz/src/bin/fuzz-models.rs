@@ -3,15 +3,20 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pg_fuzz::generate;
 use pg_fuzz::harness::{Failure, Settings, check};
 use pg_fuzz::search::{Totals, Until, alone, search};
+use pg_fuzz::{cases, generate};
+use pg_runtime::device::DeviceName;
 
 const USAGE: &str = "\
 usage: scripts/fuzz-models --minutes N [--from SEED]     random models from a seed on, for so long
        scripts/fuzz-models --seeds FROM..TO              these seeds
        scripts/fuzz-models --seed N                      one seed again, with its text
-       scripts/fuzz-models FILE...                       model files";
+       scripts/fuzz-models FILE...                       model files
+With --device vulkan programs run there. What fails is cut down to the least text that does, and written to pg-fuzz/cases (--keep leaves it as it is).";
+
+/// Failures that one search cuts down; a fault shows in many seeds.
+const SHRUNK: usize = 3;
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -30,21 +35,32 @@ fn run(args: &[String]) -> Result<bool, String> {
         args.get(at + 1).map(Some).ok_or_else(|| format!("{name} needs a value"))
     };
     let number = |text: &String| text.parse::<u64>().map_err(|_| format!("`{text}` is not a number"));
-    let settings = Settings::default();
+    let settings = match value("--device")? {
+        Some(name) => {
+            let name: DeviceName = name.parse()?;
+            Settings::on(name.open().map_err(|e| e.to_string())?)
+        }
+        None => Settings::default(),
+    };
+    let keep = args.iter().any(|a| a == "--keep");
     if let Some(seed) = value("--seed")? {
         let seed = number(seed)?;
-        let text = generate::model(seed).to_string();
+        let text = generate::model(seed);
         println!("{text}");
-        return Ok(show(&text, seed, &settings));
+        let failures = show(&text.to_string(), seed, &settings);
+        if let (Some(first), false) = (failures.first(), keep) {
+            reduce(seed, first, &settings);
+        }
+        return Ok(failures.is_empty());
     }
     if let Some(range) = value("--seeds")? {
         let (from, to) = range.split_once("..").ok_or_else(|| format!("`{range}` is not FROM..TO"))?;
-        return Ok(go(number(&from.into())?, Until::Seed(number(&to.into())?), &settings));
+        return Ok(go(number(&from.into())?, Until::Seed(number(&to.into())?), &settings, keep));
     }
     if let Some(minutes) = value("--minutes")? {
         let minutes: f64 = minutes.parse().map_err(|_| format!("`{minutes}` is not a number of minutes"))?;
         let from = value("--from")?.map_or(Ok(0), number)?;
-        return Ok(go(from, Until::Time(Duration::from_secs_f64(60.0 * minutes)), &settings));
+        return Ok(go(from, Until::Time(Duration::from_secs_f64(60.0 * minutes)), &settings, keep));
     }
     if args.is_empty() || args.iter().any(|a| a.starts_with('-')) {
         return Err("what should run?".into());
@@ -53,13 +69,13 @@ fn run(args: &[String]) -> Result<bool, String> {
     for file in args {
         let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
         println!("{file}");
-        right &= show(&text, 0, &settings);
+        right &= show(&text, 0, &settings).is_empty();
     }
     Ok(right)
 }
 
 /// Runs one text and prints what it gave.
-fn show(text: &str, seed: u64, settings: &Settings) -> bool {
+fn show(text: &str, seed: u64, settings: &Settings) -> Vec<Failure> {
     let report = alone(|| check(text, seed, settings));
     report.failures.iter().for_each(|f| println!("{f}"));
     println!(
@@ -72,10 +88,23 @@ fn show(text: &str, seed: u64, settings: &Settings) -> bool {
         report.undecided_bf16,
         report.times
     );
-    report.failures.is_empty()
+    report.failures
 }
 
-fn go(from: u64, until: Until, settings: &Settings) -> bool {
+/// Cuts a failure down and keeps it as a case.
+fn reduce(seed: u64, failure: &Failure, settings: &Settings) {
+    println!("shrinking seed {seed}: {failure}");
+    let text = generate::model(seed);
+    let least = alone(|| cases::least(&text, seed, failure, settings));
+    let command = format!("scripts/fuzz-models --seed {seed}");
+    println!("{least}\n{command}");
+    match cases::write(&format!("seed_{seed}"), &least, failure, &command) {
+        Ok(path) => println!("{}", path.display()),
+        Err(e) => println!("the case was not written: {e}"),
+    }
+}
+
+fn go(from: u64, until: Until, settings: &Settings, keep: bool) -> bool {
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
     let start = Instant::now();
     let totals = search(from, until, workers, settings, |seed, failures: &[Failure], totals: &Totals| {
@@ -99,5 +128,10 @@ fn go(from: u64, until: Until, settings: &Settings) -> bool {
     println!("workers: {times:.1?}; {:.1?} in all", start.elapsed());
     let missing = totals.coverage.missing();
     println!("not met: {}", if missing.is_empty() { "nothing".into() } else { missing.join(", ") });
+    if !keep {
+        for (seed, failures) in totals.failures.iter().take(SHRUNK) {
+            reduce(*seed, &failures[0], settings);
+        }
+    }
     totals.failures.is_empty()
 }

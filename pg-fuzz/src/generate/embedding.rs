@@ -14,6 +14,13 @@ impl Generator {
         let dim = Size::named("DIM");
         let shape = self.stream_shape(&dim);
         let mut x = Expr::tensor(&shape, "gather", [table.clone(), Self::tokens()]);
+        if self.rng.once_in(10) {
+            // A narrow table, brought to width.
+            let narrow = Size::named("NARROW");
+            let rows = self.param("thin", &[Size::named("VOCAB"), narrow.clone()]);
+            let thin = Expr::tensor(&self.stream_shape(&narrow), "gather", [rows, Self::tokens()]);
+            x = self.projected(thin, &dim).op("+", x);
+        }
         if self.rng.once_in(4) {
             let more = self.bigrams(cx);
             x = x.op("+", more);
@@ -25,7 +32,14 @@ impl Generator {
             x = x.op("+", Expr::tensor(&shape, "gather", [rows, before]));
         }
         if self.rng.once_in(8) {
-            // Learned positions.
+            // Learned positions, as the first rows of a table.
+            let rows = self.param("pos", &[Size::Exact(64), dim.clone()]);
+            let len = Expr::call(Ty::Fixed, "seq_len", [Self::tokens()]);
+            let args = [rows, Expr::text(0), Expr::text(0), len];
+            x = x.op("+", Expr::tensor(&[Size::Time, dim.clone()], "slice", args));
+        }
+        if self.rng.once_in(8) {
+            // Or by number.
             let rows = self.param("pos", &[Size::Exact(64), dim.clone()]);
             let positions = Expr::call(Ty::Ints(vec![Size::Time]), "positions", [Self::tokens()]);
             x = x.op("+", Expr::tensor(&[Size::Time, dim.clone()], "gather", [rows, positions]));

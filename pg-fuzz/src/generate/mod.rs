@@ -6,6 +6,7 @@ mod context;
 mod elementwise;
 mod embedding;
 mod head;
+mod idioms;
 mod layouts;
 mod mixing;
 mod modules;
@@ -29,6 +30,8 @@ pub(crate) struct Generator {
     names: usize,
     /// Roughly, the logarithm of what the expression being built can grow to.
     growth: f64,
+    /// Whether sizes are those of small models that people train, not the least.
+    is_wide: bool,
     /// Calls within calls of helpers that are being written.
     depth: usize,
 }
@@ -41,6 +44,7 @@ pub fn model(seed: u64) -> Text {
         sizes: BTreeMap::new(),
         names: 0,
         growth: 0.0,
+        is_wide: false,
         depth: 0,
     };
     g.choose_sizes();
@@ -78,8 +82,13 @@ impl Generator {
         let heads = self.rng.pick(&[1, 1, 2, 2, 3, 4]);
         let divisors: Vec<usize> = (1..=heads).filter(|d| heads % d == 0).collect();
         let kv_heads = self.rng.pick(&divisors);
-        let most = 24 / heads;
-        let widths: Vec<usize> = [1, 2, 3, 4, 4, 5, 6, 8, 8, 12].into_iter().filter(|w| *w <= most).collect();
+        // Now and then as wide as executors begin to cut and to vectorise.
+        self.is_wide = self.rng.once_in(50);
+        let (most, all): (usize, &[usize]) = match self.is_wide {
+            true => (96, &[16, 24, 32, 48]),
+            false => (24, &[1, 2, 3, 4, 4, 5, 6, 8, 8, 12]),
+        };
+        let widths: Vec<usize> = all.iter().copied().filter(|w| *w <= most / heads).collect();
         let head_dim = self.rng.pick(&widths);
         self.size("HEADS", heads, heads);
         self.size("KV_HEADS", kv_heads, kv_heads);
@@ -98,7 +107,7 @@ impl Generator {
         self.size("MLP_DIM", mlp, text);
         let narrow = self.rng.pick(&[1, 2, 3, 4, 5, 7]);
         self.size("NARROW", narrow, narrow);
-        let vocab = self.rng.pick(&[8, 9, 11, 16, 17, 23, 32, 40]);
+        let vocab = if self.is_wide { 130 } else { self.rng.pick(&[8, 9, 11, 16, 17, 23, 32, 40]) };
         self.size("VOCAB", vocab, vocab);
         let layers = self.rng.pick(&[1, 2, 2, 3, 3, 4]);
         self.size("LAYERS", layers, layers);

@@ -18,7 +18,8 @@ impl Generator {
     /// A step of a body: a stream of this width.
     pub(crate) fn step(&mut self, cx: &mut Context, width: &Size) -> Expr {
         self.growth = 0.0;
-        match self.rng.below(40) {
+        match self.rng.below(43) {
+            40..=42 => self.idiom(cx, width),
             0..=5 => self.sums(cx, width),
             6..=10 => self.gated(cx, width),
             11..=14 => self.activation(cx, width),

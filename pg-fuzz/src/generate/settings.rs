@@ -3,7 +3,8 @@
 
 use super::Generator;
 use crate::rules;
-use crate::text::{Phase, Rule};
+use crate::text::walk::blocks;
+use crate::text::{Expr, Phase, Rule, Stmt, Text};
 
 impl Generator {
     /// Everything but functions.
@@ -43,15 +44,47 @@ impl Generator {
         self.rules();
     }
 
-    /// A constant that changes while training.
+    /// A constant that changes while training: a factor, a number of passes, a quantiser.
     fn phase(&mut self) {
-        self.text.set("GAIN", "1.0");
-        let Some(forward) = self.text.functions.iter_mut().find(|f| f.name == "forward") else { return };
-        let Some(value) = forward.body.value.take() else { return };
-        let gain = crate::text::Expr::text("GAIN");
-        forward.body.value = Some(Box::new(value.op("*", gain)));
-        let settings = vec![("GAIN".to_string(), "1.5".to_string())];
-        self.text.phases.push(Phase { name: "late".into(), trigger: "step(1)".into(), settings });
+        let phase = |text: &mut Text, name: &str, from: &str, to: &str| {
+            text.set(name, from);
+            let settings = vec![(name.to_string(), to.to_string())];
+            text.phases.push(Phase { name: "late".into(), trigger: "step(1)".into(), settings });
+        };
+        match self.rng.below(3) {
+            0 => {
+                let Some(forward) = self.text.functions.iter_mut().find(|f| f.name == "forward") else {
+                    return;
+                };
+                let Some(value) = forward.body.value.take() else { return };
+                forward.body.value = Some(Box::new(value.op("*", Expr::text("GAIN"))));
+                phase(&mut self.text, "GAIN", "1.0", "1.5");
+            }
+            1 => {
+                // The last loop over a few passes.
+                let mut found = false;
+                for function in &mut self.text.functions {
+                    blocks(&mut function.body, &mut |block| {
+                        for stmt in &mut block.stmts {
+                            if let Stmt::For(name, items, _) = stmt
+                                && name.starts_with("pass")
+                            {
+                                *items = Expr::text("0..PASSES");
+                                found = true;
+                            }
+                        }
+                        false
+                    });
+                }
+                if found {
+                    phase(&mut self.text, "PASSES", "1", "2");
+                }
+            }
+            _ => {
+                self.text.quant.push(Rule { glob: "*.weight".into(), value: "int(clip = CLIP)".into() });
+                phase(&mut self.text, "CLIP", "0", "7");
+            }
+        }
     }
 
     /// Muon and quantisers on patterns that fit.

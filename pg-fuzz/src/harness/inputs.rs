@@ -81,6 +81,13 @@ impl Inputs {
         Inputs { tokens, targets, scalars, state }
     }
 
+    /// The weights with which the model's training starts.
+    pub(crate) fn start(&mut self, session: &Session, seed: u64) {
+        for (name, values) in session.initial_weights(seed) {
+            self.state.insert(Slot::new(Space::Param, name), values);
+        }
+    }
+
     /// A state that holds them.
     pub(crate) fn state(&self, session: &Session) -> Result<State, SessionError> {
         let mut state = session.state(&SPACES)?;

@@ -7,13 +7,20 @@ mod noise;
 mod plans;
 mod programs;
 mod reference;
+mod subject;
+mod twins;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+pub use self::subject::{Subject, subjects};
+pub use self::twins::{halves, pair, threads};
+
 use pg_codegen::Options;
+use pg_ir::model::Model;
+use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::session::Session;
 
 use crate::coverage::Coverage;
@@ -121,11 +128,23 @@ pub struct Settings {
     pub bf16: bool,
     /// Programs beside a step's first.
     pub all_programs: bool,
+    /// Where programs run. Another device than the CPU runs fused plans in its own storage.
+    pub device: Device,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { hopper: true, bf16: true, all_programs: true }
+        Settings { hopper: true, bf16: true, all_programs: true, device: Device::cpu() }
+    }
+}
+
+impl Settings {
+    /// For a device: what the CPU alone answers for is left out.
+    pub fn on(device: Device) -> Settings {
+        match device.name() {
+            DeviceName::Cpu => Settings::default(),
+            _ => Settings { hopper: false, bf16: false, all_programs: true, device },
+        }
     }
 }
 
@@ -188,8 +207,13 @@ fn run(text: &str, seed: u64, settings: &Settings, report: &mut Report) {
     };
     report.times.front += start.elapsed();
     report.coverage.model(&model);
+    let shape = shape(&model);
+    let session = Session::on(settings.device.clone(), Arc::new(model), Options::default());
+    programs::Checker { session, shape, seed, settings, report }.check();
+}
+
+/// Sequences of a micro-batch, and tokens of each.
+fn shape(model: &Model) -> (usize, usize) {
     let seq = model.train.seq_len.min(MOST.1);
-    let batch = (model.train.micro_batch_tokens / model.train.seq_len).clamp(1, MOST.0);
-    let session = Session::new(Arc::new(model), Options::default());
-    programs::Checker { session, shape: (batch, seq), seed, settings, report }.check();
+    ((model.train.micro_batch_tokens / model.train.seq_len).clamp(1, MOST.0), seq)
 }

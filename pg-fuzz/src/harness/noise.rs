@@ -15,6 +15,8 @@ use crate::rng::Rng;
 const ROUND: f64 = 1.0 / (1u64 << 22) as f64;
 /// Largest relative change of what is rounded to bfloat16 next: one element in sixty falls to the other side.
 const NEXT_TO_BOUNDARY: f64 = 1.0 / (1u64 << 15) as f64;
+/// Largest relative change of a term that is rounded to bfloat16 on its way into a sum.
+const PROBABILITY: f64 = 1.0 / 256.0;
 /// A comparison may go either way within so many times what noise moves its operands by.
 const UNDECIDED: f64 = 4.0;
 
@@ -31,6 +33,8 @@ pub(crate) struct Noise<'a> {
     pub(crate) env: &'a Environment,
     /// Every value without noise.
     pub(crate) exact: &'a [Tensor],
+    /// Whether attention's probabilities are rounded to bfloat16.
+    pub(crate) rounds_probabilities: bool,
 }
 
 impl Noise<'_> {
@@ -73,6 +77,7 @@ impl Noise<'_> {
     /// Terms of sums, and what stands next to a boundary of bfloat16.
     fn disturb(&self, node: &Node, operands: &mut [std::borrow::Cow<'_, Tensor>], rng: &mut Rng) {
         let amount = match node.op {
+            Op::Attention { .. } | Op::AttentionGrad { .. } if self.rounds_probabilities => PROBABILITY,
             Op::Dot(_)
             | Op::Reduce(Reduction::Sum, _)
             | Op::ScatterAdd { .. }
@@ -81,7 +86,9 @@ impl Noise<'_> {
             Op::Cast(DType::BF16) => NEXT_TO_BOUNDARY,
             _ => return,
         };
-        for (operand, &value) in operands.iter_mut().zip(&node.operands) {
+        for (i, (operand, &value)) in operands.iter_mut().zip(&node.operands).enumerate() {
+            // The log-sum-exp is exponentiated, and no matrix unit rounds it.
+            let amount = if i == 4 { amount.min(ROUND) } else { amount };
             if self.graph.ty(value).dtype.is_float() {
                 move_all(operand.to_mut(), amount, rng);
             }

@@ -40,6 +40,10 @@ impl Checker<'_> {
         let start = Instant::now();
         let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
         let target = match case.storage {
+            // Heads are narrow here; every second seed has tiles that take them.
+            DType::BF16 if self.seed.is_multiple_of(2) => {
+                Target { epilogues: Some(Epilogues { of: DType::BF16, ..anywhere }), ..H100 }
+            }
             DType::BF16 => H100,
             _ => Target { epilogues: Some(anywhere), side_by_side: true, ..CPU },
         };
@@ -60,8 +64,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// A program, and the one that finds what it leaves, on the CPU's executor.
-    pub(super) fn on_cpu(
+    /// A program, and the one that finds what it leaves, on the device's executor.
+    pub(super) fn on_device(
         &mut self,
         case: &Case<'_>,
         fuse: bool,
@@ -128,7 +132,7 @@ impl Checker<'_> {
     }
 
     /// Runs one program on a state; what it wrote.
-    fn execute(
+    pub(super) fn execute(
         &mut self,
         program: &Program,
         graph: &Graph,

@@ -7,6 +7,7 @@ use pg_ir::graph::Graph;
 use pg_ir::programs::Program;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
+use pg_runtime::device::DeviceName;
 use pg_runtime::session::{Key, Session, SessionError};
 
 use super::inputs::Inputs;
@@ -16,6 +17,9 @@ use crate::compare::difference;
 
 /// Draws of weights until one keeps a model within float32.
 const DRAWS: u64 = 4;
+
+/// One seed in so many has the weights with which its training starts: zeros where a text says zeros.
+const AS_TRAINING_STARTS: u64 = 8;
 
 pub(super) struct Checker<'a> {
     pub(super) session: Session,
@@ -60,7 +64,7 @@ impl Checker<'_> {
         }
     }
 
-    fn keys(&self) -> Vec<(Key, Depth)> {
+    pub(super) fn keys(&self) -> Vec<(Key, Depth)> {
         let (batch, seq) = self.shape;
         let model = &self.session.model;
         let mut keys = Vec::new();
@@ -128,7 +132,7 @@ impl Checker<'_> {
     }
 
     /// Inputs under which a program stays within float32, if there are any.
-    fn inputs(&mut self, program: &Program) -> Inputs {
+    pub(super) fn inputs(&mut self, program: &Program) -> Inputs {
         let (batch, seq) = self.shape;
         let start = Instant::now();
         let draw = |session: &Session, attempt: u64| {
@@ -137,6 +141,9 @@ impl Checker<'_> {
             Inputs::draw(&session.model, &session.layout, batch * seq, seed, scale)
         };
         let mut inputs = draw(&self.session, 0);
+        if self.seed % AS_TRAINING_STARTS == 1 {
+            inputs.start(&self.session, self.seed);
+        }
         for attempt in 1..DRAWS {
             let fits = inputs.state(&self.session).ok().and_then(|state| {
                 let env = inputs.environment(&program.graph, &state).ok()?;
@@ -170,9 +177,10 @@ impl Checker<'_> {
         }
         let name = format!("{} in {}", case.program.name, case.storage);
         for fuse in [false, true] {
-            if fuse || case.depth == Depth::Full {
+            let is_cpu = self.session.device().name() == DeviceName::Cpu;
+            if fuse || (is_cpu && case.depth == Depth::Full) {
                 let place = format!("{name}, {}", if fuse { "fused" } else { "unfused" });
-                self.part(&place, |this| this.on_cpu(case, fuse, &place, &mut reference));
+                self.part(&place, |this| this.on_device(case, fuse, &place, &mut reference));
             }
         }
         if self.settings.hopper && case.depth == Depth::Full {

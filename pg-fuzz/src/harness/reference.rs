@@ -20,6 +20,8 @@ const ROUNDING: f64 = 1e-6;
 const ILL_CONDITIONED: f64 = 0.1;
 /// if it is not this little beside other tensors.
 const NOTHING: f64 = 1e-3;
+/// And this is nothing beside the largest output.
+const LEAST: f64 = 1e-12;
 /// Beyond this there is nothing to compare in float32.
 pub(crate) const LARGEST: f64 = 1e18;
 
@@ -35,19 +37,45 @@ pub(crate) struct Reference<'a> {
     typical: Vec<f64>,
     rng: Rng,
     evaluations: usize,
+    rounds_probabilities: bool,
+    /// What is nothing beside the largest output: what cancels leaves squares of roundings behind.
+    least: f64,
     /// Comparisons that could go either way.
     pub(crate) undecided: usize,
 }
 
 impl<'a> Reference<'a> {
     pub(crate) fn new(graph: &'a Graph, env: &'a Environment, seed: u64) -> Result<Self, String> {
+        Reference::of(graph, env, seed, false)
+    }
+
+    /// For executors whose attention rounds probabilities to bfloat16, or does not.
+    pub(crate) fn of(
+        graph: &'a Graph,
+        env: &'a Environment,
+        seed: u64,
+        rounds_probabilities: bool,
+    ) -> Result<Self, String> {
         let values = interp::evaluate(graph, env).map_err(|e| e.to_string())?;
         let spread = vec![0.0; values.len()];
         let typical = spread.clone();
         let rng = Rng::of(seed, "noise");
         let outputs = graph.outputs.iter().map(|o| (o.slot.clone(), o.value)).collect();
-        let mut reference =
-            Reference { graph, env, outputs, values, spread, typical, rng, evaluations: 0, undecided: 0 };
+        let written = graph.outputs.iter().flat_map(|o| &values[o.value.index()]);
+        let least = LEAST * written.fold(0.0, |m: f64, v| m.max(v.abs()));
+        let mut reference = Reference {
+            graph,
+            env,
+            outputs,
+            least,
+            values,
+            spread,
+            typical,
+            rng,
+            evaluations: 0,
+            rounds_probabilities,
+            undecided: 0,
+        };
         if reference.is_finite() {
             reference.disturb(FIRST);
         }
@@ -60,7 +88,8 @@ impl<'a> Reference<'a> {
     }
 
     fn disturb(&mut self, times: usize) {
-        let noise = Noise { graph: self.graph, env: self.env, exact: &self.values };
+        let rounds_probabilities = self.rounds_probabilities;
+        let noise = Noise { graph: self.graph, env: self.env, exact: &self.values, rounds_probabilities };
         for _ in 0..times {
             let mut seen = Comparisons::default();
             // What the first evaluation moves says which comparisons are undecided.
@@ -91,7 +120,7 @@ impl<'a> Reference<'a> {
     pub(crate) fn value(&self, value: ValueId) -> (&Tensor, f64) {
         let values = &self.values[value.index()];
         let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-        (values, MARGIN * self.spread[value.index()] + ROUNDING * largest + 1e-35)
+        (values, MARGIN * self.spread[value.index()] + ROUNDING * largest + self.least)
     }
 
     /// The value that an output holds.

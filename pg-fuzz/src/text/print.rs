@@ -21,6 +21,7 @@ fn operator(op: &str) -> u8 {
     match op {
         "+" | "-" => 2,
         "*" | "/" | "%" => 3,
+        ".." => 0,
         _ => 1,
     }
 }
@@ -86,9 +87,12 @@ impl Writer<'_, '_> {
             Node::Binary(op, a, b) => {
                 let own = operator(op);
                 // Comparisons do not chain.
-                self.operand(a, if own == 1 { 2 } else { own })?;
-                write!(self.f, " {op} ")?;
-                self.operand(b, own + 1)
+                self.operand(a, if own < 2 { 2 } else { own })?;
+                match *op {
+                    ".." => self.f.write_str("..")?,
+                    op => write!(self.f, " {op} ")?,
+                }
+                self.operand(b, own.max(1) + 1)
             }
             Node::Minus(x) => {
                 self.f.write_char('-')?;
