@@ -44,6 +44,7 @@ pub mod region;
 pub mod roofline;
 mod schedule;
 mod select;
+mod structure;
 pub mod target;
 mod text;
 pub mod tuning;

@@ -22,7 +22,7 @@ use crate::matmul;
 use crate::memory::{Lifetime, place};
 use crate::order::{Order, Outputs};
 use crate::plan::{
-    AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
+    AttentionShape, Buffer, BufferId, Computed, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
 };
 use crate::provenance::Provenance;
 use crate::region::{ArgId, Instr, Region};
@@ -140,10 +140,16 @@ impl Planner<'_> {
         });
     }
 
-    fn copy(&mut self, from: BufferId, to: BufferId, task: String) {
+    /// Notes what the last launch leaves in a buffer.
+    fn computes(&mut self, value: ValueId, buffer: BufferId) {
+        self.plan.computed.push(Computed { launch: self.plan.launches.len() - 1, buffer, value });
+    }
+
+    fn copy(&mut self, value: ValueId, from: BufferId, to: BufferId, task: String) {
         let buffer = &self.plan.buffers[from.0 as usize];
         let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
         self.push(Kernel::Copy { len: buffer.len }, vec![from, to], Provenance::task(task), cost);
+        self.computes(value, to);
     }
 
     /// Copies inputs that would be lost before they are needed.
@@ -158,7 +164,7 @@ impl Planner<'_> {
                 format!("old value {ty}"),
                 "its slot is overwritten",
             );
-            self.copy(from, to, "saves a slot that is overwritten".into());
+            self.copy(value, from, to, "saves a slot that is overwritten".into());
         }
         Ok(())
     }
@@ -171,7 +177,7 @@ impl Planner<'_> {
                 None => self.buffer(*value)?,
             };
             let to = self.slot(slot, *value)?;
-            self.copy(from, to, format!("writes {slot}"));
+            self.copy(*value, from, to, format!("writes {slot}"));
         }
         Ok(())
     }
@@ -185,6 +191,10 @@ impl Planner<'_> {
         };
         let provenance = Provenance::of(self.cx.graph, &made.nodes);
         self.push(made.kernel, made.args, provenance, made.cost);
+        for value in work.writes() {
+            let buffer = self.buffer(value)?;
+            self.computes(value, buffer);
+        }
         Ok(())
     }
 

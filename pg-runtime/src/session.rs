@@ -101,6 +101,8 @@ pub struct Session {
     /// How training's programs store activations and operands.
     storage: DType,
     device: Device,
+    /// Plans of programs that may not be prepared yet.
+    plans: HashMap<Key, Arc<Plan>>,
     programs: HashMap<Key, Box<dyn Executor>>,
 }
 
@@ -120,6 +122,7 @@ impl Session {
             options,
             storage: device.machine().storage,
             device,
+            plans: HashMap::new(),
             programs: HashMap::new(),
         }
     }
@@ -211,8 +214,12 @@ impl Session {
     /// [`Self::lower`] with other options.
     pub fn lower_with(&self, key: Key, options: &Options) -> Result<Plan, SessionError> {
         let program = self.program(key)?;
-        let machine = Target { storage: self.storage_of(key), ..self.device.machine() };
-        Ok(compile_for(&program.name, &program.graph, &options.of(&program), &machine)?)
+        Ok(compile_for(&program.name, &program.graph, &options.of(&program), &self.machine_of(key))?)
+    }
+
+    /// The machine that a program is compiled for: the device, storing as the session does.
+    pub fn machine_of(&self, key: Key) -> Target {
+        Target { storage: self.storage_of(key), ..self.device.machine() }
     }
 
     /// How a program stores activations and operands. Scores are float32, so that they can be compared, but where
@@ -243,12 +250,25 @@ impl Session {
         if self.programs.contains_key(&key) {
             return Ok(());
         }
+        let plan = self.lowered(key)?;
         let start = Instant::now();
-        let plan = self.lower(key)?;
-        let executor = self.device.prepare(Arc::new(plan))?;
+        let executor = self.device.prepare(plan)?;
+        self.plans.remove(&key);
         self.programs.insert(key, executor);
         self.compile_seconds += start.elapsed().as_secs_f64();
         Ok(())
+    }
+
+    /// The plan of a program, which is kept until the program is prepared. The device hears nothing of it.
+    pub fn lowered(&mut self, key: Key) -> Result<Arc<Plan>, SessionError> {
+        if let Some(plan) = self.programs.get(&key).map(|p| p.plan()).or_else(|| self.plans.get(&key)) {
+            return Ok(plan.clone());
+        }
+        let start = Instant::now();
+        let plan = Arc::new(self.lower(key)?);
+        self.plans.insert(key, plan.clone());
+        self.compile_seconds += start.elapsed().as_secs_f64();
+        Ok(plan)
     }
 
     /// Forgets a program and its memory.

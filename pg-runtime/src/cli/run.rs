@@ -28,6 +28,9 @@ pub(crate) struct JobArgs {
     /// Do not time steps of the full-size model where a profile trains a smaller one.
     #[arg(long)]
     no_full_size: bool,
+    /// Do not hold the compiled programs to float64 before the first step. The report says so.
+    #[arg(long)]
+    no_validate: bool,
 }
 
 /// Arguments of `pg run`.
@@ -117,6 +120,7 @@ impl JobArgs {
             tokenizer: self.text.tokenizer,
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             skip_full_size: self.no_full_size,
+            skip_validation: self.no_validate,
             ..RunOptions::default()
         }
     }

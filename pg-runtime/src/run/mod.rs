@@ -28,8 +28,9 @@ use crate::export::{self, ExportError, Provenance};
 use crate::profile::median;
 use crate::report::{ArtifactReport, Event, Observer, RunReport, Scores, TrainReport};
 use crate::schedule::Budget;
-use crate::session::{Key, SessionError};
+use crate::session::{Key, Session, SessionError};
 use crate::train::{TrainError, TrainPlan, Trained, spaces, train};
+use crate::validate::{ValidateError, ValidationReport, subjects, validate};
 use crate::weights::{self, WeightsError};
 
 /// What `pg run` was asked for. `None` leaves the model file's (or its profile's) value.
@@ -73,6 +74,8 @@ pub struct RunOptions {
     pub device: Device,
     /// Skip the full-size check and timing (`--no-full-size`).
     pub skip_full_size: bool,
+    /// Do not hold programs to float64 before the first step (`--no-validate`).
+    pub skip_validation: bool,
     /// When the process started, for `first_step_s`.
     pub started: Option<Instant>,
 }
@@ -95,6 +98,9 @@ pub enum RunError {
     /// Compiling or running a program.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A program computes something else than the model says.
+    #[error(transparent)]
+    Validate(#[from] ValidateError),
     /// Evaluation.
     #[error(transparent)]
     Eval(#[from] EvalError),
@@ -241,7 +247,9 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
 
     let mut session = requests::session(options, model);
     let mut judge = Judge::new(&corpus, &session);
-    session.check_bundle(&requests::programs(&session, &plan, &judge)?)?;
+    let programs = requests::programs(&session, &plan, &judge)?;
+    session.check_bundle(&programs)?;
+    let validation = validation(&mut session, &programs, options, observer)?;
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {
@@ -303,6 +311,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         quant_gap_bpb: bpb.quantized.unwrap_or(f64::NAN) - bpb.ema.unwrap_or(f64::NAN),
         bpb,
         ttt: adapted.map(|(_, facts)| facts),
+        validation: Some(validation),
         artifact,
         peak_rss_bytes: peak_rss_bytes(),
         bundle: options.device.bundle_report(),
@@ -322,6 +331,24 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         observer(Event::Note(bundle.to_string()));
     }
     Ok(report)
+}
+
+/// Holds a run's programs to float64, unless that is not wanted.
+fn validation(
+    session: &mut Session,
+    programs: &[Key],
+    options: &RunOptions,
+    observer: &mut Observer<'_>,
+) -> Result<ValidationReport, RunError> {
+    if options.skip_validation {
+        observer(Event::Warning("the programs are not validated (--no-validate)".into()));
+        return Ok(ValidationReport::default());
+    }
+    let subjects = subjects(session, programs);
+    for subject in &subjects {
+        subject.session.check_bundle(&subject.programs())?;
+    }
+    Ok(validate(session, &subjects, observer)?)
 }
 
 /// How a model trains under a run's options.
