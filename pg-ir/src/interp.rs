@@ -188,9 +188,14 @@ pub(crate) fn flat(index: &[usize], strides: &[usize]) -> usize {
     index.iter().zip(strides).map(|(i, s)| i * s).sum()
 }
 
-/// A tensor of `shape` from a function of the index.
-pub(crate) fn tabulate(shape: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Tensor {
+/// For every index of `shape` in row-major order, the element of `x` that lies there under other strides.
+pub(crate) fn pick(x: &[f64], start: usize, shape: &[usize], strides: &[usize]) -> Tensor {
+    let Some((&width, outer)) = shape.split_last() else { return vec![x[start]] };
+    let step = strides[outer.len()];
     let mut out = Vec::with_capacity(shape.iter().product());
-    for_each_index(shape, |index| out.push(f(index)));
+    for_each_index(outer, |index| {
+        let row = start + flat(index, strides);
+        out.extend((0..width).map(|i| x[row + i * step]));
+    });
     out
 }

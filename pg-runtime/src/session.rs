@@ -127,6 +127,12 @@ impl Session {
         }
     }
 
+    /// A session of the same model on the same device, without programs yet.
+    pub fn fork(&self) -> Session {
+        let forked = Session::on(self.device.clone(), self.model.clone(), self.options.clone());
+        forked.storing(self.storage)
+    }
+
     /// The same session, whose programs store activations and operands as `storage`, not as the device likes best,
     /// and still compute in float32. Scoring programs follow only where matrix units want it.
     pub fn storing(self, storage: DType) -> Session {
@@ -266,9 +272,19 @@ impl Session {
         }
         let start = Instant::now();
         let plan = Arc::new(self.lower(key)?);
-        self.plans.insert(key, plan.clone());
-        self.compile_seconds += start.elapsed().as_secs_f64();
+        self.keep(key, plan.clone(), start.elapsed().as_secs_f64());
         Ok(plan)
+    }
+
+    /// Whether [`Self::lowered`] has nothing left to do.
+    pub(crate) fn is_lowered(&self, key: Key) -> bool {
+        self.programs.contains_key(&key) || self.plans.contains_key(&key)
+    }
+
+    /// Takes in a program's plan that a [fork](Self::fork) has lowered, in so many seconds.
+    pub(crate) fn keep(&mut self, key: Key, plan: Arc<Plan>, seconds: f64) {
+        self.plans.insert(key, plan);
+        self.compile_seconds += seconds;
     }
 
     /// Forgets a program and its memory.

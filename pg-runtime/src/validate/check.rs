@@ -17,7 +17,7 @@ use pg_ir::programs::{Program, Working};
 use pg_ir::slot::{Slot, Space};
 
 use super::ValidateError;
-use super::compare::{FACTOR, Measure, Part, Precision, parts};
+use super::compare::{Measure, Part, Precision, parts};
 use super::inputs::{Given, environment, given, state};
 use super::noise::{exact, noisy};
 use crate::executor::{Executor, Inputs};
@@ -61,18 +61,20 @@ impl Compiled {
 /// What a device wrote, by slot.
 pub(super) type Written = HashMap<Slot, Vec<f32>>;
 
-/// One run of a program: what it read, and what it wrote.
+/// One run of a program: what it read, what it wrote, and what ran it.
 pub(super) struct Ran {
     pub(super) given: Given,
     pub(super) env: Environment,
     pub(super) written: Written,
+    pub(super) executor: Box<dyn Executor>,
 }
 
-/// Runs the programs of a chain one after the other on one state.
+/// Runs the programs of a chain one after the other on one state; the last one by another plan, if one is given.
 pub(super) fn run_chain(
     session: &Session,
     chain: &[Compiled],
     seed: u64,
+    other: Option<Arc<Plan>>,
 ) -> Result<Vec<Ran>, ValidateError> {
     let Some(last) = chain.last() else { return Ok(Vec::new()) };
     // The last one reads whatever an earlier one does.
@@ -82,15 +84,16 @@ pub(super) fn run_chain(
         let graph = &compiled.program.graph;
         let given = given(&session.model, graph, seed, number);
         let env = environment(graph, &state, &given)?;
-        let executor = execute(session, &compiled.plan, graph, &mut state, &given)?;
+        let plan = other.as_ref().filter(|_| number + 1 == chain.len()).unwrap_or(&compiled.plan);
+        let executor = execute(session, plan, graph, &mut state, &given)?;
         let written = read(graph, &state, executor.as_ref())?;
-        all.push(Ran { given, env, written });
+        all.push(Ran { given, env, written, executor });
     }
     Ok(all)
 }
 
 /// Runs a plan once. What it only writes holds no number before.
-pub(super) fn execute(
+fn execute(
     session: &Session,
     plan: &Arc<Plan>,
     graph: &Graph,
@@ -199,9 +202,4 @@ fn wide(written: &[f32], part: &Part) -> Vec<f64> {
     let none = vec![f32::NAN; part.range.len()];
     let values = written.get(part.range.clone()).unwrap_or(&none);
     values.iter().map(|&x| f64::from(x)).collect()
-}
-
-/// How many times its floor an output's bound is: above [`FACTOR`] rounding alone may move it visibly.
-pub(super) fn looseness(precision: Precision, verdict: &Verdict) -> f64 {
-    verdict.bound / (FACTOR * precision.floor * verdict.measure.scale.max(f64::MIN_POSITIVE))
 }

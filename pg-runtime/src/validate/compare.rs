@@ -14,7 +14,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
 /// An error may be this many times the yardstick's: one run's largest error of a few elements is a small sample.
-pub(super) const FACTOR: f64 = 8.0;
+const FACTOR: f64 = 8.0;
 
 /// The unfused run is believed up to this many [floors](Precision::floor): beyond, it may share the fault.
 const BELIEVED: f64 = 32.0;

@@ -8,29 +8,36 @@
 //!
 //! It must never change what a run computes, nor let one begin on programs that differ.
 
+mod blame;
 mod check;
 mod compare;
 mod coverage;
+mod difference;
 mod inputs;
+mod jobs;
 mod noise;
 mod product;
 mod programs;
 mod report;
 
-use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
 
+use pg_codegen::plan::Plan;
 use pg_ir::interp::InterpError;
-use pg_ir::layout::Layout;
 use thiserror::Error;
 
+use self::blame::blame;
 use self::check::{Compiled, Verdict, judge, run_chain};
 pub use self::coverage::Uncovered;
+pub use self::difference::{Blame, Difference};
+use self::jobs::each;
 use self::noise::decisions;
 pub use self::programs::{Chain, Subject, subjects};
 pub use self::report::{Outcome, ProgramReport, ValidationReport};
 use crate::executor::ExecError;
 use crate::report::{Event, Observer};
-use crate::session::{Session, SessionError};
+use crate::session::{Key, Session, SessionError};
 
 /// Sets of inputs that a program may be tried on, if decisions of the model lie within rounding of an edge.
 const MOST_INPUTS: u64 = 3;
@@ -58,89 +65,82 @@ impl From<ExecError> for ValidateError {
     }
 }
 
-/// What a program computes wrong.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Difference {
-    /// The program, with its shape.
-    pub program: String,
-    /// The output that is furthest off.
-    pub output: String,
-    /// Outputs that are off.
-    pub wrong: usize,
-    /// Its largest error, and the bound on it.
-    pub error: (f64, f64),
-    /// What is there, and what should be.
-    pub values: (f64, f64),
-}
-
-impl std::error::Error for Difference {}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Difference { program, output, wrong, error: (error, bound), values: (got, want) } = self;
-        write!(
-            f,
-            "`{program}` computes a wrong number: {output} is {got:e} where float64 has {want:e}, off by {error:.1e}; \
-             {bound:.1e} is rounding's"
-        )?;
-        if *wrong > 1 {
-            write!(f, "; {} more outputs are off", wrong - 1)?;
-        }
-        Ok(())
-    }
-}
-
 /// Validates programs of a run. `session` is the run's own, whose plans are compared with those that are run here.
 pub fn validate(
     session: &mut Session,
     subjects: &[Subject],
     observer: &mut Observer<'_>,
 ) -> Result<ValidationReport, ValidateError> {
-    let started = std::time::Instant::now();
-    let total = subjects.iter().map(|s| s.programs().len() as u64).sum();
+    let started = Instant::now();
+    let chains: Vec<(&Subject, &Chain)> =
+        subjects.iter().flat_map(|s| s.chains.iter().map(move |c| (s, c))).collect();
+    let real: Vec<Key> = chains.iter().flat_map(|(_, c)| c.stands_for.iter().flatten().copied()).collect();
+    let total = (chains.len() + real.len()) as u64;
     observer(Event::Begin { stage: "validate".into(), total });
+    // Plans of the run itself are wanted to compare with, and then by the run.
+    let lower = real.iter().filter(|key| !session.is_lowered(**key)).map(|&key| Job::Lower(session.fork(), key));
+    let jobs = chains.iter().map(|(s, c)| Job::Validate(s.session.fork(), (*c).clone())).chain(lower).collect();
+    // One device compiles for one program at a time.
+    let threads = if session.device().runs_plans_as_they_are() { rayon::current_num_threads() } else { 1 };
+    let mut ended = 0;
+    let done = each(jobs, threads, Job::run, || {
+        ended += 1;
+        observer(Event::Progress(ended));
+    });
+    let mut validated = Vec::new();
+    for done in done {
+        match done? {
+            Done::Lowered(key, plan, seconds) => session.keep(key, plan, seconds),
+            Done::Validated(programs) => validated.push(programs),
+        }
+    }
     let mut report = ValidationReport { outcome: Outcome::Passed, ..ValidationReport::default() };
-    for subject in subjects {
-        for chain in &subject.chains {
-            validate_chain(session, subject, chain, &mut report)?;
-            observer(Event::Progress(report.programs.len() as u64));
+    for ((subject, chain), programs) in chains.into_iter().zip(validated) {
+        for ((mut of, plan), real) in programs.into_iter().zip(&chain.stands_for) {
+            cover(session, subject, &plan, real, (&mut of, &mut report.uncovered))?;
+            report.launches += of.launches;
+            report.covered += of.covered;
+            report.programs.push(of);
         }
     }
     report.seconds = started.elapsed().as_secs_f64();
-    let programs = report.programs.len();
+    let (programs, covered, launches) = (report.programs.len(), report.covered, report.launches);
     observer(Event::End(format!(
-        "{programs} programs agree with float64, and stand for {} of {} launches",
-        report.covered, report.launches
+        "{programs} programs agree with float64; they cover {covered} of {launches} launches"
     )));
     Ok(report)
 }
 
-fn validate_chain(
-    real: &mut Session,
-    subject: &Subject,
-    chain: &Chain,
-    report: &mut ValidationReport,
-) -> Result<(), ValidateError> {
-    let session = &subject.session;
-    let compiled: Result<Vec<Compiled>, _> = chain.keys.iter().map(|&k| Compiled::new(session, k)).collect();
-    let compiled = compiled?;
-    let (found, inputs) = agree(session, &compiled)?;
-    for ((compiled, verdicts), real_keys) in compiled.iter().zip(&found).zip(&chain.stands_for) {
-        let mut of = summary(compiled, verdicts, inputs);
-        for &key in real_keys {
-            let plan = real.lowered(key)?;
-            let layout: &Layout = &real.layout;
-            let small = (&*compiled.plan, &*session.layout);
-            let missing = coverage::uncovered((&plan, layout), small, session.device())?;
-            of.launches += plan.launches.len();
-            of.covered += plan.launches.len() - missing.len();
-            report.uncovered.extend(missing);
+/// Something to do that waits for nothing else.
+enum Job {
+    Validate(Session, Chain),
+    Lower(Session, Key),
+}
+
+/// What came of it.
+enum Done {
+    Validated(Vec<(ProgramReport, Arc<Plan>)>),
+    Lowered(Key, Arc<Plan>, f64),
+}
+
+impl Job {
+    fn run(self) -> Result<Done, ValidateError> {
+        match self {
+            Job::Lower(session, key) => {
+                let started = Instant::now();
+                let plan = Arc::new(session.lower(key)?);
+                Ok(Done::Lowered(key, plan, started.elapsed().as_secs_f64()))
+            }
+            Job::Validate(session, chain) => {
+                let compiled: Result<Vec<Compiled>, _> =
+                    chain.keys.iter().map(|&key| Compiled::new(&session, key)).collect();
+                let compiled = compiled?;
+                let (verdicts, inputs) = agree(&session, &compiled)?;
+                let summaries = compiled.iter().zip(&verdicts).map(|(c, v)| (summary(c, v, inputs), c.plan.clone()));
+                Ok(Done::Validated(summaries.collect()))
+            }
         }
-        report.launches += of.launches;
-        report.covered += of.covered;
-        report.programs.push(of);
     }
-    Ok(())
 }
 
 /// Runs a chain until its programs agree with the reference, on other inputs only where a decision of the model lies on
@@ -148,7 +148,7 @@ fn validate_chain(
 fn agree(session: &Session, chain: &[Compiled]) -> Result<(Vec<Vec<Verdict>>, u64), ValidateError> {
     let mut seed = 0;
     loop {
-        let ran = run_chain(session, chain, seed)?;
+        let ran = run_chain(session, chain, seed, None)?;
         let mut all = Vec::new();
         let mut wrong = None;
         for (at, (compiled, ran)) in chain.iter().zip(&ran).enumerate() {
@@ -159,14 +159,34 @@ fn agree(session: &Session, chain: &[Compiled]) -> Result<(Vec<Vec<Verdict>>, u6
             }
             all.push(verdicts);
         }
-        seed += 1;
-        let Some((at, verdicts)) = wrong else { return Ok((all, seed)) };
+        let Some((at, verdicts)) = wrong else { return Ok((all, seed + 1)) };
         let graph = &chain[at].reference;
         let digest = |noise| decisions(graph, &ran[at].env, (seed, noise));
-        if seed == MOST_INPUTS || digest(0.0)? == digest(CLEAR)? {
-            return Err(ValidateError::Differs(Box::new(difference(&chain[at], &verdicts))));
+        if seed + 1 == MOST_INPUTS || digest(0.0)? == digest(CLEAR)? {
+            let blame = blame(session, &chain[..=at], &ran[..=at], seed)?;
+            return Err(ValidateError::Differs(Box::new(difference(&chain[at], &verdicts, blame))));
         }
+        seed += 1;
     }
+}
+
+/// Counts the launches of the run's programs that a validated one stands for.
+fn cover(
+    session: &mut Session,
+    subject: &Subject,
+    plan: &Plan,
+    real: &[Key],
+    (of, uncovered): (&mut ProgramReport, &mut Vec<Uncovered>),
+) -> Result<(), ValidateError> {
+    for &key in real {
+        let real = session.lowered(key)?;
+        let small = (plan, &*subject.session.layout);
+        let missing = coverage::uncovered((&real, &session.layout), small, session.device())?;
+        of.launches += real.launches.len();
+        of.covered += real.launches.len() - missing.len();
+        uncovered.extend(missing);
+    }
+    Ok(())
 }
 
 /// How close an output's error comes to its bound.
@@ -179,19 +199,20 @@ fn worst(verdicts: &[Verdict]) -> Option<&Verdict> {
     verdicts.iter().max_by(|a, b| closeness(a).total_cmp(&closeness(b)))
 }
 
-fn difference(compiled: &Compiled, verdicts: &[Verdict]) -> Difference {
-    let wrong = verdicts.iter().filter(|v| !v.passed()).count();
+fn difference(compiled: &Compiled, verdicts: &[Verdict], blame: Blame) -> Difference {
     let shape = compiled.key.shape().map_or(String::new(), |(batch, seq)| format!(" {batch} × {seq}"));
-    let program = format!("{}{shape}", compiled.program.name);
-    let Some(v) = worst(verdicts) else {
-        return Difference { program, output: String::new(), wrong, error: (0.0, 0.0), values: (0.0, 0.0) };
-    };
+    let worst = worst(verdicts);
+    let number = |of: fn(&Verdict) -> f64| worst.map_or(f64::NAN, of);
     Difference {
-        program,
-        output: v.part.words(),
-        wrong,
-        error: (v.measure.error, v.bound),
-        values: (v.got, v.want),
+        program: format!("{}{shape}", compiled.program.name),
+        output: worst.map_or(String::new(), |v| v.part.words()),
+        wrong: verdicts.iter().filter(|v| !v.passed()).count(),
+        error: number(|v| v.measure.error),
+        bound: number(|v| v.bound),
+        got: number(|v| v.got),
+        want: number(|v| v.want),
+        unfused: worst.and_then(|v| v.unfused),
+        blame,
     }
 }
 
