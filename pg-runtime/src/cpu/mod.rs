@@ -93,6 +93,11 @@ pub(crate) fn ways(plan: &Plan) -> Vec<String> {
     plan.launches.iter().map(way).collect()
 }
 
+/// What kernels may choose by on this machine, beside sizes.
+pub(crate) fn features() -> String {
+    format!("{:?} {:?}", simd::Isa::detect(), amx::Amx::detect())
+}
+
 /// Runs one plan on the CPU.
 #[derive(Debug)]
 pub struct CpuExecutor {

@@ -20,7 +20,7 @@ use thiserror::Error;
 pub use self::corpus::Corpus;
 use self::folder::RunFolder;
 pub use self::judge::Judge;
-pub use self::requests::{Request, requests};
+pub use self::requests::{Request, file_programs, requests};
 use crate::data::{DataError, Loader};
 use crate::device::{Device, DeviceName};
 use crate::eval::EvalError;
@@ -28,9 +28,9 @@ use crate::export::{self, ExportError, Provenance};
 use crate::profile::median;
 use crate::report::{ArtifactReport, Event, Observer, RunReport, Scores, TrainReport};
 use crate::schedule::Budget;
-use crate::session::{Key, Session, SessionError};
+use crate::session::{Key, SessionError};
 use crate::train::{TrainError, TrainPlan, Trained, spaces, train};
-use crate::validate::{ValidateError, ValidationReport, subjects, validate};
+use crate::validate::{ValidateError, ValidationReport, validate};
 use crate::weights::{self, WeightsError};
 
 /// What `pg run` was asked for. `None` leaves the model file's (or its profile's) value.
@@ -249,7 +249,12 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let mut judge = Judge::new(&corpus, &session);
     let programs = requests::programs(&session, &plan, &judge)?;
     session.check_bundle(&programs)?;
-    let validation = validation(&mut session, &programs, options, observer)?;
+    let validation = if options.skip_validation {
+        observer(Event::Note("the programs are not validated (--no-validate)".into()));
+        ValidationReport::default()
+    } else {
+        validate(&mut session, &programs, &chosen, observer)?
+    };
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {
@@ -331,24 +336,6 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         observer(Event::Note(bundle.to_string()));
     }
     Ok(report)
-}
-
-/// Holds a run's programs to float64, unless that is not wanted.
-fn validation(
-    session: &mut Session,
-    programs: &[Key],
-    options: &RunOptions,
-    observer: &mut Observer<'_>,
-) -> Result<ValidationReport, RunError> {
-    if options.skip_validation {
-        observer(Event::Warning("the programs are not validated (--no-validate)".into()));
-        return Ok(ValidationReport::default());
-    }
-    let subjects = subjects(session, programs);
-    for subject in &subjects {
-        subject.session.check_bundle(&subject.programs())?;
-    }
-    Ok(validate(session, &subjects, observer)?)
 }
 
 /// How a model trains under a run's options.

@@ -9,6 +9,7 @@
 //! It must never change what a run computes, nor let one begin on programs that differ.
 
 mod blame;
+mod cache;
 mod check;
 mod compare;
 mod coverage;
@@ -24,10 +25,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pg_codegen::plan::Plan;
+use pg_ir::dsl::Options;
 use pg_ir::interp::InterpError;
 use thiserror::Error;
 
 use self::blame::blame;
+use self::cache::Identity;
+pub use self::cache::FOLDER;
 use self::check::{Compiled, Verdict, judge, run_chain};
 pub use self::coverage::Uncovered;
 pub use self::difference::{Blame, Difference};
@@ -65,8 +69,36 @@ impl From<ExecError> for ValidateError {
     }
 }
 
-/// Validates programs of a run. `session` is the run's own, whose plans are compared with those that are run here.
+/// Validates programs that a run will ask for, unless that has been done: the same programs of the same text, by this pg
+/// on this device. `options` made the session's model of its text.
+///
+/// # Errors
+/// If a program cannot be compiled or run, or computes something else than its graph says.
 pub fn validate(
+    session: &mut Session,
+    programs: &[Key],
+    options: &Options,
+    observer: &mut Observer<'_>,
+) -> Result<ValidationReport, ValidateError> {
+    let started = Instant::now();
+    let subjects = subjects(session, programs);
+    for subject in &subjects {
+        subject.session.check_bundle(&subject.programs())?;
+    }
+    let identity = Identity::new(session, programs, &subjects, options);
+    if let Some(known) = identity.find() {
+        observer(Event::Note(format!("validated: {known}")));
+        return Ok(ValidationReport { seconds: started.elapsed().as_secs_f64(), ..known });
+    }
+    let report = validate_now(session, &subjects, observer)?;
+    if let Err(why) = identity.keep(&report) {
+        observer(Event::Note(format!("the next run will validate again: {why}")));
+    }
+    Ok(report)
+}
+
+/// Validates. `session` is the run's own, whose plans are compared with those that are run here.
+fn validate_now(
     session: &mut Session,
     subjects: &[Subject],
     observer: &mut Observer<'_>,
