@@ -96,7 +96,8 @@ mod tests {
         let of = |m: Matmul| Kernel::Matmul(m).structure();
         assert_eq!(of(product(128, 64, 64)), of(product(2048, 64, 64)));
         let added = Matmul { accumulate: true, ..product(128, 64, 64) };
-        let turned = Matmul { a: MatrixView { offset: 0, batch: 0, row: 1, col: 128 }, ..product(128, 64, 64) };
+        let turned =
+            Matmul { a: MatrixView { offset: 0, batch: 0, row: 1, col: 128 }, ..product(128, 64, 64) };
         let single = product(1, 64, 64);
         for other in [added, turned, single] {
             assert_ne!(of(product(128, 64, 64)), of(other));

@@ -10,7 +10,7 @@ use pg_ir::model::Model;
 use pg_runtime::device::Device;
 use pg_runtime::run::file_programs;
 use pg_runtime::session::{Key, Session, SessionError};
-use pg_runtime::validate::{ValidationReport, validate};
+use pg_runtime::validate::{ValidationReport, cache_folder, validate};
 use serde::Serialize;
 
 use super::Outcome;
@@ -111,7 +111,9 @@ struct Report {
 pub(crate) fn check(args: CheckArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let options = args.variation.options();
     if !args.deep && (!args.device.is_default() || args.precision.storage().is_some()) {
-        bail!("--device, --tuning, --bundle and --precision say where programs run, and only --deep runs any");
+        bail!(
+            "--device, --tuning, --bundle and --precision say where programs run, and only --deep runs any"
+        );
     }
     let device = args.deep.then(|| args.device.open()).transpose()?;
     // `pg check models/*.rs` is natural, and the folder is also a Rust library, whose `lib.rs` only lists the models.
@@ -198,12 +200,17 @@ impl Checked {
     /// Runs the file's programs beside the reference.
     fn validate(&mut self, options: &Options, device: &Device, precision: &PrecisionArgs, ui: &Ui) {
         let mut progress = Progress::new(ui);
-        let validated = Source::load(&self.file).and_then(|source| elaborate(&source, options)).map(|model| {
-            let mut session = precision.of(Session::on(device.clone(), Arc::new(model), Default::default()));
-            let programs = file_programs(&session).map_err(|e| e.to_string())?;
-            validate(&mut session, &programs, options, &mut |event| progress.event(event))
+        let validated =
+            Source::load(&self.file).and_then(|source| elaborate(&source, options)).map(|model| {
+                let mut session =
+                    precision.of(Session::on(device.clone(), Arc::new(model), Default::default()));
+                let programs = file_programs(&session).map_err(|e| e.to_string())?;
+                let cache = cache_folder();
+                validate(&mut session, &programs, options, cache.as_deref(), &mut |event| {
+                    progress.event(event)
+                })
                 .map_err(|e| e.to_string())
-        });
+            });
         progress.finish();
         match validated {
             Ok(Ok(report)) => self.validation = Some(report),

@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use pg_runtime::device::Device;
 use pg_runtime::run::{RunOptions, run as run_model};
+use pg_runtime::validate::cache_folder;
 
 use super::devices::DeviceArgs;
 use super::model::{ModelArgs, PrecisionArgs};
@@ -121,6 +122,7 @@ impl JobArgs {
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             skip_full_size: self.no_full_size,
             skip_validation: self.no_validate,
+            cache: cache_folder(),
             ..RunOptions::default()
         }
     }

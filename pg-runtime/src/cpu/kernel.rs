@@ -208,7 +208,7 @@ impl Compiled {
             Compiled::Beside(all) => all.way(dtypes),
             _ => {
                 let Way { widened, units, .. } = self.way(dtypes.iter().copied(), Amx::detect());
-                let many = matches!(self, Compiled::Matmul(mm) if matmul::is_many(mm));
+                let many = matches!(self, Compiled::Matmul(mm) if matmul::is_many(mm, units.is_some()));
                 format!("units: {}, widened: {widened}, a product a thread: {many}", units.is_some())
             }
         }

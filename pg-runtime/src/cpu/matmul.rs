@@ -167,7 +167,7 @@ pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: O
         }
     };
     let work = work(mm);
-    if is_many(mm) {
+    if is_many(mm, false) {
         parallel(mm.batch, work, |i| one(i, Parallelism::None));
     } else {
         (0..mm.batch).for_each(|i| one(i, Parallelism::Rayon(0)));
@@ -181,8 +181,11 @@ fn work(mm: &Matmul) -> usize {
 }
 
 /// Whether threads take whole products of a batch, rather than parts of each.
-pub(crate) fn is_many(mm: &Matmul) -> bool {
-    mm.batch > 1 && (work(mm) < SMALL || mm.batch >= MANY)
+pub(crate) fn is_many(mm: &Matmul, on_units: bool) -> bool {
+    match on_units {
+        true => mm.batch >= amx::BATCH,
+        false => mm.batch > 1 && (work(mm) < SMALL || mm.batch >= MANY),
+    }
 }
 
 /// Copies what is above the diagonal of symmetric results below it.

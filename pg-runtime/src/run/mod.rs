@@ -76,6 +76,8 @@ pub struct RunOptions {
     pub skip_full_size: bool,
     /// Do not hold programs to float64 before the first step (`--no-validate`).
     pub skip_validation: bool,
+    /// Folder of what was validated before; `None` to validate anew and remember nothing.
+    pub cache: Option<PathBuf>,
     /// When the process started, for `first_step_s`.
     pub started: Option<Instant>,
 }
@@ -253,7 +255,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         observer(Event::Note("the programs are not validated (--no-validate)".into()));
         ValidationReport::default()
     } else {
-        validate(&mut session, &programs, &chosen, observer)?
+        validate(&mut session, &programs, &chosen, options.cache.as_deref(), observer)?
     };
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;

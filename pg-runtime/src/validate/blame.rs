@@ -62,7 +62,8 @@ pub(super) fn blame(
         Ok(again) => again,
         // As from a bundle, which has no kernels for it.
         Err(error) => {
-            let first = format!("the launch was not found, as the plan cannot be run step by step here: {error}");
+            let first =
+                format!("the launch was not found, as the plan cannot be run step by step here: {error}");
             return Ok(Blame { first, lines: Vec::new() });
         }
     };
@@ -96,17 +97,14 @@ fn with_working_forms(
 }
 
 /// The first pass over graphs after which an output is another.
-fn passes(
-    session: &Session,
-    compiled: &Compiled,
-    env: &Environment,
-) -> Result<Option<Blame>, ValidateError> {
+fn passes(session: &Session, compiled: &Compiled, env: &Environment) -> Result<Option<Blame>, ValidateError> {
     let want = exact(&compiled.reference, env)?;
     let precision = compiled.precision(session);
     for (pass, name) in PASSES {
         let got = exact(&after(session, compiled, pass)?, env)?;
         for part in parts(&compiled.program.graph, &session.layout) {
-            let of = |env: &Environment| env.get(&part.slot).map_or(&[][..], |v| &v[part.range.clone()]).to_vec();
+            let of =
+                |env: &Environment| env.get(&part.slot).map_or(&[][..], |v| &v[part.range.clone()]).to_vec();
             let measure = Measure::of(&of(&want), of(&got));
             let rounds = session.machine_of(compiled.key).storage == DType::BF16;
             let bound = if rounds { precision.floor } else { SAME };
@@ -217,7 +215,13 @@ fn keep(plan: &mut Plan, from: BufferId, name: &str) {
     let load = Instr::Load { arg: 0, map: IndexMap { at: at.clone(), guards: Vec::new() } };
     let body = vec![load, Instr::Cast(DType::F32, 0), Instr::Store { arg: 1, value: 1, at }];
     let rows = vec![len / lanes];
-    plan.kernels.push(Kernel::Region(Region { rows, reduced: 0, lanes, body, args: vec![dtype, DType::F32] }));
+    plan.kernels.push(Kernel::Region(Region {
+        rows,
+        reduced: 0,
+        lanes,
+        body,
+        args: vec![dtype, DType::F32],
+    }));
     plan.buffers.push(Buffer {
         dtype: DType::F32,
         len,

@@ -1,7 +1,7 @@
 //! Validation that was done before: one file for each text, pg and device, in the user's cache folder.
 //!
 //! Only what passed is kept. A file is believed if it holds the hash that it is asked for and a sum of its own contents;
-//! whatever else is found there, or cannot be read or written, is as if it were not there. `PG_CACHE` names another folder.
+//! whatever else is found there, or cannot be read or written, is as if it were not there.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,11 @@ use crate::artifact::write_atomically;
 use crate::cpu;
 use crate::session::{Key, Session};
 
-/// The environment variable that names the folder.
-pub const FOLDER: &str = "PG_CACHE";
+/// The user's cache folder, or the one that `PG_CACHE` names; `None` if there is none.
+pub fn cache_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("PG_CACHE").filter(|f| !f.is_empty()).map(PathBuf::from);
+    named.or_else(|| Some(dirs::cache_dir()?.join("pg")))
+}
 
 /// Longest file that is read.
 const LONGEST: u64 = 64 << 20;
@@ -65,31 +68,30 @@ impl Identity {
         Identity(hash.finalize().to_hex().to_string())
     }
 
-    /// The file, if this user has a cache folder.
-    fn path(&self) -> Option<PathBuf> {
-        let named = std::env::var_os(FOLDER).filter(|f| !f.is_empty()).map(PathBuf::from);
-        let folder = named.or_else(|| Some(dirs::cache_dir()?.join("pg")))?;
-        Some(folder.join("validated").join(format!("{}.json", self.0)))
+    /// Its file in a cache folder.
+    fn path(&self, folder: &Path) -> PathBuf {
+        folder.join("validated").join(format!("{}.json", self.0))
     }
 
     /// What is known already.
-    pub(super) fn find(&self) -> Option<ValidationReport> {
-        self.read(&self.path()?)
-    }
-
-    fn read(&self, path: &Path) -> Option<ValidationReport> {
+    pub(super) fn find(&self, folder: &Path) -> Option<ValidationReport> {
+        let path = self.path(folder);
         if path.metadata().ok()?.len() > LONGEST {
             return None;
         }
-        let entry: Entry = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let entry: Entry = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
         let is_whole = entry.hash == self.0 && entry.sum == sum(&entry.report);
         let report: ValidationReport = serde_json::from_str(&entry.report).ok().filter(|_| is_whole)?;
-        (report.outcome == Outcome::Passed).then_some(ValidationReport { cached: true, seconds: 0.0, ..report })
+        (report.outcome == Outcome::Passed).then_some(ValidationReport {
+            cached: true,
+            seconds: 0.0,
+            ..report
+        })
     }
 
     /// Keeps what passed; the error says why it cannot be kept.
-    pub(super) fn keep(&self, report: &ValidationReport) -> Result<(), String> {
-        let Some(path) = self.path() else { return Err("this user has no cache folder".into()) };
+    pub(super) fn keep(&self, folder: &Path, report: &ValidationReport) -> Result<(), String> {
+        let path = self.path(folder);
         let failed = |e: std::io::Error| format!("{}: {e}", path.display());
         let report = serde_json::to_string(report).map_err(|e| e.to_string())?;
         let entry = Entry { hash: self.0.clone(), sum: sum(&report), report };
@@ -112,29 +114,33 @@ mod tests {
     #[test]
     fn only_whole_entries_of_the_same_hash_are_believed() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("entry.json");
         let identity = Identity("abc".into());
-        let passed = ValidationReport { outcome: Outcome::Passed, launches: 7, ..ValidationReport::default() };
+        let path = identity.path(folder.path());
+        let find = || identity.find(folder.path());
+        let passed =
+            ValidationReport { outcome: Outcome::Passed, launches: 7, ..ValidationReport::default() };
         let write = |hash: &str, report: &ValidationReport, change: fn(String) -> String| {
             let report = serde_json::to_string(report).unwrap();
             let entry = Entry { hash: hash.into(), sum: sum(&report), report: change(report) };
             std::fs::write(&path, serde_json::to_string(&entry).unwrap()).unwrap();
         };
-        assert!(identity.read(&path).is_none(), "nothing there");
+        assert!(find().is_none(), "nothing there");
+        identity.keep(folder.path(), &passed).unwrap();
+        assert_eq!(find(), Some(ValidationReport { cached: true, ..passed.clone() }));
         write("abc", &passed, |r| r);
-        let found = identity.read(&path).unwrap();
+        let found = find().unwrap();
         assert_eq!((found.cached, found.launches), (true, 7));
         write("abd", &passed, |r| r);
-        assert!(identity.read(&path).is_none(), "of something else");
+        assert!(find().is_none(), "of something else");
         write("abc", &passed, |r| r.replace("\"launches\":7", "\"launches\":8"));
-        assert!(identity.read(&path).is_none(), "changed");
+        assert!(find().is_none(), "changed");
         write("abc", &ValidationReport::default(), |r| r);
-        assert!(identity.read(&path).is_none(), "what was skipped is not validated");
+        assert!(find().is_none(), "what was skipped is not validated");
         write("abc", &passed, |r| r);
         let whole = std::fs::read(&path).unwrap();
         for len in 0..whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
-            assert!(identity.read(&path).is_none(), "{len} bytes");
+            assert!(find().is_none(), "{len} bytes");
         }
     }
 }

@@ -42,7 +42,8 @@ impl Compiled {
         let machine = session.machine_of(key);
         let reference = store_as(&program.graph, machine.storage).map_err(SessionError::from)?;
         let options = Options::default().of(&program);
-        let plan = compile_for(&program.name, &program.graph, &options, &machine).map_err(SessionError::from)?;
+        let plan =
+            compile_for(&program.name, &program.graph, &options, &machine).map_err(SessionError::from)?;
         Ok(Compiled { key, program, reference, plan: Arc::new(plan) })
     }
 
@@ -151,7 +152,11 @@ impl Verdict {
 }
 
 /// Holds what a program wrote to the reference.
-pub(super) fn judge(session: &Session, compiled: &Compiled, ran: &Ran) -> Result<Vec<Verdict>, ValidateError> {
+pub(super) fn judge(
+    session: &Session,
+    compiled: &Compiled,
+    ran: &Ran,
+) -> Result<Vec<Verdict>, ValidateError> {
     let graph = &compiled.reference;
     let precision = compiled.precision(session);
     let want = exact(graph, &ran.env)?;

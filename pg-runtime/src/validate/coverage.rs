@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use pg_codegen::plan::Plan;
+use pg_codegen::plan::{Kernel, Launch, Plan};
 use pg_ir::layout::Layout;
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +38,10 @@ struct Kind {
 
 fn kinds(plan: &Plan, layout: &Layout, device: &Device) -> Result<Vec<Kind>, ExecError> {
     let ways = device.ways(plan, layout)?;
-    let kind = |(launch, way): (&pg_codegen::plan::Launch, String)| {
-        let kernel = &plan.kernels[launch.kernel.0 as usize];
-        Kind { computes: launch.note(), family: kernel.family(), structure: kernel.structure(), way }
+    let structures: Vec<u64> = plan.kernels.iter().map(Kernel::structure).collect();
+    let kind = |(launch, way): (&Launch, String)| {
+        let (kernel, structure) = (launch.kernel.0 as usize, structures[launch.kernel.0 as usize]);
+        Kind { computes: launch.note(), family: plan.kernels[kernel].family(), structure, way }
     };
     Ok(plan.launches.iter().zip(ways).map(kind).collect())
 }

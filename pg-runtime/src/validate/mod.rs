@@ -20,7 +20,10 @@ mod noise;
 mod product;
 mod programs;
 mod report;
+#[cfg(test)]
+mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,7 +34,7 @@ use thiserror::Error;
 
 use self::blame::blame;
 use self::cache::Identity;
-pub use self::cache::FOLDER;
+pub use self::cache::cache_folder;
 use self::check::{Compiled, Verdict, judge, run_chain};
 pub use self::coverage::Uncovered;
 pub use self::difference::{Blame, Difference};
@@ -70,7 +73,7 @@ impl From<ExecError> for ValidateError {
 }
 
 /// Validates programs that a run will ask for, unless that has been done: the same programs of the same text, by this pg
-/// on this device. `options` made the session's model of its text.
+/// on this device; `cache` is the folder where it says so. `options` made the session's model of its text.
 ///
 /// # Errors
 /// If a program cannot be compiled or run, or computes something else than its graph says.
@@ -78,6 +81,7 @@ pub fn validate(
     session: &mut Session,
     programs: &[Key],
     options: &Options,
+    cache: Option<&Path>,
     observer: &mut Observer<'_>,
 ) -> Result<ValidationReport, ValidateError> {
     let started = Instant::now();
@@ -86,12 +90,12 @@ pub fn validate(
         subject.session.check_bundle(&subject.programs())?;
     }
     let identity = Identity::new(session, programs, &subjects, options);
-    if let Some(known) = identity.find() {
+    if let Some(known) = cache.and_then(|folder| identity.find(folder)) {
         observer(Event::Note(format!("validated: {known}")));
         return Ok(ValidationReport { seconds: started.elapsed().as_secs_f64(), ..known });
     }
     let report = validate_now(session, &subjects, observer)?;
-    if let Err(why) = identity.keep(&report) {
+    if let Some(Err(why)) = cache.map(|folder| identity.keep(folder, &report)) {
         observer(Event::Note(format!("the next run will validate again: {why}")));
     }
     Ok(report)
@@ -110,8 +114,10 @@ fn validate_now(
     let total = (chains.len() + real.len()) as u64;
     observer(Event::Begin { stage: "validate".into(), total });
     // Plans of the run itself are wanted to compare with, and then by the run.
-    let lower = real.iter().filter(|key| !session.is_lowered(**key)).map(|&key| Job::Lower(session.fork(), key));
-    let jobs = chains.iter().map(|(s, c)| Job::Validate(s.session.fork(), (*c).clone())).chain(lower).collect();
+    let lower =
+        real.iter().filter(|key| !session.is_lowered(**key)).map(|&key| Job::Lower(session.fork(), key));
+    let jobs =
+        chains.iter().map(|(s, c)| Job::Validate(s.session.fork(), (*c).clone())).chain(lower).collect();
     // One device compiles for one program at a time.
     let threads = if session.device().runs_plans_as_they_are() { rayon::current_num_threads() } else { 1 };
     let mut ended = 0;
@@ -168,7 +174,8 @@ impl Job {
                     chain.keys.iter().map(|&key| Compiled::new(&session, key)).collect();
                 let compiled = compiled?;
                 let (verdicts, inputs) = agree(&session, &compiled)?;
-                let summaries = compiled.iter().zip(&verdicts).map(|(c, v)| (summary(c, v, inputs), c.plan.clone()));
+                let summaries =
+                    compiled.iter().zip(&verdicts).map(|(c, v)| (summary(c, v, inputs), c.plan.clone()));
                 Ok(Done::Validated(summaries.collect()))
             }
         }

@@ -23,8 +23,8 @@ const TIME: usize = 64;
 /// Matrices of a bank, so that a stride between them shows.
 const MATRICES: usize = 2;
 
-/// Elements of each member of a flat bank: no multiple of a vector, more than one.
-const FLAT: usize = 67;
+/// Elements of each member of a flat bank: no multiple of a vector, and so many that long rows are cut.
+const FLAT: usize = 40_009;
 
 /// Programs that run one after the other on one state: a step's first micro-batch and another one, or a single one.
 #[derive(Clone, PartialEq, Debug)]
