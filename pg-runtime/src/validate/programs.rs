@@ -2,7 +2,7 @@
 //!
 //! A program is validated at the least batch and time at which its kernels are of the real program's kind, with every
 //! width kept: a fault of a plan depends on how ops lie to each other, not on how many tokens there are. Optimisers run
-//! on a layout with a matrix or two of each bank and short flat banks. Nothing is compiled here.
+//! on a layout with a few matrices of each bank and short flat banks. Nothing is compiled here.
 
 use std::sync::Arc;
 
@@ -20,8 +20,11 @@ const BATCH: usize = 2;
 /// activations are fused that would not be at their real size.
 const TIME: usize = 64;
 
-/// Matrices of a bank, so that a stride between them shows.
-const MATRICES: usize = 2;
+/// Matrices of a bank, the fewest and the most: two show a stride between them, and of several a thread takes each.
+const MATRICES: [usize; 2] = [2, 8];
+
+/// Elements of a bank of more than the fewest matrices.
+const SMALL_BANK: usize = 1 << 19;
 
 /// Elements of each member of a flat bank: no multiple of a vector, and so many that long rows are cut.
 const FLAT: usize = 40_009;
@@ -139,10 +142,16 @@ fn with_fewer_parameters(model: &Model) -> Model {
     let mut kept: IndexSet<&str> = IndexSet::new();
     for bank in &layout.banks {
         let frozen = |name: &String| model.params[name].ttt_frozen;
+        let most = match bank.kind {
+            BankKind::Matrices { rows, cols, .. } => {
+                (SMALL_BANK / (rows * cols)).clamp(MATRICES[0], MATRICES[1])
+            }
+            BankKind::Flat { .. } => usize::MAX,
+        };
         for (i, name) in bank.members.iter().enumerate() {
             // Test-time training takes frozen and other members apart.
             let is_first = bank.members[..i].iter().all(|other| frozen(other) != frozen(name));
-            if i < MATRICES || is_first || matches!(bank.kind, BankKind::Flat { .. }) {
+            if i < most || is_first {
                 kept.insert(name);
             }
         }

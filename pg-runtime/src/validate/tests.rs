@@ -142,3 +142,39 @@ fn every_constant_that_is_changed_is_seen_and_its_launch_is_named() {
     println!("{} of {tried} changes of a constant are not seen: {unseen:#?}", unseen.len());
     assert!(tried > 20 && unseen.len() * 10 <= tried, "{unseen:#?}");
 }
+
+/// How often models that are compiled right would be stopped: `PG_SURVEY=FILES PG_SEEDS=N`.
+#[test]
+#[ignore = "a survey of model files that are named"]
+fn survey() {
+    let files = std::env::var("PG_SURVEY").unwrap();
+    let seeds: u64 = std::env::var("PG_SEEDS").map_or(20, |n| n.parse().unwrap());
+    for file in files.split_whitespace() {
+        for storage in [DType::F32, DType::BF16] {
+            let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
+            let model = elaborate(&source, &Options::default()).unwrap_or_else(|e| panic!("{e}"));
+            let session = Session::new(Arc::new(model), Default::default()).storing(storage);
+            let (mut outputs, mut asked, mut wrong, mut runs) = (0, 0, Vec::new(), 0);
+            let mut closest = 0.0f64;
+            for (session, compiled) in chains(&session) {
+                for seed in 0..seeds {
+                    let ran = run_chain(&session, &compiled, seed, None).unwrap();
+                    for (compiled, ran) in compiled.iter().zip(&ran) {
+                        let floor = compiled.precision(&session).floor;
+                        let verdicts = judge(&session, compiled, ran).unwrap();
+                        runs += 1;
+                        outputs += verdicts.len();
+                        asked += verdicts.iter().filter(|v| v.measure.error > floor * v.measure.scale).count();
+                        for v in &verdicts {
+                            closest = closest.max(if v.measure.error > floor * v.measure.scale { closeness(v) } else { 0.0 });
+                        }
+                        for v in verdicts.iter().filter(|v| !v.passed()) {
+                            wrong.push((compiled.program.name.clone(), v.part.words(), seed, v.measure, v.bound, v.unfused));
+                        }
+                    }
+                }
+            }
+            println!("{file} {storage}: {runs} runs, {outputs} outputs, {asked} asked further (closest {closest:.2}), wrong {wrong:?}");
+        }
+    }
+}
