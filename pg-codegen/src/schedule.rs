@@ -153,7 +153,6 @@ impl Planner<'_> {
         self.roles.push(roles);
     }
 
-<<<<<<< HEAD
     fn copy(&mut self, value: ValueId, from: BufferId, to: BufferId, task: String) {
         let buffer = &self.plan.buffers[from.0 as usize];
         let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
@@ -161,18 +160,6 @@ impl Planner<'_> {
         roles.read(value);
         roles.write(value);
         self.push(Kernel::Copy { len: buffer.len }, vec![from, to], roles, Provenance::task(task), cost);
-=======
-    /// Notes what the last launch leaves in a buffer.
-    fn computes(&mut self, value: ValueId, buffer: BufferId) {
-        self.plan.computed.push(Computed { launch: self.plan.launches.len() - 1, buffer, value });
-    }
-
-    fn copy(&mut self, value: ValueId, from: BufferId, to: BufferId, task: String) {
-        let buffer = &self.plan.buffers[from.0 as usize];
-        let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
-        self.push(Kernel::Copy { len: buffer.len }, vec![from, to], Provenance::task(task), cost);
-        self.computes(value, to);
->>>>>>> validate
     }
 
     /// Copies inputs that would be lost before they are needed.
@@ -213,15 +200,7 @@ impl Planner<'_> {
             Work::Gone => return Ok(()),
         };
         let provenance = Provenance::of(self.cx.graph, &made.nodes);
-<<<<<<< HEAD
         self.push(made.kernel, made.args, made.roles, provenance, made.cost);
-=======
-        self.push(made.kernel, made.args, provenance, made.cost);
-        for value in work.writes() {
-            let buffer = self.buffer(value)?;
-            self.computes(value, buffer);
-        }
->>>>>>> validate
         Ok(())
     }
 
@@ -372,6 +351,14 @@ impl Planner<'_> {
             self.plan.buffers[i].place = Place::Temp { offset };
         }
         self.plan.arena_bytes = arena;
+        let computed = |(launch, (roles, made)): (usize, (&Roles, &Launch))| {
+            let written = roles.writes.iter().zip(made.args.clone());
+            let written = written
+                .filter_map(move |(value, buffer)| Some(Computed { launch, buffer, value: (*value)? }));
+            written.collect::<Vec<_>>()
+        };
+        self.plan.computed =
+            self.roles.iter().zip(&self.plan.launches).enumerate().flat_map(computed).collect();
         (self.plan, self.roles)
     }
 }
