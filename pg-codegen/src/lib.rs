@@ -47,6 +47,7 @@ pub mod rewrites;
 pub mod roofline;
 mod schedule;
 mod select;
+mod structure;
 pub mod target;
 mod text;
 pub mod tuning;

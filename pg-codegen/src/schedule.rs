@@ -22,7 +22,7 @@ use crate::matmul;
 use crate::memory::{Lifetime, place};
 use crate::order::{Outputs, sorted};
 use crate::plan::{
-    AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
+    AttentionShape, Buffer, BufferId, Computed, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
 };
 use crate::provenance::Provenance;
 use crate::region::{ArgId, Instr, Region};
@@ -153,6 +153,7 @@ impl Planner<'_> {
         self.roles.push(roles);
     }
 
+<<<<<<< HEAD
     fn copy(&mut self, value: ValueId, from: BufferId, to: BufferId, task: String) {
         let buffer = &self.plan.buffers[from.0 as usize];
         let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
@@ -160,6 +161,18 @@ impl Planner<'_> {
         roles.read(value);
         roles.write(value);
         self.push(Kernel::Copy { len: buffer.len }, vec![from, to], roles, Provenance::task(task), cost);
+=======
+    /// Notes what the last launch leaves in a buffer.
+    fn computes(&mut self, value: ValueId, buffer: BufferId) {
+        self.plan.computed.push(Computed { launch: self.plan.launches.len() - 1, buffer, value });
+    }
+
+    fn copy(&mut self, value: ValueId, from: BufferId, to: BufferId, task: String) {
+        let buffer = &self.plan.buffers[from.0 as usize];
+        let cost = LaunchCost { flops: 0.0, bytes: (2 * buffer.len * buffer.dtype.size()) as f64 };
+        self.push(Kernel::Copy { len: buffer.len }, vec![from, to], Provenance::task(task), cost);
+        self.computes(value, to);
+>>>>>>> validate
     }
 
     /// Copies inputs that would be lost before they are needed.
@@ -200,7 +213,15 @@ impl Planner<'_> {
             Work::Gone => return Ok(()),
         };
         let provenance = Provenance::of(self.cx.graph, &made.nodes);
+<<<<<<< HEAD
         self.push(made.kernel, made.args, made.roles, provenance, made.cost);
+=======
+        self.push(made.kernel, made.args, provenance, made.cost);
+        for value in work.writes() {
+            let buffer = self.buffer(value)?;
+            self.computes(value, buffer);
+        }
+>>>>>>> validate
         Ok(())
     }
 

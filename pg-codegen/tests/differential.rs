@@ -41,7 +41,7 @@ fn with_backward(graph: &Graph) -> Graph {
 fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
     let mut covered = BTreeSet::new();
     for seed in seeds {
-        let (graph, env) = common::random::graph(seed);
+        let (graph, env) = pg_fuzz::graphs::graph(seed);
         for (_, node) in graph.nodes() {
             covered.insert(node.op.record().name.to_string());
         }

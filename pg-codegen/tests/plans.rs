@@ -37,7 +37,7 @@ fn rms_norm(b: &mut Builder, x: ValueId) -> ValueId {
 fn plan(name: &str, b: Builder, fuse: bool) -> Plan {
     let graph = b.finish();
     let plan = compile(name, &graph, &Options { fuse, ..Options::default() }).unwrap();
-    let mut rng = common::random::Rng::new(1);
+    let mut rng = pg_fuzz::rng::Rng::new(1);
     let env: Environment = graph
         .inputs()
         .map(|(slot, v)| (slot.clone(), (0..graph.ty(v).len()).map(|_| rng.float()).collect()))
@@ -159,7 +159,7 @@ fn products(b: Builder) -> Vec<(Side, Vec<[usize; 3]>)> {
     let graph = b.finish();
     let target = Target { side_by_side: true, ..CPU };
     let plan = compile_for("products", &graph, &Options::default(), &target).unwrap();
-    let mut rng = common::random::Rng::new(3);
+    let mut rng = pg_fuzz::rng::Rng::new(3);
     let values = |len| (0..len).map(|_| rng.float()).collect();
     let values: Vec<_> = graph.inputs().map(|(_, v)| graph.ty(v).len()).map(values).collect();
     let env: Environment = graph.inputs().map(|(slot, _)| slot.clone()).zip(values).collect();
@@ -283,7 +283,7 @@ fn a_result_that_leaves_as_a_view_is_kept() {
     let graph = b.finish();
     let epilogues = Some(Epilogues { rows: &[], of: DType::F32, chunk: 1 });
     let plan = compile_for("view", &graph, &Options::default(), &Target { epilogues, ..CPU }).unwrap();
-    let mut rng = common::random::Rng::new(5);
+    let mut rng = pg_fuzz::rng::Rng::new(5);
     let mut value = |len| (0..len).map(|_| rng.float()).collect();
     let env: Environment = graph.inputs().map(|(slot, v)| (slot.clone(), value(graph.ty(v).len()))).collect();
     common::compare(&graph, &env, &plan, "view");

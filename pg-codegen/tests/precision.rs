@@ -58,7 +58,7 @@ fn plans_of_the_rounded_graph_compute_what_the_interpreter_does() {
     for fuse in [true, false] {
         let plan = compile("rounded", &rounded, &Options { fuse, ..Options::default() })
             .unwrap_or_else(|e| panic!("{e}"));
-        let found = common::exec::run(&plan, &env);
+        let found = pg_fuzz::exec::run(&plan, &env);
         for (slot, want) in &expected {
             // A last bit of float64 may turn a rounding to bf16 the other way, rarely.
             let apart = common::distance(&found[slot], want);

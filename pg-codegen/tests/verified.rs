@@ -58,7 +58,7 @@ fn random_graphs() {
     let anywhere = Epilogues { rows: rows.leak(), of: DType::F32, chunk: 1 };
     let any = Target { name: "any", epilogues: Some(anywhere), side_by_side: true, ..CPU };
     for seed in 0..seeds {
-        let (graph, _) = common::random::graph(seed);
+        let (graph, _) = pg_fuzz::graphs::graph(seed);
         for (target, fuse) in [(&CPU, false), (&CPU, true), (&H100, false), (&H100, true), (&any, true)] {
             let options = Options { fuse, ..Options::default() };
             if let Err(e) = compile_for("random", &graph, &options, target) {

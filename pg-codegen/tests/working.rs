@@ -156,12 +156,12 @@ fn plans_of_both_compute_what_the_interpreter_does() {
                 plan.unwrap_or_else(|e| panic!("{e}"))
             };
             let env = common::environment(&next.graph);
-            let mut found = common::exec::run(&compile(&first), &env);
+            let mut found = pg_fuzz::exec::run(&compile(&first), &env);
             found.retain(|slot, _| slot.space == Space::Working);
             let plan = compile(&next);
             let is_read = |slot: &Slot| plan.buffers.iter().any(|b| b.place == Place::External(slot.clone()));
             assert!(found.len() > 10 && found.keys().all(is_read));
-            let found = common::exec::run(&plan, &env.clone().into_iter().chain(found).collect());
+            let found = pg_fuzz::exec::run(&plan, &env.clone().into_iter().chain(found).collect());
             let stored = store_as(&next.graph, target.storage).unwrap();
             for (slot, want) in &interp::run(&stored, &env).unwrap() {
                 let apart = common::distance(&found[slot], want);

@@ -12,8 +12,6 @@ mod chosen;
 mod common;
 #[path = "device/kernels.rs"]
 mod kernels;
-#[path = "../../pg-codegen/tests/common/mod.rs"]
-mod plans;
 #[path = "device/runs.rs"]
 mod runs;
 

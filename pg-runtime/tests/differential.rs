@@ -2,9 +2,6 @@
 //! the unfused plan. The generator covers every op, operand kind, and axis sizes 1 and primes; coverage is
 //! asserted here for what reaches the executor.
 
-#[path = "../../pg-codegen/tests/common/mod.rs"]
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -81,7 +78,7 @@ fn the_executor_agrees_with_the_interpreter() {
     let mut covered = BTreeSet::new();
     let (mut compared, mut refused) = (0, 0);
     for seed in 0..SEEDS {
-        let (graph, env) = common::random::graph(seed);
+        let (graph, env) = pg_fuzz::graphs::graph(seed);
         let rounded = map(&env, |x| f64::from(x as f32));
         let nudged = map(&rounded, |x| x * (1.0 + 1e-7));
         let expected = interp::run(&graph, &rounded).unwrap();

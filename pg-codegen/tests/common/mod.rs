@@ -2,12 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-pub(crate) mod exec;
 pub(crate) mod programs;
-pub(crate) mod random;
 
 use std::path::PathBuf;
 
+use pg_fuzz::exec;
 use pg_ir::graph::Graph;
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
@@ -31,7 +30,7 @@ pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan:
 
 /// Numbers for every input, of the size that training starts with.
 pub(crate) fn environment(graph: &Graph) -> Environment {
-    let mut rng = random::Rng::new(7);
+    let mut rng = pg_fuzz::rng::Rng::new(7);
     let mut fill = |slot: &Slot, len: usize| -> Tensor {
         match slot.space {
             Space::Data => (0..len).map(|i| ((i * 7 + 3) % 48) as f64).collect(),

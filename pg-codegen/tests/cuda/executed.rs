@@ -16,10 +16,10 @@ use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
-use crate::common::exec;
-use crate::common::random::Rng;
 use crate::device::Device;
 use crate::models;
+use pg_fuzz::exec;
+use pg_fuzz::rng::Rng;
 
 /// A plan of one launch over buffers of its own.
 pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
@@ -38,7 +38,7 @@ pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
         buffers: buffers.iter().enumerate().map(buffer).collect(),
         kernels: vec![kernel],
         launches: vec![launch],
-        arena_bytes: 0,
+        ..Plan::default()
     }
 }
 
@@ -156,7 +156,7 @@ fn copies() {
 fn regions_of_random_graphs() {
     let seeds = std::env::var("PG_CUDA_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(12);
     for seed in 0..seeds {
-        let (graph, env) = crate::common::random::graph(seed);
+        let (graph, env) = pg_fuzz::graphs::graph(seed);
         let plan = compile("random", &graph, &Options::default()).unwrap();
         let expected = exec::run(&plan, &env);
         // Units that share a row meet in shared memory, or directly.

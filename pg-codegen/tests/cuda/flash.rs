@@ -6,11 +6,11 @@ use pg_codegen::cuda::Sass;
 use pg_codegen::plan::{AttentionShape, Kernel};
 use pg_ir::ty::DType;
 
-use crate::common::exec;
 use crate::device::Device;
 use crate::executed::{compare, inputs, single, slot};
 use crate::matrix::between_barriers;
 use crate::offline::tools;
+use pg_fuzz::exec;
 
 fn buffers(s: &AttentionShape) -> [(DType, usize); 5] {
     let (rows, kv) = (s.batch * s.time * s.heads, s.batch * s.time * s.kv_heads * s.dim);

@@ -21,5 +21,6 @@ mod matrix;
 mod models;
 mod offline;
 mod planted;
+mod random_models;
 mod step;
 mod streams;

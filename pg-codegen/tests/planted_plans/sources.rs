@@ -47,7 +47,7 @@ pub(crate) fn random() -> Vec<(String, Lowered)> {
     let any = Target { name: "any", epilogues: Some(anywhere), side_by_side: true, ..CPU };
     let mut plans = Vec::new();
     for seed in 0..14 {
-        let (graph, _) = common::random::graph(seed);
+        let (graph, _) = pg_fuzz::graphs::graph(seed);
         for (target, fuse) in [(&CPU, true), (&CPU, false), (&H100, true), (&any, true)] {
             let name = format!("seed {seed} on {}, fuse {fuse}", target.name);
             let options = Options { fuse, ..Options::default() };

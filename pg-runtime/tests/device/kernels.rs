@@ -17,7 +17,7 @@ use pg_runtime::session::{Key, Session};
 use pg_runtime::state::State;
 
 use crate::common::{Noise, session};
-use crate::plans::exec;
+use pg_fuzz::exec;
 
 /// Error of float32 arithmetic that every kernel may have, relative to the largest element.
 const ROUNDING: f64 = 2e-6;

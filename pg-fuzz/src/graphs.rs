@@ -8,34 +8,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axes, Axis, DType, Role, Type};
 use smallvec::SmallVec;
 
-/// A counter-based generator.
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
-        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())]
-    }
-
-    pub(crate) fn float(&mut self) -> f64 {
-        f64::from((self.next() >> 40) as f32 / (1u64 << 24) as f32 * 2.0 - 1.0)
-    }
-}
+use crate::rng::Rng;
 
 const SIZES: [usize; 7] = [1, 2, 3, 4, 5, 7, 8];
 const ROWS: usize = 6;
@@ -53,7 +26,7 @@ struct Gen {
 }
 
 /// A random graph and values for its inputs.
-pub(crate) fn graph(seed: u64) -> (Graph, Environment) {
+pub fn graph(seed: u64) -> (Graph, Environment) {
     let mut rng = Rng::new(seed);
     let (batch, time) = (rng.pick(&[1, 2, 3]), rng.pick(&[1, 3, 4, 5]));
     let mut g = Gen {

@@ -6,16 +6,16 @@ use std::collections::HashMap;
 use pg_codegen::plan::{AttentionShape, BufferId, Kernel, Matmul, Matmuls, MatrixView, Place, Plan};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::interp::{Environment, Tensor};
-use pg_ir::op::{Binary, Bits, Op, Reduction, Unary};
+use pg_ir::op::{Bits, Op, Reduction};
 use pg_ir::ty::{Axis, DType, Role, Type};
 
 /// Runs a plan on an environment and gives the external buffers back.
-pub(crate) fn run(plan: &Plan, env: &Environment) -> Environment {
+pub fn run(plan: &Plan, env: &Environment) -> Environment {
     run_watched(plan, env, |_, _, _| {})
 }
 
 /// As [`run`]; `watch` sees the position of each launch, and its arguments before and after.
-pub(crate) fn run_watched(
+pub fn run_watched(
     plan: &Plan,
     env: &Environment,
     mut watch: impl FnMut(usize, &[Tensor], &[Tensor]),
@@ -71,7 +71,7 @@ pub(crate) fn run_watched(
 }
 
 /// Runs a kernel on its arguments.
-pub(crate) fn launch(kernel: &Kernel, args: &mut [Tensor]) {
+pub fn launch(kernel: &Kernel, args: &mut [Tensor]) {
     match kernel {
         Kernel::Region(r) => region(r, args),
         Kernel::Matmul(m) => matmul(m, args),
@@ -154,17 +154,16 @@ fn region(r: &Region, args: &mut [Tensor]) {
                 Instr::Index(a) => {
                     tabulate(wide(a.strides.last() == Some(&0)), &mut index, |ix, _| affine(a, ix) as f64)
                 }
-                Instr::Unary(f, a) => regs[*a as usize].iter().map(|&x| unary(*f, x)).collect(),
+                Instr::Unary(f, a) => elementwise(Op::Unary(*f), DType::F32, &[&regs[*a as usize]]),
                 Instr::Binary(f, a, b) => {
-                    let (a, b) = (&regs[*a as usize], &regs[*b as usize]);
-                    (0..a.len().max(b.len())).map(|l| binary(*f, at(a, l), at(b, l))).collect()
+                    elementwise(Op::Binary(*f), DType::F32, &[&regs[*a as usize], &regs[*b as usize]])
                 }
                 Instr::Select(c, a, b) => {
                     let [c, a, b] = [c, a, b].map(|r| &regs[*r as usize]);
                     let n = c.len().max(a.len()).max(b.len());
                     (0..n).map(|l| if at(c, l) != 0.0 { at(a, l) } else { at(b, l) }).collect()
                 }
-                Instr::Cast(to, a) => regs[*a as usize].iter().map(|&x| cast(*to, x)).collect(),
+                Instr::Cast(to, a) => elementwise(Op::Cast(*to), DType::F32, &[&regs[*a as usize]]),
                 Instr::RowReduce(kind, a) => {
                     assert_eq!(regs[*a as usize].len(), r.lanes, "row reduction of a row");
                     vec![combine(*kind, &regs[*a as usize])]
@@ -236,23 +235,17 @@ fn combine(kind: Reduction, values: &[f64]) -> f64 {
     }
 }
 
-fn scalar(op: Op, from: DType, values: &[f64]) -> f64 {
-    let types = vec![Type::scalar(from); values.len()];
-    let tensors: Vec<Tensor> = values.iter().map(|&v| vec![v]).collect();
-    let (tensors, types): (Vec<&Tensor>, Vec<&Type>) = (tensors.iter().collect(), types.iter().collect());
-    (op.record().eval)(&op, &tensors, &types, &[Type::scalar(DType::F32)])[0][0]
-}
-
-fn unary(f: Unary, x: f64) -> f64 {
-    scalar(Op::Unary(f), DType::F32, &[x])
-}
-
-fn binary(f: Binary, a: f64, b: f64) -> f64 {
-    scalar(Op::Binary(f), DType::F32, &[a, b])
+/// An op on whole registers: of one element, or of as many as the longest has.
+fn elementwise(op: Op, from: DType, regs: &[&[f64]]) -> Tensor {
+    let n = regs.iter().map(|r| r.len()).max().unwrap_or(0);
+    let tensors: Vec<Tensor> = regs.iter().map(|r| (0..n).map(|l| at(r, l)).collect()).collect();
+    let ty = |dtype| Type::new(dtype, [Axis::channel(n)]);
+    let (tensors, from): (Vec<&Tensor>, Type) = (tensors.iter().collect(), ty(from));
+    (op.record().eval)(&op, &tensors, &vec![&from; regs.len()], &[ty(DType::F32)]).swap_remove(0)
 }
 
 fn cast(to: DType, x: f64) -> f64 {
-    scalar(Op::Cast(to), DType::F32, &[x])
+    elementwise(Op::Cast(to), DType::F32, &[&[x]])[0]
 }
 
 fn matmul(m: &Matmul, args: &mut [Tensor]) {

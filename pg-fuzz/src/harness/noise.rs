@@ -1,0 +1,137 @@
+//! What rounding does to a graph: it is evaluated again with every operation's result, and every term of every sum,
+//! moved by a random few units in float32's last place. How far the outputs move is how far an executor's may be off.
+//!
+//! Where a graph rounds to bfloat16, a value next to a boundary may fall on either side; where it compares, either
+//! side may win. Both are tried. This says what may be off; what is right is the interpreter's alone to say.
+
+use pg_ir::graph::{Graph, Node};
+use pg_ir::interp::{Environment, Tensor};
+use pg_ir::op::{Binary, Op, Reduction};
+use pg_ir::ty::DType;
+
+use crate::rng::Rng;
+
+/// Largest relative change of a result: four roundings of float32.
+const ROUND: f64 = 1.0 / (1u64 << 22) as f64;
+/// Largest relative change of what is rounded to bfloat16 next: one element in sixty falls to the other side.
+const NEXT_TO_BOUNDARY: f64 = 1.0 / (1u64 << 15) as f64;
+/// Largest relative change of a term that is rounded to bfloat16 on its way into a sum.
+const PROBABILITY: f64 = 1.0 / 256.0;
+/// A comparison may go either way within so many times what noise moves its operands by.
+const UNDECIDED: f64 = 4.0;
+
+/// How comparisons came out under noise.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Comparisons {
+    /// Those that may go either way.
+    pub(crate) undecided: usize,
+}
+
+/// One evaluation under noise.
+pub(crate) struct Noise<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) env: &'a Environment,
+    /// Every value without noise.
+    pub(crate) exact: &'a [Tensor],
+    /// Whether attention's probabilities are rounded to bfloat16.
+    pub(crate) rounds_probabilities: bool,
+}
+
+impl Noise<'_> {
+    /// Every value under noise. `typical` is how far earlier evaluations moved each value's elements, in
+    /// the mean; with it, comparisons that it leaves undecided go either way.
+    pub(crate) fn evaluate(
+        &self,
+        rng: &mut Rng,
+        typical: Option<&[f64]>,
+        seen: &mut Comparisons,
+    ) -> Vec<Tensor> {
+        let mut values: Vec<Tensor> = Vec::with_capacity(self.exact.len());
+        for (_, node) in self.graph.nodes() {
+            if let Op::Input(slot, _) = &node.op {
+                values.push(self.env[slot].clone());
+                continue;
+            }
+            let mut operands: Vec<std::borrow::Cow<'_, Tensor>> =
+                node.operands.iter().map(|v| std::borrow::Cow::Borrowed(&values[v.index()])).collect();
+            self.disturb(node, &mut operands, rng);
+            let operands: Vec<&Tensor> = operands.iter().map(|c| &**c).collect();
+            let types = self.graph.operand_types(node);
+            let result_types: Vec<_> = self.graph.results(node).map(|v| self.graph.ty(v).clone()).collect();
+            let mut results = (node.op.record().eval)(&node.op, &operands, &types, &result_types);
+            if rounds(&node.op) {
+                for (result, _) in
+                    results.iter_mut().zip(&result_types).filter(|(_, t)| t.dtype == DType::F32)
+                {
+                    move_all(result, ROUND, rng);
+                }
+            }
+            if let (Op::Binary(Binary::Gt), Some(typical)) = (&node.op, typical) {
+                self.decide(node, typical, &mut results[0], rng, seen);
+            }
+            values.extend(results);
+        }
+        values
+    }
+
+    /// Terms of sums, and what stands next to a boundary of bfloat16.
+    fn disturb(&self, node: &Node, operands: &mut [std::borrow::Cow<'_, Tensor>], rng: &mut Rng) {
+        let amount = match node.op {
+            Op::Attention { .. } | Op::AttentionGrad { .. } if self.rounds_probabilities => PROBABILITY,
+            Op::Dot(_)
+            | Op::Reduce(Reduction::Sum, _)
+            | Op::ScatterAdd { .. }
+            | Op::Attention { .. }
+            | Op::AttentionGrad { .. } => ROUND,
+            Op::Cast(DType::BF16) => NEXT_TO_BOUNDARY,
+            _ => return,
+        };
+        for (i, (operand, &value)) in operands.iter_mut().zip(&node.operands).enumerate() {
+            // The log-sum-exp is exponentiated, and no matrix unit rounds it.
+            let amount = if i == 4 { amount.min(ROUND) } else { amount };
+            if self.graph.ty(value).dtype.is_float() {
+                move_all(operand.to_mut(), amount, rng);
+            }
+        }
+    }
+
+    /// Lets undecided comparisons go either way.
+    fn decide(
+        &self,
+        node: &Node,
+        typical: &[f64],
+        result: &mut Tensor,
+        rng: &mut Rng,
+        seen: &mut Comparisons,
+    ) {
+        let [a, b] = [node.operands[0].index(), node.operands[1].index()];
+        let width = UNDECIDED * (typical[a] + typical[b]);
+        for (i, r) in result.iter_mut().enumerate() {
+            let apart = (self.exact[a][i] - self.exact[b][i]).abs();
+            if apart > 0.0 && apart <= width {
+                seen.undecided += 1;
+                if rng.once_in(2) {
+                    *r = 1.0 - *r;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an operation's result is rounded in float32; the others give one of their operands, or whole numbers.
+fn rounds(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Unary(_)
+            | Op::Binary(Binary::Add | Binary::Sub | Binary::Mul | Binary::Div)
+            | Op::Reduce(Reduction::Sum, _)
+            | Op::Dot(_)
+            | Op::ScatterAdd { .. }
+            | Op::Attention { .. }
+            | Op::AttentionGrad { .. }
+    )
+}
+
+fn move_all(values: &mut [f64], amount: f64, rng: &mut Rng) {
+    values.iter_mut().for_each(|v| *v *= 1.0 + amount * rng.float());
+}

@@ -1,0 +1,142 @@
+//! What a program must give: the float64 interpreter on its graph, with what rounding may change.
+
+use std::collections::HashMap;
+
+use pg_ir::graph::{Graph, ValueId};
+use pg_ir::interp::{self, Environment, Tensor};
+use pg_ir::slot::Slot;
+
+use super::noise::{Comparisons, Noise};
+use crate::rng::Rng;
+
+/// Evaluations under noise before anything is compared, and more of them before anything is called wrong.
+const FIRST: usize = 2;
+const MORE: usize = 10;
+/// A result may be off by this many times the most that noise moved it by.
+const MARGIN: f64 = 6.0;
+/// And by this part of the tensor's largest element: a few roundings of float32.
+const ROUNDING: f64 = 1e-6;
+/// From this part of its largest element on, noise decides what a tensor is,
+const ILL_CONDITIONED: f64 = 0.1;
+/// if it is not this little beside other tensors.
+const NOTHING: f64 = 1e-3;
+/// And this is nothing beside the largest output.
+const LEAST: f64 = 1e-12;
+/// Beyond this there is nothing to compare in float32.
+pub(crate) const LARGEST: f64 = 1e18;
+
+/// A program's results.
+pub(crate) struct Reference<'a> {
+    graph: &'a Graph,
+    env: &'a Environment,
+    outputs: HashMap<Slot, ValueId>,
+    values: Vec<Tensor>,
+    /// By value: the most that noise moved any of its elements by.
+    spread: Vec<f64>,
+    /// By value: the root of the mean square of that.
+    typical: Vec<f64>,
+    rng: Rng,
+    evaluations: usize,
+    rounds_probabilities: bool,
+    /// What is nothing beside the largest output: what cancels leaves squares of roundings behind.
+    least: f64,
+    /// Comparisons that could go either way.
+    pub(crate) undecided: usize,
+}
+
+impl<'a> Reference<'a> {
+    pub(crate) fn new(graph: &'a Graph, env: &'a Environment, seed: u64) -> Result<Self, String> {
+        Reference::of(graph, env, seed, false)
+    }
+
+    /// For executors whose attention rounds probabilities to bfloat16, or does not.
+    pub(crate) fn of(
+        graph: &'a Graph,
+        env: &'a Environment,
+        seed: u64,
+        rounds_probabilities: bool,
+    ) -> Result<Self, String> {
+        let values = interp::evaluate(graph, env).map_err(|e| e.to_string())?;
+        let spread = vec![0.0; values.len()];
+        let typical = spread.clone();
+        let rng = Rng::of(seed, "noise");
+        let outputs = graph.outputs.iter().map(|o| (o.slot.clone(), o.value)).collect();
+        let written = graph.outputs.iter().flat_map(|o| &values[o.value.index()]);
+        let least = LEAST * written.fold(0.0, |m: f64, v| m.max(v.abs()));
+        let mut reference = Reference {
+            graph,
+            env,
+            outputs,
+            least,
+            values,
+            spread,
+            typical,
+            rng,
+            evaluations: 0,
+            rounds_probabilities,
+            undecided: 0,
+        };
+        if reference.is_finite() {
+            reference.disturb(FIRST);
+        }
+        Ok(reference)
+    }
+
+    /// Whether float32 can hold every value.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.values.iter().flatten().all(|v| v.abs() <= LARGEST)
+    }
+
+    fn disturb(&mut self, times: usize) {
+        let rounds_probabilities = self.rounds_probabilities;
+        let noise = Noise { graph: self.graph, env: self.env, exact: &self.values, rounds_probabilities };
+        for _ in 0..times {
+            let mut seen = Comparisons::default();
+            // What the first evaluation moves says which comparisons are undecided.
+            let typical = (self.evaluations > 0).then_some(&self.typical[..]);
+            let moved = noise.evaluate(&mut self.rng, typical, &mut seen);
+            self.undecided = self.undecided.max(seen.undecided);
+            for (i, (moved, exact)) in moved.iter().zip(&self.values).enumerate() {
+                let (mut most, mut squares) = (0.0_f64, 0.0);
+                for (m, e) in moved.iter().zip(exact) {
+                    most = most.max((m - e).abs());
+                    squares += (m - e) * (m - e);
+                }
+                self.spread[i] = self.spread[i].max(most);
+                self.typical[i] = self.typical[i].max((squares / exact.len() as f64).sqrt());
+            }
+            self.evaluations += 1;
+        }
+    }
+
+    /// Looks again before something is called wrong.
+    pub(crate) fn look_again(&mut self) {
+        if self.evaluations == FIRST {
+            self.disturb(MORE);
+        }
+    }
+
+    /// A value, and what it may be off by.
+    pub(crate) fn value(&self, value: ValueId) -> (&Tensor, f64) {
+        let values = &self.values[value.index()];
+        let largest = values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        (values, MARGIN * self.spread[value.index()] + ROUNDING * largest + self.least)
+    }
+
+    /// The value that an output holds.
+    pub(crate) fn output(&self, slot: &Slot) -> Option<ValueId> {
+        self.outputs.get(slot).copied()
+    }
+
+    /// Whether rounding decides what an output is: noise moves it by as much as it holds, and by more than nothing
+    /// beside the others of its kind. A norm's gradient at a sum that cancels is such a one.
+    pub(crate) fn is_ill_conditioned(&self, slot: &Slot) -> bool {
+        let largest = |v: ValueId| self.values[v.index()].iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let alike = self.outputs.iter().filter(|(s, _)| s.space == slot.space);
+        let scale = alike.map(|(_, &v)| largest(v)).fold(0.0, f64::max);
+        self.output(slot).is_some_and(|v| {
+            let spread = self.spread[v.index()];
+            spread > ILL_CONDITIONED * largest(v) && spread > NOTHING * scale
+        })
+    }
+}

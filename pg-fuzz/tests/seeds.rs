@@ -1,0 +1,40 @@
+//! Random models: seeds 0 to 199, or `PG_FUZZ_SEEDS=FROM..TO`. Everything agrees, nothing panics, and what a search
+//! must meet is met.
+
+use std::fmt::Write as _;
+
+use pg_fuzz::harness::Settings;
+use pg_fuzz::search::{Until, search};
+
+const SEEDS: &str = "0..200";
+
+/// Of what is compared, this part may be decided by rounding, or stand beyond float32.
+const FEW: f64 = 0.01;
+
+#[test]
+fn random_models_agree_with_the_interpreter() {
+    let given = std::env::var("PG_FUZZ_SEEDS");
+    let seeds = given.as_deref().unwrap_or(SEEDS);
+    let range = seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let (from, to): (u64, u64) = range.unwrap_or_else(|| panic!("`{seeds}` is not FROM..TO"));
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let totals = search(from, Until::Seed(to), workers, &Settings::default(), |_, _, _| ());
+    let mut wrong = String::new();
+    for (seed, failures) in &totals.failures {
+        failures.iter().for_each(|f| writeln!(wrong, "seed {seed}: {f}").unwrap());
+        writeln!(wrong, "  scripts/fuzz-models --seed {seed}").unwrap();
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    let rare = |what: &str, count: u64| {
+        assert!(count as f64 <= FEW * totals.compared as f64, "{count} of {} {what}", totals.compared);
+    };
+    assert_eq!(totals.models, to - from);
+    rare("tensors are decided by rounding", totals.ill_conditioned);
+    rare("programs are beyond float32", totals.not_finite);
+    println!("{} models, {} tensors compared", totals.models, totals.compared);
+    // Few seeds of somebody's own need not meet everything.
+    if given.is_err() {
+        let missing = totals.coverage.missing();
+        assert!(missing.is_empty(), "not met: {}", missing.join(", "));
+    }
+}
