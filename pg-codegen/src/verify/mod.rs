@@ -13,7 +13,7 @@
 //! | [`in_place`] | what is read and written by one launch |
 //! | [`arena`] | temporaries that live together lie apart |
 //! | [`opaque`], [`dot`] | attention, scatters, constants, and products, against their nodes |
-//! | [`meaning`] | regions against the graph, instruction by instruction, at [`points`] of their domain |
+//! | [`meaning`], [`walk`] | regions against the graph, instruction by instruction, at [`points`] of their domain |
 //! | [`census`] | every node with a kernel of its own in one launch, FLOPs, provenance |
 //!
 //! [`element`] follows one element of a value through views, [`known`] evaluates what depends on no input. Together
@@ -48,6 +48,7 @@ mod points;
 mod product;
 mod range;
 mod region;
+mod walk;
 
 /// A family of rules.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
