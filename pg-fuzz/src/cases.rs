@@ -16,11 +16,16 @@ pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
 }
 
+/// The seed of a case's numbers: that of the command in its first lines, if there is one.
+pub fn seed(text: &str) -> u64 {
+    let command = |line: &str| line.strip_prefix("//! ")?.split_once("--seed ")?.1.trim().parse().ok();
+    text.lines().find_map(command).unwrap_or(0)
+}
+
 /// What a case asks for; `Err` says what is wrong with it or with pg.
 pub fn hold(text: &str, settings: &Settings) -> Result<(), String> {
     let asks = text.lines().find_map(|l| l.strip_prefix("//! expect: "));
-    let seed = text.lines().find_map(|l| l.strip_prefix("//! ")?.split_once("--seed ")?.1.parse().ok());
-    let report = harness::check(text, seed.unwrap_or(0), settings);
+    let report = harness::check(text, seed(text), settings);
     let failures = || report.failures.iter().map(Failure::to_string).collect::<Vec<_>>().join("\n");
     match asks {
         Some("agrees") if report.failures.is_empty() && report.compared > 0 => Ok(()),

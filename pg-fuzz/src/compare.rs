@@ -16,6 +16,13 @@ pub struct Difference {
     pub is_lost: bool,
 }
 
+impl Difference {
+    /// How far off it is.
+    pub fn error(&self) -> f64 {
+        (self.found - self.want).abs()
+    }
+}
+
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Difference { at, found, want, bound, is_lost } = self;

@@ -69,7 +69,7 @@ fn run(args: &[String]) -> Result<bool, String> {
     for file in args {
         let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
         println!("{file}");
-        right &= show(&text, 0, &settings).is_empty();
+        right &= show(&text, cases::seed(&text), &settings).is_empty();
     }
     Ok(right)
 }

@@ -48,7 +48,7 @@ impl Checker<'_> {
             _ => Target { epilogues: Some(anywhere), side_by_side: true, ..CPU },
         };
         let name = &case.program.name;
-        let plan = compile_for(name, &case.program.graph, &Options::default(), &target);
+        let plan = compile_for(name, &case.program.graph, &Options::default().of(case.program), &target);
         let plan = plan.map_err(|e| e.to_string())?;
         self.report.times.compile += start.elapsed();
         self.report.coverage.plan(&plan);
@@ -123,7 +123,8 @@ impl Checker<'_> {
         let mut own = Reference::new(&graph, &before, self.seed)?;
         reference.look_again();
         for (slot, found) in suspects {
-            match reference.is_ill_conditioned(slot) {
+            // What the first program gave may have been off by anything.
+            match reference.is_ill_conditioned(slot, 0.0) {
                 true => self.report.ill_conditioned += 1,
                 false => self.hold(place, slot, found, &mut own),
             }

@@ -201,7 +201,7 @@ impl Checker<'_> {
         reference.look_again();
         let (want, bound) = reference.value(value);
         let Some(d) = difference(found, want, bound) else { return };
-        if reference.is_ill_conditioned(slot) {
+        if reference.is_ill_conditioned(slot, d.error()) {
             self.report.ill_conditioned += 1;
             return;
         }

@@ -20,6 +20,8 @@ const ROUNDING: f64 = 1e-6;
 const ILL_CONDITIONED: f64 = 0.1;
 /// if it is not this little beside other tensors.
 const NOTHING: f64 = 1e-3;
+/// An error that is still nothing may be this many times the spread.
+const TAIL: f64 = 500.0;
 /// And this is nothing beside the largest output.
 const LEAST: f64 = 1e-12;
 /// Beyond this there is nothing to compare in float32.
@@ -128,15 +130,19 @@ impl<'a> Reference<'a> {
         self.outputs.get(slot).copied()
     }
 
-    /// Whether rounding decides what an output is: noise moves it by as much as it holds, and by more than nothing
-    /// beside the others of its kind. A norm's gradient at a sum that cancels is such a one.
-    pub(crate) fn is_ill_conditioned(&self, slot: &Slot) -> bool {
+    /// Whether rounding decides what an output is: noise moves it by as much as it holds. A norm's gradient at a sum
+    /// that cancels is such a one. What is divided by such a sum has heavy tails, so that an error may be far beyond
+    /// the largest of a few draws, as long as it is nothing beside the other outputs of the kind.
+    pub(crate) fn is_ill_conditioned(&self, slot: &Slot, error: f64) -> bool {
         let largest = |v: ValueId| self.values[v.index()].iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         let alike = self.outputs.iter().filter(|(s, _)| s.space == slot.space);
         let scale = alike.map(|(_, &v)| largest(v)).fold(0.0, f64::max);
         self.output(slot).is_some_and(|v| {
             let spread = self.spread[v.index()];
-            spread > ILL_CONDITIONED * largest(v) && spread > NOTHING * scale
+            let is_tail = error <= (TAIL * spread).min(NOTHING * scale);
+            error.is_finite()
+                && spread > ILL_CONDITIONED * largest(v)
+                && (spread > NOTHING * scale || is_tail)
         })
     }
 }

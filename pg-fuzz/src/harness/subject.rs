@@ -83,7 +83,7 @@ impl Subject {
             }
             reference.look_again();
             if let Some(d) = is_right(&reference)
-                && !reference.is_ill_conditioned(slot)
+                && !reference.is_ill_conditioned(slot, d.error())
             {
                 fail(if d.is_lost { Kind::Lost } else { Kind::Wrong }, format!("{slot}: {d}"));
             }

@@ -92,7 +92,7 @@ pub fn pair(one: &str, other: &str, seed: u64) -> Report {
             own.look_again();
             let (want, bound) = reference.value(value);
             if let Some(d) = difference(found, want, bound + own.value(own_value).1) {
-                if reference.is_ill_conditioned(&twin) || own.is_ill_conditioned(slot) {
+                if reference.is_ill_conditioned(&twin, d.error()) || own.is_ill_conditioned(slot, d.error()) {
                     checker.report.ill_conditioned += 1;
                 } else {
                     checker.fail(Kind::Wrong, "a pair", format!("{slot}: {d}"));
