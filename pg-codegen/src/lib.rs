@@ -8,7 +8,7 @@
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`epilogue`]
 //! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
 //! with [`order`], [`matmul`] and [`memory`]. [`provenance`] says what launches compute in the model's terms,
-//! [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and [`roofline`] predicts launches
+//! [`text`] prints plans, [`digest`] shortens them, [`structure`] tells kernels apart that differ in more than size, [`target`] describes machines and [`roofline`] predicts launches
 //! on them. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
 //! without a device.
 

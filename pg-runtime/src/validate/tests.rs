@@ -164,17 +164,31 @@ fn survey() {
                         let verdicts = judge(&session, compiled, ran).unwrap();
                         runs += 1;
                         outputs += verdicts.len();
-                        asked += verdicts.iter().filter(|v| v.measure.error > floor * v.measure.scale).count();
+                        asked +=
+                            verdicts.iter().filter(|v| v.measure.error > floor * v.measure.scale).count();
                         for v in &verdicts {
-                            closest = closest.max(if v.measure.error > floor * v.measure.scale { closeness(v) } else { 0.0 });
+                            closest = closest.max(if v.measure.error > floor * v.measure.scale {
+                                closeness(v)
+                            } else {
+                                0.0
+                            });
                         }
                         for v in verdicts.iter().filter(|v| !v.passed()) {
-                            wrong.push((compiled.program.name.clone(), v.part.words(), seed, v.measure, v.bound, v.unfused));
+                            wrong.push((
+                                compiled.program.name.clone(),
+                                v.part.words(),
+                                seed,
+                                v.measure,
+                                v.bound,
+                                v.unfused,
+                            ));
                         }
                     }
                 }
             }
-            println!("{file} {storage}: {runs} runs, {outputs} outputs, {asked} asked further (closest {closest:.2}), wrong {wrong:?}");
+            println!(
+                "{file} {storage}: {runs} runs, {outputs} outputs, {asked} asked further (closest {closest:.2}), wrong {wrong:?}"
+            );
         }
     }
 }
