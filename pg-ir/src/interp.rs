@@ -155,7 +155,7 @@ fn compute(graph: &Graph, node: &Node, operands: &[&Tensor], product: Option<Pro
     }
     let result_types: Vec<_> = graph.results(node).map(|v| graph.ty(v).clone()).collect();
     let results = (node.op.record().eval)(&node.op, operands, &types, &result_types);
-    debug_assert_eq!(results.len(), result_types.len(), "{}", node.op);
+    assert_eq!(results.len(), result_types.len(), "{}", node.op);
     results
 }
 

@@ -29,7 +29,8 @@ pub(crate) struct JobArgs {
     /// Do not time steps of the full-size model where a profile trains a smaller one.
     #[arg(long)]
     no_full_size: bool,
-    /// Do not hold the compiled programs to float64 before the first step. The report says so.
+    /// Do not hold the programs to float64 before the first step; the report says so. What passes is remembered in the
+    /// user's cache folder, or in the one that PG_CACHE names, and is not validated again.
     #[arg(long)]
     no_validate: bool,
 }

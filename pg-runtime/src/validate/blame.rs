@@ -164,7 +164,9 @@ fn in_words(plan: &Plan, launch: usize) -> String {
 
 /// Lines of the model that a launch and a value come from.
 fn lines_of(launch: &Launch, value: Option<(&Graph, ValueId)>) -> Vec<String> {
-    let mut lines: Vec<String> = launch.provenance.model_lines().map(ToString::to_string).collect();
+    // What a pass made up stands at line 0.
+    let of_model = launch.provenance.model_lines().filter(|line| line.line > 0);
+    let mut lines: Vec<String> = of_model.map(ToString::to_string).collect();
     if let Some((graph, value)) = value {
         let origin = &graph.producer(value).origin;
         let places = [Some(&origin.loc), origin.call.as_ref()].into_iter().flatten();

@@ -70,7 +70,7 @@ impl Part {
             Space::Result => format!("result `{name}`"),
             Space::Grad => format!("the gradient of `{name}`"),
             Space::Param => format!("`{name}` after the step"),
-            space => format!("the {space} of `{name}`"),
+            space => format!("the {space} of `{name}` after the step"),
         }
     }
 }

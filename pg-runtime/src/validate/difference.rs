@@ -39,8 +39,15 @@ impl std::error::Error for Difference {}
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Difference { program, output, wrong, error, bound, got, want, unfused, blame } = self;
-        write!(f, "`{program}` is miscompiled: {output} is {got:.4e} where float64 gives {want:.4e}, ")?;
-        write!(f, "off by {error:.1e}, of which rounding explains {bound:.1e}")?;
+        write!(f, "`{program}` is miscompiled: {output} is ")?;
+        match got.is_finite() {
+            true => write!(
+                f,
+                "{got:.4e} where float64 gives {want:.4e}, off by {error:.1e}, of which rounding explains {bound:.1e}"
+            )?,
+            // Memory that is only written held no number before.
+            false => write!(f, "no number, or not written at all; float64 gives {want:.4e}")?,
+        }
         match wrong {
             0 | 1 => {}
             2 => f.write_str("; one more output is off")?,
@@ -52,7 +59,8 @@ impl fmt::Display for Difference {
         }
         match unfused {
             Some(off) if off <= bound => f.write_str("\n  without fusion it is right")?,
-            Some(off) => write!(f, "\n  without fusion it is off by {off:.1e}")?,
+            Some(off) if off.is_finite() => write!(f, "\n  without fusion it is off by {off:.1e}")?,
+            Some(_) => f.write_str("\n  without fusion it is no number either")?,
             None => {}
         }
         f.write_str(

@@ -235,7 +235,8 @@ fn closeness(verdict: &Verdict) -> f64 {
 
 /// The output whose error comes closest to its bound, or is furthest beyond it.
 fn worst(verdicts: &[Verdict]) -> Option<&Verdict> {
-    verdicts.iter().max_by(|a, b| closeness(a).total_cmp(&closeness(b)))
+    // Of several the first, which is the first of the program's outputs.
+    verdicts.iter().rev().max_by(|a, b| closeness(a).total_cmp(&closeness(b)))
 }
 
 fn difference(compiled: &Compiled, verdicts: &[Verdict], blame: Blame) -> Difference {

@@ -16,9 +16,12 @@ use crate::session::{Key, Session};
 /// Sequences: with one, a program that mixes them up would look right.
 const BATCH: usize = 2;
 
-/// Tokens of a sequence, if there are as many: with fewer, matrix units and tiles of attention are not used, and small
+/// Tokens of a sequence, if there are as many: with fewer the processor does not use its matrix units, and small
 /// activations are fused that would not be at their real size.
 const TIME: usize = 64;
+
+/// The same where kernels are generated: two tiles of queries, and more blocks of keys than are on their way at once.
+const TIME_OF_TILES: usize = 256;
 
 /// Matrices of a bank, the fewest and the most: two show a stride between them, and of several a thread takes each.
 const MATRICES: [usize; 2] = [2, 8];
@@ -117,7 +120,8 @@ impl Shapes {
 fn least(session: &Session, key: Key) -> Key {
     let Some((batch, seq)) = key.shape() else { return key };
     let batch = batch.min(BATCH);
-    let times = (1..).map(|i| i * TIME).take_while(|&time| time < seq);
+    let step = if session.device().runs_plans_as_they_are() { TIME } else { TIME_OF_TILES };
+    let times = (1..).map(|i| i * step).take_while(|&time| time < seq);
     // A model may ask for more tokens than that, or for a number that something divides.
     let seq = times.into_iter().find(|&seq| traces(session, key, (batch, seq))).unwrap_or(seq);
     key.at(batch, seq)
