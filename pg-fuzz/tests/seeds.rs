@@ -1,15 +1,22 @@
-//! Random models: seeds 0 to 199, or `PG_FUZZ_SEEDS=FROM..TO`. Everything agrees, nothing panics, and what a search
-//! must meet is met.
+//! Random models: seeds 0 to 199, or `PG_FUZZ_SEEDS=FROM..TO`, on the CPU or on the device that `PG_DEVICE` names.
+//! Everything agrees, nothing panics, and what a search must meet is met.
 
 use std::fmt::Write as _;
 
 use pg_fuzz::harness::Settings;
 use pg_fuzz::search::{Until, search};
+use pg_runtime::device::DeviceName;
 
 const SEEDS: &str = "0..200";
 
 /// Of what is compared, this part may be decided by rounding, or stand beyond float32.
 const FEW: f64 = 0.01;
+
+fn settings() -> Settings {
+    let Ok(name) = std::env::var("PG_DEVICE") else { return Settings::default() };
+    let device: DeviceName = name.parse().unwrap_or_else(|e| panic!("PG_DEVICE: {e}"));
+    Settings::on(device.open().unwrap_or_else(|e| panic!("PG_DEVICE={name}: {e}")))
+}
 
 #[test]
 fn random_models_agree_with_the_interpreter() {
@@ -18,7 +25,7 @@ fn random_models_agree_with_the_interpreter() {
     let range = seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     let (from, to): (u64, u64) = range.unwrap_or_else(|| panic!("`{seeds}` is not FROM..TO"));
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let totals = search(from, Until::Seed(to), workers, &Settings::default(), |_, _, _| ());
+    let totals = search(from, Until::Seed(to), workers, &settings(), |_, _, _| ());
     let mut wrong = String::new();
     for (seed, failures) in &totals.failures {
         failures.iter().for_each(|f| writeln!(wrong, "seed {seed}: {f}").unwrap());
