@@ -10,7 +10,7 @@ use pg_ir::op::Op;
 use pg_ir::slot::Slot;
 
 use super::{Check, Finding, Subject};
-use crate::plan::{Kernel, Place};
+use crate::plan::{Computed, Kernel, Place};
 
 /// What a buffer holds.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -75,7 +75,20 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
             holds[at] = Holds::Value(value);
         }
     }
+    check_computed(s)?;
     check_outputs(s, &holds)
+}
+
+/// What the plan says that buffers hold after launches is what they hold, and all of it.
+fn check_computed(s: Subject<'_>) -> Result<(), Finding> {
+    let written = s.launches().flat_map(|(launch, l, roles)| {
+        let written = l.args.iter().zip(&roles.writes);
+        written.filter_map(move |(&buffer, value)| Some(Computed { launch, buffer, value: (*value)? }))
+    });
+    if written.eq(s.plan.computed.iter().copied()) {
+        return Ok(());
+    }
+    Err(Finding::new(Check::Contents, "what it says that its launches compute is not what they compute"))
 }
 
 /// Every output is where it belongs, as it is or as what it is a reshape of.

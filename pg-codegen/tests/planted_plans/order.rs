@@ -24,6 +24,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant::new("output slots exchanged", &[Check::Contents], slots_exchanged),
     Plant::new("output renamed", &[Check::Contents], output_renamed),
     Plant::new("claim changed", &[Check::Contents, Check::Shapes], claim_changed),
+    Plant::new("claim of the plan changed", &[Check::Contents], computed_changed),
     Plant::new("node of another launch", &[Check::Census, Check::Meaning], node_changed),
     Plant::new("provenance lost", &[Check::Census], provenance_lost),
     Plant::new("argument dropped", &[Check::Shapes], argument_dropped),
@@ -252,6 +253,20 @@ fn claim_changed(good: &Lowered) -> Vec<Edit> {
         good.roles[i].reads[a].is_some() && good.roles[i].reads[b].is_some()
     };
     pairs(good).into_iter().filter(read).map(change).collect()
+}
+
+/// The plan says of a buffer that another launch's value is there.
+fn computed_changed(good: &Lowered) -> Vec<Edit> {
+    let n = good.plan.computed.len();
+    let change = |i: usize| {
+        edit(format!("entry {i}"), move |bad| {
+            bad.plan.computed[i].value = bad.plan.computed[(i + 1) % n].value
+        })
+    };
+    (0..n)
+        .filter(|i| good.plan.computed[*i].value != good.plan.computed[(i + 1) % n].value)
+        .map(change)
+        .collect()
 }
 
 /// A launch is said to compute the node of another launch of its kernel.
