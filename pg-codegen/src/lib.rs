@@ -7,10 +7,11 @@
 //! and why; [`effort`] estimates the alternative, [`halve`] cuts what binds too much), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`epilogue`]
 //! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
-//! with [`order`], [`matmul`] and [`memory`]. Every graph is verified after its pass, and every plan against its graph
-//! by [`verify`], which shares no code with what made it. [`provenance`] says what launches compute in the model's terms,
-//! [`text`] prints plans, [`digest`] shortens them, [`target`] describes machines and [`roofline`] predicts launches
-//! on them; [`rewrites`] counts what passes do. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
+//! with [`order`] over [`dag`], [`matmul`] and [`memory`]. Every graph is verified after its pass, and every plan
+//! against its graph by [`verify`], which shares no code with what made it. [`provenance`] says what launches compute
+//! in the model's terms, [`text`] prints plans, [`digest`] shortens them, [`structure`] tells kernels apart that differ
+//! in more than size, [`target`] describes machines and [`roofline`] predicts launches on them; [`rewrites`] counts
+//! what passes do. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
 //! without a device.
 
 use std::fmt;
@@ -47,6 +48,7 @@ pub mod rewrites;
 pub mod roofline;
 mod schedule;
 mod select;
+mod structure;
 pub mod target;
 mod text;
 pub mod tuning;
@@ -193,14 +195,19 @@ struct Prepared {
 fn prepare(graph: &Graph, options: &Options, target: &target::Target) -> Result<Prepared, CodegenError> {
     sound("what was to be lowered", graph)?;
     let stored = precision::store_as(graph, target.storage)?;
-    sound("the graph after `precision`", &stored)?;
+    after("precision", graph, &stored)?;
     let placed = working::place(&stored, options.working)?;
-    sound("the graph after `working`", &placed)?;
+    after("working", &stored, &placed)?;
     let canonical = canon::canonical(&placed)?;
-    sound("the graph after `canon`", &canonical)?;
+    after("canon", &placed, &canonical)?;
     let (recomputed, again) = recompute::recompute(&canonical, options, target.recompute_traffic)?;
-    sound("the graph after `recompute`", &recomputed)?;
+    after("recompute", &canonical, &recomputed)?;
     Ok(Prepared { stored, placed, canonical, recomputed, again })
+}
+
+/// Verifies a graph after a pass, unless the pass has left it alone.
+fn after(pass: &str, before: &Graph, graph: &Graph) -> Result<(), CodegenError> {
+    if before == graph { Ok(()) } else { sound(&format!("the graph after `{pass}`"), graph) }
 }
 
 /// Holds a graph to what must hold of every graph.

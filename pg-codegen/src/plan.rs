@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pg_ir::graph::ValueId;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
 
@@ -253,6 +254,18 @@ impl Launch {
     }
 }
 
+/// What a buffer holds after a launch: a value of the graph as the last pass over graphs left it
+/// ([`GraphPass::Recompute`](crate::GraphPass)). Only for holding plans to their graphs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Computed {
+    /// Position of the launch.
+    pub launch: usize,
+    /// The buffer, which the launch writes.
+    pub buffer: BufferId,
+    /// The value. Where several launches write parts of it, or add to it, it is whole after the last of them.
+    pub value: ValueId,
+}
+
 /// One program, ready to run.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Plan {
@@ -264,6 +277,8 @@ pub struct Plan {
     pub kernels: Vec<Kernel>,
     /// Launches in order.
     pub launches: Vec<Launch>,
+    /// What launches leave in buffers, in their order.
+    pub computed: Vec<Computed>,
     /// Bytes of the arena that temporaries share.
     pub arena_bytes: usize,
 }

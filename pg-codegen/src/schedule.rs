@@ -22,7 +22,7 @@ use crate::matmul;
 use crate::memory::{Lifetime, place};
 use crate::order::{Outputs, sorted};
 use crate::plan::{
-    AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
+    AttentionShape, Buffer, BufferId, Computed, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
 };
 use crate::provenance::Provenance;
 use crate::region::{ArgId, Instr, Region};
@@ -351,6 +351,14 @@ impl Planner<'_> {
             self.plan.buffers[i].place = Place::Temp { offset };
         }
         self.plan.arena_bytes = arena;
+        let computed = |(launch, (roles, made)): (usize, (&Roles, &Launch))| {
+            let written = roles.writes.iter().zip(made.args.clone());
+            let written = written
+                .filter_map(move |(value, buffer)| Some(Computed { launch, buffer, value: (*value)? }));
+            written.collect::<Vec<_>>()
+        };
+        self.plan.computed =
+            self.roles.iter().zip(&self.plan.launches).enumerate().flat_map(computed).collect();
         (self.plan, self.roles)
     }
 }

@@ -3,11 +3,13 @@
 //! It defines what every executor and every kernel must compute. It must never share code with them,
 //! except the quantiser, which is one function everywhere by design.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::graph::Graph;
-use crate::op::Op;
+use crate::graph::{Graph, Node, ValueId};
+use crate::op::{DotDims, Op};
 use crate::slot::Slot;
+use crate::ty::Type;
 
 /// Elements of a value in row-major order. Integers and booleans are exact in float64.
 pub type Tensor = Vec<f64>;
@@ -49,28 +51,112 @@ pub fn evaluate(graph: &Graph, env: &Environment) -> Result<Vec<Tensor>, InterpE
     let mut values: Vec<Tensor> = Vec::with_capacity(graph.value_count());
     for (_, node) in graph.nodes() {
         if let Op::Input(slot, ty) = &node.op {
-            let given = env.get(slot).ok_or_else(|| InterpError::Missing(slot.clone()))?;
-            if given.len() != ty.len() {
-                let (expected, found) = (ty.len(), given.len());
-                return Err(InterpError::WrongSize { slot: slot.clone(), expected, found });
-            }
-            values.push(given.clone());
+            values.push(given(env, slot, ty)?.clone());
             continue;
         }
         let operands: Vec<&Tensor> = node.operands.iter().map(|v| &values[v.index()]).collect();
-        let operand_types = graph.operand_types(node);
-        let result_types: Vec<_> = graph.results(node).map(|v| graph.ty(v).clone()).collect();
-        let results = (node.op.record().eval)(&node.op, &operands, &operand_types, &result_types);
-        assert_eq!(results.len(), result_types.len(), "{}", node.op);
+        let results = compute(graph, node, &operands, None);
         values.extend(results);
     }
     Ok(values)
 }
 
+/// A contraction by another road than its definition: the same sums in float64, in an order of its own. `None` leaves
+/// it to the definition.
+pub type Product = fn(&DotDims, [&Tensor; 2], [&Type; 2]) -> Option<Tensor>;
+
+/// Is shown each value as it is computed, and may change what later values are computed from.
+pub type Visit<'a> = dyn FnMut(ValueId, &mut Cow<'_, Tensor>) + 'a;
+
 /// Runs a program: what it writes to each of its output slots.
 pub fn run(graph: &Graph, env: &Environment) -> Result<Environment, InterpError> {
-    let values = evaluate(graph, env)?;
-    Ok(graph.outputs.iter().map(|o| (o.slot.clone(), values[o.value.index()].clone())).collect())
+    run_with(graph, env, None, &mut |_, _| {})
+}
+
+/// [`run`] for graphs too large for the definitions alone: contractions go through `product`, a value is forgotten
+/// after its last reader, and what no output needs is not computed.
+pub fn run_with(
+    graph: &Graph,
+    env: &Environment,
+    product: Option<Product>,
+    visit: &mut Visit<'_>,
+) -> Result<Environment, InterpError> {
+    let last = last_readers(graph);
+    let mut values: Vec<Option<Cow<'_, Tensor>>> = vec![None; graph.value_count()];
+    for (id, node) in graph.nodes() {
+        let given = match &node.op {
+            Op::Input(slot, ty) => Some(given(env, slot, ty)?),
+            _ => None,
+        };
+        if graph.results(node).all(|v| last[v.index()].is_none()) {
+            continue;
+        }
+        let results = match given {
+            Some(tensor) => vec![Cow::Borrowed(tensor)],
+            None => {
+                let operand = |v: &ValueId| values[v.index()].as_deref().expect("kept until its last reader");
+                let operands: Vec<&Tensor> = node.operands.iter().map(operand).collect();
+                compute(graph, node, &operands, product).into_iter().map(Cow::Owned).collect()
+            }
+        };
+        for (value, mut tensor) in graph.results(node).zip(results) {
+            visit(value, &mut tensor);
+            if last[value.index()].is_some() {
+                values[value.index()] = Some(tensor);
+            }
+        }
+        for v in node.operands.iter().filter(|v| last[v.index()] == Some(Reader::Node(id.index()))) {
+            values[v.index()] = None;
+        }
+    }
+    // One value may leave through several slots.
+    let output = |value: ValueId| values[value.index()].as_deref().expect("outputs are kept").clone();
+    Ok(graph.outputs.iter().map(|o| (o.slot.clone(), output(o.value))).collect())
+}
+
+/// Who reads a value last.
+#[derive(Clone, Copy, PartialEq)]
+enum Reader {
+    Node(usize),
+    Caller,
+}
+
+/// By value: its last reader; `None` if no output needs it.
+fn last_readers(graph: &Graph) -> Vec<Option<Reader>> {
+    let mut last = vec![None; graph.value_count()];
+    graph.outputs.iter().for_each(|o| last[o.value.index()] = Some(Reader::Caller));
+    for (id, node) in graph.nodes().rev() {
+        if graph.results(node).any(|v| last[v.index()].is_some()) {
+            node.operands.iter().for_each(|v| {
+                last[v.index()].get_or_insert(Reader::Node(id.index()));
+            });
+        }
+    }
+    last
+}
+
+/// The caller's value of an input.
+fn given<'a>(env: &'a Environment, slot: &Slot, ty: &Type) -> Result<&'a Tensor, InterpError> {
+    let given = env.get(slot).ok_or_else(|| InterpError::Missing(slot.clone()))?;
+    if given.len() == ty.len() {
+        return Ok(given);
+    }
+    let (expected, found) = (ty.len(), given.len());
+    Err(InterpError::WrongSize { slot: slot.clone(), expected, found })
+}
+
+/// The results of a node that is no input.
+fn compute(graph: &Graph, node: &Node, operands: &[&Tensor], product: Option<Product>) -> Vec<Tensor> {
+    let types = graph.operand_types(node);
+    if let (Op::Dot(dims), Some(product)) = (&node.op, product)
+        && let Some(found) = product(dims, [operands[0], operands[1]], [types[0], types[1]])
+    {
+        return vec![found];
+    }
+    let result_types: Vec<_> = graph.results(node).map(|v| graph.ty(v).clone()).collect();
+    let results = (node.op.record().eval)(&node.op, operands, &types, &result_types);
+    assert_eq!(results.len(), result_types.len(), "{}", node.op);
+    results
 }
 
 /// Row-major strides of a shape, in elements.
@@ -102,9 +188,14 @@ pub(crate) fn flat(index: &[usize], strides: &[usize]) -> usize {
     index.iter().zip(strides).map(|(i, s)| i * s).sum()
 }
 
-/// A tensor of `shape` from a function of the index.
-pub(crate) fn tabulate(shape: &[usize], mut f: impl FnMut(&[usize]) -> f64) -> Tensor {
+/// For every index of `shape` in row-major order, the element of `x` that lies there under other strides.
+pub(crate) fn pick(x: &[f64], start: usize, shape: &[usize], strides: &[usize]) -> Tensor {
+    let Some((&width, outer)) = shape.split_last() else { return vec![x[start]] };
+    let step = strides[outer.len()];
     let mut out = Vec::with_capacity(shape.iter().product());
-    for_each_index(shape, |index| out.push(f(index)));
+    for_each_index(outer, |index| {
+        let row = start + flat(index, strides);
+        out.extend((0..width).map(|i| x[row + i * step]));
+    });
     out
 }

@@ -15,6 +15,7 @@ use pg_codegen::cube::Target;
 use pg_codegen::cuda::BundleError;
 use pg_codegen::plan::Plan;
 use pg_codegen::target;
+use pg_ir::layout::Layout;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -23,7 +24,7 @@ use crate::cube::cuda;
 #[cfg(feature = "vulkan")]
 use crate::cube::vulkan;
 #[cfg(feature = "cube")]
-use crate::cube::{Absent, Ahead};
+use crate::cube::{self, Absent, Ahead, CubeExecError};
 use crate::executor::{Backend, Cpu, ExecError, Executor};
 use crate::report::BundleReport;
 
@@ -201,7 +202,8 @@ impl Device {
         Device::new(DeviceName::Cpu, cpu_description(), Arc::new(Cpu::default()))
     }
 
-    pub(crate) fn new(name: DeviceName, description: String, backend: Arc<dyn Backend>) -> Device {
+    /// A device of the caller's own, such as one that watches what it is given, or, in a test, breaks it.
+    pub fn new(name: DeviceName, description: String, backend: Arc<dyn Backend>) -> Device {
         Device {
             name,
             description,
@@ -263,6 +265,32 @@ impl Device {
     /// If the plan does not fit the device.
     pub fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
         self.backend.prepare(plan)
+    }
+
+    /// Whether plans run without anything being generated or compiled for them.
+    pub fn runs_plans_as_they_are(&self) -> bool {
+        #[cfg(feature = "cube")]
+        return self.target().is_none();
+        #[cfg(not(feature = "cube"))]
+        true
+    }
+
+    /// How it runs each launch of a plan of a model with this layout, as far as it chooses by sizes: kinds of kernels,
+    /// tiles, splits, without the sizes.
+    ///
+    /// # Errors
+    /// If the plan does not fit the device.
+    pub fn ways(
+        &self,
+        plan: &Plan,
+        #[cfg_attr(not(feature = "cube"), expect(unused, reason = "only generated kernels depend on it"))]
+        layout: &Layout,
+    ) -> Result<Vec<String>, ExecError> {
+        #[cfg(feature = "cube")]
+        if let Some(target) = self.target() {
+            return Ok(cube::ways(plan, layout, target).map_err(|e| CubeExecError::launch(plan, e))?);
+        }
+        Ok(self.backend.ways(plan))
     }
 }
 

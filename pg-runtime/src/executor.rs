@@ -13,7 +13,7 @@ use pg_codegen::plan::Plan;
 use thiserror::Error;
 
 pub use crate::cpu::Timed;
-use crate::cpu::{CpuError, CpuExecutor, SharedMemory};
+use crate::cpu::{self, CpuError, CpuExecutor, SharedMemory};
 #[cfg(feature = "cube")]
 use crate::cube::CubeExecError;
 use crate::state::State;
@@ -56,6 +56,12 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn target(&self) -> Option<&Target> {
         None
     }
+
+    /// How a device without a [target](Self::target) runs each launch of a plan, as far as it chooses by sizes: kinds of
+    /// kernels and how work is cut, without the sizes.
+    fn ways(&self, plan: &Plan) -> Vec<String> {
+        vec![String::new(); plan.launches.len()]
+    }
 }
 
 /// One program on one device.
@@ -92,6 +98,10 @@ pub(crate) struct Cpu(SharedMemory);
 impl Backend for Cpu {
     fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
         Ok(Box::new(CpuExecutor::sharing(plan, &self.0)?))
+    }
+
+    fn ways(&self, plan: &Plan) -> Vec<String> {
+        cpu::ways(plan)
     }
 }
 

@@ -18,4 +18,5 @@ pub mod schedule;
 pub mod session;
 pub mod state;
 pub mod train;
+pub mod validate;
 pub mod weights;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::validate::ValidationReport;
+
 /// The result of `pg run`. Field names are a public interface.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct RunReport {
@@ -30,6 +32,9 @@ pub struct RunReport {
     /// What test-time training did; `null` without it.
     #[serde(default)]
     pub ttt: Option<TttReport>,
+    /// Whether the programs were held to float64 before the first step; `null` in reports of an older pg.
+    #[serde(default)]
+    pub validation: Option<ValidationReport>,
     /// `bpb.quantized` − `bpb.ema`.
     pub quant_gap_bpb: f64,
     /// The artifact.

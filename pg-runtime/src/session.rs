@@ -101,6 +101,8 @@ pub struct Session {
     /// How training's programs store activations and operands.
     storage: DType,
     device: Device,
+    /// Plans of programs that may not be prepared yet.
+    plans: HashMap<Key, Arc<Plan>>,
     programs: HashMap<Key, Box<dyn Executor>>,
 }
 
@@ -120,8 +122,15 @@ impl Session {
             options,
             storage: device.machine().storage,
             device,
+            plans: HashMap::new(),
             programs: HashMap::new(),
         }
+    }
+
+    /// A session of the same model on the same device, without programs yet.
+    pub fn fork(&self) -> Session {
+        let forked = Session::on(self.device.clone(), self.model.clone(), self.options.clone());
+        forked.storing(self.storage)
     }
 
     /// The same session, whose programs store activations and operands as `storage`, not as the device likes best,
@@ -211,8 +220,12 @@ impl Session {
     /// [`Self::lower`] with other options.
     pub fn lower_with(&self, key: Key, options: &Options) -> Result<Plan, SessionError> {
         let program = self.program(key)?;
-        let machine = Target { storage: self.storage_of(key), ..self.device.machine() };
-        Ok(compile_for(&program.name, &program.graph, &options.of(&program), &machine)?)
+        Ok(compile_for(&program.name, &program.graph, &options.of(&program), &self.machine_of(key))?)
+    }
+
+    /// The machine that a program is compiled for: the device, storing as the session does.
+    pub fn machine_of(&self, key: Key) -> Target {
+        Target { storage: self.storage_of(key), ..self.device.machine() }
     }
 
     /// How a program stores activations and operands. Scores are float32, so that they can be compared, but where
@@ -243,12 +256,35 @@ impl Session {
         if self.programs.contains_key(&key) {
             return Ok(());
         }
+        let plan = self.lowered(key)?;
         let start = Instant::now();
-        let plan = self.lower(key)?;
-        let executor = self.device.prepare(Arc::new(plan))?;
+        let executor = self.device.prepare(plan)?;
+        self.plans.remove(&key);
         self.programs.insert(key, executor);
         self.compile_seconds += start.elapsed().as_secs_f64();
         Ok(())
+    }
+
+    /// The plan of a program, which is kept until the program is prepared. The device hears nothing of it.
+    pub fn lowered(&mut self, key: Key) -> Result<Arc<Plan>, SessionError> {
+        if let Some(plan) = self.programs.get(&key).map(|p| p.plan()).or_else(|| self.plans.get(&key)) {
+            return Ok(plan.clone());
+        }
+        let start = Instant::now();
+        let plan = Arc::new(self.lower(key)?);
+        self.keep(key, plan.clone(), start.elapsed().as_secs_f64());
+        Ok(plan)
+    }
+
+    /// Whether [`Self::lowered`] has nothing left to do.
+    pub(crate) fn is_lowered(&self, key: Key) -> bool {
+        self.programs.contains_key(&key) || self.plans.contains_key(&key)
+    }
+
+    /// Takes in a program's plan that a [fork](Self::fork) has lowered, in so many seconds.
+    pub(crate) fn keep(&mut self, key: Key, plan: Arc<Plan>, seconds: f64) {
+        self.plans.insert(key, plan);
+        self.compile_seconds += seconds;
     }
 
     /// Forgets a program and its memory.

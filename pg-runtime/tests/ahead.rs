@@ -42,7 +42,8 @@ impl Dir {
     }
 
     fn pg(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_pg")).args(args).current_dir(self.0.path()).output().unwrap()
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+        command.env("PG_CACHE", self.path("cache")).args(args).current_dir(self.0.path()).output().unwrap()
     }
 
     fn json(&self, args: &[&str]) -> Value {

@@ -55,7 +55,8 @@ impl Dir {
 }
 
 fn pg_in(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pg")).args(args).current_dir(folder).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+    command.args(args).current_dir(folder).env("PG_CACHE", folder.join("cache")).output().unwrap()
 }
 
 /// The one JSON object that standard output must be.

@@ -81,6 +81,7 @@ impl Machine {
 
     fn pg(&self, args: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+        command.env("PG_CACHE", self.path("cache"));
         command.env("LD_LIBRARY_PATH", self.path("lib")).env("FAKE_CUDA_LOG", self.path("log"));
         if self.path("host").exists() {
             command.env("FAKE_CUDA_KERNELS", self.path("host"));
@@ -129,7 +130,13 @@ fn cubecls_server_on_a_fake_driver() {
 fn a_run_on_emulated_kernels_is_the_cpus(machine: &Machine) {
     compile_for_the_host(machine);
     let emulated = machine.ok(&[&["run", "small.rs", "--out", "emulated"][..], &ON_BUNDLE].concat());
-    machine.driver();
+    let (driver, kernels) = (machine.driver(), emulated["bundle"]["kernels"].as_u64().unwrap() as u32);
+    assert_eq!(
+        (&emulated["bundle"]["compiled"], &emulated["validation"]["outcome"]),
+        (&0.into(), &"passed".into())
+    );
+    // All but the roof's, which only a profile measures.
+    assert!(driver["modules"] >= kernels - 3 && driver["modules"] <= kernels, "{driver:?} of {kernels}");
     let cpu = machine.ok(&["run", "small.rs", "--out", "cpu", "--precision", "bf16"]);
     let close = |what: &str, emulated: Option<f64>, cpu: Option<f64>, tolerance: f64| {
         let (a, b) = (emulated.unwrap_or(f64::NAN), cpu.unwrap_or(f64::NAN));
@@ -178,13 +185,18 @@ fn compile_for_the_host(machine: &Machine) {
 }
 
 fn a_run_from_a_bundle_loads_binaries_and_compiles_nothing(machine: &Machine) {
-    let run = machine.ok(&[&["run", "small.rs", "--out", "run"][..], &ON_BUNDLE].concat());
+    // This driver launches nothing yet, which validation would not have.
+    let error = machine.pg(&[&["run", "small.rs", "--out", "run"][..], &ON_BUNDLE].concat());
+    let error = String::from_utf8_lossy(&error.stderr).into_owned();
+    assert!(error.contains("is miscompiled: ") && !machine.path("run/metrics.jsonl").exists(), "{error}");
+    let run = ["run", "small.rs", "--out", "run", "--no-validate"];
+    let run = machine.ok(&[&run[..], &ON_BUNDLE].concat());
     assert_eq!((&run["device"], &run["train"]["steps"]), (&"cuda:0".into(), &2.into()));
     assert_eq!(run["bundle"]["compiled"], 0, "{run}");
     let driver = machine.driver();
     let kernels = run["bundle"]["kernels"].as_u64().unwrap() as u32;
-    // All but the roof's, which only a profile measures.
-    assert!(driver["modules"] >= kernels - 3 && driver["modules"] <= kernels, "{driver:?} of {kernels}");
+    // All but the roof's, which only a profile measures, and those of validated programs alone.
+    assert!(driver["modules"] > kernels / 2 && driver["modules"] <= kernels, "{driver:?} of {kernels}");
     assert_eq!(driver["functions"], driver["modules"], "each kernel is loaded once: {driver:?}");
     assert!(driver["launches"] > 2 * driver["modules"], "{driver:?}");
     // Matrix products ask for more than a kernel gets without asking.

@@ -13,7 +13,7 @@ fn quick(model: &str, steps: &str, more: &[&str]) -> RunReport {
     let file = format!("{}/../models/{model}.rs", env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
     command.args(["--json", "--quiet", "run", &file, "--steps", steps, "--no-full-size", "--out"]);
-    command.arg(out.path()).args(more);
+    command.arg(out.path()).args(more).env("PG_CACHE", out.path().join("cache"));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()

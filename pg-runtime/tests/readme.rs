@@ -16,7 +16,9 @@ fn root() -> PathBuf {
 
 #[track_caller]
 fn pg(folder: &Path, args: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_pg")).args(args).current_dir(folder).output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+    let output =
+        command.args(args).current_dir(folder).env("PG_CACHE", folder.join("cache")).output().unwrap();
     assert!(output.status.success(), "pg {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 

@@ -28,7 +28,16 @@ fn trained_as(precision: &str, settings: &[&str]) -> Vec<f64> {
     let shard = root().join("pg-runtime/sample/sample_train_000000.bin");
     let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
     command.arg("run").arg(root().join("models/int4mlp_12l.rs"));
-    command.args(["--profile", "full", "--no-full-size", "--schedule", "spec", "--warmdown-steps", "0"]);
+    command.args([
+        "--profile",
+        "full",
+        "--no-full-size",
+        "--no-validate",
+        "--schedule",
+        "spec",
+        "--warmdown-steps",
+        "0",
+    ]);
     command.args([
         "--steps",
         "20",

@@ -44,12 +44,13 @@ fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
                 return Err(format!("instruction {i}, {instr}, writes a{arg} a second time"));
             }
             let steps: Vec<(i64, usize)> = at.strides.iter().copied().zip(sizes.iter().copied()).collect();
-            let walks = |axis: usize| {
-                let combined = reduces && (kept..rank).contains(&axis);
-                // A lane stride of 0 writes one element a row.
-                !combined && !(axis == rank && steps[axis].0 == 0)
+            // Reduced axes are combined before; a lane stride of 0 writes one element a row.
+            let stays = |axis: usize| match axis == rank {
+                true => steps[axis].0 == 0,
+                false => reduces && axis >= kept,
             };
-            let steps: Vec<(i64, usize)> = (0..steps.len()).filter(|&a| walks(a)).map(|a| steps[a]).collect();
+            let steps: Vec<(i64, usize)> =
+                (0..steps.len()).filter(|&a| !stays(a)).map(|a| steps[a]).collect();
             whole(at.offset, &steps, s.buffer(launch, place).len)
                 .map_err(|e| format!("instruction {i}, {instr}, {e}"))?;
         }

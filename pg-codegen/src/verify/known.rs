@@ -153,7 +153,8 @@ impl<'a> Known<'a> {
             }
             Op::FakeQuant(_) => {
                 let ty = row_type(operands.len());
-                eval(&node.op, &[operands.to_vec()], &[ty.clone()], ty)[element % operands.len()]
+                eval(&node.op, &[operands.to_vec()], std::slice::from_ref(&ty), ty.clone())
+                    [element % operands.len()]
             }
             _ => scalar(graph, node, operands),
         }

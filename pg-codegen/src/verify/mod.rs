@@ -12,8 +12,8 @@
 //! | [`contents`] | which value each buffer holds when: nothing read before it is there or after it is gone, every output |
 //! | [`in_place`] | what is read and written by one launch |
 //! | [`arena`] | temporaries that live together lie apart |
-//! | [`opaque`] | products, attention, scatters and constants against their nodes |
-//! | [`meaning`] | regions against the graph, instruction by instruction, at [`points`] of their domain |
+//! | [`opaque`], [`dot`] | attention, scatters, constants, and products, against their nodes |
+//! | [`meaning`], [`walk`] | regions against the graph, instruction by instruction, at [`points`] of their domain |
 //! | [`census`] | every node with a kernel of its own in one launch, FLOPs, provenance |
 //!
 //! [`element`] follows one element of a value through views, [`known`] evaluates what depends on no input. Together
@@ -37,6 +37,7 @@ mod bounds;
 mod census;
 mod contents;
 mod cover;
+mod dot;
 mod element;
 mod in_place;
 mod known;
@@ -47,6 +48,7 @@ mod points;
 mod product;
 mod range;
 mod region;
+mod walk;
 
 /// A family of rules.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]

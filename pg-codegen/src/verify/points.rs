@@ -31,7 +31,7 @@ pub(super) fn drawn(seed: u64, n: usize) -> usize {
     ((z ^ (z >> 31)) % n.max(1) as u64) as usize
 }
 
-/// The origin, the far end of each axis, the far corner and `draws` more.
+/// The origin, the far end of each axis, the far corner and `draws` more, in order.
 pub(super) fn corners(sizes: &[usize], draws: u64) -> Vec<Coords> {
     let origin: Coords = SmallVec::from_elem(0, sizes.len());
     let mut out = vec![origin.clone()];
@@ -48,14 +48,10 @@ pub(super) fn corners(sizes: &[usize], draws: u64) -> Vec<Coords> {
     out
 }
 
-/// [`corners`] of a value's elements.
-pub(super) fn elements(sizes: &[usize], draws: u64) -> Vec<usize> {
-    corners(sizes, draws).iter().map(|at| super::element::join(at, sizes)).collect()
-}
-
-/// Lanes of any row.
-fn lanes(lanes: usize) -> SmallVec<[usize; 6]> {
-    sorted(SmallVec::from_slice(&[0, drawn(7, lanes), lanes - 1]))
+/// The far corner and one more point, for index maps that have been compared for another launch.
+pub(super) fn ends(sizes: &[usize]) -> Vec<Coords> {
+    let len: usize = sizes.iter().product();
+    vec![split(drawn(11, len), sizes), split(len - 1, sizes)]
 }
 
 fn sorted(mut lanes: SmallVec<[usize; 6]>) -> SmallVec<[usize; 6]> {
@@ -64,11 +60,17 @@ fn sorted(mut lanes: SmallVec<[usize; 6]>) -> SmallVec<[usize; 6]> {
     lanes
 }
 
-/// Points of a region for which nothing is known yet.
+/// Points of a region for which nothing is known yet: three lanes of the first row and of the last, one of the others.
 pub(super) fn all(region: &Region) -> Vec<Row> {
-    let lane = lanes(region.lanes);
-    let mut rows: Vec<Row> =
-        corners(&region.rows, 2).into_iter().map(|index| Row { index, lanes: lane.clone() }).collect();
+    let lane = drawn(7, region.lanes);
+    let corners = corners(&region.rows, 2);
+    let (first, last) = (corners.first().cloned(), corners.last().cloned());
+    let of = |index: Coords| {
+        let is_end = Some(&index) == first.as_ref() || Some(&index) == last.as_ref();
+        let ends: &[usize] = if is_end { &[0, lane, region.lanes - 1] } else { &[lane] };
+        Row { index, lanes: sorted(SmallVec::from_slice(ends)) }
+    };
+    let mut rows: Vec<Row> = corners.iter().cloned().map(of).collect();
     let sizes = sizes(region);
     for (expr, bound) in boundaries(region) {
         for fill in [0, 1] {
@@ -89,8 +91,12 @@ pub(super) fn all(region: &Region) -> Vec<Row> {
 /// Points of a region whose index maps have been compared for another launch.
 pub(super) fn few(region: &Region) -> Vec<Row> {
     let rows: usize = region.rows.iter().product();
-    let lanes = sorted(SmallVec::from_slice(&[0, region.lanes - 1]));
-    let mut rows = vec![0, drawn(11, rows), rows - 1];
+    let mut lanes = SmallVec::from_slice(&[drawn(7, region.lanes)]);
+    if region.lanes_meet() {
+        lanes.push(region.lanes - 1);
+    }
+    let lanes = sorted(lanes);
+    let mut rows = vec![drawn(11, rows), rows - 1];
     rows.dedup();
     rows.iter().map(|&row| Row { index: split(row, &region.rows), lanes: lanes.clone() }).collect()
 }

@@ -38,7 +38,7 @@ pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
         buffers: buffers.iter().enumerate().map(buffer).collect(),
         kernels: vec![kernel],
         launches: vec![launch],
-        arena_bytes: 0,
+        ..Plan::default()
     }
 }
 

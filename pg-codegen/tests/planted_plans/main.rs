@@ -118,13 +118,13 @@ impl Outcome {
             let changed = |(i, x): (usize, &mut f64)| *x = 1.25 * *x + 0.1 * (i as f64 + turn).sin();
             values.iter_mut().enumerate().for_each(changed);
         }
-        Outcome([env, other].map(|env| (env.clone(), common::exec::run(&good.plan, &env))).into())
+        Outcome([env, other].map(|env| (env.clone(), pg_fuzz::exec::run(&good.plan, &env))).into())
     }
 
     /// Whether a plan computes the same bits.
     fn is_of(&self, bad: &Lowered) -> bool {
         self.0.iter().all(|(env, expected)| {
-            let found = catch_unwind(AssertUnwindSafe(|| common::exec::run(&bad.plan, env)));
+            let found = catch_unwind(AssertUnwindSafe(|| pg_fuzz::exec::run(&bad.plan, env)));
             let Ok(found) = found else { return false };
             bad.graph.outputs.iter().all(|output| {
                 let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();

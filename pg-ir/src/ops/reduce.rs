@@ -47,9 +47,13 @@ fn eval(op: &Op, x: &[&Tensor], types: &[&Type], results: &[Type]) -> Vec<Tensor
     let (from, mut to) = (strides(&shape), strides(&results[0].shape()));
     axes.iter().for_each(|&a| to[a] = 0);
     let mut out = vec![start; results[0].len()];
-    for_each_index(&shape, |index| {
-        let slot = &mut out[flat(index, &to)];
-        *slot = combine(*slot, x[0][flat(index, &from)]);
+    let Some((&width, outer)) = shape.split_last() else { return vec![vec![combine(start, x[0][0])]] };
+    for_each_index(outer, |index| {
+        let (row, at) = (flat(index, &from), flat(index, &to));
+        for i in 0..width {
+            let slot = &mut out[at + i * to[outer.len()]];
+            *slot = combine(*slot, x[0][row + i]);
+        }
     });
     vec![out]
 }

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{arity, check_axis, mixes, no_flops, pointwise};
-use crate::interp::{flat, strides, tabulate};
+use crate::interp::{pick, strides};
 use crate::op::{Op, Record, RuleError, Time};
 use crate::ty::{Axes, Axis, Role, Type};
 
@@ -77,7 +77,7 @@ pub(super) static TRANSPOSE: Record = Record {
         let Op::Transpose(perm) = op else { unreachable!("record of another op") };
         let from = strides(&types[0].shape());
         let moved: Vec<usize> = perm.iter().map(|&p| from[p]).collect();
-        vec![tabulate(&results[0].shape(), |index| x[0][flat(index, &moved)])]
+        vec![pick(x[0], 0, &results[0].shape(), &moved)]
     },
 };
 
@@ -110,7 +110,7 @@ pub(super) static BROADCAST: Record = Record {
         let mut from = vec![0; lead];
         let inner = strides(&types[0].shape());
         from.extend(types[0].axes.iter().zip(inner).map(|(a, s)| if a.size == 1 { 0 } else { s }));
-        vec![tabulate(&results[0].shape(), |index| x[0][flat(index, &from)])]
+        vec![pick(x[0], 0, &results[0].shape(), &from)]
     },
 };
 
@@ -143,7 +143,7 @@ pub(super) static SLICE: Record = Record {
     eval: |op, x, types, results| {
         let &Op::Slice { axis, start, .. } = op else { unreachable!("record of another op") };
         let from = strides(&types[0].shape());
-        vec![tabulate(&results[0].shape(), |index| x[0][flat(index, &from) + start * from[axis]])]
+        vec![pick(x[0], start * from[axis], &results[0].shape(), &from)]
     },
 };
 
@@ -204,14 +204,18 @@ pub(super) static SHIFT: Record = Record {
 
 /// result[.., i, ..] = x[.., i − by, ..], zero outside.
 fn read_moved(x: &[f64], from: &Type, to: &Type, axis: usize, by: i64) -> Vec<f64> {
-    let from_strides = strides(&from.shape());
-    let size = from.axes[axis].size as i64;
-    tabulate(&to.shape(), |index| {
-        let i = index[axis] as i64 - by;
-        let mut source = index.to_vec();
-        source[axis] = i.clamp(0, size - 1) as usize;
-        if (0..size).contains(&i) { x[flat(&source, &from_strides)] } else { 0.0 }
-    })
+    let (size, inner) = (from.axes[axis].size, strides(&from.shape())[axis]);
+    let mut out = Vec::with_capacity(to.len());
+    // Whatever lies inside the axis moves as one.
+    for outer in x.chunks_exact(size * inner) {
+        for i in 0..to.axes[axis].size as i64 {
+            match usize::try_from(i - by).ok().filter(|&source| source < size) {
+                Some(source) => out.extend_from_slice(&outer[source * inner..][..inner]),
+                None => out.extend(std::iter::repeat_n(0.0, inner)),
+            }
+        }
+    }
+    out
 }
 
 fn lane_axis(op: &Op, x: &Type) -> Result<usize, RuleError> {

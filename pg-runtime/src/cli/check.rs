@@ -3,17 +3,24 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::bail;
 use clap::Args;
 use pg_ir::dsl::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::model::Model;
+use pg_runtime::device::Device;
+use pg_runtime::run::file_programs;
 use pg_runtime::session::{Key, Session, SessionError};
+use pg_runtime::validate::{ValidationReport, cache_folder, validate};
 use serde::Serialize;
 
 use super::Outcome;
+use super::devices::DeviceArgs;
 use super::facts::Facts;
 use super::format::{grouped, megabytes, table};
-use super::model::Variation;
+use super::model::{PrecisionArgs, Variation};
+use super::progress::Progress;
 use super::ui::Ui;
+use super::validation;
 
 /// Arguments of `pg check`.
 #[derive(Args, Debug)]
@@ -23,6 +30,13 @@ pub(crate) struct CheckArgs {
     files: Vec<PathBuf>,
     #[command(flatten)]
     variation: Variation,
+    /// Also compile every program of the file at a small shape, run it, and hold each output and gradient to float64.
+    #[arg(long)]
+    deep: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 }
 
 /// One error or warning.
@@ -84,6 +98,8 @@ struct Checked {
     ok: bool,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
+    /// With `--deep`: what validation found; `null` if it did not pass.
+    validation: Option<ValidationReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,10 +110,23 @@ struct Report {
 /// Checks every file; fails if any does.
 pub(crate) fn check(args: CheckArgs, ui: &Ui) -> anyhow::Result<Outcome> {
     let options = args.variation.options();
+    if !args.deep && (!args.device.is_default() || args.precision.storage().is_some()) {
+        bail!(
+            "--device, --tuning, --bundle and --precision say where programs run, and only --deep runs any"
+        );
+    }
+    let device = args.deep.then(|| args.device.open()).transpose()?;
     // `pg check models/*.rs` is natural, and the folder is also a Rust library, whose `lib.rs` only lists the models.
     let several = args.files.len() > 1;
     let files = args.files.iter().filter(|f| !(several && f.file_name().is_some_and(|n| n == "lib.rs")));
-    let models: Vec<Checked> = files.map(|file| check_file(file, &options)).collect();
+    let mut models: Vec<Checked> = Vec::new();
+    for file in files {
+        let mut checked = check_file(file, &options);
+        if let Some(device) = device.as_ref().filter(|_| checked.ok) {
+            checked.validate(&options, device, &args.precision, ui);
+        }
+        models.push(checked);
+    }
     for checked in &models {
         checked.warnings.iter().for_each(|w| ui.warning(&w.rendered));
         checked.errors.iter().for_each(|e| ui.error(&e.rendered));
@@ -122,6 +151,7 @@ fn check_file(file: &Path, options: &Options) -> Checked {
         ok: false,
         errors: vec![],
         warnings: vec![],
+        validation: None,
     };
     let elaborated = Source::load(file).and_then(|source| {
         checked.model = source.name().to_string();
@@ -165,6 +195,29 @@ impl Checked {
             let refused = refused.err().unwrap_or_default();
             self.errors.extend(refused.into_iter().map(|finding| finding.under(&profile)));
         }
+    }
+
+    /// Runs the file's programs beside the reference.
+    fn validate(&mut self, options: &Options, device: &Device, precision: &PrecisionArgs, ui: &Ui) {
+        let mut progress = Progress::new(ui);
+        let validated =
+            Source::load(&self.file).and_then(|source| elaborate(&source, options)).map(|model| {
+                let mut session =
+                    precision.of(Session::on(device.clone(), Arc::new(model), Default::default()));
+                let programs = file_programs(&session).map_err(|e| e.to_string())?;
+                let cache = cache_folder();
+                validate(&mut session, &programs, options, cache.as_deref(), &mut |event| {
+                    progress.event(event)
+                })
+                .map_err(|e| e.to_string())
+            });
+        progress.finish();
+        match validated {
+            Ok(Ok(report)) => self.validation = Some(report),
+            Ok(Err(message)) => self.errors.push(Finding::whole(message)),
+            Err(errors) => self.errors.extend(Finding::list(&errors, Severity::Error)),
+        }
+        self.ok = self.errors.is_empty();
     }
 
     fn take(&mut self, facts: &Facts) {
@@ -218,6 +271,12 @@ impl Report {
             ]
         };
         let headings = ["model", "parameters", "packed", "entropy coded", "cap", "FLOPs/token", ""];
-        table(&headings, &[1, 2, 3, 4, 5], self.models.iter().map(row).collect())
+        let mut text = table(&headings, &[1, 2, 3, 4, 5], self.models.iter().map(row).collect());
+        for checked in &self.models {
+            if let Some(validation) = &checked.validation {
+                text += &format!("\n\n{}\n\n{}", checked.model, validation::text(validation));
+            }
+        }
+        text
     }
 }

@@ -26,6 +26,11 @@ pub(crate) struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// Whether nothing was said of a device.
+    pub(crate) fn is_default(&self) -> bool {
+        self.device == DeviceName::Cpu && self.tuning.is_none() && self.bundle.is_none()
+    }
+
     /// Probes and opens the device; never another one.
     pub(crate) fn open(&self) -> anyhow::Result<Device> {
         let tuning = self.tuning.as_deref().map(read_tuning).transpose()?.unwrap_or_default();

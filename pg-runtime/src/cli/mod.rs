@@ -30,6 +30,7 @@ mod run;
 mod summary;
 mod tokenize;
 mod ui;
+mod validation;
 
 use std::io;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use pg_runtime::device::Device;
 use pg_runtime::run::{RunOptions, run as run_model};
+use pg_runtime::validate::cache_folder;
 
 use super::devices::DeviceArgs;
 use super::model::{ModelArgs, PrecisionArgs};
@@ -28,6 +29,10 @@ pub(crate) struct JobArgs {
     /// Do not time steps of the full-size model where a profile trains a smaller one.
     #[arg(long)]
     no_full_size: bool,
+    /// Do not hold the programs to float64 before the first step; the report says so. What passes is remembered in the
+    /// user's cache folder, or in the one that PG_CACHE names, and is not validated again.
+    #[arg(long)]
+    no_validate: bool,
 }
 
 /// Arguments of `pg run`.
@@ -117,6 +122,8 @@ impl JobArgs {
             tokenizer: self.text.tokenizer,
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             skip_full_size: self.no_full_size,
+            skip_validation: self.no_validate,
+            cache: cache_folder(),
             ..RunOptions::default()
         }
     }

@@ -27,7 +27,7 @@ pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
     );
     let _ = writeln!(
         out,
-        "{} steps, {} tokens, {:.0} ms a step; loss {:.3} → {:.3} nats a token; first step after {}; peak memory {}\n",
+        "{} steps, {} tokens, {:.0} ms a step; loss {:.3} → {:.3} nats a token; first step after {}; peak memory {}",
         grouped(train.steps),
         grouped(train.tokens),
         train.ms_per_step,
@@ -36,6 +36,9 @@ pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
         duration(train.first_step_s),
         megabytes(report.peak_rss_bytes)
     );
+    if let Some(validation) = &report.validation {
+        let _ = writeln!(out, "validated: {validation}\n");
+    }
     out += &scores(report);
     if report.sample {
         let _ = writeln!(out, "\n\nThe same text under simpler models:\n");

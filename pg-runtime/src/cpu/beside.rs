@@ -39,6 +39,12 @@ impl Beside {
         self.products.iter().zip(&self.positions).map(move |(product, at)| (product, own(at)))
     }
 
+    /// How each runs on arguments of these types.
+    pub(crate) fn way(&self, dtypes: &[DType]) -> String {
+        let words: Vec<String> = self.each(dtypes).map(|(product, own)| product.in_words(&own)).collect();
+        words.join("; ")
+    }
+
     /// The arguments that it writes.
     pub(crate) fn written(&self) -> Vec<usize> {
         let of = |(product, at): (&Compiled, &Vec<usize>)| -> Vec<usize> {

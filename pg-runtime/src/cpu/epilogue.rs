@@ -50,6 +50,12 @@ impl Epilogue {
         (own(operands, &[result]), own(&[result], rest))
     }
 
+    /// How both run on arguments of these types.
+    pub(crate) fn way(&self, dtypes: &[DType]) -> String {
+        let (product, region) = Self::args(dtypes, self.result.0);
+        format!("{}; then {}", self.product.in_words(&product), self.region.in_words(&region))
+    }
+
     /// The arguments that it writes.
     pub(crate) fn written(&self) -> Vec<usize> {
         self.region.written().into_iter().map(|arg| arg + 1).collect()

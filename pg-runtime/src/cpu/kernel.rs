@@ -200,6 +200,20 @@ impl Compiled {
         Way { dtypes, widened, units }
     }
 
+    /// How it runs on arguments of these types, as far as sizes decide it.
+    pub(crate) fn in_words(&self, dtypes: &[DType]) -> String {
+        match self {
+            Compiled::Region(program) => program.way(),
+            Compiled::Epilogue(both) => both.way(dtypes),
+            Compiled::Beside(all) => all.way(dtypes),
+            _ => {
+                let Way { widened, units, .. } = self.way(dtypes.iter().copied(), Amx::detect());
+                let many = matches!(self, Compiled::Matmul(mm) if matmul::is_many(mm, units.is_some()));
+                format!("units: {}, widened: {widened}, a product a thread: {many}", units.is_some())
+            }
+        }
+    }
+
     /// Checks the arguments of a launch: number, types, extents, and that nothing is written which
     /// another task touches. Everything that the unchecked accesses of `run` rely on.
     pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {

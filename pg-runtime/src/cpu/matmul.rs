@@ -166,13 +166,26 @@ pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: O
             };
         }
     };
-    let work = 2 * mm.m * mm.n * mm.k;
-    if mm.batch > 1 && (work < SMALL || mm.batch >= MANY) {
+    let work = work(mm);
+    if is_many(mm, false) {
         parallel(mm.batch, work, |i| one(i, Parallelism::None));
     } else {
         (0..mm.batch).for_each(|i| one(i, Parallelism::Rayon(0)));
     }
     mirror(mm, |i| matrices(i)[2]);
+}
+
+/// Operations of one product of a batch.
+fn work(mm: &Matmul) -> usize {
+    2 * mm.m * mm.n * mm.k
+}
+
+/// Whether threads take whole products of a batch, rather than parts of each.
+pub(crate) fn is_many(mm: &Matmul, on_units: bool) -> bool {
+    match on_units {
+        true => mm.batch >= amx::BATCH,
+        false => mm.batch > 1 && (work(mm) < SMALL || mm.batch >= MANY),
+    }
 }
 
 /// Copies what is above the diagonal of symmetric results below it.

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pg_codegen::plan::{Launch, Plan};
+use pg_ir::ty::DType;
 
 pub use self::error::{CpuError, Problem};
 
@@ -79,6 +80,22 @@ impl Default for SharedMemory {
     fn default() -> Self {
         SharedMemory::new()
     }
+}
+
+/// How each launch of a plan runs here, as far as sizes decide it: on which units, and how it is cut.
+pub(crate) fn ways(plan: &Plan) -> Vec<String> {
+    let compiled: Vec<Option<Compiled>> = plan.kernels.iter().map(|k| Compiled::new(k).ok()).collect();
+    let way = |launch: &Launch| {
+        let dtypes: Vec<DType> = launch.args.iter().map(|b| plan.buffers[b.0 as usize].dtype).collect();
+        // What does not compile is refused where it is prepared.
+        compiled[launch.kernel.0 as usize].as_ref().map_or(String::new(), |kernel| kernel.in_words(&dtypes))
+    };
+    plan.launches.iter().map(way).collect()
+}
+
+/// What kernels may choose by on this machine, beside sizes.
+pub(crate) fn features() -> String {
+    format!("{:?} {:?}", simd::Isa::detect(), amx::Amx::detect())
 }
 
 /// Runs one plan on the CPU.

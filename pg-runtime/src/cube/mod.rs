@@ -23,7 +23,7 @@ pub use self::device::Device;
 pub use self::error::CubeExecError;
 pub use self::executor::CubeExecutor;
 pub(crate) use self::offline::Absent;
-pub use self::offline::offline;
+pub use self::offline::{offline, ways};
 
 /// The runtime of Vulkan devices.
 #[cfg(feature = "vulkan")]

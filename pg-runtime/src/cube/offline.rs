@@ -32,6 +32,23 @@ pub fn offline(plan: &Plan, layout: &Layout, target: &Target) -> Result<Generati
     generate(plan, &extents(plan, bank), target)
 }
 
+/// How each launch of a plan runs on `target`: its kernels with their cubes, shared memory and widths of access, which
+/// say how it is tiled and split, without its sizes.
+///
+/// # Errors
+/// The first launch that does not fit the target.
+pub fn ways(plan: &Plan, layout: &Layout, target: &Target) -> Result<Vec<String>, LaunchError> {
+    let mut ways = vec![String::new(); plan.launches.len()];
+    for made in offline(plan, layout, target)?.launches {
+        let kernel = &made.stage.kernel;
+        let family = kernel.name().rsplit_once('_').map_or(kernel.name(), |(family, _)| family);
+        let widths: Vec<usize> = kernel.args().iter().map(|a| a.width).collect();
+        let (units, shared) = (kernel.units(), kernel.shared_bytes());
+        ways[made.launch] += &format!("{family} {units} {shared} {widths:?};");
+    }
+    Ok(ways)
+}
+
 /// A machine that programs are compiled for, and on which none can run.
 #[derive(Debug)]
 pub(crate) struct Absent(pub(crate) Target);

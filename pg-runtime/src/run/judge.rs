@@ -9,6 +9,24 @@ use crate::report::{Event, Observer, TttReport};
 use crate::session::{Key, Session};
 use crate::state::State;
 
+/// Every program that scores of so many targets ask for, in windows of so many tokens.
+pub(super) fn score_programs(session: &Session, seq: usize, targets: usize, with_ttt: bool) -> Vec<Key> {
+    let sliding = sliding(session, seq);
+    let mut keys = Vec::new();
+    for windows in [Windows::plain(seq), sliding] {
+        keys.extend(window_programs(session, windows.cover(targets).len(), (windows.seq, false)));
+    }
+    if let Some(ttt) = session.model.eval.ttt.as_ref().filter(|_| with_ttt) {
+        keys.extend(ttt_programs(session, targets, sliding, ttt, false));
+    }
+    keys
+}
+
+fn sliding(session: &Session, seq: usize) -> Windows {
+    let eval = &session.model.eval;
+    Windows { seq, stride: eval.stride.min(seq), rescore_tail: eval.rescore_tail }
+}
+
 /// Scores weights on one text in one way throughout a run.
 pub struct Judge<'a> {
     corpus: &'a Corpus,
@@ -24,16 +42,7 @@ impl<'a> Judge<'a> {
 
     /// Every program that its scores ask for, with or without test-time training.
     pub fn programs(&self, session: &Session, with_ttt: bool) -> Result<Vec<Key>, EvalError> {
-        let total = self.targets()?;
-        let sliding = self.sliding_windows(session);
-        let mut keys = Vec::new();
-        for windows in [Windows::plain(self.seq), sliding] {
-            keys.extend(window_programs(session, windows.cover(total).len(), (windows.seq, false)));
-        }
-        if let Some(ttt) = session.model.eval.ttt.as_ref().filter(|_| with_ttt) {
-            keys.extend(ttt_programs(session, total, sliding, ttt, false));
-        }
-        Ok(keys)
+        Ok(score_programs(session, self.seq, self.targets()?, with_ttt))
     }
 
     /// Bits per byte over windows that do not overlap.
@@ -94,8 +103,7 @@ impl<'a> Judge<'a> {
     }
 
     fn sliding_windows(&self, session: &Session) -> Windows {
-        let eval = &session.model.eval;
-        Windows { seq: self.seq, stride: eval.stride.min(self.seq), rescore_tail: eval.rescore_tail }
+        sliding(session, self.seq)
     }
 
     fn windows(

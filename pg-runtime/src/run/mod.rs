@@ -20,7 +20,7 @@ use thiserror::Error;
 pub use self::corpus::Corpus;
 use self::folder::RunFolder;
 pub use self::judge::Judge;
-pub use self::requests::{Request, requests};
+pub use self::requests::{Request, file_programs, requests};
 use crate::data::{DataError, Loader};
 use crate::device::{Device, DeviceName};
 use crate::eval::EvalError;
@@ -30,6 +30,7 @@ use crate::report::{ArtifactReport, Event, Observer, RunReport, Scores, TrainRep
 use crate::schedule::Budget;
 use crate::session::{Key, SessionError};
 use crate::train::{TrainError, TrainPlan, Trained, spaces, train};
+use crate::validate::{ValidateError, ValidationReport, validate};
 use crate::weights::{self, WeightsError};
 
 /// What `pg run` was asked for. `None` leaves the model file's (or its profile's) value.
@@ -73,6 +74,10 @@ pub struct RunOptions {
     pub device: Device,
     /// Skip the full-size check and timing (`--no-full-size`).
     pub skip_full_size: bool,
+    /// Do not hold programs to float64 before the first step (`--no-validate`).
+    pub skip_validation: bool,
+    /// Folder of what was validated before; `None` to validate anew and remember nothing.
+    pub cache: Option<PathBuf>,
     /// When the process started, for `first_step_s`.
     pub started: Option<Instant>,
 }
@@ -95,6 +100,9 @@ pub enum RunError {
     /// Compiling or running a program.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A program computes something else than the model says.
+    #[error(transparent)]
+    Validate(#[from] ValidateError),
     /// Evaluation.
     #[error(transparent)]
     Eval(#[from] EvalError),
@@ -241,7 +249,14 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
 
     let mut session = requests::session(options, model);
     let mut judge = Judge::new(&corpus, &session);
-    session.check_bundle(&requests::programs(&session, &plan, &judge)?)?;
+    let programs = requests::programs(&session, &plan, &judge)?;
+    session.check_bundle(&programs)?;
+    let validation = if options.skip_validation {
+        observer(Event::Note("the programs are not validated (--no-validate)".into()));
+        ValidationReport::default()
+    } else {
+        validate(&mut session, &programs, &chosen, options.cache.as_deref(), observer)?
+    };
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {
@@ -303,6 +318,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         quant_gap_bpb: bpb.quantized.unwrap_or(f64::NAN) - bpb.ema.unwrap_or(f64::NAN),
         bpb,
         ttt: adapted.map(|(_, facts)| facts),
+        validation: Some(validation),
         artifact,
         peak_rss_bytes: peak_rss_bytes(),
         bundle: options.device.bundle_report(),

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use indexmap::IndexSet;
 use pg_ir::model::Model;
 
+use super::judge::score_programs;
 use super::{Corpus, Judge, Prepared, RunError, RunOptions, full_size, prepare, train_plan};
 use crate::report::Observer;
+use crate::schedule::Budget;
 use crate::session::{Key, Session};
 use crate::train::TrainPlan;
+use crate::validate::subjects;
 
-/// A model that a run trains or times, and the programs that it will ask for.
+/// A model that a run trains, validates or times, and the programs that it will ask for.
 pub struct Request {
     /// The model's session, on the run's device. Nothing is compiled yet.
     pub session: Session,
@@ -30,8 +33,27 @@ pub fn requests(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Vec
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     let session = session(options, model);
     let programs = programs(&session, &plan, &Judge::new(&corpus, &session))?;
+    let validated = if options.skip_validation { Vec::new() } else { subjects(&session, &programs) };
     let full = full.map(|full| full_size::request(full, options)).transpose()?;
-    Ok([Request { session, programs }].into_iter().chain(full.map(|(request, _)| request)).collect())
+    let mut all = vec![Request { session, programs }];
+    all.extend(validated.into_iter().map(|s| Request { programs: s.programs(), session: s.session }));
+    all.extend(full.map(|(request, _)| request));
+    Ok(all)
+}
+
+/// What a run of a model would ask for at the sizes of its file, without any text: for checks before there is a run.
+///
+/// # Errors
+/// If the file's batch does not divide into sequences.
+pub fn file_programs(session: &Session) -> Result<Vec<Key>, RunError> {
+    let (train, eval) = (&session.model.train, &session.model.eval);
+    let plan = TrainPlan::new(train.clone(), Budget { steps: Some(1), seconds: None }, false, None)?;
+    // As much text as shows every program: two chunks of test-time training.
+    let chunk = eval.ttt.as_ref().map_or(eval.seq_len, |ttt| ttt.chunk);
+    let targets = eval.max_targets.unwrap_or(usize::MAX).min(2 * chunk.max(eval.seq_len));
+    let mut keys: IndexSet<Key> = plan.programs(session).into_iter().collect();
+    keys.extend(score_programs(session, eval.seq_len.min(targets), targets, true));
+    Ok(keys.into_iter().collect())
 }
 
 /// A session as a run's options ask for it.

@@ -50,4 +50,14 @@ impl Key {
             Key::Update | Key::Adapt => None,
         }
     }
+
+    /// The same program at another shape, if it reads tokens.
+    pub fn at(self, batch: usize, seq: usize) -> Key {
+        match self {
+            Key::Grad { phase, qat, accumulate, .. } => Key::Grad { phase, batch, seq, qat, accumulate },
+            Key::Score { qat, .. } => Key::Score { batch, seq, qat },
+            Key::Logits { qat, .. } => Key::Logits { batch, seq, qat },
+            Key::Update | Key::Adapt => self,
+        }
+    }
 }

@@ -24,6 +24,9 @@ impl Amx {
     }
 }
 
+/// No product runs on units.
+pub(crate) const BATCH: usize = usize::MAX;
+
 pub(crate) fn workspace(_: usize, _: [usize; 3], _: [DType; 3]) -> WorkspaceSize {
     WorkspaceSize::default()
 }

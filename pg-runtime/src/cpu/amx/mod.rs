@@ -39,7 +39,7 @@ const PIECE: usize = 2048;
 /// Fewer rows are cut into columns as well, until there are so many tasks.
 const TASKS: usize = 4;
 /// Batches from this size on are a product a task: nothing is shared, and no thread waits for another.
-const BATCH: usize = 8;
+pub(crate) const BATCH: usize = 8;
 /// Below this a product has too little to do for each element that is packed.
 const LEAST: usize = 32;
 

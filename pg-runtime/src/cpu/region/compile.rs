@@ -271,6 +271,13 @@ impl Program {
         }
     }
 
+    /// How it runs, as far as sizes decide it: passes over cut rows, blocks to a row, sums in pieces.
+    pub(crate) fn way(&self) -> String {
+        let blocks = self.lanes > self.block_lanes;
+        let pieces = !self.accumulators.is_empty() && self.pieces() > 1;
+        format!("{} passes, rows cut: {blocks}, sums cut: {pieces}", self.passes.len())
+    }
+
     fn is_cut(&self) -> bool {
         self.passes.len() > 1 || (!self.accumulators.is_empty() && self.pieces() > 1)
     }

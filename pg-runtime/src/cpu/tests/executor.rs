@@ -68,7 +68,7 @@ fn plan() -> Plan {
         bytes: 0.0,
     };
     let launches = vec![launch(0, &[0, 1, 2]), launch(1, &[0, 2]), launch(2, &[3, 4, 5])];
-    Plan { program: "test".into(), buffers, kernels, launches, arena_bytes: 64 + 4 * n }
+    Plan { program: "test".into(), buffers, kernels, launches, arena_bytes: 64 + 4 * n, ..Plan::default() }
 }
 
 fn state() -> State {

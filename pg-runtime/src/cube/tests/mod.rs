@@ -78,7 +78,7 @@ fn plan_of(kernel: &Kernel, args: &[Arg]) -> (Plan, Vec<(String, Segment)>) {
         buffers,
         kernels: vec![kernel.clone()],
         launches: vec![launch],
-        arena_bytes: 0,
+        ..Plan::default()
     };
     (plan, aliases)
 }

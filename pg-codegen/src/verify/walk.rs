@@ -1,0 +1,437 @@
+//! The walk from a register to what it is computed of, beside the graph: see [`super::meaning`].
+//!
+//! It is at one row of a region's domain and at one of some lanes. What it has found of a register in this row it does
+//! not look for again, so a row costs what its instructions do. It must never take two computations for one because
+//! their numbers agree: numbers are compared only where both sides are known without running anything.
+
+use pg_ir::graph::{Graph, ValueId};
+use pg_ir::op::{Binary, Op};
+use pg_ir::ty::DType;
+use smallvec::SmallVec;
+
+use super::access::sizes;
+use super::bounds::gathers;
+use super::describe;
+use super::element::{Below, Coords, below, ravel, split, unravel};
+use super::known::{Known, eval};
+use super::points::{self, Row};
+use super::region::{Kind, Register, registers};
+use crate::region::{Affine, IndexMap, Instr, Reg, Region};
+
+/// What does not depend on the launch.
+pub(super) struct Prepared {
+    pub(super) registers: Vec<Register>,
+    /// Registers that follow from the place in the domain alone, by integer arithmetic.
+    pub(super) exact: Vec<bool>,
+    pub(super) sizes: Vec<usize>,
+    /// Where the next launch is compared.
+    pub(super) rows: Vec<Row>,
+}
+
+impl Prepared {
+    pub(super) fn new(region: &Region) -> Prepared {
+        // `region::check` has passed.
+        let registers = registers(region).unwrap_or_default();
+        let mut exact: Vec<bool> = Vec::with_capacity(registers.len());
+        for (instr, register) in region.body.iter().zip(&registers) {
+            let of = |r: &Reg| exact[*r as usize];
+            let follows = match instr {
+                Instr::Index(_) | Instr::ConstInt(_) => true,
+                Instr::Binary(_, a, b) => of(a) && of(b),
+                Instr::Select(c, a, b) => of(c) && of(a) && of(b),
+                _ => false,
+            };
+            exact.push(follows && matches!(register.kind, Kind::Int | Kind::Bool));
+        }
+        Prepared { registers, exact, sizes: sizes(region), rows: points::all(region) }
+    }
+}
+
+/// What an argument of a region holds.
+#[derive(Clone, Copy)]
+pub(super) enum Held {
+    Nothing,
+    Value(ValueId),
+    /// A product's result as the region takes it: as it is, or rounded.
+    Result(ValueId, DType),
+}
+
+/// A register that was found to be an element of a value, at a lane.
+type Same = (u32, ValueId, usize);
+
+/// All that a register was found to be in one row.
+pub(super) type Found = SmallVec<[Same; 6]>;
+
+pub(super) struct Walk<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) known: &'a Known<'a>,
+    pub(super) region: &'a Region,
+    pub(super) prepared: &'a Prepared,
+    /// By argument: what it holds, and its elements.
+    pub(super) held: Vec<(Held, usize)>,
+    /// The row at hand, and lanes of it that stand for all.
+    pub(super) index: Coords,
+    pub(super) lanes: SmallVec<[usize; 6]>,
+    /// By register: what it was found to be in this row.
+    pub(super) memo: &'a mut Vec<Found>,
+    /// Gathers whose bounds are checked.
+    pub(super) gathered: Vec<bool>,
+}
+
+impl Walk<'_> {
+    pub(super) fn begin(&mut self, row: &Row) {
+        self.index.clone_from(&row.index);
+        self.lanes.clone_from(&row.lanes);
+        self.memo[..self.region.body.len()].iter_mut().for_each(SmallVec::clear);
+    }
+
+    pub(super) fn located(&self, root: ValueId, message: String) -> String {
+        format!("writes {}, but at row {:?}, {message}", describe(self.graph, root), self.index)
+    }
+
+    pub(super) fn place(&self, at: &Affine, lane: usize) -> i64 {
+        let (last, rows) = at.strides.split_last().expect("a stride for the lanes");
+        let row: i64 = rows.iter().zip(&self.index).map(|(s, i)| s * *i as i64).sum();
+        at.offset + row + last * lane as i64
+    }
+
+    /// The place of an element that is read; `None` outside of guards.
+    fn read(&self, map: &IndexMap, lane: usize) -> Option<i64> {
+        let inside = map.guards.iter().all(|g| (0..g.size).contains(&self.place(&g.expr, lane)));
+        inside.then(|| self.place(&map.at, lane))
+    }
+
+    fn is_wide(&self, reg: Reg) -> bool {
+        self.prepared.registers[reg as usize].wide
+    }
+
+    /// Of the elements that a reduction combines into one, the n-th.
+    pub(super) fn nth_of(&self, reduction: ValueId, axes: &[usize], element: usize, n: usize) -> usize {
+        let x = self.graph.producer(reduction).operands[0];
+        let from = &self.graph.ty(x).axes;
+        let mut coords = unravel(element, &self.graph.ty(reduction).axes);
+        let over: SmallVec<[usize; 4]> = axes.iter().map(|&a| from[a].size).collect();
+        axes.iter().zip(split(n, &over)).for_each(|(&axis, coord)| coords[axis] = coord);
+        ravel(&coords, from)
+    }
+
+    /// Whether a register, at a lane of the row at hand, is an element of a value.
+    pub(super) fn same(
+        &mut self,
+        reg: Reg,
+        lane: usize,
+        value: ValueId,
+        element: usize,
+    ) -> Result<(), String> {
+        let reg = self.followed(reg, lane);
+        let lane = if self.is_wide(reg) { lane } else { 0 };
+        let key = (lane as u32, value, element);
+        if self.memo[reg as usize].contains(&key) {
+            return Ok(());
+        }
+        let region = self.region;
+        match &region.body[reg as usize] {
+            Instr::Load { arg, map } => self.load(*arg, map, lane, value, element)?,
+            Instr::Gather { arg, row, stride, map } => {
+                self.gather((reg, *arg, *row, *stride), map, lane, value, element)?;
+            }
+            instr => match self.viewed(value, element) {
+                Some((value, element)) => self.op(instr, reg, lane, value, element)?,
+                None if self.number(reg, lane) == Some(0.0) => {}
+                None => {
+                    return Err(format!(
+                        "r{reg} = {instr}, the graph has zero outside of {}",
+                        self.about(value)
+                    ));
+                }
+            },
+        }
+        self.memo[reg as usize].push(key);
+        Ok(())
+    }
+
+    fn about(&self, value: ValueId) -> String {
+        describe(self.graph, value)
+    }
+
+    /// The register that one is, where integers choose it.
+    fn followed(&self, reg: Reg, lane: usize) -> Reg {
+        let mut reg = reg;
+        while let Instr::Select(c, a, b) = &self.region.body[reg as usize]
+            && self.prepared.exact[*c as usize]
+            && let Some(chosen) = self.number(*c, lane)
+        {
+            reg = if chosen != 0.0 { *a } else { *b };
+        }
+        reg
+    }
+
+    /// What an element is an element of, below views; `None` outside.
+    fn viewed(&self, value: ValueId, element: usize) -> Option<(ValueId, usize)> {
+        let (mut value, mut element) = (value, element);
+        loop {
+            match below(self.graph, value, element) {
+                Some(Below::At(operand, at)) => (value, element) = (operand, at),
+                Some(Below::Outside) => return None,
+                None => return Some((value, element)),
+            }
+        }
+    }
+
+    /// The operand that a selection takes, if its condition is known.
+    fn chosen(&self, value: ValueId, element: usize) -> Option<ValueId> {
+        let node = self.graph.producer(value);
+        if node.op != Op::Select || !self.known.is_known(node.operands[0]) {
+            return None;
+        }
+        let condition = self.known.element(node.operands[0], element)?;
+        Some(node.operands[if condition != 0.0 { 1 } else { 2 }])
+    }
+
+    /// The element of what an argument holds that an element of a value is: below views and known choices.
+    fn reach(&self, held: Held, value: ValueId, element: usize) -> Result<Option<usize>, String> {
+        let (mut value, mut element) = (value, element);
+        loop {
+            let node = self.graph.producer(value);
+            let is_held = match held {
+                Held::Nothing => false,
+                Held::Value(held) => held == value,
+                Held::Result(of, DType::BF16) => node.op == Op::Cast(DType::BF16) && node.operands[0] == of,
+                Held::Result(of, _) => value == of,
+            };
+            if is_held {
+                return Ok(Some(element));
+            }
+            match (below(self.graph, value, element), held) {
+                (Some(Below::At(operand, at)), _) => (value, element) = (operand, at),
+                (Some(Below::Outside), _) => return Ok(None),
+                (None, held) => match (self.chosen(value, element), held) {
+                    (Some(operand), _) => value = operand,
+                    (None, Held::Value(held) | Held::Result(held, _)) => {
+                        let (want, have) = (self.about(value), self.about(held));
+                        return Err(format!("it reads {have}, the graph has {want} there"));
+                    }
+                    (None, Held::Nothing) => return Err("it reads what nothing is said of".into()),
+                },
+            }
+        }
+    }
+
+    fn load(
+        &mut self,
+        arg: u32,
+        map: &IndexMap,
+        lane: usize,
+        value: ValueId,
+        element: usize,
+    ) -> Result<(), String> {
+        let Some(at) = self.read(map, lane) else { return self.is_zero(value, element) };
+        let held = self.held[arg as usize].0;
+        match self.reach(held, value, element)? {
+            Some(want) if want as i64 == at => Ok(()),
+            Some(want) => Err(format!("a{arg}[{map}] is element {at}, the graph has element {want} there")),
+            None => Err(format!("a{arg}[{map}] is element {at}, the graph has zero there")),
+        }
+    }
+
+    /// Whether an element is zero because views say so.
+    fn is_zero(&self, value: ValueId, element: usize) -> Result<(), String> {
+        let mut next = self.viewed(value, element);
+        while let Some((value, element)) = next {
+            if self.known.is_known(value) && self.known.element(value, element) == Some(0.0) {
+                return Ok(());
+            }
+            let node = self.graph.producer(value);
+            next = match &node.op {
+                Op::Gather => {
+                    let rest = self.table_element(value, element).1;
+                    let rows = self.graph.ty(node.operands[0]).axes[0].size;
+                    let width = self.graph.ty(node.operands[0]).len() / rows;
+                    let inside =
+                        [0, rows - 1].iter().find_map(|r| self.viewed(node.operands[0], r * width + rest));
+                    match inside {
+                        None => return Ok(()),
+                        Some(_) => return Err(format!("the plan has zero outside of {}", self.about(value))),
+                    }
+                }
+                _ => match self.chosen(value, element) {
+                    Some(operand) => self.viewed(operand, element),
+                    None => return Err(format!("the plan has zero, the graph {}", self.about(value))),
+                },
+            };
+        }
+        Ok(())
+    }
+
+    /// Of an element of a gather: which id, and which element of a row.
+    fn table_element(&self, value: ValueId, element: usize) -> (usize, usize) {
+        let node = self.graph.producer(value);
+        let width = self.graph.ty(value).len() / self.graph.ty(node.operands[1]).len();
+        (element / width, element % width)
+    }
+
+    fn gather(
+        &mut self,
+        (reg, arg, row, stride): (Reg, u32, Reg, i64),
+        map: &IndexMap,
+        lane: usize,
+        value: ValueId,
+        element: usize,
+    ) -> Result<(), String> {
+        let Some(at) = self.read(map, lane) else { return self.is_zero(value, element) };
+        let (mut value, mut element) = self
+            .viewed(value, element)
+            .ok_or_else(|| format!("a{arg} is gathered from, the graph has zero there"))?;
+        while let Some(operand) = self.chosen(value, element) {
+            (value, element) =
+                self.viewed(operand, element).ok_or("it gathers where the graph has zero".to_string())?;
+        }
+        let node = self.graph.producer(value);
+        let Op::Gather = node.op else {
+            return Err(format!("it gathers, the graph has {} there", self.about(value)));
+        };
+        let (id, rest) = self.table_element(value, element);
+        self.same(row, lane, node.operands[1], id)?;
+        let table = self.graph.ty(node.operands[0]);
+        let rows = table.axes[0].size;
+        let width = table.len() / rows;
+        let (held, len) = self.held[arg as usize];
+        for row in [0, rows / 2, rows - 1] {
+            let have = at + stride * row as i64;
+            match self.reach(held, node.operands[0], row * width + rest)? {
+                Some(want) if want as i64 == have => {}
+                Some(want) => {
+                    return Err(format!("row {row} of a{arg} is at element {have}, in the graph at {want}"));
+                }
+                None => return Err(format!("row {row} of a{arg} is at {have}, in the graph it is zero")),
+            }
+        }
+        if !std::mem::replace(&mut self.gathered[reg as usize], true) {
+            gathers(map, stride, rows, &self.prepared.sizes, len)
+                .map_err(|e| format!("a gather of {rows} rows {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// Whether an instruction that is no load is the op that computes an element.
+    fn op(
+        &mut self,
+        instr: &Instr,
+        reg: Reg,
+        lane: usize,
+        value: ValueId,
+        element: usize,
+    ) -> Result<(), String> {
+        let node = self.graph.producer(value);
+        let operand = |i: usize| node.operands[i];
+        if matches!(instr, Instr::Const(_) | Instr::ConstInt(_)) && self.is_number(reg, lane, value, element)
+        {
+            return Ok(());
+        }
+        let found = match (instr, &node.op) {
+            (Instr::Unary(f, a), Op::Unary(g)) if f == g => self.same(*a, lane, operand(0), element),
+            (Instr::Binary(f, a, b), Op::Binary(g)) if f == g => self
+                .same(*a, lane, operand(0), element)
+                .and_then(|()| self.same(*b, lane, operand(1), element)),
+            (Instr::Select(c, a, b), Op::Select) => self
+                .same(*c, lane, operand(0), element)
+                .and_then(|()| self.same(*a, lane, operand(1), element))
+                .and_then(|()| self.same(*b, lane, operand(2), element)),
+            (Instr::Cast(to, a), Op::Cast(want)) if to == want => self.same(*a, lane, operand(0), element),
+            (Instr::RowReduce(kind, a), Op::Reduce(want, axes)) if kind == want => {
+                self.row_reduce(*a, value, axes, element)
+            }
+            (Instr::FakeQuant(grid, a), Op::FakeQuant(want)) if grid == want => {
+                self.row_of(value, element, lane).and_then(|row| self.whole_row(*a, operand(0), row))
+            }
+            (Instr::Lanes(perm, a), Op::Lanes(want)) if perm == want => {
+                let from = perm[lane] as usize;
+                self.row_of(value, element, lane).and_then(|row| self.same(*a, from, operand(0), row + from))
+            }
+            (Instr::Index(at), Op::Iota(_)) if self.place(at, lane) == element as i64 => Ok(()),
+            _ => Err(format!("r{reg} = {instr}, the graph has {} there", self.about(value))),
+        };
+        if found.is_ok() || self.is_number(reg, lane, value, element) {
+            return Ok(());
+        }
+        match self.chosen(value, element) {
+            Some(operand) => self.same(reg, lane, operand, element).or(found),
+            None => found,
+        }
+    }
+
+    /// Whether a register is a number that the value is known to be.
+    fn is_number(&self, reg: Reg, lane: usize, value: ValueId, element: usize) -> bool {
+        if !self.known.is_known(value) {
+            return false;
+        }
+        let Some(have) = self.number(reg, lane) else { return false };
+        if let Some(want) = self.known.uniform(value) {
+            return have == want || have.is_nan() && want.is_nan();
+        }
+        // Instructions compute in float32 what is known in float64.
+        let close = |want: f64| (have - want).abs() <= 1e-6 * want.abs().max(1.0);
+        self.known.element(value, element).is_some_and(close)
+    }
+
+    /// The first element of the row of a value that an element is in, if lanes are the row's elements in order.
+    fn row_of(&self, value: ValueId, element: usize, lane: usize) -> Result<usize, String> {
+        let width = self.graph.ty(value).axes.last().map_or(1, |a| a.size);
+        if width != self.region.lanes || element % width != lane {
+            return Err(format!("lanes are not the rows of {}", self.about(value)));
+        }
+        Ok(element - lane)
+    }
+
+    fn whole_row(&mut self, reg: Reg, value: ValueId, first: usize) -> Result<(), String> {
+        for lane in self.lanes.clone() {
+            self.same(reg, lane, value, first + lane)?;
+        }
+        Ok(())
+    }
+
+    fn row_reduce(&mut self, reg: Reg, value: ValueId, axes: &[usize], element: usize) -> Result<(), String> {
+        let x = self.graph.producer(value).operands[0];
+        let over: usize = axes.iter().map(|&a| self.graph.ty(x).axes[a].size).product();
+        if over != self.region.lanes {
+            let lanes = self.region.lanes;
+            return Err(format!("a row of {lanes} is combined, the graph has {}", self.about(value)));
+        }
+        for lane in self.lanes.clone() {
+            let from = self.nth_of(value, axes, element, lane);
+            self.same(reg, lane, x, from)?;
+        }
+        Ok(())
+    }
+
+    /// The number that a register is at this place, if that needs no argument.
+    fn number(&self, reg: Reg, lane: usize) -> Option<f64> {
+        let of = |r: &Reg| self.number(*r, lane);
+        Some(match &self.region.body[reg as usize] {
+            Instr::Const(number) => f64::from(*number),
+            Instr::ConstInt(number) => f64::from(*number),
+            Instr::Index(at) => self.place(at, lane) as f64,
+            Instr::Load { map, .. } | Instr::Gather { map, .. } if self.read(map, lane).is_none() => 0.0,
+            Instr::Binary(Binary::Gt, a, b) => f64::from(u8::from(of(a)? > of(b)?)),
+            Instr::Binary(Binary::Add, a, b) => of(a)? + of(b)?,
+            Instr::Binary(Binary::Sub, a, b) => of(a)? - of(b)?,
+            Instr::Binary(Binary::Mul, a, b) => of(a)? * of(b)?,
+            Instr::Binary(f, a, b) => self.evaluated(Op::Binary(*f), &[*a, *b], &[of(a)?, of(b)?]),
+            Instr::Unary(f, a) => self.evaluated(Op::Unary(*f), &[*a], &[of(a)?]),
+            Instr::Cast(to, a) => self.evaluated(Op::Cast(*to), &[*a], &[of(a)?]),
+            Instr::Select(c, a, b) => of(if of(c)? != 0.0 { a } else { b })?,
+            _ => return None,
+        })
+    }
+
+    fn evaluated(&self, op: Op, regs: &[Reg], numbers: &[f64]) -> f64 {
+        let dtype = |r: &Reg| match self.prepared.registers[*r as usize].kind {
+            Kind::Int => DType::I32,
+            Kind::Bool => DType::Bool,
+            Kind::Float | Kind::Nothing => DType::F32,
+        };
+        let types: Vec<pg_ir::ty::Type> = regs.iter().map(|r| pg_ir::ty::Type::scalar(dtype(r))).collect();
+        let operands: Vec<Vec<f64>> = numbers.iter().map(|&x| vec![x]).collect();
+        eval(&op, &operands, &types, pg_ir::ty::Type::scalar(DType::F32))[0]
+    }
+}
