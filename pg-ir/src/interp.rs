@@ -199,3 +199,52 @@ pub(crate) fn pick(x: &[f64], start: usize, shape: &[usize], strides: &[usize]) 
     });
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Builder;
+    use crate::op::Unary;
+    use crate::slot::Space;
+    use crate::ty::Type;
+
+    /// exp(x) leaves through two slots and is read again; log(x) by nobody.
+    fn graph() -> (Graph, Environment) {
+        let mut b = Builder::default();
+        let slot = Slot::new(Space::Param, "x");
+        let x = b.input(slot.clone(), Type::channels(&[3]));
+        let exp = b.unary(Unary::Exp, x);
+        b.unary(Unary::Log, x);
+        let sum = b.add(exp, x);
+        for (name, value) in [("a", exp), ("b", exp), ("c", sum)] {
+            b.output(Slot::new(Space::Result, name), value);
+        }
+        (b.finish(), Environment::from([(slot, vec![1.0, 2.0, 3.0])]))
+    }
+
+    #[test]
+    fn what_no_output_needs_is_not_computed_and_outputs_stay() {
+        let (graph, env) = graph();
+        let mut seen = Vec::new();
+        let out = run_with(&graph, &env, None, &mut |value, tensor| seen.push((value.index(), tensor.len())))
+            .unwrap();
+        assert_eq!(seen, [(0, 3), (1, 3), (3, 3)]);
+        let all = evaluate(&graph, &env).unwrap();
+        for (name, value) in [("a", 1), ("b", 1), ("c", 3)] {
+            assert_eq!(out[&Slot::new(Space::Result, name)], all[value], "{name}");
+        }
+        assert!(matches!(run(&graph, &Environment::new()), Err(InterpError::Missing(_))));
+    }
+
+    #[test]
+    fn later_values_are_computed_of_what_a_visit_leaves() {
+        let (graph, env) = graph();
+        let out = run_with(&graph, &env, None, &mut |value, tensor| {
+            if value.index() == 1 {
+                tensor.to_mut().fill(10.0);
+            }
+        });
+        assert_eq!(out.unwrap()[&Slot::new(Space::Result, "c")], [11.0, 12.0, 13.0]);
+        assert_eq!(env[&Slot::new(Space::Param, "x")], [1.0, 2.0, 3.0]);
+    }
+}

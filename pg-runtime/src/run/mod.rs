@@ -240,7 +240,6 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         weights::load(path, &model.params).map_err(named)
     };
     let initial = options.init.as_ref().map(load).transpose()?;
-    let folder = RunFolder::create(options.out.as_deref(), &model.name)?;
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     if let Some(full) = &full {
         full_size::announce(full, observer)?;
@@ -257,6 +256,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     } else {
         validate(&mut session, &programs, &chosen, options.cache.as_deref(), observer)?
     };
+    let folder = RunFolder::create(options.out.as_deref(), &session.model.name)?;
     let initial = initial.unwrap_or_else(|| session.initial_weights(seed));
     let mut state = session.state_with(&initial, &spaces(&plan.train))?;
     if plan.train.ema_decay > 0.0 {

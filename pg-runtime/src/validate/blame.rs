@@ -18,7 +18,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
 use super::ValidateError;
-use super::check::{Compiled, Ran, run_chain};
+use super::check::{Compiled, Ran, misrounded, run_chain};
 use super::compare::{Measure, parts};
 use super::difference::Blame;
 use super::noise::{exact, noisy, watched};
@@ -99,6 +99,10 @@ fn with_working_forms(
 /// The first pass over graphs after which an output is another.
 fn passes(session: &Session, compiled: &Compiled, env: &Environment) -> Result<Option<Blame>, ValidateError> {
     let want = exact(&compiled.reference, env)?;
+    if let Some(v) = misrounded(session, compiled, env, &want)?.first() {
+        let first = format!("the pass `precision` changes {} by more than its roundings do", v.part.words());
+        return Ok(Some(Blame { first, lines: Vec::new() }));
+    }
     let precision = compiled.precision(session);
     for (pass, name) in PASSES {
         let got = exact(&after(session, compiled, pass)?, env)?;

@@ -15,6 +15,7 @@ use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
 use pg_ir::programs::{Program, Working};
 use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::DType;
 
 use super::ValidateError;
 use super::compare::{Measure, Part, Precision, parts};
@@ -23,6 +24,12 @@ use super::noise::{exact, noisy};
 use crate::executor::{Executor, Inputs};
 use crate::session::{Key, Session, SessionError};
 use crate::state::State;
+
+/// Roundings of float32 noise as large as a rounding to bfloat16, and as another on the way to it.
+const BF16_ROUNDINGS: f64 = 16384.0;
+
+/// Roundings to bfloat16 may move an output by so many floors without further questions.
+const ROUNDED_SUMS: f64 = 8.0;
 
 /// Runs of the reference with noise, of which the largest error counts.
 const NOISE_RUNS: u64 = 4;
@@ -199,7 +206,43 @@ pub(super) fn judge(
             });
         }
     }
+    verdicts.extend(misrounded(session, compiled, &ran.env, &want)?);
     Ok(verdicts)
+}
+
+/// Outputs that storage's roundings, which the reference has, move by more than roundings of that size do: what the pass
+/// that writes them changes beside.
+pub(super) fn misrounded(
+    session: &Session,
+    compiled: &Compiled,
+    env: &Environment,
+    rounded: &Environment,
+) -> Result<Vec<Verdict>, ValidateError> {
+    if session.machine_of(compiled.key).storage != DType::BF16 {
+        return Ok(Vec::new());
+    }
+    let graph = &compiled.program.graph;
+    let floor = ROUNDED_SUMS * compiled.precision(session).floor;
+    let want = exact(graph, env)?;
+    let mut moved = None;
+    let mut wrong = Vec::new();
+    for part in parts(graph, &session.layout) {
+        let of = |env: &Environment| env[&part.slot][part.range.clone()].to_vec();
+        let (want, got) = (of(&want), of(rounded));
+        let measure = Measure::of(&want, got.iter().copied());
+        let mut bound = floor * measure.scale + f64::MIN_POSITIVE;
+        if measure.error > bound {
+            let moved = match &moved {
+                Some(moved) => moved,
+                None => moved.insert(noisy(graph, env, (0, BF16_ROUNDINGS), &mut |_, _| {})?),
+            };
+            bound += compiled.precision(session).bound(Measure::of(&want, of(moved)).error, measure.scale);
+        }
+        let (got, want) = (got[measure.at], want[measure.at]);
+        let verdict = Verdict { part, measure, bound, got, want, unfused: None };
+        wrong.extend((!verdict.passed()).then_some(verdict));
+    }
+    Ok(wrong)
 }
 
 /// A part of what was written, in float64; nothing where it was not written at all.

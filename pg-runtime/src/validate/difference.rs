@@ -30,6 +30,8 @@ pub struct Difference {
     pub want: f64,
     /// The same output's error without fusion, where that was asked.
     pub unfused: Option<f64>,
+    /// Whether a comparison of the model lay within rounding of a tie, on all inputs that were tried.
+    pub undecided: bool,
     /// Where it began.
     pub blame: Blame,
 }
@@ -38,7 +40,7 @@ impl std::error::Error for Difference {}
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Difference { program, output, wrong, error, bound, got, want, unfused, blame } = self;
+        let Difference { program, output, wrong, error, bound, got, want, unfused, blame, undecided } = self;
         write!(f, "`{program}` is miscompiled: {output} is ")?;
         match got.is_finite() {
             true => write!(
@@ -62,6 +64,9 @@ impl fmt::Display for Difference {
             Some(off) if off.is_finite() => write!(f, "\n  without fusion it is off by {off:.1e}")?,
             Some(_) => f.write_str("\n  without fusion it is no number either")?,
             None => {}
+        }
+        if *undecided {
+            f.write_str("\n  a comparison in the model lies within rounding of a tie, whatever the inputs")?;
         }
         f.write_str(
             "\n  nothing was trained. This is a fault of pg, not of the model: please report it with the model's text",

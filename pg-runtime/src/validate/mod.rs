@@ -201,9 +201,11 @@ fn agree(session: &Session, chain: &[Compiled]) -> Result<(Vec<Vec<Verdict>>, u6
         let Some((at, verdicts)) = wrong else { return Ok((all, seed + 1)) };
         let graph = &chain[at].reference;
         let digest = |noise| decisions(graph, &ran[at].env, (seed, noise));
-        if seed + 1 == MOST_INPUTS || digest(0.0)? == digest(CLEAR)? {
+        let undecided = digest(0.0)? != digest(CLEAR)?;
+        if seed + 1 == MOST_INPUTS || !undecided {
             let blame = blame(session, &chain[..=at], &ran[..=at], seed)?;
-            return Err(ValidateError::Differs(Box::new(difference(&chain[at], &verdicts, blame))));
+            let difference = difference(&chain[at], &verdicts, undecided, blame);
+            return Err(ValidateError::Differs(Box::new(difference)));
         }
         seed += 1;
     }
@@ -239,7 +241,7 @@ fn worst(verdicts: &[Verdict]) -> Option<&Verdict> {
     verdicts.iter().rev().max_by(|a, b| closeness(a).total_cmp(&closeness(b)))
 }
 
-fn difference(compiled: &Compiled, verdicts: &[Verdict], blame: Blame) -> Difference {
+fn difference(compiled: &Compiled, verdicts: &[Verdict], undecided: bool, blame: Blame) -> Difference {
     let shape = compiled.key.shape().map_or(String::new(), |(batch, seq)| format!(" {batch} × {seq}"));
     let worst = worst(verdicts);
     let number = |of: fn(&Verdict) -> f64| worst.map_or(f64::NAN, of);
@@ -252,6 +254,7 @@ fn difference(compiled: &Compiled, verdicts: &[Verdict], blame: Blame) -> Differ
         got: number(|v| v.got),
         want: number(|v| v.want),
         unfused: worst.and_then(|v| v.unfused),
+        undecided,
         blame,
     }
 }

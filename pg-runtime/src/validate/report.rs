@@ -67,8 +67,12 @@ impl fmt::Display for ValidationReport {
             Outcome::Skipped => f.write_str("skipped"),
             Outcome::Passed => {
                 let (programs, covered, launches) = (self.programs.len(), self.covered, self.launches);
-                let cached = if self.cached { ", cached" } else { "" };
-                write!(f, "yes ({programs} programs, {covered} of {launches} launches covered{cached})")
+                write!(f, "yes ({programs} programs, {covered} of {launches} launches covered")?;
+                match self.programs.iter().map(|p| p.not_compared.len()).sum::<usize>() {
+                    0 => {}
+                    n => write!(f, ", {n} outputs without a finite reference")?,
+                }
+                f.write_str(if self.cached { ", cached)" } else { ")" })
             }
         }
     }

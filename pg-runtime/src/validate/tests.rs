@@ -192,3 +192,19 @@ fn survey() {
         }
     }
 }
+
+/// Which of two sums is larger that are equal but for rounding: no inputs make that clear.
+#[test]
+fn a_model_that_hangs_on_rounding_is_said_to() {
+    let undecided = "let y = x * 0.7;
+            let z = x0 * 1.3;
+            tied_logits(select(gt((x + y) + z, x + (y + z)), x, x0), table, 30.0)";
+    let mut session = session(&SMALL.replace("tied_logits(x, table, 30.0)", undecided));
+    let programs = crate::run::file_programs(&session).unwrap();
+    match validate(&mut session, &programs, &Options::default(), None, &mut |_| {}) {
+        Err(ValidateError::Differs(d)) => {
+            assert!(d.undecided && d.to_string().contains("within rounding of a tie"), "{d}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -67,7 +67,7 @@ fn a_run_asks_for_the_kernels_that_are_compiled_ahead_of_time() {
     let ahead = recipe(&requests.iter().map(|r| (&r.session, &r.programs[..])).collect::<Vec<_>>()).unwrap();
     let session = &requests[0].session;
     assert_eq!(ahead.built_for["precision"], "bf16");
-    insta::assert_snapshot!(ahead.built_for["programs"], @"grad.first.qat 4 × 128, grad.next.qat 4 × 128, update, score 36 × 128, score 16 × 128, grad.first 16 × 128, adapt, score 4 × 128");
+    insta::assert_snapshot!(ahead.built_for["programs"], @"grad.first.qat 4 × 128, grad.next.qat 4 × 128, update, score 36 × 128, score 16 × 128, grad.first 16 × 128, adapt, score 4 × 128, grad.first.qat 2 × 128, grad.next.qat 2 × 128, score 2 × 128, grad.first 2 × 128, update, adapt");
 
     run(&options, &mut |_| {}).unwrap();
     let layout = Layout::new(&session.model);
