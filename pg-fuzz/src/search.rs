@@ -1,8 +1,9 @@
 //! Many seeds on all cores: each worker takes the next seed and runs it whole, with executors on one thread, so that
 //! what a seed gives never depends on what runs beside it.
 
+use std::ops::ControlFlow;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::coverage::Coverage;
@@ -44,16 +45,17 @@ pub enum Until {
 /// Bytes of a worker's stack: some passes recurse as deep as a graph.
 const STACK: usize = 64 << 20;
 
-/// Runs seeds from one on. `progress` hears of every model, in no order, with the totals so far.
+/// Runs seeds from one on. `progress` hears of every model, in no order, with the totals so far, and may end the search.
 pub fn search(
     from: u64,
     until: Until,
     workers: usize,
     settings: &Settings,
-    progress: impl Fn(u64, &[Failure], &Totals) + Sync,
+    progress: impl Fn(u64, &[Failure], &Totals) -> ControlFlow<()> + Sync,
 ) -> Totals {
     let (next, start) = (AtomicU64::new(from), Instant::now());
     let totals = Mutex::new(Totals::default());
+    let ended = AtomicBool::new(false);
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -61,7 +63,7 @@ pub fn search(
                 Until::Seed(end) => seed >= end,
                 Until::Time(limit) => start.elapsed() >= limit,
             };
-            if over {
+            if over || ended.load(Ordering::Relaxed) {
                 break;
             }
             let report = harness::check(&generate::model(seed).to_string(), seed, settings);
@@ -75,7 +77,9 @@ pub fn search(
             totals.ill_conditioned += report.ill_conditioned as u64;
             totals.coverage.extend(report.coverage);
             totals.times.add(&report.times);
-            progress(seed, &report.failures, &totals);
+            if progress(seed, &report.failures, &totals).is_break() {
+                ended.store(true, Ordering::Relaxed);
+            }
             if !report.failures.is_empty() {
                 totals.failures.push((seed, report.failures));
             }

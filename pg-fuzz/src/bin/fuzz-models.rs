@@ -1,5 +1,6 @@
 //! `scripts/fuzz-models`: goes on searching from a seed for some minutes, or runs one seed again.
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -116,6 +117,7 @@ fn go(from: u64, until: Until, settings: &Settings, keep: bool) -> bool {
             let wrong = totals.models - totals.right;
             println!("{} models, {wrong} with failures, {rate:.1} a second, at seed {seed}", totals.models);
         }
+        ControlFlow::Continue(())
     });
     let Totals {
         models, right, compared, not_finite, undecided: [f32, bf16], ill_conditioned, times, ..

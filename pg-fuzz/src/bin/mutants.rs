@@ -115,6 +115,13 @@ fn apply(copy: &Path, mutants: &[Mutant]) -> Result<()> {
          /// Whether it is this one.\n    #[inline]\n    pub fn is(n: usize) -> bool {{\n        *ON == n\n    }}\n}}\n"
     );
     fs::write(&lib, fs::read_to_string(&lib)? + &switch)?;
+    // Cargo knows a package by its name, its version and its place in the workspace: with one version, a build here
+    // would pass for a build of the sources without faults.
+    let manifest = copy.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest)?;
+    let version = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"");
+    ensure!(text.matches(version).count() == 1, "Cargo.toml has no {version} of the workspace");
+    fs::write(&manifest, text.replace(version, concat!("version = \"", env!("CARGO_PKG_VERSION"), "-faults\"")))?;
     // Lints are for people.
     for package in ["pg-ir", "pg-codegen", "pg-runtime"] {
         let lib = copy.join(package).join("src/lib.rs");
@@ -169,6 +176,7 @@ fn run(suite: &Suite, mutant: usize, root: &Path) -> Result<Option<&'static str>
         .current_dir(&suite.folder)
         .env(SWITCH, mutant.to_string())
         .env("CARGO_MANIFEST_DIR", &suite.folder)
+        .env("PG_FUZZ_FIRST", "1")
         .env("INSTA_WORKSPACE_ROOT", root)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
