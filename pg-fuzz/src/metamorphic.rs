@@ -149,9 +149,8 @@ fn outline(text: &mut Text, rng: &mut Rng) {
         exprs_of(value, &mut |e| {
             match &e.node {
                 Node::Var(v) if known.iter().any(|(n, _)| n == v) => {
-                    if !reads.contains(v) {
-                        reads.push(v.clone());
-                    }
+                    let is_new = !reads.contains(v);
+                    reads.extend(is_new.then(|| v.clone()));
                 }
                 // Bound inside, or of a kind that is not passed on.
                 Node::Var(_) | Node::Closure(..) | Node::Block(_) | Node::Scope(..) | Node::If(..) => {

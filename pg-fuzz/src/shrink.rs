@@ -174,8 +174,7 @@ impl<F: FnMut(&Text) -> bool> Shrinker<F> {
     /// Expressions give way to what they are made of, or to a variable.
     fn expressions(&mut self) {
         let mut number = 0;
-        loop {
-            let Some(e) = with_expr(&mut self.text, number, |e| e.clone()) else { break };
+        while let Some(e) = with_expr(&mut self.text, number, |e| e.clone()) {
             number += 1;
             if !matches!(e.ty, Ty::Tensor(_)) || matches!(e.node, Node::Var(_)) {
                 continue;

@@ -121,7 +121,10 @@ fn apply(copy: &Path, mutants: &[Mutant]) -> Result<()> {
     let text = fs::read_to_string(&manifest)?;
     let version = concat!("version = \"", env!("CARGO_PKG_VERSION"), "\"");
     ensure!(text.matches(version).count() == 1, "Cargo.toml has no {version} of the workspace");
-    fs::write(&manifest, text.replace(version, concat!("version = \"", env!("CARGO_PKG_VERSION"), "-faults\"")))?;
+    fs::write(
+        &manifest,
+        text.replace(version, concat!("version = \"", env!("CARGO_PKG_VERSION"), "-faults\"")),
+    )?;
     // Lints are for people.
     for package in ["pg-ir", "pg-codegen", "pg-runtime"] {
         let lib = copy.join(package).join("src/lib.rs");

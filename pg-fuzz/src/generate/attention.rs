@@ -27,8 +27,8 @@ impl Generator {
                 all_kv: named("KV_DIM"),
             };
         }
-        let heads = self.rng.pick(&[1, 2, 3, 4, 6]);
-        let divisors: Vec<usize> = (1..=heads).filter(|d| heads % d == 0).collect();
+        let heads: usize = self.rng.pick(&[1, 2, 3, 4, 6]);
+        let divisors: Vec<usize> = (1..=heads).filter(|d| heads.is_multiple_of(*d)).collect();
         let (kv, width) = (self.rng.pick(&divisors), self.rng.pick(&[1, 2, 3, 4, 8]));
         let exact = Size::Exact;
         Heads {

@@ -79,8 +79,8 @@ impl Generator {
     }
 
     fn choose_sizes(&mut self) {
-        let heads = self.rng.pick(&[1, 1, 2, 2, 3, 4]);
-        let divisors: Vec<usize> = (1..=heads).filter(|d| heads % d == 0).collect();
+        let heads: usize = self.rng.pick(&[1, 1, 2, 2, 3, 4]);
+        let divisors: Vec<usize> = (1..=heads).filter(|d| heads.is_multiple_of(*d)).collect();
         let kv_heads = self.rng.pick(&divisors);
         // Now and then as wide as executors begin to cut and to vectorise.
         self.is_wide = self.rng.once_in(50);
