@@ -3,11 +3,10 @@
 //!
 //! It must not change what any output computes, nor copy anything: what it adds are views.
 
-use std::collections::HashSet;
-
 use pg_ir::graph::{Builder, Graph, Node, Results, ValueId};
 use pg_ir::op::{DotDims, Op};
 use pg_ir::ty::{DType, Type};
+use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use crate::CodegenError;
@@ -39,8 +38,9 @@ pub(crate) fn canonical(graph: &Graph) -> Result<Graph, CodegenError> {
 }
 
 /// Nodes that some output depends on.
-fn live_nodes(graph: &Graph) -> HashSet<usize> {
-    let mut live: HashSet<usize> = graph.outputs.iter().map(|o| graph.producer_id(o.value).index()).collect();
+fn live_nodes(graph: &Graph) -> FxHashSet<usize> {
+    let mut live: FxHashSet<usize> =
+        graph.outputs.iter().map(|o| graph.producer_id(o.value).index()).collect();
     for (id, node) in graph.nodes().rev() {
         if live.contains(&id.index()) {
             live.extend(node.operands.iter().map(|&v| graph.producer_id(v).index()));

@@ -6,11 +6,10 @@
 //! never compute something else than the graph says: what does not fit a domain is refused with the
 //! value that has to be kept in memory for it to fit.
 
-use std::collections::HashMap;
-
 use pg_ir::graph::{Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op, Reduction};
 use pg_ir::ty::{DType, Type};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::access::{Blocked, Context, descend, locate};
@@ -68,7 +67,7 @@ struct Emitter<'a> {
     draft: Draft,
     args: Vec<(ValueId, bool)>,
     /// Registers by value, point, and whether they are zero outside the point's guards.
-    memo: HashMap<(ValueId, Point, bool), Reg>,
+    memo: FxHashMap<(ValueId, Point, bool), Reg>,
     /// Loads, constants and indices so far, to emit each once.
     leaves: Vec<Reg>,
     nodes: Vec<NodeId>,

@@ -5,13 +5,13 @@
 //! tables for example, becomes a constant buffer of the smallest value: folding must never materialise
 //! a broadcast, and never spend noticeable compile time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use pg_ir::graph::{Graph, Node, ValueId};
 use pg_ir::interp::Tensor;
 use pg_ir::op::{Binary, Op};
 use pg_ir::ty::{DType, Type};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::rewrites::Rewrite;
@@ -23,9 +23,9 @@ const MAX_ELEMENTS: usize = 1 << 22;
 #[derive(Default)]
 pub(crate) struct Constants {
     /// The one number that all elements of a value are.
-    uniform: HashMap<ValueId, f64>,
+    uniform: FxHashMap<ValueId, f64>,
     /// Contents of constant buffers, as the bits of float32 or int32 elements.
-    pub(crate) tables: HashMap<ValueId, Arc<[u32]>>,
+    pub(crate) tables: FxHashMap<ValueId, Arc<[u32]>>,
 }
 
 impl Constants {
@@ -46,7 +46,7 @@ struct Known {
 /// Finds and evaluates constants.
 pub(crate) fn fold(graph: &Graph) -> Constants {
     let mut constants = Constants::default();
-    let mut known: HashMap<ValueId, Known> = HashMap::new();
+    let mut known: FxHashMap<ValueId, Known> = FxHashMap::default();
     for (_, node) in graph.nodes() {
         if node.results != 1 || !node.operands.iter().all(|v| known.contains_key(v)) {
             continue;
@@ -86,7 +86,7 @@ pub(crate) fn fold(graph: &Graph) -> Constants {
 }
 
 /// What the result of a node with constant operands is like; `None` if folding should leave it alone.
-fn classify(graph: &Graph, node: &Node, known: &HashMap<ValueId, Known>) -> Option<Known> {
+fn classify(graph: &Graph, node: &Node, known: &FxHashMap<ValueId, Known>) -> Option<Known> {
     let ty = graph.ty(node.first);
     let costly_below = node.operands.iter().any(|v| known[v].costly);
     let (varies, costly): (SmallVec<[bool; 4]>, bool) = match &node.op {
@@ -157,7 +157,7 @@ fn evaluate(graph: &Graph, roots: &[ValueId], constants: &mut Constants) {
             node.operands.iter().for_each(|v| needed[v.index()] = true);
         }
     }
-    let mut values: HashMap<ValueId, Tensor> = HashMap::new();
+    let mut values: FxHashMap<ValueId, Tensor> = FxHashMap::default();
     for (_, node) in graph.nodes().filter(|(_, n)| needed[n.first.index()]) {
         let operands: Vec<&Tensor> = node.operands.iter().map(|v| &values[v]).collect();
         let result = graph.ty(node.first).clone();

@@ -6,9 +6,10 @@
 //! is tried by emitting it; a value that only the joined region reads is then no longer stored. It must
 //! never make two kernels wait for each other, and never widen a region beyond what devices bind.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use pg_ir::graph::{Graph, NodeId, Origin, ValueId};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::access::{Blocked, Context};
 use crate::dag::{Access, Dag};
@@ -51,11 +52,11 @@ pub(crate) struct Groups {
     /// By value: whether a launch writes it to memory.
     pub(crate) stored: Vec<bool>,
     /// Why values are stored.
-    pub(crate) why: HashMap<ValueId, &'static str>,
+    pub(crate) why: FxHashMap<ValueId, &'static str>,
     /// Dots that write into another value's buffer.
-    pub(crate) absorbed: HashMap<NodeId, Absorbed>,
+    pub(crate) absorbed: FxHashMap<NodeId, Absorbed>,
     /// Values in memory that leave the program, as they are or as a view.
-    pub(crate) outputs: HashSet<ValueId>,
+    pub(crate) outputs: FxHashSet<ValueId>,
 }
 
 impl Work {
@@ -124,7 +125,8 @@ pub(crate) fn groups(
     }
     let outputs = graph.outputs.iter().filter_map(|o| cx.buffer_of(o.value)).collect();
     let dag = dag(graph, &work)?;
-    let mut fuser = Fuser { graph, constants, again, stored, work, outputs, dag, failed: HashSet::new() };
+    let mut fuser =
+        Fuser { graph, constants, again, stored, work, outputs, dag, failed: FxHashSet::default() };
     if options.fuse {
         while fuser.round() {}
     }
@@ -153,11 +155,11 @@ struct Fuser<'a> {
     /// Launches; joined ones are gone.
     work: Vec<Work>,
     /// Values that leave the program.
-    outputs: HashSet<ValueId>,
+    outputs: FxHashSet<ValueId>,
     /// Which launch waits for which.
     dag: Dag,
     /// Pairs that cannot be joined. Launches never change in place, so this stays true.
-    failed: HashSet<(usize, usize)>,
+    failed: FxHashSet<(usize, usize)>,
 }
 
 impl Fuser<'_> {
@@ -189,7 +191,7 @@ impl Fuser<'_> {
 
     /// Pairs of regions with the bytes that joining them saves, the best first.
     fn candidates(&self) -> Vec<(usize, usize, usize)> {
-        let mut writer: HashMap<ValueId, usize> = HashMap::new();
+        let mut writer: FxHashMap<ValueId, usize> = FxHashMap::default();
         let mut readers: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
         for (i, work) in self.alive().filter(|(_, w)| matches!(w, Work::Region(_))) {
             writer.extend(work.writes().map(|v| (v, i)));

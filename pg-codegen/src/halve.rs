@@ -1,15 +1,16 @@
 //! Values that read more buffers than a kernel binds, long sums for example: which part of one to keep in memory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use pg_ir::graph::ValueId;
+use rustc_hash::FxHashMap;
 
 use crate::access::Context;
 use crate::fuse::MAX_ARGS;
 
 /// The value below `value` that reads the most buffers, but no more than fit into a region of its own.
 pub(crate) fn half_of(cx: Context<'_>, value: ValueId) -> Option<ValueId> {
-    let mut leaves: HashMap<ValueId, BTreeSet<ValueId>> = HashMap::new();
+    let mut leaves: FxHashMap<ValueId, BTreeSet<ValueId>> = FxHashMap::default();
     let mut stack = vec![(value, false)];
     let mut best: Option<(usize, ValueId)> = None;
     while let Some((at, is_done)) = stack.pop() {

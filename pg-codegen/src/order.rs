@@ -2,11 +2,10 @@
 //!
 //! It must never let a launch read a slot after it was overwritten.
 
-use std::collections::{HashMap, HashSet};
-
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::op::Op;
 use pg_ir::slot::Slot;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::access::Context;
 use crate::dag::Dag;
@@ -35,7 +34,7 @@ pub(crate) fn sorted(graph: &Graph, dag: &Dag, work: &[Work]) -> Vec<usize> {
 #[derive(Default)]
 pub(crate) struct Outputs {
     /// Values that are computed in the slot's own buffer.
-    pub(crate) in_place: HashMap<ValueId, Slot>,
+    pub(crate) in_place: FxHashMap<ValueId, Slot>,
     /// Values that are copied into a slot at the end.
     pub(crate) copied: Vec<(ValueId, Slot)>,
     /// Inputs to be saved before anything runs, because they are copied into another slot at the end
@@ -46,9 +45,9 @@ pub(crate) struct Outputs {
 impl Outputs {
     pub(crate) fn choose(cx: Context<'_>, groups: &Groups, dag: &mut Dag) -> Self {
         let mut out = Outputs::default();
-        let sums: HashMap<ValueId, &Slot> =
+        let sums: FxHashMap<ValueId, &Slot> =
             groups.absorbed.values().filter_map(|a| Some((a.value, a.accumulate.as_ref()?))).collect();
-        let inputs: HashMap<&Slot, ValueId> = cx.graph.inputs().collect();
+        let inputs: FxHashMap<&Slot, ValueId> = cx.graph.inputs().collect();
         for output in &cx.graph.outputs {
             let value = cx.buffer_of(output.value).expect("outputs are in memory");
             if inputs.get(&output.slot) == Some(&value) {
@@ -66,7 +65,7 @@ impl Outputs {
                 out.copied.push((value, output.slot.clone()));
             }
         }
-        let overwritten: HashSet<&Slot> = cx.graph.outputs.iter().map(|o| &o.slot).collect();
+        let overwritten: FxHashSet<&Slot> = cx.graph.outputs.iter().map(|o| &o.slot).collect();
         for (value, _) in &out.copied {
             let is_lost = matches!(&cx.graph.producer(*value).op, Op::Input(s, _) if overwritten.contains(s));
             if is_lost && !groups.stored[value.index()] && !out.saved.contains(value) {

@@ -7,11 +7,10 @@
 //! here: a value is rounded whether or not it ends up in memory, so the fused and the unfused plan and the
 //! interpreter compute the same.
 
-use std::collections::HashSet;
-
 use pg_ir::graph::{Builder, Graph, NodeId, ValueId};
 use pg_ir::op::{Op, Operands, Unary};
 use pg_ir::ty::{DType, Role};
+use rustc_hash::FxHashSet;
 
 use crate::canon::canonical;
 use crate::fold::fold;
@@ -38,7 +37,7 @@ pub fn store_as(graph: &Graph, storage: DType) -> Result<Graph, CodegenError> {
         let stored = select(&graph, &constants, &Options::default())?.stored;
         let everyone = vec![true; graph.value_count()];
         let chooser = Chooser { graph: &graph, readers: readers(&graph, &everyone), stored };
-        let rounded: HashSet<ValueId> = {
+        let rounded: FxHashSet<ValueId> = {
             let operands = chooser.operands().into_iter().inspect(|_| Rewrite::RoundOperand.taken());
             operands.chain(chooser.activations().inspect(|_| Rewrite::RoundActivation.taken())).collect()
         };
@@ -65,7 +64,7 @@ struct Chooser<'a> {
 
 impl Chooser<'_> {
     /// Values whose float32 form is given or asked for from outside: inputs and outputs.
-    fn given(&self) -> HashSet<ValueId> {
+    fn given(&self) -> FxHashSet<ValueId> {
         let inputs = self.graph.inputs().map(|(_, v)| v);
         inputs.chain(self.graph.outputs.iter().map(|o| base(self.graph, o.value))).collect()
     }
@@ -118,7 +117,7 @@ impl Chooser<'_> {
 
     /// Whether an exponential is taken of it, of a view or of an element-wise function of it.
     fn is_exponentiated(&self, value: ValueId) -> bool {
-        let (mut seen, mut stack) = (HashSet::new(), vec![value]);
+        let (mut seen, mut stack) = (FxHashSet::default(), vec![value]);
         while let Some(at) = stack.pop() {
             for &reader in &self.readers[at.index()] {
                 let op = &self.graph.producer(reader).op;
@@ -141,9 +140,9 @@ impl Chooser<'_> {
 struct Rewriter<'a> {
     graph: &'a Graph,
     /// Values whose float32 form stays.
-    given: HashSet<ValueId>,
+    given: FxHashSet<ValueId>,
     /// Values that get a bf16 form.
-    rounded: HashSet<ValueId>,
+    rounded: FxHashSet<ValueId>,
     b: Builder,
     wide: Vec<Option<ValueId>>,
     narrow: Vec<Option<ValueId>>,

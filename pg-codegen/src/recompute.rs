@@ -6,11 +6,10 @@
 //! function before it, and a normalised row with the gradient of its norm. Selection must not merge the two
 //! again, and fusion must not move the second to the forward pass.
 
-use std::collections::{HashMap, HashSet};
-
 use pg_ir::graph::{Builder, Graph, Node, NodeId, ValueId};
 use pg_ir::op::Op;
 use pg_ir::ty::DType;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::access::Context;
 use crate::fold::{Constants, fold};
@@ -27,7 +26,7 @@ const MAX_OPS: usize = 12;
 #[derive(Default)]
 pub(crate) struct Again {
     /// The second copies.
-    values: HashSet<ValueId>,
+    values: FxHashSet<ValueId>,
     /// Position of the first value of the backward pass.
     backward_from: usize,
 }
@@ -78,9 +77,9 @@ impl Chooser<'_> {
     }
 
     /// Values of the forward pass to compute again.
-    fn choose(&mut self) -> HashSet<ValueId> {
+    fn choose(&mut self) -> FxHashSet<ValueId> {
         let late = self.read_late();
-        let outputs: HashSet<ValueId> = self.graph.outputs.iter().map(|o| o.value).collect();
+        let outputs: FxHashSet<ValueId> = self.graph.outputs.iter().map(|o| o.value).collect();
         let (graph, first) = (self.graph, self.first);
         let stored = graph.nodes().map(|(_, n)| n.first).filter(|v| self.stored[v.index()]);
         let least = stored.map(|v| graph.ty(v).bytes()).max().unwrap_or(0) / SMALL;
@@ -96,7 +95,7 @@ impl Chooser<'_> {
         };
         // Operands first: what they are computed from may then be computed again as well, but what is computed
         // from something chosen in this way stays, so that every layer looks like the one before.
-        let mut chosen = HashSet::new();
+        let mut chosen = FxHashSet::default();
         for operands in [true, false] {
             for (id, node) in graph.nodes() {
                 let v = node.first;
@@ -136,7 +135,7 @@ impl Chooser<'_> {
     }
 
     /// Whether a copy moves few enough bytes.
-    fn is_worth_it(&self, value: ValueId, late: &[bool], chosen: &HashSet<ValueId>) -> bool {
+    fn is_worth_it(&self, value: ValueId, late: &[bool], chosen: &FxHashSet<ValueId>) -> bool {
         let Some(sources) = self.sources(value, late, chosen) else { return false };
         let bytes = |v: ValueId| self.graph.ty(v).bytes();
         let read: usize =
@@ -149,9 +148,9 @@ impl Chooser<'_> {
 
     /// What is in memory anyway of which a value can be computed; `None` if that is more than element-wise
     /// work on each, or too much of it.
-    fn sources(&self, value: ValueId, late: &[bool], chosen: &HashSet<ValueId>) -> Option<Vec<ValueId>> {
+    fn sources(&self, value: ValueId, late: &[bool], chosen: &FxHashSet<ValueId>) -> Option<Vec<ValueId>> {
         let cx = self.context();
-        let (mut seen, mut stack) = (HashSet::from([value]), vec![value]);
+        let (mut seen, mut stack) = (FxHashSet::from_iter([value]), vec![value]);
         let (mut ops, mut whole_rows, mut sources) = (0, false, Vec::new());
         while let Some(at) = stack.pop() {
             let node = self.graph.producer(at);
@@ -183,7 +182,7 @@ impl Chooser<'_> {
     fn is_read_before(&self, source: ValueId, value: ValueId) -> bool {
         let opaque = |v: &ValueId| is_opaque(&self.graph.producer(*v).op);
         let late = |v: &ValueId| self.graph.producer_id(*v) >= self.first;
-        let mut after: HashSet<ValueId> = self.reached(value, |v| self.is_inlined(v) && !opaque(&v));
+        let mut after: FxHashSet<ValueId> = self.reached(value, |v| self.is_inlined(v) && !opaque(&v));
         after.retain(|v| opaque(v) && late(v));
         let waiting: Vec<ValueId> = after.iter().copied().collect();
         for v in waiting {
@@ -199,8 +198,8 @@ impl Chooser<'_> {
     }
 
     /// First results of the nodes that read a value, and of those that read these where `through` says so.
-    fn reached(&self, from: ValueId, through: impl Fn(ValueId) -> bool) -> HashSet<ValueId> {
-        let (mut seen, mut stack) = (HashSet::new(), vec![from]);
+    fn reached(&self, from: ValueId, through: impl Fn(ValueId) -> bool) -> FxHashSet<ValueId> {
+        let (mut seen, mut stack) = (FxHashSet::default(), vec![from]);
         while let Some(at) = stack.pop() {
             for &reader in &self.readers[at.index()] {
                 if seen.insert(reader) && through(reader) {
@@ -213,9 +212,10 @@ impl Chooser<'_> {
 }
 
 /// Rebuilds the graph; the backward pass reads copies of what is chosen.
-fn rebuild(choice: &Chooser<'_>, chosen: &HashSet<ValueId>) -> Result<(Graph, Again), CodegenError> {
+fn rebuild(choice: &Chooser<'_>, chosen: &FxHashSet<ValueId>) -> Result<(Graph, Again), CodegenError> {
     let (graph, first) = (choice.graph, choice.first);
-    let mut copier = Copier { choice, b: Builder::default(), renamed: Vec::new(), copies: HashMap::new() };
+    let mut copier =
+        Copier { choice, b: Builder::default(), renamed: Vec::new(), copies: FxHashMap::default() };
     let mut backward_from = usize::MAX;
     for (id, node) in graph.nodes() {
         if id == first {
@@ -241,7 +241,7 @@ struct Copier<'a> {
     choice: &'a Chooser<'a>,
     b: Builder,
     renamed: Vec<ValueId>,
-    copies: HashMap<ValueId, ValueId>,
+    copies: FxHashMap<ValueId, ValueId>,
 }
 
 impl Copier<'_> {

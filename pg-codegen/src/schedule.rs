@@ -4,12 +4,11 @@
 //! value, otherwise through a temporary that is copied at the end. It must never let a launch read a
 //! slot after it was overwritten.
 
-use std::collections::HashMap;
-
 use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::Op;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
+use rustc_hash::FxHashMap;
 
 use crate::CodegenError;
 use crate::access::Context;
@@ -57,9 +56,9 @@ pub(crate) fn plan(
         in_place: &outputs.in_place,
         plan: Plan { program: program.into(), ..Plan::default() },
         roles: Vec::new(),
-        by_value: HashMap::new(),
-        by_slot: HashMap::new(),
-        by_kernel: HashMap::new(),
+        by_value: FxHashMap::default(),
+        by_slot: FxHashMap::default(),
+        by_kernel: FxHashMap::default(),
     };
     planner.save(&outputs)?;
     for i in sorted(&graph, &dag, &groups.work) {
@@ -73,12 +72,12 @@ pub(crate) fn plan(
 struct Planner<'a> {
     cx: Context<'a>,
     groups: &'a Groups,
-    in_place: &'a HashMap<ValueId, Slot>,
+    in_place: &'a FxHashMap<ValueId, Slot>,
     plan: Plan,
     roles: Vec<Roles>,
-    by_value: HashMap<ValueId, BufferId>,
-    by_slot: HashMap<Slot, BufferId>,
-    by_kernel: HashMap<String, KernelId>,
+    by_value: FxHashMap<ValueId, BufferId>,
+    by_slot: FxHashMap<Slot, BufferId>,
+    by_kernel: FxHashMap<String, KernelId>,
 }
 
 impl Planner<'_> {

@@ -5,12 +5,11 @@
 //! a cheap function of one kept value is never saved for the backward pass. This pass must leave a
 //! selection under which every kernel can be emitted: what emission refuses, it keeps.
 
-use std::collections::HashMap;
-
 use pg_ir::graph::{Graph, Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op};
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::access::{Blocked, Context};
@@ -44,15 +43,15 @@ pub(crate) struct Selection {
     /// By value: whether a kernel writes it to memory.
     pub(crate) stored: Vec<bool>,
     /// Why values are stored.
-    pub(crate) why: HashMap<ValueId, &'static str>,
+    pub(crate) why: FxHashMap<ValueId, &'static str>,
     /// One region for each stored value that a region computes, in graph order.
     pub(crate) regions: Vec<(ValueId, Built)>,
     /// Nodes with a kernel family of their own, in graph order.
     pub(crate) opaque: Vec<NodeId>,
     /// Dots that write into another value's buffer.
-    pub(crate) absorbed: HashMap<NodeId, Absorbed>,
+    pub(crate) absorbed: FxHashMap<NodeId, Absorbed>,
     /// Results of kernels of their own family that are rounded where they are written, with the rounded value.
-    pub(crate) rounded: HashMap<ValueId, ValueId>,
+    pub(crate) rounded: FxHashMap<ValueId, ValueId>,
 }
 
 /// Whether the op is computed by a kernel family of its own.
@@ -76,11 +75,12 @@ pub(crate) fn select(
         graph,
         constants,
         stored: vec![false; graph.value_count()],
-        why: HashMap::new(),
+        why: FxHashMap::default(),
         readers: readers(graph, &live),
         live,
-        absorbed: HashMap::new(),
-        rounded: HashMap::new(),
+        absorbed: FxHashMap::default(),
+        rounded: FxHashMap::default(),
+        kept: Vec::new(),
     };
     if options.fuse {
         s.absorb();
@@ -130,11 +130,13 @@ struct Selector<'a> {
     graph: &'a Graph,
     constants: &'a Constants,
     stored: Vec<bool>,
-    why: HashMap<ValueId, &'static str>,
+    why: FxHashMap<ValueId, &'static str>,
     live: Vec<bool>,
     readers: Vec<Vec<ValueId>>,
-    absorbed: HashMap<NodeId, Absorbed>,
-    rounded: HashMap<ValueId, ValueId>,
+    absorbed: FxHashMap<NodeId, Absorbed>,
+    rounded: FxHashMap<ValueId, ValueId>,
+    /// Producers of what was kept, in the order of the decisions.
+    kept: Vec<NodeId>,
 }
 
 impl Selector<'_> {
@@ -158,6 +160,7 @@ impl Selector<'_> {
         if new {
             self.stored[at.index()] = true;
             self.why.insert(at, why);
+            self.kept.push(self.graph.producer_id(at));
         }
         new
     }
@@ -330,9 +333,10 @@ impl Selector<'_> {
 
     /// Emits one region for every kept value, keeping more until all can be emitted.
     fn settle(&mut self, fuse: bool) -> Result<Vec<(ValueId, Built)>, CodegenError> {
+        // By value: its region, and how many decisions it was emitted under.
+        let mut emitted: Vec<Option<(Built, usize)>> = vec![None; self.graph.value_count()];
         loop {
             let mut changed = false;
-            let mut regions = Vec::new();
             for id in self.opaque() {
                 changed |= self.store_operands(id);
             }
@@ -341,6 +345,9 @@ impl Selector<'_> {
                 let absorbed = self.absorbed.values().any(|a| a.value == v);
                 let rounded = node.operands.first().and_then(|x| self.rounded.get(x)) == Some(&v);
                 if !self.stored[v.index()] || is_opaque(&node.op) || absorbed || rounded {
+                    continue;
+                }
+                if emitted[v.index()].as_ref().is_some_and(|(built, at)| self.still_holds(v, built, *at)) {
                     continue;
                 }
                 match standalone(self.context(), v) {
@@ -355,7 +362,7 @@ impl Selector<'_> {
                         Rewrite::SplitBindings.taken();
                         changed |= self.store(inner, "its reader would bind too many buffers");
                     }
-                    Ok(built) => regions.push((v, built)),
+                    Ok(built) => emitted[v.index()] = Some((built, self.kept.len())),
                     Err(Blocked::Store(inner, why)) if self.store(inner, why) => {
                         Rewrite::KeepForEmission.taken();
                         changed = true;
@@ -364,9 +371,18 @@ impl Selector<'_> {
                 }
             }
             if !changed {
-                return Ok(regions);
+                let values = self.graph.nodes().map(|(_, node)| node.first);
+                let built = values.filter_map(|v| Some((v, emitted[v.index()].take()?.0)));
+                return Ok(built.collect());
             }
         }
+    }
+
+    /// Whether a region that was emitted after `at` decisions would be emitted the same way now: over its first
+    /// choice of domains, so that nothing else was looked at, and computing nothing that has been kept since.
+    fn still_holds(&self, value: ValueId, built: &Built, at: usize) -> bool {
+        built.domain == domains(self.graph, value)[0]
+            && self.kept[at..].iter().all(|id| built.nodes.binary_search(id).is_err())
     }
 }
 

@@ -6,13 +6,12 @@
 //! pass must never change what a working form is, only where it is computed, and what it cannot name it leaves
 //! where it stands. That the programs of a step have the same forms is a test's business: they differ in gradients only.
 
-use std::collections::{HashMap, HashSet};
-
 use pg_ir::graph::{Builder, Graph, ValueId};
 use pg_ir::op::{Op, Operands};
 use pg_ir::programs::Working;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::CodegenError;
 use crate::rewrites::Rewrite;
@@ -55,14 +54,14 @@ pub(crate) fn place(graph: &Graph, working: Working) -> Result<Graph, CodegenErr
 
 /// Working forms that a contraction or a gather reads, with their slots: for these a kernel would have to write
 /// them to memory. Everything else that a program computes of a parameter rides on whatever reads it.
-fn forms(graph: &Graph) -> HashMap<ValueId, Slot> {
+fn forms(graph: &Graph) -> FxHashMap<ValueId, Slot> {
     let mut is_read = vec![false; graph.value_count()];
     for (_, node) in graph.nodes().rev() {
         let reads =
             matches!(node.op, Op::Dot(_) | Op::Gather) || node.op.is_view() && is_read[node.first.index()];
         node.operands.iter().filter(|_| reads).for_each(|v| is_read[v.index()] = true);
     }
-    let mut named: HashSet<&str> = HashSet::new();
+    let mut named: FxHashSet<&str> = FxHashSet::default();
     let read = graph.nodes().map(|(_, node)| node.first).filter(|v| is_read[v.index()]);
     let form = |value| Some((value, parameter(graph, value)?));
     // A slot is named by its parameter, and holds the first of its forms if there should be several.

@@ -25,6 +25,8 @@ pub struct Totals {
     pub undecided: [u64; 2],
     /// Tensors that rounding decides.
     pub ill_conditioned: u64,
+    /// Losses with a kink.
+    pub kinks: u64,
     /// Failures by seed.
     pub failures: Vec<(u64, Vec<Failure>)>,
     /// What was met.
@@ -75,6 +77,7 @@ pub fn search(
             totals.undecided[0] += report.undecided as u64;
             totals.undecided[1] += report.undecided_bf16 as u64;
             totals.ill_conditioned += report.ill_conditioned as u64;
+            totals.kinks += report.kinks as u64;
             totals.coverage.extend(report.coverage);
             totals.times.add(&report.times);
             if progress(seed, &report.failures, &totals).is_break() {

@@ -43,6 +43,12 @@ fn random_models_agree_with_the_interpreter() {
     assert_eq!(totals.models, to - from);
     rare("tensors are decided by rounding", totals.ill_conditioned);
     rare("programs are beyond float32", totals.not_finite);
+    assert!(
+        totals.kinks <= totals.models / 10,
+        "{} losses of {} models have kinks",
+        totals.kinks,
+        totals.models
+    );
     println!("{} models, {} tensors compared", totals.models, totals.compared);
     // Few seeds of somebody's own need not meet everything.
     if given.is_err() {

@@ -4,7 +4,7 @@
 //! the loss, in reverse arena order, and sums cotangents in that fixed order, so the gradient graph is a
 //! function of the forward graph alone. It must never change a forward node.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::graph::{Builder, Node, NodeId, Origin, ValueId};
 use crate::op::Op;
@@ -30,7 +30,7 @@ pub type Vjp = fn(&mut Adjoint<'_>) -> Vec<Option<ValueId>>;
 pub fn gradients(b: &mut Builder, loss: ValueId, seed: ValueId, wrt: &[ValueId]) -> Vec<Option<ValueId>> {
     assert!(b.ty(loss).rank() == 0 && b.ty(seed).rank() == 0, "internal error: the loss is a scalar");
     let active = depends_on(b, wrt);
-    let mut cotangents: HashMap<ValueId, ValueId> = HashMap::from([(loss, seed)]);
+    let mut cotangents: FxHashMap<ValueId, ValueId> = FxHashMap::from_iter([(loss, seed)]);
     let before = b.origin().clone();
     for id in (0..=b.graph().producer_id(loss).index()).rev() {
         let node = b.graph().node(NodeId(id as u32)).clone();

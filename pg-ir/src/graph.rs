@@ -3,10 +3,10 @@
 //! There are no blocks and no control flow. Passes never edit a graph: they rebuild it through a
 //! [`Builder`], which infers types and hash-conses, so equal computations are one node.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::op::{Binary, Bits, DotDims, Op, Operands, Reduction, RuleError, Unary};
@@ -187,7 +187,7 @@ impl Graph {
 #[derive(Clone, Debug)]
 pub struct Builder {
     graph: Graph,
-    interned: HashMap<(Op, Operands), NodeId>,
+    interned: FxHashMap<(Op, Operands), NodeId>,
     origin: Origin,
 }
 

@@ -3,7 +3,7 @@
 //! Types follow from operands, operands come before their users, every output's type fits its slot, and
 //! quantisation is really there: see [`quantised`]. It must never repair anything.
 
-use std::collections::{HashMap, HashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::causality::{prove_causal, prove_pointwise};
 use crate::dsl::Diagnostics;
@@ -26,7 +26,7 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
             return Err(at(format!("the recorded result types are not {inferred:?}")));
         }
     }
-    let mut written: HashMap<&Slot, ValueId> = HashMap::new();
+    let mut written: FxHashMap<&Slot, ValueId> = FxHashMap::default();
     for output in &graph.outputs {
         let ty = graph.ty(output.value);
         let space = output.slot.space;
@@ -37,7 +37,7 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
             return Err(format!("output {} is written twice", output.slot));
         }
     }
-    let mut read: HashSet<&Slot> = HashSet::new();
+    let mut read: FxHashSet<&Slot> = FxHashSet::default();
     for (slot, value) in graph.inputs() {
         // A proof about a slot must not miss a second way in.
         if !read.insert(slot) {

@@ -3,12 +3,11 @@
 //!
 //! Plans turn the first into instructions and some of the others into constants, whose elements are held to this.
 
-use std::collections::HashMap;
-
 use pg_ir::graph::{Graph, Node, ValueId};
 use pg_ir::interp::Tensor;
 use pg_ir::op::Op;
 use pg_ir::ty::{DType, Type};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::element::{Below, below, ravel, unravel};
@@ -71,7 +70,7 @@ impl<'a> Known<'a> {
         if let Some(number) = self.uniform(value) {
             return Some(number);
         }
-        let mut found: HashMap<(ValueId, usize), f64> = HashMap::new();
+        let mut found: FxHashMap<(ValueId, usize), f64> = FxHashMap::default();
         let mut stack = vec![(value, element)];
         while let Some(&at) = stack.last() {
             let needs = self.needs(at.0, at.1);

@@ -1,75 +1,87 @@
-//! `scripts/fuzz-models`: goes on searching from a seed for some minutes, or runs one seed again.
+//! `scripts/fuzz-models`: goes on searching from a seed for some minutes, runs seeds again, or runs model files.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
+use clap::{ArgGroup, Parser};
 use pg_fuzz::harness::{Failure, Settings, check};
 use pg_fuzz::search::{Totals, Until, alone, search};
 use pg_fuzz::{cases, generate};
 use pg_runtime::device::DeviceName;
 
-const USAGE: &str = "\
-usage: scripts/fuzz-models --minutes N [--from SEED]     random models from a seed on, for so long
-       scripts/fuzz-models --seeds FROM..TO              these seeds
-       scripts/fuzz-models --seed N                      one seed again, with its text
-       scripts/fuzz-models FILE...                       model files
-With --device vulkan programs run there. What fails is cut down to the least text that does, and written to pg-fuzz/cases (--keep leaves it as it is).";
-
 /// Failures that one search cuts down; a fault shows in many seeds.
 const SHRUNK: usize = 3;
 
+/// Random models against the float64 interpreter. What fails is cut down to the least text that does, and written to
+/// pg-fuzz/cases.
+#[derive(Parser, Debug)]
+#[command(name = "fuzz-models", group(ArgGroup::new("what").required(true)))]
+struct Args {
+    /// Search for so long.
+    #[arg(long, value_name = "N", group = "what")]
+    minutes: Option<f64>,
+    /// The first seed of such a search.
+    #[arg(long, value_name = "SEED", default_value_t = 0, requires = "minutes")]
+    from: u64,
+    /// Run these seeds.
+    #[arg(long, value_name = "FROM..TO", group = "what", value_parser = parse_range)]
+    seeds: Option<(u64, u64)>,
+    /// Run one seed, and print its text.
+    #[arg(long, value_name = "N", group = "what")]
+    seed: Option<u64>,
+    /// Run model files.
+    #[arg(group = "what")]
+    files: Vec<PathBuf>,
+    /// Where programs run.
+    #[arg(long, default_value = "cpu", value_parser = str::parse::<DeviceName>)]
+    device: DeviceName,
+    /// Leave what fails as it is.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn parse_range(text: &str) -> Result<(u64, u64), String> {
+    let ends = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    ends.ok_or_else(|| "expected FROM..TO, like 0..200".to_string())
+}
+
 fn main() -> ExitCode {
-    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
+    match run(&Args::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
-            eprintln!("fuzz-models: {message}\n{USAGE}");
+        Err(error) => {
+            eprintln!("error: {error:#}");
             ExitCode::from(2)
         }
     }
 }
 
-fn run(args: &[String]) -> Result<bool, String> {
-    let value = |name: &str| -> Result<Option<&String>, String> {
-        let Some(at) = args.iter().position(|a| a == name) else { return Ok(None) };
-        args.get(at + 1).map(Some).ok_or_else(|| format!("{name} needs a value"))
-    };
-    let number = |text: &String| text.parse::<u64>().map_err(|_| format!("`{text}` is not a number"));
-    let settings = match value("--device")? {
-        Some(name) => {
-            let name: DeviceName = name.parse()?;
-            Settings::on(name.open().map_err(|e| e.to_string())?)
-        }
-        None => Settings::default(),
-    };
-    let keep = args.iter().any(|a| a == "--keep");
-    if let Some(seed) = value("--seed")? {
-        let seed = number(seed)?;
+/// Whether everything was right.
+fn run(args: &Args) -> Result<bool> {
+    let settings = Settings::on(args.device.open()?);
+    if let Some(seed) = args.seed {
         let text = generate::model(seed);
         println!("{text}");
         let failures = show(&text.to_string(), seed, &settings);
-        if let (Some(first), false) = (failures.first(), keep) {
+        if let (Some(first), false) = (failures.first(), args.keep) {
             reduce(seed, first, &settings);
         }
         return Ok(failures.is_empty());
     }
-    if let Some(range) = value("--seeds")? {
-        let (from, to) = range.split_once("..").ok_or_else(|| format!("`{range}` is not FROM..TO"))?;
-        return Ok(go(number(&from.into())?, Until::Seed(number(&to.into())?), &settings, keep));
+    if let Some((from, to)) = args.seeds {
+        return Ok(go(from, Until::Seed(to), &settings, args.keep));
     }
-    if let Some(minutes) = value("--minutes")? {
-        let minutes: f64 = minutes.parse().map_err(|_| format!("`{minutes}` is not a number of minutes"))?;
-        let from = value("--from")?.map_or(Ok(0), number)?;
-        return Ok(go(from, Until::Time(Duration::from_secs_f64(60.0 * minutes)), &settings, keep));
-    }
-    if args.is_empty() || args.iter().any(|a| a.starts_with('-')) {
-        return Err("what should run?".into());
+    if let Some(minutes) = args.minutes {
+        let limit = Duration::try_from_secs_f64(60.0 * minutes).context("--minutes")?;
+        return Ok(go(args.from, Until::Time(limit), &settings, args.keep));
     }
     let mut right = true;
-    for file in args {
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?;
-        println!("{file}");
+    for file in &args.files {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        println!("{}", file.display());
         right &= show(&text, cases::seed(&text), &settings).is_empty();
     }
     Ok(right)
@@ -81,12 +93,13 @@ fn show(text: &str, seed: u64, settings: &Settings) -> Vec<Failure> {
     report.failures.iter().for_each(|f| println!("{f}"));
     println!(
         "{} tensors compared, {} decided by rounding; {} programs beyond float32, {} with undecided comparisons, \
-         {} in bf16; {:?}",
+         {} in bf16; {} losses with kinks; {:?}",
         report.compared,
         report.ill_conditioned,
         report.not_finite,
         report.undecided,
         report.undecided_bf16,
+        report.kinks,
         report.times
     );
     report.failures
@@ -120,12 +133,20 @@ fn go(from: u64, until: Until, settings: &Settings, keep: bool) -> bool {
         ControlFlow::Continue(())
     });
     let Totals {
-        models, right, compared, not_finite, undecided: [f32, bf16], ill_conditioned, times, ..
+        models,
+        right,
+        compared,
+        not_finite,
+        undecided: [f32, bf16],
+        ill_conditioned,
+        kinks,
+        times,
+        ..
     } = &totals;
     println!("{models} models: {right} right, {} with failures", models - right);
     println!(
         "{compared} tensors compared, {ill_conditioned} decided by rounding; {not_finite} programs beyond float32, \
-         {f32} with undecided comparisons, {bf16} in bf16"
+         {f32} with undecided comparisons, {bf16} in bf16; {kinks} losses with kinks"
     );
     println!("workers: {times:.1?}; {:.1?} in all", start.elapsed());
     let missing = totals.coverage.missing();

@@ -1,7 +1,9 @@
 //! One text against the reference: each of its programs compiled fused and unfused, stored as float32 and as
 //! bfloat16, run by the CPU's executor; and the plans that Hopper has, run in float64. Whatever an executor or the
-//! compiler does, up to a panic, is a finding; nothing is skipped without being counted.
+//! compiler does, up to a panic, is a finding; nothing is skipped without being counted. The graph that they are held
+//! to is held to differences of its own loss.
 
+mod derivative;
 mod inputs;
 mod noise;
 mod plans;
@@ -87,6 +89,8 @@ pub struct Report {
     pub undecided_bf16: usize,
     /// Tensors that rounding decides: they differ, and so does the reference under noise.
     pub ill_conditioned: usize,
+    /// Losses with a kink, whose gradients were not compared with differences.
+    pub kinks: usize,
     /// What was met.
     pub coverage: Coverage,
     /// Where the time went.
@@ -98,7 +102,7 @@ pub struct Report {
 pub struct Times {
     /// Parsing, elaborating, tracing.
     pub front: Duration,
-    /// The reference and its noise.
+    /// The reference, its noise, and differences of its loss.
     pub reference: Duration,
     /// Compiling.
     pub compile: Duration,

@@ -10,6 +10,7 @@ use pg_ir::ty::DType;
 use pg_runtime::device::DeviceName;
 use pg_runtime::session::{Key, Session, SessionError};
 
+use super::derivative::{self, Verdict};
 use super::inputs::Inputs;
 use super::reference::{LARGEST, Reference};
 use super::{Kind, Report, Settings, guarded};
@@ -169,6 +170,16 @@ impl Checker<'_> {
         if !reference.is_finite() {
             self.report.not_finite += 1;
             return Ok(());
+        }
+        // Rounding to bfloat16 has no slope.
+        if case.storage == DType::F32 && case.stored.outputs.iter().any(|o| o.slot.space == Space::Grad) {
+            let start = Instant::now();
+            match derivative::check(case.stored, &env, &reference, self.seed) {
+                Verdict::Right => self.report.compared += 1,
+                Verdict::Kink => self.report.kinks += 1,
+                Verdict::Wrong(message) => self.fail(Kind::Wrong, &case.program.name, message),
+            }
+            self.report.times.reference += start.elapsed();
         }
         let undecided = usize::from(reference.undecided > 0);
         match case.storage {

@@ -118,6 +118,11 @@ impl<'a> Reference<'a> {
         }
     }
 
+    /// Every value of the graph.
+    pub(crate) fn exact(&self) -> &[Tensor] {
+        &self.values
+    }
+
     /// A value, and what it may be off by.
     pub(crate) fn value(&self, value: ValueId) -> (&Tensor, f64) {
         let values = &self.values[value.index()];
