@@ -30,9 +30,7 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -
         let readers = dag.readers(result).to_vec();
         let fits = |r: &usize| {
             let Work::Region(built) = &groups.work[*r] else { return None };
-            // The result is in memory only when the region has run, too.
-            let waits = readers.iter().any(|o| o != r && dag.reaches(*o, *r));
-            if waits || built.args.len() + operands.len() > MAX_ARGS {
+            if built.args.len() + operands.len() > MAX_ARGS {
                 return None;
             }
             let (rows, columns) = shape(graph, id);

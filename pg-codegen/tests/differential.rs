@@ -6,15 +6,9 @@ mod common;
 use std::collections::BTreeSet;
 
 use pg_codegen::plan::Kernel;
-use pg_codegen::precision::store_as;
 use pg_codegen::region::Instr;
-use pg_codegen::target::{CPU, Epilogues, H100, Target};
-use pg_codegen::{Options, compile, compile_for};
+use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, Graph, Origin, ValueId};
-use pg_ir::ty::DType;
-
-/// Lengths of rows.
-const ANY: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 fn instr_name(instr: &Instr) -> String {
     let text = format!("{instr:?}");
@@ -45,14 +39,14 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
         for (_, node) in graph.nodes() {
             covered.insert(node.op.record().name.to_string());
         }
-        for fuse in [false, true] {
-            let what = format!("seed {seed}, fuse {fuse}");
-            let plan = compile("random", &graph, &Options { fuse, ..Options::default() })
-                .unwrap_or_else(|e| panic!("{what}: {e}"));
+        for (what, stored, plan) in common::everywhere(&graph) {
             for kernel in &plan.kernels {
                 covered.insert(format!("{} kernel", kernel.family()));
                 match kernel {
                     Kernel::Region(region) => covered.extend(region.body.iter().map(instr_name)),
+                    Kernel::MatmulRegion(_, region) => {
+                        covered.extend(region.body.iter().map(|i| format!("{} on a tile", instr_name(i))));
+                    }
                     Kernel::Matmul(m) => {
                         let moved = m.n > 1 && m.c.col != 1;
                         covered.insert(format!("matmul accumulate {} moved {moved}", m.accumulate));
@@ -60,29 +54,7 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
                     _ => {}
                 }
             }
-            common::compare(&graph, &env, &plan, &what);
-        }
-        // Graphs are small here, so rows of any length meet.
-        let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
-        for target in [Target { epilogues: Some(anywhere), side_by_side: true, ..CPU }, H100] {
-            let what = format!("seed {seed}, as matrix units want it, on {}", target.name);
-            let plan = compile_for("random", &graph, &Options::default(), &target);
-            let plan = plan.unwrap_or_else(|e| panic!("{what}: {e}"));
-            for kernel in &plan.kernels {
-                covered.insert(format!("{} kernel", kernel.family()));
-                if let Kernel::MatmulRegion(_, region) = kernel {
-                    covered.extend(region.body.iter().map(|i| format!("{} on a tile", instr_name(i))));
-                }
-            }
-            let stored = store_as(&graph, target.storage).unwrap_or_else(|e| panic!("{what}: {e}"));
-            common::compare(&stored, &env, &plan, &what);
-        }
-        let rounded = store_as(&graph, DType::BF16).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        for fuse in [false, true] {
-            let what = format!("seed {seed}, stored as bf16, fuse {fuse}");
-            let plan = compile("random", &rounded, &Options { fuse, ..Options::default() })
-                .unwrap_or_else(|e| panic!("{what}: {e}"));
-            common::compare(&rounded, &env, &plan, &what);
+            common::compare(&stored, &env, &plan, &format!("seed {seed}, {what}"));
         }
         let halves = with_backward(&graph);
         let plan = compile("halves", &halves, &Options::default());

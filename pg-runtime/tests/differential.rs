@@ -9,7 +9,7 @@ use pg_codegen::plan::{BufferId, Kernel, KernelId, Plan};
 use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, Graph};
 use pg_ir::interp::{self, Environment};
-use pg_ir::op::Op;
+use pg_ir::op::{DotDims, Op};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{DType, Type};
 use pg_runtime::cpu::CpuExecutor;
@@ -143,5 +143,25 @@ fn a_long_sum_is_added_to_a_scalar_of_the_state() {
     ]);
     for fuse in [false, true] {
         assert_eq!(execute(&graph, &env, fuse).unwrap()[&slot], [50_007.0]);
+    }
+}
+
+/// Of a matrix times its own transpose one half is computed and copied to the other, but not where it is added.
+#[test]
+fn a_matrix_times_its_transpose_is_added_to_the_state() {
+    let mut b = Builder::default();
+    let n = 40;
+    let x = b.input(Slot::new(Space::Param, "x"), Type::channels(&[n, 3]));
+    let dot = b.dot(DotDims::contract(1, 1), x, x);
+    let slot = Slot::new(Space::Grad, "g");
+    let old = b.input(slot.clone(), Type::channels(&[n, n]));
+    let new = b.add(old, dot);
+    b.output(slot.clone(), new);
+    let graph = b.finish();
+    let ramp = |n: usize| (0..n).map(|i| (i % 7) as f64).collect::<Vec<_>>();
+    let env = Environment::from([(Slot::new(Space::Param, "x"), ramp(3 * n)), (slot.clone(), ramp(n * n))]);
+    let want = &interp::run(&graph, &env).unwrap()[&slot];
+    for fuse in [false, true] {
+        assert_eq!(&execute(&graph, &env, fuse).unwrap()[&slot], want);
     }
 }

@@ -6,10 +6,14 @@ pub(crate) mod programs;
 
 use std::path::PathBuf;
 
+use pg_codegen::precision::store_as;
+use pg_codegen::target::{CPU, Epilogues, H100, Target};
+use pg_codegen::{CodegenError, Options, compile_for};
 use pg_fuzz::exec;
 use pg_ir::graph::Graph;
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::DType;
 
 /// Compares what a plan wrote with what the interpreter says. Both compute in float64; constants are
 /// float32 in plans.
@@ -27,6 +31,34 @@ pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan:
         }
     }
 }
+
+/// Every way to compile a graph, with the graph that each is held to: unfused, fused, with products side by side and
+/// regions on their results, as Hopper stores it, and as bfloat16 on a CPU.
+pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan::Plan)> {
+    // Graphs are small in tests, so rows of any length meet.
+    let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
+    let joined = Target { epilogues: Some(anywhere), side_by_side: true, ..CPU };
+    let rounded = Target { storage: DType::BF16, ..CPU };
+    let ways = [
+        ("unfused", false, CPU),
+        ("fused", true, CPU),
+        ("joined", true, joined),
+        ("on Hopper", true, H100),
+        ("as bfloat16, unfused", false, rounded.clone()),
+        ("as bfloat16", true, rounded),
+    ];
+    let compiled = |(what, fuse, target): (&str, bool, Target)| {
+        let fail = |e: CodegenError| -> ! { panic!("{what}: {e}") };
+        let options = Options { fuse, ..Options::default() };
+        let stored = store_as(graph, target.storage).unwrap_or_else(|e| fail(e));
+        let plan = compile_for("test", graph, &options, &target).unwrap_or_else(|e| fail(e));
+        (what.to_string(), stored, plan)
+    };
+    ways.into_iter().map(compiled).collect()
+}
+
+/// Lengths of rows.
+const ANY: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 /// Numbers for every input, of the size that training starts with.
 pub(crate) fn environment(graph: &Graph) -> Environment {

@@ -23,9 +23,12 @@ const SWITCH: &str = "PG_MUTANT";
 /// arguments of the test binary.
 const SUITES: &[(&str, &str, &[&str])] = &[
     ("pg-fuzz", "seeds", &[]),
-    ("pg-codegen", "differential", &[]),
+    ("pg-codegen", "corners", &[]),
     ("pg-ir", "gradients", &[]),
+    ("pg-codegen", "differential", &[]),
+    ("pg-runtime", "differential", &[]),
     ("pg-runtime", "lib", &["cpu::"]),
+    ("pg-codegen", "precision", &[]),
     ("pg-codegen", "working", &[]),
 ];
 

@@ -42,7 +42,10 @@ impl Generator {
             // Or by number.
             let rows = self.param("pos", &[Size::Exact(64), dim.clone()]);
             let positions = Expr::call(Ty::Ints(vec![Size::Time]), "positions", [Self::tokens()]);
-            x = x.op("+", Expr::tensor(&[Size::Time, dim.clone()], "gather", [rows, positions]));
+            let rows = Expr::tensor(&[Size::Time, dim.clone()], "gather", [rows, positions]);
+            let before = |rows| Expr::tensor(&[Size::Time, dim.clone()], "shift", [rows, Expr::text(1)]);
+            let rows = if self.rng.once_in(2) { before(rows) } else { rows };
+            x = x.op("+", rows);
         }
         match self.rng.below(4) {
             0 | 1 => x.map("rms_norm"),

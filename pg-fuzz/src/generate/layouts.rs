@@ -19,9 +19,13 @@ impl Generator {
         let x = self.named(cx, x);
         let n = self.value(width);
         let shape = x.shape().clone();
-        match self.rng.below(9) {
+        match self.rng.below(10) {
             0 | 1 if n > 1 => {
-                // Two parts, each through something of its own.
+                // Two parts, each through something of its own; sometimes of permuted lanes.
+                let x = match self.rng.below(3) {
+                    0 => self.permuted(x, n),
+                    _ => x,
+                };
                 let cut = 1 + self.rng.below(n - 1);
                 let part = |g: &mut Self, start: usize, len: usize| {
                     let size = Size::Exact(len);
@@ -44,14 +48,7 @@ impl Generator {
                 self.projected(both, width)
             }
             3 if n > 1 => {
-                let mut perm: Vec<usize> = (0..n).collect();
-                match self.rng.below(3) {
-                    0 => perm.reverse(),
-                    1 => perm.rotate_left(1 + self.rng.below(n - 1)),
-                    _ => (1..n).rev().for_each(|i| perm.swap(i, self.rng.below(i + 1))),
-                }
-                let perm = Expr::list(perm.into_iter().map(Expr::text));
-                let moved = Expr::tensor(&shape, "lanes", [x.clone(), perm]);
+                let moved = self.permuted(x.clone(), n);
                 if self.rng.once_in(2) { moved } else { x.op("*", Expr::text(0.5)).op("+", moved) }
             }
             4 => {
@@ -79,6 +76,7 @@ impl Generator {
                 let y = y.op("*", column).map("tanh");
                 Expr::tensor(&shape, "transpose", [y, perm()])
             }
+            8 => self.regrouped(cx, x, width),
             _ => {
                 // A row of parameters repeated to the whole stream.
                 let row = self.param("row", std::slice::from_ref(width));
@@ -87,6 +85,42 @@ impl Generator {
                 if self.rng.once_in(2) { x.op("*", row) } else { x.op("+", row) }
             }
         }
+    }
+
+    /// Features in another order.
+    fn permuted(&mut self, x: Expr, n: usize) -> Expr {
+        let mut perm: Vec<usize> = (0..n).collect();
+        match self.rng.below(3) {
+            0 => perm.reverse(),
+            1 if n > 1 => perm.rotate_left(1 + self.rng.below(n - 1)),
+            _ => (1..n).rev().for_each(|i| perm.swap(i, self.rng.below(i + 1))),
+        }
+        let shape = x.shape().clone();
+        Expr::tensor(&shape, "lanes", [x, Expr::list(perm.into_iter().map(Expr::text))])
+    }
+
+    /// Features in groups of one size, then of another, of which only the first few are left.
+    fn regrouped(&mut self, cx: &mut Context, x: Expr, width: &Size) -> Expr {
+        let n = self.value(width);
+        let divisors: Vec<usize> = (1..=n).filter(|d| n.is_multiple_of(*d)).collect();
+        let [one, other] = [0, 1].map(|_| self.rng.pick(&divisors));
+        let grouped = |g: &Self, x: Expr, groups: usize| {
+            let (count, each) = (Size::Exact(groups), Size::Exact(n / groups));
+            let split = g.lead(&x, [Expr::text(&count), Expr::text(&each)]);
+            Expr::tensor(&[Size::Batch, Size::Time, count, each], "reshape", [x, split])
+        };
+        let y = grouped(self, x.clone(), one);
+        let gains = self.param("gg", &[Size::Exact(one), Size::Exact(1)]);
+        let y = y.op("*", gains);
+        let y = if self.rng.once_in(2) { y.map("rms_norm") } else { y };
+        let y = self.named(cx, y);
+        let y = grouped(self, y, other);
+        let (shape, each) = (y.shape().clone(), n / other);
+        let kept = 1 + self.rng.below(each);
+        let some: Shape = vec![Size::Batch, Size::Time, Size::Exact(other), Size::Exact(kept)];
+        let y = Self::pad(Self::slice(y, &some, 0, kept), &shape, 0, each - kept);
+        let whole = self.lead(&x, [Expr::text(width)]);
+        x.clone().op("+", Expr::tensor(x.shape(), "reshape", [y, whole]))
     }
 
     /// Features in groups.

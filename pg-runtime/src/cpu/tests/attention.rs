@@ -61,6 +61,7 @@ fn attention_agrees_forward_and_backward() {
         (3, 67, 2, 2, 5),
         (1, 257, 6, 2, 16),
         (20, 130, 2, 1, 4),
+        (1, 600, 2, 1, 4),
     ] {
         let s = AttentionShape { batch, time, heads, kv_heads, dim, scale: 1.7 / (dim as f32).sqrt() };
         let forward = launch_all(&Kernel::Attention(s), &inputs(&s, &mut random));

@@ -71,6 +71,44 @@ fn rows_of_any_length_reduce() {
 }
 
 #[test]
+fn the_largest_of_a_long_row_is_found_wherever_it_stands() {
+    for (lanes, largest) in [(7, 0), (50_021, 3), (50_021, 50_020), (400_003, 200_000)] {
+        let body = vec![load(0, &[1]), Instr::RowReduce(Reduction::Max, 0), store(1, 1, &[0])];
+        let region = Region { rows: vec![], reduced: 0, lanes, body, args: vec![DType::F32; 2] };
+        let mut row = Random::new(7).floats(lanes);
+        let Data::F32(values) = &mut row else { panic!("floats are float32") };
+        values[largest] = 1e3;
+        let have = compare(&region, &[row, Data::zeros(DType::F32, 1)], 0.0);
+        assert_eq!(have[1].f32(), [1e3]);
+    }
+}
+
+#[test]
+fn what_was_read_outlives_a_store_to_its_place() {
+    let mut random = Random::new(8);
+    let lanes = 1031;
+    let body = vec![
+        load(0, &[1]),
+        Instr::Binary(Binary::Mul, 0, 0),
+        store(0, 1, &[1]),
+        Instr::Binary(Binary::Add, 0, 1),
+        store(1, 3, &[1]),
+    ];
+    let region = Region { rows: vec![], reduced: 0, lanes, body, args: vec![DType::F32; 2] };
+    compare(&region, &[random.floats(lanes), Data::zeros(DType::F32, lanes)], 1e-6);
+}
+
+#[test]
+fn whole_numbers_are_cut_not_rounded() {
+    let body = vec![load(0, &[1]), Instr::Cast(DType::I32, 0), store(1, 1, &[1])];
+    let args = vec![DType::F32, DType::I32];
+    let region = Region { rows: vec![], reduced: 0, lanes: 5, body, args };
+    let given = Data::F32(vec![1.7, -1.7, 2.5, 0.0, -0.2]);
+    let have = launch_all(&Kernel::Region(region), &[given, Data::zeros(DType::I32, 5)]);
+    assert_eq!(have[1], Data::I32(vec![1, -1, 2, 0, 0]));
+}
+
+#[test]
 fn a_long_row_can_be_scaled_in_place() {
     let mut random = Random::new(2);
     let lanes = 100_003;

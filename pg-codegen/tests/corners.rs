@@ -1,0 +1,178 @@
+//! Graphs that random ones seldom meet: for each there is a small fault of a pass that nothing else notices.
+
+mod common;
+
+use pg_codegen::plan::{Buffer, Place};
+use pg_codegen::{Options, compile};
+use pg_ir::graph::{Builder, ValueId};
+use pg_ir::interp;
+use pg_ir::op::{DotDims, Op, Unary};
+use pg_ir::programs::Working;
+use pg_ir::quant::{Grid, ScaleRule};
+use pg_ir::slot::{Slot, Space};
+use pg_ir::ty::{Axis, DType, Role, Type};
+
+/// Compiles a graph in every way; all agree with the interpreter.
+fn agrees(build: impl Fn(&mut Builder)) {
+    let mut b = Builder::default();
+    build(&mut b);
+    let graph = b.finish();
+    let env = common::environment(&graph);
+    for (what, stored, plan) in common::everywhere(&graph) {
+        common::compare(&stored, &env, &plan, &what);
+    }
+}
+
+fn param(b: &mut Builder, name: &str, shape: &[usize]) -> ValueId {
+    b.input(Slot::new(Space::Param, name), Type::channels(shape))
+}
+
+fn result(b: &mut Builder, name: &str, value: ValueId) {
+    b.output(Slot::new(Space::Result, name), value);
+}
+
+/// [m, k] · [k, n]
+fn product(b: &mut Builder, m: usize, k: usize, n: usize) -> ValueId {
+    let (x, y) = (param(b, "x", &[m, k]), param(b, "y", &[k, n]));
+    b.dot(DotDims::contract(1, 0), x, y)
+}
+
+#[test]
+fn a_slot_is_added_to_and_read() {
+    agrees(|b| {
+        let slot = Slot::new(Space::Grad, "w");
+        let old = b.input(slot.clone(), Type::channels(&[4, 3]));
+        let dot = product(b, 4, 5, 3);
+        let sum = b.add(old, dot);
+        b.output(slot, sum);
+        let read = b.unary(Unary::Tanh, old);
+        result(b, "old", read);
+    });
+}
+
+#[test]
+fn an_output_stays_float32_where_a_product_reads_it_rounded() {
+    let mut b = Builder::default();
+    let x = param(&mut b, "x", &[4, 5]);
+    let y = param(&mut b, "y", &[5, 3]);
+    let hidden = b.unary(Unary::Tanh, x);
+    let dot = b.dot(DotDims::contract(1, 0), hidden, y);
+    result(&mut b, "hidden", hidden);
+    result(&mut b, "dot", dot);
+    let graph = b.finish();
+    let env = common::environment(&graph);
+    let hidden = Slot::new(Space::Result, "hidden");
+    let want = &interp::run(&graph, &env).unwrap()[&hidden];
+    for (what, stored, _) in common::everywhere(&graph) {
+        let found = &interp::run(&stored, &env).unwrap()[&hidden];
+        assert_eq!(found, want, "{what}");
+    }
+}
+
+#[test]
+fn of_two_working_forms_one_is_left() {
+    let mut b = Builder::default();
+    let table = param(&mut b, "table", &[5, 4]);
+    let grid = Grid { clip: 7, rule: ScaleRule::Floored };
+    let quantised = b.op(Op::FakeQuant(grid), &[table]);
+    let ids = b.input(Slot::new(Space::Data, "tokens"), Type { dtype: DType::I32, ..Type::channels(&[3]) });
+    let rows = b.op(Op::Gather, &[quantised, ids]);
+    let rounded = b.op(Op::Cast(DType::BF16), &[table]);
+    let x = b.input(Slot::new(Space::Momentum, "x"), Type::channels(&[3, 4]));
+    let narrow = b.op(Op::Cast(DType::BF16), &[x]);
+    let dot = b.dot(DotDims::contract(1, 1), narrow, rounded);
+    result(&mut b, "rows", rows);
+    result(&mut b, "dot", dot);
+    let graph = b.finish();
+    let options = Options { working: Working::Leave, ..Options::default() };
+    let plan = compile("test", &graph, &options).unwrap();
+    let is_left = |b: &&Buffer| matches!(&b.place, Place::External(s) if s.space == Space::Working);
+    assert_eq!(plan.buffers.iter().filter(is_left).count(), 1, "{plan}");
+}
+
+#[test]
+fn a_product_leaves_turned_and_is_read_as_it_is() {
+    agrees(|b| {
+        let dot = product(b, 4, 5, 3);
+        let turned = b.op(Op::Transpose([1, 0].into_iter().collect()), &[dot]);
+        result(b, "turned", turned);
+        let read = b.unary(Unary::Tanh, dot);
+        result(b, "read", read);
+    });
+}
+
+#[test]
+fn a_product_leaves_many_times() {
+    agrees(|b| {
+        let dot = product(b, 4, 5, 3);
+        let many = b.broadcast(dot, Type::channels(&[2, 4, 3]).axes);
+        result(b, "many", many);
+    });
+}
+
+#[test]
+fn rows_of_matrices_times_themselves_are_not_their_own_transpose() {
+    agrees(|b| {
+        let x = param(b, "x", &[2, 3, 4]);
+        let dims = DotDims::contract(2, 2);
+        // [2, 3, 2, 3]: a matrix of six rows and its transpose are the same, with the last two axes turned they are not.
+        let dot = b.dot(dims, x, x);
+        let turned = b.op(Op::Transpose([0, 1, 3, 2].into_iter().collect()), &[dot]);
+        let gains = param(b, "g", &[2, 3, 3, 2]);
+        let scaled = b.mul(turned, gains);
+        result(b, "turned", scaled);
+    });
+}
+
+#[test]
+fn a_padded_number_is_not_one_number() {
+    agrees(|b| {
+        let two = b.constant(2.0);
+        let twos = b.broadcast(two, Type::channels(&[3, 4]).axes);
+        let padded = b.op(Op::Pad { axis: 1, before: 2, after: 1 }, &[twos]);
+        let x = param(b, "x", &[3, 7]);
+        let masked = b.mul(padded, x);
+        result(b, "masked", masked);
+    });
+}
+
+#[test]
+fn part_of_a_row_is_cut_from_groups_of_another_size() {
+    agrees(|b| {
+        let x = param(b, "x", &[4, 6]);
+        let squared = b.mul(x, x);
+        let regrouped = b.reshape(squared, Type::channels(&[3, 8]).axes);
+        let cut = b.op(Op::Slice { axis: 1, start: 0, len: 2 }, &[regrouped]);
+        let y = param(b, "y", &[3, 2]);
+        let sum = b.add(cut, y);
+        result(b, "cut", sum);
+    });
+}
+
+#[test]
+fn part_of_a_row_is_cut_after_its_lanes_are_permuted() {
+    agrees(|b| {
+        let x = param(b, "x", &[4, 6]);
+        let squared = b.mul(x, x);
+        let turned = b.op(Op::Lanes([5, 4, 3, 2, 1, 0].into_iter().collect()), &[squared]);
+        let cut = b.op(Op::Slice { axis: 1, start: 0, len: 3 }, &[turned]);
+        let y = param(b, "y", &[4, 3]);
+        let sum = b.add(cut, y);
+        result(b, "cut", sum);
+    });
+}
+
+#[test]
+fn rows_by_position_are_shifted() {
+    agrees(|b| {
+        let table = param(b, "table", &[5, 3]);
+        let positions = b.op(Op::Iota(Axis::new(5, Role::Time)), &[]);
+        let rows = b.op(Op::Gather, &[table, positions]);
+        let before = b.op(Op::Shift { axis: 0, by: 1 }, &[rows]);
+        let gains = param(b, "g", &[3]);
+        let (before, gains) = b.try_align(before, gains).unwrap();
+        let scaled = b.mul(before, gains);
+        assert_eq!(b.ty(scaled).dtype, DType::F32);
+        result(b, "rows", scaled);
+    });
+}
