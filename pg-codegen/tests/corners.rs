@@ -3,10 +3,11 @@
 mod common;
 
 use pg_codegen::plan::{Buffer, Place};
+use pg_codegen::precision::store_as;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, ValueId};
 use pg_ir::interp;
-use pg_ir::op::{DotDims, Op, Unary};
+use pg_ir::op::{Bits, DotDims, Op, Unary};
 use pg_ir::programs::Working;
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::slot::{Slot, Space};
@@ -114,14 +115,37 @@ fn a_product_leaves_many_times() {
 fn rows_of_matrices_times_themselves_are_not_their_own_transpose() {
     agrees(|b| {
         let x = param(b, "x", &[2, 3, 4]);
-        let dims = DotDims::contract(2, 2);
-        // [2, 3, 2, 3]: a matrix of six rows and its transpose are the same, with the last two axes turned they are not.
-        let dot = b.dot(dims, x, x);
-        let turned = b.op(Op::Transpose([0, 1, 3, 2].into_iter().collect()), &[dot]);
-        let gains = param(b, "g", &[2, 3, 3, 2]);
-        let scaled = b.mul(turned, gains);
-        result(b, "turned", scaled);
+        // [2, 3, 2, 3]: as a matrix of six rows it is its own transpose, with only its last two axes turned it is not.
+        let gram = b.dot(DotDims::contract(2, 2), x, x);
+        let y = param(b, "y", &[2, 5]);
+        let dot = b.dot(DotDims::contract(2, 0), gram, y);
+        result(b, "dot", dot);
     });
+}
+
+#[test]
+fn attention_reads_what_hopper_stores() {
+    let mut b = Builder::default();
+    let roles = [Role::Batch, Role::Time, Role::Head, Role::Channel];
+    let input = |b: &mut Builder, name: &str, sizes: &[usize]| {
+        let axes = sizes.iter().zip(roles).map(|(&n, role)| Axis::new(n, role));
+        b.input(Slot::new(Space::Momentum, name), Type::new(DType::F32, axes))
+    };
+    let wide = ["q", "k", "v", "o"].map(|name| input(&mut b, name, &[1, 5, 2, 4]));
+    let lse = input(&mut b, "lse", &[1, 5, 2]);
+    let d_o = input(&mut b, "d_o", &[1, 5, 2, 4]);
+    let operands = [&wide[..], &[lse, d_o]].concat();
+    let grads = b.push(Op::AttentionGrad { scale: Bits::new(0.5) }, &operands).unwrap();
+    for (name, grad) in ["dq", "dk", "dv"].into_iter().zip(grads) {
+        result(&mut b, name, grad);
+    }
+    let stored = store_as(&b.finish(), DType::BF16).unwrap();
+    let (_, node) = stored.nodes().find(|(_, n)| matches!(n.op, Op::AttentionGrad { .. })).unwrap();
+    let found: Vec<DType> = stored.operand_types(node).iter().map(|t| t.dtype).collect();
+    let mut want = [DType::BF16; 6];
+    // It is exponentiated.
+    want[4] = DType::F32;
+    assert_eq!(found, want);
 }
 
 #[test]
