@@ -91,10 +91,17 @@ fn on_tile(built: &Built, result: ValueId, keep: bool) -> Option<Built> {
     Some(out)
 }
 
-/// The region with rows of `columns` lanes, where it is element-wise and fusion merged several of them into one.
+/// The region with rows of `columns` lanes, where it is element-wise and fusion merged several of them into one. What
+/// is stored once a row would then be stored several times.
 fn by_rows(region: &Region, columns: usize) -> Region {
     let mut out = region.clone();
-    if region.lanes > columns && region.lanes.is_multiple_of(columns) && !region.lanes_meet() {
+    let is_once_a_row =
+        |i: &Instr| matches!(i, Instr::Store { at, .. } if at.strides.last().is_some_and(|lane| *lane == 0));
+    if region.lanes > columns
+        && region.lanes.is_multiple_of(columns)
+        && !region.lanes_meet()
+        && !region.body.iter().any(is_once_a_row)
+    {
         Rewrite::SplitEpilogueRows.taken();
         out.rows.push(region.lanes / columns);
         out.lanes = columns;

@@ -4,7 +4,7 @@
 //! The road, one pass a file: [`precision`] (rounds, for targets that store bf16), [`working`] (what is computed
 //! of parameters alone: left in memory or found there), [`canon`] (canonical graph), [`recompute`] (what the
 //! backward computes again instead of keeping it), [`fold`] (constants), [`select`] (which values live in memory,
-//! and why; [`effort`] estimates the alternative, [`halve`] cuts what binds too much), [`emit`] (values to region
+//! and why; [`effort`] and [`points`] estimate the alternative, [`halve`] cuts what binds too much), [`emit`] (values to region
 //! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`epilogue`]
 //! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
 //! with [`order`] over [`dag`], [`matmul`] and [`memory`]. Every graph is verified after its pass, and every plan
@@ -40,6 +40,7 @@ mod matmul;
 mod memory;
 mod order;
 pub mod plan;
+mod points;
 pub mod precision;
 pub mod provenance;
 mod recompute;

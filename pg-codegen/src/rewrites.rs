@@ -61,6 +61,8 @@ rewrites! {
     CutChain,
     /// `select`: a value is kept that would be computed for many rows.
     KeepRepeated,
+    /// `select`: a value is kept that one region would compute at many points.
+    KeepManyPoints,
     /// `select`: a value is kept that several kernels read.
     KeepShared,
     /// `select`: a view is copied, for a kernel that cannot walk it.

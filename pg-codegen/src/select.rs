@@ -21,6 +21,7 @@ use crate::fuse::MAX_ARGS;
 use crate::halve::half_of;
 use crate::matmul::{only_reaches, operand, written_as};
 use crate::plan::MatrixView;
+use crate::points::Points;
 use crate::rewrites::Rewrite;
 use crate::{CodegenError, Options};
 
@@ -288,6 +289,7 @@ impl Selector<'_> {
         let efforts = efforts(self.context(), &self.readers);
         // By value, the kept value that alone reads it; `Err` if there are several.
         let mut user: Vec<Option<Result<ValueId, ()>>> = vec![None; self.graph.value_count()];
+        let mut points = Points::new(self.graph);
         for (_, node) in self.graph.nodes().rev() {
             let v = node.first;
             if !self.live[v.index()] || is_opaque(&node.op) || self.context().in_memory(v) {
@@ -302,6 +304,7 @@ impl Selector<'_> {
                     users.extend(user[r.index()]);
                 }
             }
+            points.collect(self.context(), v, &self.readers[v.index()]);
             let first = users.first().copied();
             let is_shared = users.contains(&Err(())) || users.iter().any(|u| Some(*u) != first);
             user[v.index()] = if is_shared { Some(Err(())) } else { first };
@@ -317,6 +320,8 @@ impl Selector<'_> {
                 Some(("it reduces over rows", Rewrite::KeepColumnReduction))
             } else if effort.depth >= DEEPEST && effort.depth.is_multiple_of(DEEPEST) {
                 Some(("its chain of instructions is cut here", Rewrite::CutChain))
+            } else if points.are_many(v) {
+                Some(("one kernel wants it at many points", Rewrite::KeepManyPoints))
             } else if effort.is_repeated(self.graph, v, &self.readers[v.index()]) {
                 Some(("it is computed once for many rows", Rewrite::KeepRepeated))
             } else if is_shared && !effort.is_cheap(self.graph, v) {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use pg_codegen::plan::{Buffer, Place};
+use pg_codegen::plan::{Buffer, Kernel, Place};
 use pg_codegen::precision::store_as;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, ValueId};
@@ -184,6 +184,27 @@ fn part_of_a_row_is_cut_after_its_lanes_are_permuted() {
         let sum = b.add(cut, y);
         result(b, "cut", sum);
     });
+}
+
+/// Each shift doubles the elements that a sum is of: one region of all of them would have a million loads.
+#[test]
+fn sums_by_doubled_shifts_are_cut_into_kernels() {
+    let mut b = Builder::default();
+    let axes = [Axis::new(1 << 20, Role::Time), Axis::channel(1)];
+    let x = b.input(Slot::new(Space::Momentum, "x"), Type::new(DType::F32, axes));
+    let mut sum = b.unary(Unary::Tanh, x);
+    for k in 0..20 {
+        let shifted = b.op(Op::Shift { axis: 0, by: 1 << k }, &[sum]);
+        sum = b.add(sum, shifted);
+    }
+    result(&mut b, "sum", sum);
+    for fuse in [false, true] {
+        let plan = compile("test", &b.graph().clone(), &Options { fuse, ..Options::default() }).unwrap();
+        for kernel in &plan.kernels {
+            let Kernel::Region(region) = kernel else { continue };
+            assert!(region.body.len() < 500, "{} instructions, fuse {fuse}", region.body.len());
+        }
+    }
 }
 
 #[test]

@@ -1,25 +1,35 @@
-//! Gradients against differences of the loss. The other checks hold executors to a graph; this one holds the graph
+//! Gradients against a derivation of their own. The other checks hold executors to a graph; this one holds the graph
 //! itself to what a gradient is, so that a wrong rule of differentiation is not taken for the reference.
 //!
-//! The loss is evaluated in float64 on both sides of the parameters, along one random direction of all of them.
-//! What passes gradients straight through moves with its operand, and what stops them does not move.
+//! Tangents go forward through the graph, from one random direction of all parameters to the loss: through an
+//! op that is linear by the op itself, through any other by differences of that op alone. So it shares no rule with
+//! what it checks. What passes gradients straight through passes tangents, and what stops them gives none.
 
-use pg_ir::graph::{Graph, ValueId};
+use pg_ir::graph::{Graph, Node, ValueId};
 use pg_ir::interp::{Environment, Tensor};
-use pg_ir::op::Op;
+use pg_ir::op::{Binary, Op, Reduction, Unary};
 use pg_ir::slot::{Slot, Space};
 
+use super::noise::{Comparisons, FLOAT64, Noise};
 use super::reference::Reference;
 use crate::rng::Rng;
 
-/// How far along the direction the loss is evaluated; a direction's elements are about as large as a parameter's.
-const STEP: f64 = 1e-6;
-/// Slopes on both sides that differ by more than this part of the slope's scale belong to a kink.
-const KINK: f64 = 1e-3;
+/// Differences are taken this far from an element, relative to it;
+const STEP: f64 = 1e-5;
+/// from zero so far where a function has a kink or no value there,
+const FROM_KINK: f64 = 1e-30;
+/// and everywhere by so much more where it has none.
+const ANYWHERE: f64 = 1e-6;
+/// Differences on both sides of an element that are apart by more than this part of the larger belong to a kink.
+const KINK: f64 = 1e-2;
 /// What the gradients give may be off by this part of the slope's scale,
-const TOLERANCE: f64 = 1e-4;
-/// and by so many roundings of the loss.
-const ROUNDINGS: f64 = 64.0;
+const TOLERANCE: f64 = 1e-5;
+/// by this part of the largest tangent on the way, which differences leave behind where tangents cancel,
+const OF_LARGEST: f64 = 1e-7;
+/// and by so many times what float64's rounding was seen to do to them.
+const MARGIN: f64 = 64.0;
+/// Evaluations that see it.
+const EVALUATIONS: usize = 3;
 
 /// What differences say of a program's gradients.
 #[derive(Clone, PartialEq, Debug)]
@@ -32,41 +42,49 @@ pub(super) enum Verdict {
     Wrong(String),
 }
 
-/// Compares the gradients that a program writes, times `seed` of the loss, with differences of its loss.
+/// Compares the gradients that a program writes with the tangent of its loss. `seed` draws the direction.
 pub(super) fn check(graph: &Graph, env: &Environment, reference: &Reference<'_>, seed: u64) -> Verdict {
-    let loss = Slot::new(Space::Result, "loss");
-    let Some(loss) = reference.output(&loss) else { return Verdict::Wrong("there is no loss".into()) };
+    let Some(loss) = reference.output(&Slot::new(Space::Result, "loss")) else {
+        return Verdict::Wrong("there is no loss".into());
+    };
     let mut rng = Rng::of(seed, "direction");
     let direction = Direction::draw(graph, env, &mut rng);
-    let forward = Forward { graph, env, exact: reference.exact(), needed: needed(graph, loss) };
-    let [before, here, after] =
-        [-STEP, 0.0, STEP].map(|step| forward.evaluate(&direction, step)[loss.index()][0]);
-    let [left, right] = [(here - before) / STEP, (after - here) / STEP];
-
-    // Gradients are scaled by what a micro-batch counts for.
-    let share = env.get(&Slot::new(Space::Scalar, "inv_accum")).map_or(1.0, |v| v[0]);
-    let (mut slope, mut scale) = (0.0, 0.0);
-    for (param, moved) in &direction.by_param {
-        let Some(grad) = reference.output(&Slot::new(Space::Grad, param.name.clone())) else { continue };
-        for (g, d) in reference.exact()[grad.index()].iter().zip(moved) {
-            slope += g * d / share;
-            scale += (g * d / share).abs();
-        }
+    let mut forward = Forward { graph, exact: reference.exact(), needed: needed(graph, loss), kinks: false };
+    let tangents = forward.tangents(&direction);
+    let tangent = tangents[loss.index()][0];
+    let largest = tangents.iter().flatten().fold(0.0, |m: f64, t| m.max(t.abs()));
+    let (slope, scale) = direction.slope(env, reference, reference.exact());
+    // Where gradients should be and are not, the tangent is the scale.
+    let bound = TOLERANCE * scale.max(tangent.abs()) + OF_LARGEST * largest;
+    if (tangent - slope).abs() <= bound {
+        return Verdict::Right;
     }
-    let measured = (left + right) / 2.0;
-    let rounding = ROUNDINGS * f64::EPSILON * here.abs().max(1.0) / STEP;
-    // Where gradients should be and are not, the loss's own slope is the scale.
-    let scale = scale.max(measured.abs());
-    // Gradients that are far too large must not make a kink look flat.
-    if (left - right).abs() > KINK * left.abs().max(right.abs()) + rounding {
+    if forward.kinks || !tangent.is_finite() {
         return Verdict::Kink;
     }
-    if (measured - slope).abs() > TOLERANCE * scale + rounding {
-        return Verdict::Wrong(format!(
-            "along one direction the loss changes by {measured:e}, by its gradients {slope:e}"
-        ));
+    let mut noise = 0.0_f64;
+    for _ in 0..EVALUATIONS {
+        let exact = reference.exact();
+        let moved = Noise { graph, env, exact, rounds_probabilities: false, kind: FLOAT64 };
+        let moved = moved.evaluate(&mut rng, None, &mut Comparisons::default());
+        noise = noise.max((direction.slope(env, reference, &moved).0 - slope).abs());
     }
-    Verdict::Right
+    let bound = bound + MARGIN * noise;
+    if (tangent - slope).abs() <= bound {
+        return Verdict::Right;
+    }
+    let mut message = format!(
+        "along one direction the loss changes by {tangent:e}, by its gradients {slope:e} ± {bound:.1e}"
+    );
+    for (slot, moved) in &direction.by_param {
+        let alone = Direction { by_param: vec![(slot.clone(), moved.clone())] };
+        let (tangent, (slope, _)) =
+            (forward.tangents(&alone)[loss.index()][0], alone.slope(env, reference, reference.exact()));
+        if (tangent - slope).abs() > bound {
+            message += &format!("; along {slot} by {tangent:e}, not {slope:e}");
+        }
+    }
+    Verdict::Wrong(message)
 }
 
 /// A direction in the space of all parameters.
@@ -86,17 +104,32 @@ impl Direction {
             .collect();
         Direction { by_param }
     }
+
+    /// The loss's slope along the direction by the gradients among a graph's values, and the sum of its terms' sizes.
+    fn slope(&self, env: &Environment, reference: &Reference<'_>, values: &[Tensor]) -> (f64, f64) {
+        // Gradients are scaled by what a micro-batch counts for.
+        let share = env.get(&Slot::new(Space::Scalar, "inv_accum")).map_or(1.0, |v| v[0]);
+        let (mut slope, mut scale) = (0.0, 0.0);
+        for (param, moved) in &self.by_param {
+            let grad = Slot::new(Space::Grad, param.name.clone());
+            let Some(grad) = reference.output(&grad) else { continue };
+            for (g, d) in values[grad.index()].iter().zip(moved) {
+                slope += g * d / share;
+                scale += (g * d / share).abs();
+            }
+        }
+        (slope, scale)
+    }
 }
 
 /// Which nodes the loss needs, by position.
 fn needed(graph: &Graph, loss: ValueId) -> Vec<bool> {
     let mut values = vec![false; graph.value_count()];
     values[loss.index()] = true;
-    let nodes: Vec<_> = graph.nodes().collect();
-    let mut needed = vec![false; nodes.len()];
-    for (i, (_, node)) in nodes.iter().enumerate().rev() {
-        needed[i] = graph.results(node).any(|v| values[v.index()]);
-        if needed[i] {
+    let mut needed = vec![false; graph.nodes().len()];
+    for (id, node) in graph.nodes().rev() {
+        needed[id.index()] = graph.results(node).any(|v| values[v.index()]);
+        if needed[id.index()] {
             node.operands.iter().for_each(|v| values[v.index()] = true);
         }
     }
@@ -106,46 +139,160 @@ fn needed(graph: &Graph, loss: ValueId) -> Vec<bool> {
 /// The part of a graph that leads to its loss.
 struct Forward<'a> {
     graph: &'a Graph,
-    env: &'a Environment,
-    /// Every value at the parameters themselves.
+    /// Every value.
     exact: &'a [Tensor],
     needed: Vec<bool>,
+    /// Whether some tangent met a kink.
+    kinks: bool,
 }
 
 impl Forward<'_> {
-    /// Every value that the loss needs, a step along the direction.
-    fn evaluate(&self, direction: &Direction, step: f64) -> Vec<Tensor> {
-        let mut values: Vec<Tensor> = Vec::with_capacity(self.exact.len());
-        for (i, (_, node)) in self.graph.nodes().enumerate() {
-            if !self.needed[i] {
-                values.extend(self.graph.results(node).map(|_| Tensor::new()));
+    /// The tangent of every value that the loss needs.
+    fn tangents(&mut self, direction: &Direction) -> Vec<Tensor> {
+        let mut tangents: Vec<Tensor> = Vec::with_capacity(self.exact.len());
+        for (id, node) in self.graph.nodes() {
+            if !self.needed[id.index()] {
+                tangents.extend(self.graph.results(node).map(|_| Tensor::new()));
                 continue;
             }
-            let operand = |i: usize| node.operands[i].index();
-            match &node.op {
-                Op::Input(slot, _) => {
-                    let mut at = self.env[slot].clone();
-                    if let Some((_, moved)) = direction.by_param.iter().find(|(s, _)| s == slot) {
-                        at.iter_mut().zip(moved).for_each(|(v, d)| *v += step * d);
-                    }
-                    values.push(at);
-                }
-                Op::StopGradient => values.push(self.exact[values.len()].clone()),
-                Op::FakeQuant(_) => {
-                    let (rounded, before) = (&self.exact[values.len()], &self.exact[operand(0)]);
-                    let moved = values[operand(0)].iter().zip(before).map(|(v, e)| v - e);
-                    let straight = rounded.iter().zip(moved).map(|(r, m)| r + m).collect();
-                    values.push(straight);
-                }
-                op => {
-                    let operands: Vec<&Tensor> = node.operands.iter().map(|v| &values[v.index()]).collect();
-                    let types = self.graph.operand_types(node);
-                    let results: Vec<_> =
-                        self.graph.results(node).map(|v| self.graph.ty(v).clone()).collect();
-                    values.extend((op.record().eval)(op, &operands, &types, &results));
+            let given: Vec<&Tensor> = node.operands.iter().map(|v| &tangents[v.index()]).collect();
+            let found = self.tangent(node, &given, direction);
+            tangents.extend(found);
+        }
+        tangents
+    }
+
+    fn operand(&self, node: &Node, i: usize) -> &Tensor {
+        &self.exact[node.operands[i].index()]
+    }
+
+    /// Evaluates a node on other operands.
+    fn evaluate(&self, node: &Node, operands: &[&Tensor]) -> Vec<Tensor> {
+        let types = self.graph.operand_types(node);
+        let results: Vec<_> = self.graph.results(node).map(|v| self.graph.ty(v).clone()).collect();
+        (node.op.record().eval)(&node.op, operands, &types, &results)
+    }
+
+    fn tangent(&mut self, node: &Node, given: &[&Tensor], direction: &Direction) -> Vec<Tensor> {
+        let zeros = |this: &Self| -> Vec<Tensor> {
+            this.graph.results(node).map(|v| vec![0.0; this.graph.ty(v).len()]).collect()
+        };
+        match &node.op {
+            Op::Input(slot, _) => match direction.by_param.iter().find(|(s, _)| s == slot) {
+                Some((_, moved)) => vec![moved.clone()],
+                None => zeros(self),
+            },
+            Op::Const(..) | Op::Iota(_) | Op::StopGradient => zeros(self),
+            Op::Binary(Binary::Gt | Binary::Eq | Binary::Rem | Binary::Xor) => zeros(self),
+            Op::FakeQuant(_) => vec![given[0].clone()],
+            Op::Cast(to) if to.is_float() => vec![given[0].clone()],
+            Op::Cast(_) => zeros(self),
+            Op::Select => self.evaluate(node, &[self.operand(node, 0), given[1], given[2]]),
+            Op::Gather => self.evaluate(node, &[given[0], self.operand(node, 1)]),
+            Op::ScatterAdd { .. } | Op::AttentionGrad { .. } => {
+                unreachable!("internal error: {} is of the backward pass", node.op)
+            }
+            op if op.is_view() => self.evaluate(node, given),
+            Op::Lanes(_) | Op::Binary(Binary::Add | Binary::Sub) | Op::Reduce(Reduction::Sum, _) => {
+                self.evaluate(node, given)
+            }
+            Op::Binary(Binary::Mul) | Op::Dot(_) => {
+                let (a, b) = (self.operand(node, 0), self.operand(node, 1));
+                let (left, right) =
+                    (self.evaluate(node, &[given[0], b]), self.evaluate(node, &[a, given[1]]));
+                vec![left[0].iter().zip(&right[0]).map(|(l, r)| l + r).collect()]
+            }
+            Op::Reduce(Reduction::Max, _) => self.of_largest(node, given[0]),
+            Op::Unary(_) | Op::Binary(_) => self.element_wise(node, given),
+            _ => self.as_a_whole(node, given),
+        }
+    }
+
+    /// Each operand's elements moved by a part of their own size, one operand after the other.
+    fn element_wise(&mut self, node: &Node, given: &[&Tensor]) -> Vec<Tensor> {
+        let here = &self.exact[node.first.index()];
+        let mut out = vec![0.0; here.len()];
+        for (i, tangent) in given.iter().enumerate() {
+            let sides = [-1.0, 1.0].map(|side| {
+                let moved = self.operand(node, i).iter().map(|x| x + side * step(&node.op, *x)).collect();
+                let mut operands: Vec<&Tensor> = (0..given.len()).map(|j| self.operand(node, j)).collect();
+                operands[i] = &moved;
+                self.evaluate(node, &operands).swap_remove(0)
+            });
+            let mut kinks = false;
+            for (at, (out, t)) in out.iter_mut().zip(*tangent).enumerate() {
+                let x = self.operand(node, i)[at];
+                // Steps are what float64 makes of them.
+                let step = step(&node.op, x);
+                let (below, above) = (x - (x - step), (x + step) - x);
+                let [left, right] = [(here[at] - sides[0][at]) / below, (sides[1][at] - here[at]) / above];
+                kinks |= *t != 0.0 && (left - right).abs() > KINK * left.abs().max(right.abs());
+                if *t != 0.0 {
+                    *out += t * (sides[1][at] - sides[0][at]) / (below + above);
                 }
             }
+            self.kinks |= kinks;
         }
-        values
+        vec![out]
+    }
+
+    /// The tangent of what is largest; several that are, are a kink.
+    fn of_largest(&mut self, node: &Node, given: &Tensor) -> Vec<Tensor> {
+        let sum = |this: &Self, x: &Tensor| -> Tensor {
+            let Op::Reduce(_, axes) = &node.op else { unreachable!("a reduction") };
+            let op = Op::Reduce(Reduction::Sum, axes.clone());
+            let types = this.graph.operand_types(node);
+            let result = this.graph.ty(node.first).clone();
+            (op.record().eval)(&op, &[x], &types, &[result]).swap_remove(0)
+        };
+        // Which element is the largest of its own: above every other by having them all in one place.
+        let x = self.operand(node, 0);
+        let largest = self.spread(node, &self.exact[node.first.index()]);
+        let is_largest: Tensor = x.iter().zip(&largest).map(|(x, m)| f64::from(u8::from(x == m))).collect();
+        let count = sum(self, &is_largest);
+        let tangent: Tensor = given.iter().zip(&is_largest).map(|(t, is)| t * is).collect();
+        let total = sum(self, &tangent);
+        self.kinks |= count.iter().zip(&total).any(|(n, t)| *n > 1.0 && *t != 0.0);
+        vec![total.iter().zip(&count).map(|(t, n)| t / n).collect()]
+    }
+
+    /// A reduction's result at every element that it is of.
+    fn spread(&self, node: &Node, reduced: &Tensor) -> Tensor {
+        let op = Op::Broadcast(self.graph.ty(node.operands[0]).axes.clone());
+        let result = self.graph.ty(node.operands[0]).clone();
+        (op.record().eval)(&op, &[reduced], &[self.graph.ty(node.first)], &[result]).swap_remove(0)
+    }
+
+    /// Whole operands moved along their tangents, one after the other: tangents of different operands may be far from
+    /// one size.
+    fn as_a_whole(&self, node: &Node, given: &[&Tensor]) -> Vec<Tensor> {
+        let largest = |x: &[f64]| x.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let mut out: Vec<Tensor> =
+            self.graph.results(node).map(|v| vec![0.0; self.graph.ty(v).len()]).collect();
+        for (i, tangent) in given.iter().enumerate().filter(|(_, t)| largest(t) > 0.0) {
+            let step = (STEP * largest(self.operand(node, i)) + ANYWHERE * STEP) / largest(tangent);
+            let [before, after] = [-step, step].map(|step| {
+                let moved = self.operand(node, i).iter().zip(*tangent).map(|(x, t)| x + step * t).collect();
+                let mut operands: Vec<&Tensor> = (0..given.len()).map(|j| self.operand(node, j)).collect();
+                operands[i] = &moved;
+                self.evaluate(node, &operands)
+            });
+            for (out, (before, after)) in out.iter_mut().zip(before.iter().zip(&after)) {
+                let change = before.iter().zip(after).map(|(b, a)| (a - b) / (2.0 * step));
+                out.iter_mut().zip(change).for_each(|(o, c)| *o += c);
+            }
+        }
+        out
+    }
+}
+
+/// How far an operand's element is moved.
+fn step(op: &Op, x: f64) -> f64 {
+    match op {
+        Op::Unary(Unary::Exp | Unary::Tanh | Unary::Sigmoid | Unary::Sin | Unary::Cos) => {
+            STEP * x.abs() + ANYWHERE
+        }
+        _ if x == 0.0 => FROM_KINK,
+        _ => STEP * x.abs(),
     }
 }

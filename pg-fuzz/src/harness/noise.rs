@@ -35,7 +35,22 @@ pub(crate) struct Noise<'a> {
     pub(crate) exact: &'a [Tensor],
     /// Whether attention's probabilities are rounded to bfloat16.
     pub(crate) rounds_probabilities: bool,
+    /// What noise there is.
+    pub(crate) kind: Kind,
 }
+
+/// How values are disturbed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Kind {
+    /// At random by as much as float32's roundings, times a factor.
+    Random(f64),
+    /// To the nearest float32 in the forward pass, where differences of what is alike are then nothing at all, and at
+    /// random in the backward pass.
+    Nearest,
+}
+
+/// At random as float64 rounds: 2⁻⁵³ is to 2⁻²⁴ as this is to 1.
+pub(crate) const FLOAT64: Kind = Kind::Random(1.0 / (1u64 << 29) as f64);
 
 impl Noise<'_> {
     /// Every value under noise. `typical` is how far earlier evaluations moved each value's elements, in
@@ -63,7 +78,7 @@ impl Noise<'_> {
                 for (result, _) in
                     results.iter_mut().zip(&result_types).filter(|(_, t)| t.dtype == DType::F32)
                 {
-                    move_all(result, ROUND, rng);
+                    self.move_all(node, result, ROUND, rng);
                 }
             }
             if let (Op::Binary(Binary::Gt), Some(typical)) = (&node.op, typical) {
@@ -90,9 +105,20 @@ impl Noise<'_> {
             // The log-sum-exp is exponentiated, and no matrix unit rounds it.
             let amount = if i == 4 { amount.min(ROUND) } else { amount };
             if self.graph.ty(value).dtype.is_float() {
-                move_all(operand.to_mut(), amount, rng);
+                self.move_all(node, operand.to_mut(), amount, rng);
             }
         }
+    }
+
+    fn move_all(&self, node: &Node, values: &mut [f64], amount: f64, rng: &mut Rng) {
+        let factor = match self.kind {
+            Kind::Nearest if !node.origin.backward => {
+                return values.iter_mut().for_each(|v| *v = f64::from(*v as f32));
+            }
+            Kind::Nearest => 1.0,
+            Kind::Random(factor) => factor,
+        };
+        values.iter_mut().for_each(|v| *v *= 1.0 + factor * amount * rng.float());
     }
 
     /// Lets undecided comparisons go either way.
@@ -130,8 +156,4 @@ fn rounds(op: &Op) -> bool {
             | Op::Attention { .. }
             | Op::AttentionGrad { .. }
     )
-}
-
-fn move_all(values: &mut [f64], amount: f64, rng: &mut Rng) {
-    values.iter_mut().for_each(|v| *v *= 1.0 + amount * rng.float());
 }

@@ -6,12 +6,17 @@ use pg_ir::graph::{Graph, ValueId};
 use pg_ir::interp::{self, Environment, Tensor};
 use pg_ir::slot::Slot;
 
-use super::noise::{Comparisons, Noise};
+use super::noise::{Comparisons, Kind, Noise};
 use crate::rng::Rng;
 
-/// Evaluations under noise before anything is compared, and more of them before anything is called wrong.
-const FIRST: usize = 2;
-const MORE: usize = 10;
+/// Evaluations under noise before anything is compared.
+const FIRST: [Kind; 2] = [Kind::Random(1.0); 2];
+/// And more of them before anything is called wrong. What divides by a difference of equal numbers moves more, the
+/// smaller the noise.
+const MORE: [Kind; 12] = {
+    let [all, eighth, least] = [Kind::Random(1.0), Kind::Random(0.125), Kind::Random(1.0 / 1024.0)];
+    [all, all, all, all, all, eighth, eighth, least, least, Kind::Nearest, Kind::Nearest, Kind::Nearest]
+};
 /// A result may be off by this many times the most that noise moved it by.
 const MARGIN: f64 = 6.0;
 /// And by this part of the tensor's largest element: a few roundings of float32.
@@ -21,7 +26,7 @@ const ILL_CONDITIONED: f64 = 0.1;
 /// if it is not this little beside other tensors.
 const NOTHING: f64 = 1e-3;
 /// An error that is still nothing may be this many times the spread.
-const TAIL: f64 = 500.0;
+const TAIL: f64 = 1e4;
 /// And this is nothing beside the largest output.
 const LEAST: f64 = 1e-12;
 /// Beyond this there is nothing to compare in float32.
@@ -79,7 +84,7 @@ impl<'a> Reference<'a> {
             undecided: 0,
         };
         if reference.is_finite() {
-            reference.disturb(FIRST);
+            reference.disturb(&FIRST);
         }
         Ok(reference)
     }
@@ -89,10 +94,11 @@ impl<'a> Reference<'a> {
         self.values.iter().flatten().all(|v| v.abs() <= LARGEST)
     }
 
-    fn disturb(&mut self, times: usize) {
+    fn disturb(&mut self, kinds: &[Kind]) {
         let rounds_probabilities = self.rounds_probabilities;
-        let noise = Noise { graph: self.graph, env: self.env, exact: &self.values, rounds_probabilities };
-        for _ in 0..times {
+        let (graph, env, exact) = (self.graph, self.env, &self.values[..]);
+        for &kind in kinds {
+            let noise = Noise { graph, env, exact, rounds_probabilities, kind };
             let mut seen = Comparisons::default();
             // What the first evaluation moves says which comparisons are undecided.
             let typical = (self.evaluations > 0).then_some(&self.typical[..]);
@@ -113,8 +119,8 @@ impl<'a> Reference<'a> {
 
     /// Looks again before something is called wrong.
     pub(crate) fn look_again(&mut self) {
-        if self.evaluations == FIRST {
-            self.disturb(MORE);
+        if self.evaluations == FIRST.len() {
+            self.disturb(&MORE);
         }
     }
 
