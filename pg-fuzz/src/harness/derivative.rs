@@ -2,7 +2,7 @@
 //! itself to what a gradient is, so that a wrong rule of differentiation is not taken for the reference.
 //!
 //! Tangents go forward through the graph, from one random direction of all parameters to the loss: through an
-//! op that is linear by the op itself, through any other by differences of that op alone. So it shares no rule with
+//! op that is linear by the op itself, through any other by its derivative. So it shares no rule with
 //! what it checks. What passes gradients straight through passes tangents, and what stops them gives none.
 
 use pg_ir::graph::{Graph, Node, ValueId};
@@ -10,22 +10,14 @@ use pg_ir::interp::{Environment, Tensor};
 use pg_ir::op::{Binary, Op, Reduction, Unary};
 use pg_ir::slot::{Slot, Space};
 
-use super::noise::{Comparisons, FLOAT64, Noise};
+use super::noise::{Comparisons, FLOAT64, Kind, LESS, Noise, is_singular};
 use super::reference::Reference;
 use crate::rng::Rng;
 
-/// Differences are taken this far from an element, relative to it;
-const STEP: f64 = 1e-5;
-/// from zero so far where a function has a kink or no value there,
-const FROM_KINK: f64 = 1e-30;
-/// and everywhere by so much more where it has none.
-const ANYWHERE: f64 = 1e-6;
-/// Differences on both sides of an element that are apart by more than this part of the larger belong to a kink.
-const KINK: f64 = 1e-2;
 /// What the gradients give may be off by this part of the slope's scale,
-const TOLERANCE: f64 = 1e-5;
-/// by this part of the largest tangent on the way, which differences leave behind where tangents cancel,
-const OF_LARGEST: f64 = 1e-7;
+const TOLERANCE: f64 = 1e-7;
+/// by this part of the largest tangent on the way, which rounding leaves behind where tangents cancel,
+const OF_LARGEST: f64 = 1e-12;
 /// and by so many times what float64's rounding was seen to do to them.
 const MARGIN: f64 = 64.0;
 /// Evaluations that see it.
@@ -36,7 +28,7 @@ const EVALUATIONS: usize = 3;
 pub(super) enum Verdict {
     /// They agree.
     Right,
-    /// The loss has a kink here, so that there is nothing to agree with.
+    /// The loss has a kink here, or divides by what is zero but for rounding: there is nothing to agree with.
     Kink,
     /// They do not agree.
     Wrong(String),
@@ -62,16 +54,22 @@ pub(super) fn check(graph: &Graph, env: &Environment, reference: &Reference<'_>,
     if forward.kinks || !tangent.is_finite() {
         return Verdict::Kink;
     }
-    let mut noise = 0.0_f64;
-    for _ in 0..EVALUATIONS {
-        let exact = reference.exact();
-        let moved = Noise { graph, env, exact, rounds_probabilities: false, kind: FLOAT64 };
-        let moved = moved.evaluate(&mut rng, None, &mut Comparisons::default());
-        noise = noise.max((direction.slope(env, reference, &moved).0 - slope).abs());
-    }
+    let mut moved_by = |factor: f64| {
+        let evaluations = (0..EVALUATIONS).map(|_| {
+            let (exact, kind) = (reference.exact(), Kind::Random(factor));
+            let noise = Noise { graph, env, exact, rounds_probabilities: false, kind };
+            let moved = noise.evaluate(&mut rng, None, &mut Comparisons::default());
+            (direction.slope(env, reference, &moved).0 - slope).abs()
+        });
+        evaluations.fold(0.0, f64::max)
+    };
+    let noise = moved_by(FLOAT64);
     let bound = bound + MARGIN * noise;
     if (tangent - slope).abs() <= bound {
         return Verdict::Right;
+    }
+    if is_singular(moved_by(FLOAT64 / LESS), noise) {
+        return Verdict::Kink;
     }
     let mut message = format!(
         "along one direction the loss changes by {tangent:e}, by its gradients {slope:e} ± {bound:.1e}"
@@ -203,37 +201,44 @@ impl Forward<'_> {
                 vec![left[0].iter().zip(&right[0]).map(|(l, r)| l + r).collect()]
             }
             Op::Reduce(Reduction::Max, _) => self.of_largest(node, given[0]),
-            Op::Unary(_) | Op::Binary(_) => self.element_wise(node, given),
-            _ => self.as_a_whole(node, given),
+            Op::Unary(f) => self.unary(node, *f, given[0]),
+            Op::Binary(Binary::Div) => self.quotient(node, given),
+            Op::Binary(Binary::Max) => self.larger(node, given),
+            Op::Attention { scale } => self.attention(node, scale.get(), given),
+            op => unreachable!("internal error: {op} has no tangent"),
         }
     }
 
-    /// Each operand's elements moved by a part of their own size, one operand after the other.
-    fn element_wise(&mut self, node: &Node, given: &[&Tensor]) -> Vec<Tensor> {
-        let here = &self.exact[node.first.index()];
-        let mut out = vec![0.0; here.len()];
-        for (i, tangent) in given.iter().enumerate() {
-            let sides = [-1.0, 1.0].map(|side| {
-                let moved = self.operand(node, i).iter().map(|x| x + side * step(&node.op, *x)).collect();
-                let mut operands: Vec<&Tensor> = (0..given.len()).map(|j| self.operand(node, j)).collect();
-                operands[i] = &moved;
-                self.evaluate(node, &operands).swap_remove(0)
-            });
-            let mut kinks = false;
-            for (at, (out, t)) in out.iter_mut().zip(*tangent).enumerate() {
-                let x = self.operand(node, i)[at];
-                // Steps are what float64 makes of them.
-                let step = step(&node.op, x);
-                let (below, above) = (x - (x - step), (x + step) - x);
-                let [left, right] = [(here[at] - sides[0][at]) / below, (sides[1][at] - here[at]) / above];
-                kinks |= *t != 0.0 && (left - right).abs() > KINK * left.abs().max(right.abs());
-                if *t != 0.0 {
-                    *out += t * (sides[1][at] - sides[0][at]) / (below + above);
-                }
-            }
-            self.kinks |= kinks;
-        }
-        vec![out]
+    fn unary(&self, node: &Node, f: Unary, given: &Tensor) -> Vec<Tensor> {
+        let (x, y) = (self.operand(node, 0), &self.exact[node.first.index()]);
+        let slope = |(x, y): (&f64, &f64)| match f {
+            Unary::Exp => *y,
+            Unary::Log => 1.0 / x,
+            Unary::Tanh => 1.0 - y * y,
+            Unary::Sigmoid => y * (1.0 - y),
+            Unary::Sqrt => 0.5 / y,
+            Unary::Rsqrt => -0.5 * y * y * y,
+            Unary::Sin => x.cos(),
+            Unary::Cos => -x.sin(),
+        };
+        // What does not move stays where it is, even where the slope is infinite.
+        let times = |(slope, t): (f64, &f64)| if *t == 0.0 { 0.0 } else { slope * t };
+        vec![x.iter().zip(y).map(slope).zip(given).map(times).collect()]
+    }
+
+    fn quotient(&self, node: &Node, given: &[&Tensor]) -> Vec<Tensor> {
+        let (b, y) = (self.operand(node, 1), &self.exact[node.first.index()]);
+        let element = |i: usize| (given[0][i] - y[i] * given[1][i]) / b[i];
+        vec![(0..y.len()).map(element).collect()]
+    }
+
+    /// The tangent of the larger of two; of equals that move apart, it is a kink.
+    fn larger(&mut self, node: &Node, given: &[&Tensor]) -> Vec<Tensor> {
+        let (a, b) = (self.operand(node, 0), self.operand(node, 1));
+        let kinks = (0..a.len()).any(|i| a[i] == b[i] && given[0][i] != given[1][i]);
+        let tangent = (0..a.len()).map(|i| if a[i] >= b[i] { given[0][i] } else { given[1][i] }).collect();
+        self.kinks |= kinks;
+        vec![tangent]
     }
 
     /// The tangent of what is largest; several that are, are a kink.
@@ -263,36 +268,36 @@ impl Forward<'_> {
         (op.record().eval)(&op, &[reduced], &[self.graph.ty(node.first)], &[result]).swap_remove(0)
     }
 
-    /// Whole operands moved along their tangents, one after the other: tangents of different operands may be far from
-    /// one size.
-    fn as_a_whole(&self, node: &Node, given: &[&Tensor]) -> Vec<Tensor> {
-        let largest = |x: &[f64]| x.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
-        let mut out: Vec<Tensor> =
-            self.graph.results(node).map(|v| vec![0.0; self.graph.ty(v).len()]).collect();
-        for (i, tangent) in given.iter().enumerate().filter(|(_, t)| largest(t) > 0.0) {
-            let step = (STEP * largest(self.operand(node, i)) + ANYWHERE * STEP) / largest(tangent);
-            let [before, after] = [-step, step].map(|step| {
-                let moved = self.operand(node, i).iter().zip(*tangent).map(|(x, t)| x + step * t).collect();
-                let mut operands: Vec<&Tensor> = (0..given.len()).map(|j| self.operand(node, j)).collect();
-                operands[i] = &moved;
-                self.evaluate(node, &operands)
-            });
-            for (out, (before, after)) in out.iter_mut().zip(before.iter().zip(&after)) {
-                let change = before.iter().zip(after).map(|(b, a)| (a - b) / (2.0 * step));
-                out.iter_mut().zip(change).for_each(|(o, c)| *o += c);
+    /// Of softmax(s) v, with s = scale q kᵀ: P v' + P (s' − P s') v, and P s' of the log-sum-exp.
+    fn attention(&self, node: &Node, scale: f64, given: &[&Tensor]) -> Vec<Tensor> {
+        let [q, k, v] = [0, 1, 2].map(|i| self.operand(node, i));
+        let lse = &self.exact[node.first.index() + 1];
+        let (of_q, of_k) = (self.graph.ty(node.operands[0]).shape(), self.graph.ty(node.operands[1]).shape());
+        let [batch, time, heads, dim] = of_q[..] else { unreachable!("queries have four axes") };
+        let group = heads / of_k[2];
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        let (mut o, mut l) = (vec![0.0; q.len()], vec![0.0; lse.len()]);
+        for row in 0..batch * time * heads {
+            let (sequence, t, head) = (row / (time * heads), row / heads % time, row % heads);
+            let query = row * dim..(row + 1) * dim;
+            let key = |s: usize| {
+                let at = ((sequence * time + s) * of_k[2] + head / group) * dim;
+                at..at + dim
+            };
+            let p = |s: usize| (scale * dot(&q[query.clone()], &k[key(s)]) - lse[row]).exp();
+            let moved = |s: usize| {
+                scale
+                    * (dot(&given[0][query.clone()], &k[key(s)]) + dot(&q[query.clone()], &given[1][key(s)]))
+            };
+            let mean: f64 = (0..=t).map(|s| p(s) * moved(s)).sum();
+            l[row] = mean;
+            for s in 0..=t {
+                let (p, apart) = (p(s), moved(s) - mean);
+                let (v, moved) = (&v[key(s)], &given[2][key(s)]);
+                let out = o[query.clone()].iter_mut().zip(v.iter().zip(moved));
+                out.for_each(|(o, (v, moved))| *o += p * (moved + apart * v));
             }
         }
-        out
-    }
-}
-
-/// How far an operand's element is moved.
-fn step(op: &Op, x: f64) -> f64 {
-    match op {
-        Op::Unary(Unary::Exp | Unary::Tanh | Unary::Sigmoid | Unary::Sin | Unary::Cos) => {
-            STEP * x.abs() + ANYWHERE
-        }
-        _ if x == 0.0 => FROM_KINK,
-        _ => STEP * x.abs(),
+        vec![o, l]
     }
 }

@@ -50,7 +50,16 @@ pub(crate) enum Kind {
 }
 
 /// At random as float64 rounds: 2⁻⁵³ is to 2⁻²⁴ as this is to 1.
-pub(crate) const FLOAT64: Kind = Kind::Random(1.0 / (1u64 << 29) as f64);
+pub(crate) const FLOAT64: f64 = 1.0 / (1u64 << 29) as f64;
+
+/// A part of noise that is so much less that it must do less.
+pub(crate) const LESS: f64 = 1.0 / 1024.0;
+
+/// Whether less noise moved something about as much: it is decided by rounding however fine. Where a model divides by
+/// what is zero but for rounding, it is.
+pub(crate) fn is_singular(moved: f64, by_less: f64) -> bool {
+    by_less > 16.0 * LESS * moved
+}
 
 impl Noise<'_> {
     /// Every value under noise. `typical` is how far earlier evaluations moved each value's elements, in

@@ -6,7 +6,7 @@ use pg_ir::graph::{Graph, ValueId};
 use pg_ir::interp::{self, Environment, Tensor};
 use pg_ir::slot::Slot;
 
-use super::noise::{Comparisons, Kind, Noise};
+use super::noise::{Comparisons, Kind, LESS, Noise, is_singular};
 use crate::rng::Rng;
 
 /// Evaluations under noise before anything is compared.
@@ -14,7 +14,7 @@ const FIRST: [Kind; 2] = [Kind::Random(1.0); 2];
 /// And more of them before anything is called wrong. What divides by a difference of equal numbers moves more, the
 /// smaller the noise.
 const MORE: [Kind; 12] = {
-    let [all, eighth, least] = [Kind::Random(1.0), Kind::Random(0.125), Kind::Random(1.0 / 1024.0)];
+    let [all, eighth, least] = [Kind::Random(1.0), Kind::Random(0.125), Kind::Random(LESS)];
     [all, all, all, all, all, eighth, eighth, least, least, Kind::Nearest, Kind::Nearest, Kind::Nearest]
 };
 /// A result may be off by this many times the most that noise moved it by.
@@ -26,7 +26,7 @@ const ILL_CONDITIONED: f64 = 0.1;
 /// if it is not this little beside other tensors.
 const NOTHING: f64 = 1e-3;
 /// An error that is still nothing may be this many times the spread.
-const TAIL: f64 = 1e4;
+const TAIL: f64 = 500.0;
 /// And this is nothing beside the largest output.
 const LEAST: f64 = 1e-12;
 /// Beyond this there is nothing to compare in float32.
@@ -40,7 +40,9 @@ pub(crate) struct Reference<'a> {
     values: Vec<Tensor>,
     /// By value: the most that noise moved any of its elements by.
     spread: Vec<f64>,
-    /// By value: the root of the mean square of that.
+    /// By value: the most that much less noise moved it by.
+    spread_by_less: Vec<f64>,
+    /// By value: the root of the mean square of what noise moved it by.
     typical: Vec<f64>,
     rng: Rng,
     evaluations: usize,
@@ -76,6 +78,7 @@ impl<'a> Reference<'a> {
             outputs,
             least,
             values,
+            spread_by_less: spread.clone(),
             spread,
             typical,
             rng,
@@ -111,6 +114,9 @@ impl<'a> Reference<'a> {
                     squares += (m - e) * (m - e);
                 }
                 self.spread[i] = self.spread[i].max(most);
+                if kind == Kind::Random(LESS) {
+                    self.spread_by_less[i] = self.spread_by_less[i].max(most);
+                }
                 self.typical[i] = self.typical[i].max((squares / exact.len() as f64).sqrt());
             }
             self.evaluations += 1;
@@ -143,13 +149,17 @@ impl<'a> Reference<'a> {
 
     /// Whether rounding decides what an output is: noise moves it by as much as it holds. A norm's gradient at a sum
     /// that cancels is such a one. What is divided by such a sum has heavy tails, so that an error may be far beyond
-    /// the largest of a few draws, as long as it is nothing beside the other outputs of the kind.
+    /// the largest of a few draws, as long as it is nothing beside the other outputs of the kind. What is singular may
+    /// be off by anything.
     pub(crate) fn is_ill_conditioned(&self, slot: &Slot, error: f64) -> bool {
         let largest = |v: ValueId| self.values[v.index()].iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         let alike = self.outputs.iter().filter(|(s, _)| s.space == slot.space);
         let scale = alike.map(|(_, &v)| largest(v)).fold(0.0, f64::max);
         self.output(slot).is_some_and(|v| {
             let spread = self.spread[v.index()];
+            if error.is_finite() && is_singular(spread, self.spread_by_less[v.index()]) {
+                return true;
+            }
             let is_tail = error <= (TAIL * spread).min(NOTHING * scale);
             error.is_finite()
                 && spread > ILL_CONDITIONED * largest(v)
