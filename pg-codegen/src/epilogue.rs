@@ -95,12 +95,10 @@ fn on_tile(built: &Built, result: ValueId, keep: bool) -> Option<Built> {
 /// is stored once a row would then be stored several times.
 fn by_rows(region: &Region, columns: usize) -> Region {
     let mut out = region.clone();
-    let is_once_a_row =
-        |i: &Instr| matches!(i, Instr::Store { at, .. } if at.strides.last().is_some_and(|lane| *lane == 0));
     if region.lanes > columns
         && region.lanes.is_multiple_of(columns)
         && !region.lanes_meet()
-        && !region.body.iter().any(is_once_a_row)
+        && !region.stores_once_a_row()
     {
         Rewrite::SplitEpilogueRows.taken();
         out.rows.push(region.lanes / columns);

@@ -167,6 +167,12 @@ impl Region {
         self.rows.iter().product()
     }
 
+    /// Whether it stores one element for a row of several lanes.
+    pub fn stores_once_a_row(&self) -> bool {
+        let is_once = |i: &Instr| matches!(i, Instr::Store { at, .. } if at.strides.last().is_some_and(|lane| *lane == 0));
+        self.lanes > 1 && self.body.iter().any(is_once)
+    }
+
     /// Whether lanes of a row meet.
     pub fn lanes_meet(&self) -> bool {
         self.body.iter().any(Instr::is_row_op)

@@ -59,11 +59,11 @@ pub struct Epilogues {
 
 impl Epilogues {
     /// Whether a region runs on results of this type in rows of `columns`: its rows do not meet, and are whole rows
-    /// whose lanes do not meet either, or parts that are at hand.
+    /// whose lanes do not meet either and give an element each, or rows or parts of them that are at hand whole.
     pub(crate) fn take(&self, region: &Region, columns: usize, of: DType) -> bool {
         let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
         let tears = |i: &Instr| matches!(i, Instr::Lanes(perm, _) if pieces_from(perm, self.chunk).is_none());
-        let is_whole = region.lanes == columns && !region.lanes_meet();
+        let is_whole = region.lanes == columns && !region.lanes_meet() && !region.stores_once_a_row();
         let is_there = of == self.of
             && self.rows.contains(&region.lanes)
             && columns.is_multiple_of(region.lanes)

@@ -88,9 +88,12 @@ impl TileRegion {
         self.program.lanes
     }
 
-    /// Whether its rows must be at hand whole: they are parts of the result's, or their lanes meet.
+    /// Whether its rows must be at hand whole: they are parts of the result's, their lanes meet, or one of their
+    /// units stores for all.
     pub(crate) fn wants_rows(&self) -> bool {
-        self.parts > 1 || self.program.has_row_steps()
+        let p = &self.program;
+        let is_once = |s: &Step| p.lanes > 1 && matches!(s, Step::Store { at, .. } if !p.writes_lanes(at));
+        self.parts > 1 || p.has_row_steps() || p.steps.iter().any(is_once)
     }
 
     /// The most values per lane that it has in hand at once.
