@@ -70,6 +70,29 @@ fn a_region_on_a_result_is_one_kernel() {
     }
 }
 
+/// What belongs to a row is stored by one of the threads that share it.
+#[test]
+fn an_element_a_row_is_stored_once() {
+    for size in [[1, 40, 64, 48], [1, 17, 16, 40], [2, 9, 128, 33]] {
+        let m = matmul(size, LAYOUTS[0], false);
+        let (rows, a_row) = (m.batch * m.m, [1, 0].into_iter().collect());
+        let a_row = Affine { offset: 0, strides: a_row };
+        let body = vec![
+            load(0, own(&m)),
+            load(1, a_row.clone()),
+            Instr::Binary(Binary::Mul, 0, 1),
+            Instr::Store { arg: 2, value: 2, at: own(&m) },
+            Instr::Store { arg: 3, value: 1, at: a_row },
+        ];
+        let region = Region { rows: vec![rows], reduced: 0, lanes: m.n, body, args: vec![DType::F32; 4] };
+        let [a, b, (_, len)] = buffers(&m, DType::F32);
+        let buffers = [a, b, (DType::F32, rows), (DType::F32, len), (DType::F32, rows)];
+        let plan = single(Kernel::MatmulRegion(m, region), &buffers);
+        let env = inputs(&plan, &[0, 1, 2], 37);
+        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{size:?}"));
+    }
+}
+
 /// Where k is split, the region runs on the sum of the parts.
 #[test]
 fn a_region_on_a_split_sum_is_in_its_second_pass() {
