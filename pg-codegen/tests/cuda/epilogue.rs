@@ -73,7 +73,9 @@ fn a_region_on_a_result_is_one_kernel() {
 /// What belongs to a row is stored by one of the threads that share it.
 #[test]
 fn an_element_a_row_is_stored_once() {
-    for size in [[1, 40, 64, 48], [1, 17, 16, 40], [2, 9, 128, 33]] {
+    let sizes =
+        [[1, 40, 64, 48], [1, 17, 16, 40], [2, 9, 128, 33], [1, 18, 4, 5], [1, 18, 8, 5], [1, 18, 32, 5]];
+    for (size, tile) in sizes.into_iter().flat_map(|s| [(s, DType::BF16), (s, DType::F32)]) {
         let m = matmul(size, LAYOUTS[0], false);
         let (rows, a_row) = (m.batch * m.m, [1, 0].into_iter().collect());
         let a_row = Affine { offset: 0, strides: a_row };
@@ -84,12 +86,13 @@ fn an_element_a_row_is_stored_once() {
             Instr::Store { arg: 2, value: 2, at: own(&m) },
             Instr::Store { arg: 3, value: 1, at: a_row },
         ];
-        let region = Region { rows: vec![rows], reduced: 0, lanes: m.n, body, args: vec![DType::F32; 4] };
+        let args = vec![tile, DType::F32, DType::F32, DType::F32];
+        let region = Region { rows: vec![rows], reduced: 0, lanes: m.n, body, args };
         let [a, b, (_, len)] = buffers(&m, DType::F32);
         let buffers = [a, b, (DType::F32, rows), (DType::F32, len), (DType::F32, rows)];
         let plan = single(Kernel::MatmulRegion(m, region), &buffers);
         let env = inputs(&plan, &[0, 1, 2], 37);
-        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{size:?}"));
+        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{size:?} {tile}"));
     }
 }
 
