@@ -119,7 +119,7 @@ impl Generator {
                 // By hand, with something between.
                 let up = self.projected(h, &hidden);
                 let up = self.named(cx, up);
-                let row = self.param("g1", &[Size::Exact(1), hidden.clone()]);
+                let row = self.param("row", &[Size::Exact(1), hidden.clone()]);
                 let row = Expr::tensor(&self.stream_shape(&Size::Exact(1)), "linear", [up.clone(), row]);
                 self.projected(up.op("*", row).map("tanh"), width)
             }
