@@ -255,7 +255,7 @@ impl Launch {
 }
 
 /// What a buffer holds after a launch: a value of the graph as the last pass over graphs left it
-/// ([`GraphPass::Recompute`](crate::GraphPass)). Only for holding plans to their graphs.
+/// ([`Pass::Recompute`](crate::pipeline::Pass::Recompute)). Only for holding plans to their graphs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Computed {
     /// Position of the launch.

@@ -4,10 +4,11 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::Place;
 use pg_codegen::precision::store_as;
 use pg_codegen::target::{CPU, H100, Target};
-use pg_codegen::{GraphPass, Options, compile_for, graph_after};
+use pg_codegen::{Options, compile_for, graph_after};
 use pg_ir::dsl::{Options as Settings, Source, elaborate};
 use pg_ir::graph::Graph;
 use pg_ir::interp;
@@ -65,7 +66,7 @@ impl Numbers {
 }
 
 fn canonical(program: &Program, options: &Options, target: &Target) -> Graph {
-    let graph = graph_after(GraphPass::Canonical, &program.graph, options, target);
+    let graph = graph_after(Pass::Canonical, &program.graph, options, target);
     graph.unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -106,7 +107,7 @@ fn every_model_leaves_what_it_finds() {
                     let program = programs::grad(&model, phase, (1, 16), qat, next);
                     let program = program.unwrap_or_else(|e| panic!("{e}"));
                     let options = Options::default().of(&program);
-                    let graph = graph_after(GraphPass::Working, &program.graph, &options, target).unwrap();
+                    let graph = graph_after(Pass::Working, &program.graph, &options, target).unwrap();
                     let read = graph.inputs().map(|(slot, _)| slot.clone());
                     let slots = read.chain(graph.outputs.iter().map(|o| o.slot.clone()));
                     slots.filter(|slot| slot.space == Space::Working).collect()

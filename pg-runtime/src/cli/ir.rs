@@ -1,11 +1,13 @@
 //! `pg ir`: the programs that a model compiles to.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
+use pg_codegen::pipeline::{self, compile_timed};
 use pg_codegen::target::{self, Target};
-use pg_codegen::{GraphPass, Options, compile_for, graph_after};
+use pg_codegen::{Options, compile_for, graph_after};
 use pg_ir::dsl::{Head, Trace};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
@@ -29,6 +31,9 @@ pub(crate) struct IrArgs {
     /// Machine to compile for: cpu, vulkan-cpu, h100 or h200. Passes up to autodiff are the same for all.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     target: String,
+    /// How long each pass takes, over all programs.
+    #[arg(long, conflicts_with = "program")]
+    timing: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -63,6 +68,15 @@ struct Line {
 struct Listing {
     model: String,
     programs: Vec<Line>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    timing: Vec<PassTime>,
+}
+
+/// What a pass took over all programs.
+#[derive(Debug, Serialize)]
+struct PassTime {
+    pass: &'static str,
+    milliseconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,7 +96,7 @@ pub(crate) fn ir(args: IrArgs, ui: &Ui) -> anyhow::Result<()> {
     let named = args.programs.named(&session);
     let how = (&options, &target);
     let Some(name) = &args.programs.program else {
-        return list(&session, named, how, &args.model, ui);
+        return list(&session, named, how, &args, ui);
     };
     let key = find(&named, name)?;
     let (after, text) = text(&session, key, args.after, how)?;
@@ -116,10 +130,10 @@ fn text(
         }
         // The optimiser's programs are not traced from the model: they begin as graphs.
         (Pass::Trace | Pass::Autodiff, _) => ("autodiff", session.program(key)?.graph.to_string()),
-        (Pass::Precision, _) => ("precision", graph(GraphPass::Precision)?),
-        (Pass::Working, _) => ("working", graph(GraphPass::Working)?),
-        (Pass::Canonical, _) => ("canonical", graph(GraphPass::Canonical)?),
-        (Pass::Recompute, _) => ("recompute", graph(GraphPass::Recompute)?),
+        (Pass::Precision, _) => ("precision", graph(pipeline::Pass::Precision)?),
+        (Pass::Working, _) => ("working", graph(pipeline::Pass::Working)?),
+        (Pass::Canonical, _) => ("canonical", graph(pipeline::Pass::Canonical)?),
+        (Pass::Recompute, _) => ("recompute", graph(pipeline::Pass::Recompute)?),
         (Pass::Plan, _) => {
             let program = session.program(key)?;
             let plan = compile_for(&program.name, &program.graph, &options.of(&program), target)?;
@@ -132,13 +146,17 @@ fn list(
     session: &Session,
     named: Vec<(String, Key)>,
     (options, target): (&Options, &Target),
-    file: &ModelArgs,
+    args: &IrArgs,
     ui: &Ui,
 ) -> anyhow::Result<()> {
-    let mut listing = Listing { model: session.model.name.clone(), programs: vec![] };
+    let mut listing = Listing { model: session.model.name.clone(), programs: vec![], timing: vec![] };
+    let (mut traced, mut passes) = (Duration::ZERO, pipeline::Timing::default());
     for (name, key) in named {
+        let start = Instant::now();
         let program = session.program(key)?;
-        let plan = compile_for(&program.name, &program.graph, &options.of(&program), target)?;
+        traced += start.elapsed();
+        let (plan, timing) = compile_timed(&program.name, &program.graph, &options.of(&program), target)?;
+        passes.add(&timing);
         listing.programs.push(Line {
             program: name,
             nodes: program.graph.nodes().len(),
@@ -149,11 +167,25 @@ fn list(
             arena_bytes: plan.arena_bytes,
         });
     }
-    ui.report(&listing, || listing.text(file))?;
+    if args.timing {
+        let time = |pass, t: Duration| PassTime { pass, milliseconds: 1e3 * t.as_secs_f64() };
+        let passes = pipeline::Pass::ALL.map(|pass| time(pass.name(), passes.of(pass)));
+        listing.timing = [time("trace and autodiff", traced)].into_iter().chain(passes).collect();
+    }
+    ui.report(&listing, || listing.text(&args.model))?;
     Ok(())
 }
 
 impl Listing {
+    fn times(&self) -> String {
+        let all: f64 = self.timing.iter().map(|t| t.milliseconds).sum();
+        let row = |pass: &str, ms: f64| {
+            vec![pass.to_string(), format!("{ms:.1}"), format!("{:.0} %", 100.0 * ms / all)]
+        };
+        let rows = self.timing.iter().map(|t| row(t.pass, t.milliseconds)).chain([row("all", all)]);
+        table(&["pass", "ms", "share"], &[1, 2], rows.collect())
+    }
+
     fn text(&self, model: &ModelArgs) -> String {
         let row = |l: &Line| {
             vec![
@@ -167,6 +199,9 @@ impl Listing {
         };
         let headings = ["program", "ops", "launches", "distinct kernels", "GFLOP", "scratch memory"];
         let rows = self.programs.iter().map(row).collect();
+        if !self.timing.is_empty() {
+            return format!("{}\n{}", self.model, self.times());
+        }
         let first = self.programs.first().map_or("score", |l| l.program.as_str());
         format!(
             "{}\n{}\n\nOne of them: {} ir {} --program {first} --after plan",

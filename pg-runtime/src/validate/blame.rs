@@ -8,10 +8,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::{Buffer, BufferId, Computed, Kernel, KernelId, Launch, Place, Plan};
 use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
-use pg_codegen::{GraphPass, Options, graph_after};
+use pg_codegen::{Options, graph_after};
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
@@ -25,10 +26,10 @@ use super::noise::{exact, noisy, watched};
 use crate::session::{Session, SessionError};
 
 /// Passes over graphs, in order.
-const PASSES: [(GraphPass, &str); 3] = [
-    (GraphPass::Working, "working forms"),
-    (GraphPass::Canonical, "canonical form"),
-    (GraphPass::Recompute, "recomputation"),
+const PASSES: [(Pass, &str); 3] = [
+    (Pass::Working, "working forms"),
+    (Pass::Canonical, "canonical form"),
+    (Pass::Recompute, "recomputation"),
 ];
 
 /// Two float64 interpretations of one computation are as close as this, relative to the largest element, but where a
@@ -53,7 +54,7 @@ pub(super) fn blame(
     if let Some(blame) = passes(session, compiled, &env)? {
         return Ok(blame);
     }
-    let graph = after(session, compiled, GraphPass::Recompute)?;
+    let graph = after(session, compiled, Pass::Recompute)?;
     if let Some(blame) = unwritten(last.executor.plan(), &compiled.plan, &graph) {
         return Ok(blame);
     }
@@ -76,7 +77,7 @@ pub(super) fn blame(
     }))
 }
 
-fn after(session: &Session, compiled: &Compiled, pass: GraphPass) -> Result<Graph, SessionError> {
+fn after(session: &Session, compiled: &Compiled, pass: Pass) -> Result<Graph, SessionError> {
     let options = Options::default().of(&compiled.program);
     let machine = session.machine_of(compiled.key);
     Ok(graph_after(pass, &compiled.program.graph, &options, &machine)?)
@@ -90,7 +91,7 @@ fn with_working_forms(
 ) -> Result<Environment, ValidateError> {
     let mut env = ran.last().map(|r| r.env.clone()).unwrap_or_default();
     if let ([first, .., _], [run, ..]) = (chain, ran) {
-        let left = exact(&after(session, first, GraphPass::Working)?, &run.env)?;
+        let left = exact(&after(session, first, Pass::Working)?, &run.env)?;
         env.extend(left.into_iter().filter(|(slot, _)| slot.space == Space::Working));
     }
     Ok(env)

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
 use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_codegen::target::{self, Target};
-use pg_codegen::{GraphPass, Options, compile_for, graph_after};
+use pg_codegen::{Options, compile_for, graph_after};
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
@@ -156,7 +157,7 @@ fn plans(session: &Session, (_, batch, seq): Size, machine: &Target) -> Vec<(Pla
         let options = Options::default().of(&program);
         let plan = compile_for(&program.name, &program.graph, &options, machine).unwrap();
         // Beside what the program reads, what another has left it.
-        let graph = graph_after(GraphPass::Working, &program.graph, &options, machine).unwrap();
+        let graph = graph_after(Pass::Working, &program.graph, &options, machine).unwrap();
         let mut noise = Noise(7);
         let mut values = |slot: &Slot, len: usize| -> Tensor {
             match slot.space {

@@ -1,0 +1,228 @@
+//! The passes from a graph to a plan, in their order. Every graph is verified after the pass that made it, and the plan
+//! against its graph, in every build; each pass is timed.
+//!
+//! This file decides the order and nothing else: what a pass does, and what it must never do, stands on top of its own
+//! file.
+
+use std::time::{Duration, Instant};
+
+use pg_ir::graph::{Graph, Origin};
+
+use crate::plan::Plan;
+use crate::target::Target;
+use crate::witness::Lowered;
+use crate::{
+    CodegenError, Options, beside, canon, epilogue, fold, fuse, precision, recompute, schedule, select,
+    verify, working,
+};
+
+/// A pass, in the order in which they run.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Pass {
+    /// [`precision`]: storage types of the target, as explicit rounds.
+    Precision,
+    /// `working`: working forms of parameters written for other programs, or read.
+    Working,
+    /// `canon`: only live nodes, no identities, contractions in one form.
+    Canonical,
+    /// `recompute`: saved activations chosen; what the backward pass computes again is there twice.
+    Recompute,
+    /// `fold`: constants computed.
+    Fold,
+    /// `select`: what lives in memory chosen, and a region emitted for each of it.
+    Select,
+    /// `fuse`: regions joined.
+    Fuse,
+    /// `epilogue`: regions attached to contractions.
+    Epilogue,
+    /// `beside`: contractions that share an operand joined.
+    Beside,
+    /// `schedule`: launches ordered, buffers placed.
+    Schedule,
+    /// The graph's verifier, after every pass that changed it, and [`verify`], of the plan.
+    Verify,
+}
+
+impl Pass {
+    /// Every pass.
+    pub const ALL: [Pass; 11] = [
+        Pass::Precision,
+        Pass::Working,
+        Pass::Canonical,
+        Pass::Recompute,
+        Pass::Fold,
+        Pass::Select,
+        Pass::Fuse,
+        Pass::Epilogue,
+        Pass::Beside,
+        Pass::Schedule,
+        Pass::Verify,
+    ];
+
+    /// Its name, that of its file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::Precision => "precision",
+            Pass::Working => "working",
+            Pass::Canonical => "canon",
+            Pass::Recompute => "recompute",
+            Pass::Fold => "fold",
+            Pass::Select => "select",
+            Pass::Fuse => "fuse",
+            Pass::Epilogue => "epilogue",
+            Pass::Beside => "beside",
+            Pass::Schedule => "schedule",
+            Pass::Verify => "verify",
+        }
+    }
+}
+
+/// How long passes took, of one compilation or of several.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Timing([Duration; Pass::ALL.len()]);
+
+impl Timing {
+    /// The time of a pass.
+    pub fn of(&self, pass: Pass) -> Duration {
+        self.0[pass as usize]
+    }
+
+    /// Adds another compilation's.
+    pub fn add(&mut self, other: &Timing) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, t)| *sum += t);
+    }
+
+    /// All passes together.
+    pub fn total(&self) -> Duration {
+        self.0.iter().sum()
+    }
+
+    fn run<T>(&mut self, pass: Pass, f: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let out = f();
+        self.0[pass as usize] += start.elapsed();
+        out
+    }
+}
+
+/// Compiles one program into a plan for a target: one fused graph, stored as the target stores it, and the plan
+/// [verified](verify) against it.
+///
+/// # Errors
+/// If an op cannot be lowered, or if the plan is found to be wrong; the error names its place in the model.
+pub fn compile_for(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &Target,
+) -> Result<Plan, CodegenError> {
+    compile_timed(program_name, graph, options, target).map(|(plan, _)| plan)
+}
+
+/// [`compile_for`], and how long each pass took.
+///
+/// # Errors
+/// As [`compile_for`].
+pub fn compile_timed(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &Target,
+) -> Result<(Plan, Timing), CodegenError> {
+    let (lowered, mut timing) = lower(program_name, graph, options, target)?;
+    timing.run(Pass::Verify, || verify::verify(&lowered))?;
+    Ok((lowered.plan, timing))
+}
+
+/// A plan that is not verified, with what verifying takes. For tests of the verifier: nothing may run it.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn lower_for(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &Target,
+) -> Result<Lowered, CodegenError> {
+    lower(program_name, graph, options, target).map(|(lowered, _)| lowered)
+}
+
+fn lower(
+    program_name: &str,
+    graph: &Graph,
+    options: &Options,
+    target: &Target,
+) -> Result<(Lowered, Timing), CodegenError> {
+    let (graphs, mut timing) = graphs(graph, options, target)?;
+    let Graphs { recomputed: graph, again, .. } = graphs;
+    let constants = timing.run(Pass::Fold, || fold::fold(&graph));
+    let selection = timing.run(Pass::Select, || select::select(&graph, &constants, options))?;
+    let mut groups =
+        timing.run(Pass::Fuse, || fuse::groups(&graph, &constants, selection, &again, options))?;
+    if let Some(epilogues) = target.epilogues.filter(|_| options.fuse) {
+        timing.run(Pass::Epilogue, || epilogue::attach(&graph, &mut groups, epilogues))?;
+    }
+    if options.fuse && target.side_by_side {
+        timing.run(Pass::Beside, || beside::join(&graph, &constants, &mut groups, target.storage))?;
+    }
+    let lowered = timing.run(Pass::Schedule, || schedule::plan(program_name, graph, &constants, groups))?;
+    Ok((lowered, timing))
+}
+
+/// The graph after a pass, as [`compile_for`] has it; later passes leave it as it is. For people: it compiles nothing.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn graph_after(
+    pass: Pass,
+    graph: &Graph,
+    options: &Options,
+    target: &Target,
+) -> Result<Graph, CodegenError> {
+    let (graphs, _) = graphs(graph, options, target)?;
+    Ok(match pass {
+        Pass::Precision => graphs.stored,
+        Pass::Working => graphs.placed,
+        Pass::Canonical => graphs.canonical,
+        _ => graphs.recomputed,
+    })
+}
+
+/// What selection and fusion work on, and how it came to be.
+struct Graphs {
+    stored: Graph,
+    placed: Graph,
+    canonical: Graph,
+    recomputed: Graph,
+    again: recompute::Again,
+}
+
+fn graphs(graph: &Graph, options: &Options, target: &Target) -> Result<(Graphs, Timing), CodegenError> {
+    let mut timing = Timing::default();
+    let t = &mut timing;
+    t.run(Pass::Verify, || sound("what was to be lowered", graph))?;
+    let stored = t.run(Pass::Precision, || precision::store_as(graph, target.storage))?;
+    t.run(Pass::Verify, || after(Pass::Precision, graph, &stored))?;
+    let placed = t.run(Pass::Working, || working::place(&stored, options.working))?;
+    t.run(Pass::Verify, || after(Pass::Working, &stored, &placed))?;
+    let canonical = t.run(Pass::Canonical, || canon::canonical(&placed))?;
+    t.run(Pass::Verify, || after(Pass::Canonical, &placed, &canonical))?;
+    let (recomputed, again) =
+        t.run(Pass::Recompute, || recompute::recompute(&canonical, options, target.recompute_traffic))?;
+    t.run(Pass::Verify, || after(Pass::Recompute, &canonical, &recomputed))?;
+    Ok((Graphs { stored, placed, canonical, recomputed, again }, timing))
+}
+
+/// Verifies a graph after a pass, unless the pass has left it alone.
+fn after(pass: Pass, before: &Graph, graph: &Graph) -> Result<(), CodegenError> {
+    if before == graph { Ok(()) } else { sound(&format!("the graph after `{}`", pass.name()), graph) }
+}
+
+/// Holds a graph to what must hold of every graph.
+fn sound(what: &str, graph: &Graph) -> Result<(), CodegenError> {
+    let failed = |why| {
+        let message = format!("anything: {what} is not well formed: {why}");
+        CodegenError { origin: Origin::pass("verify"), message }
+    };
+    pg_ir::verify::verify(graph).map_err(failed)
+}
