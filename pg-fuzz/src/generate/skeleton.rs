@@ -180,18 +180,18 @@ impl Generator {
 
         let stream = self.stream_ty();
         let lane = |i: usize| {
-            let lanes = Expr::var("lanes", list.clone());
+            let lanes = Expr::var("streams", list.clone());
             Expr::new(stream.clone(), Node::Index(Box::new(lanes), Box::new(Expr::text(i))))
         };
         let x0 = Expr::var("x0", self.stream_ty());
         let first = Expr::new(list.clone(), Node::List(vec![x0.clone(); count]));
-        cx.stmts.push(Stmt::bind_mut("lanes", first));
+        cx.stmts.push(Stmt::bind_mut("streams", first));
         let mut args = vec![Expr::var("i", Ty::Fixed)];
         args.extend((0..count).map(lane));
         args.push(x0);
         let call = Expr::call(list.clone(), "exchange", args);
         let scope = Expr::new(list.clone(), Node::Scope("blocks.{i}".into(), false, Block::of(call)));
-        let body = Block { stmts: vec![Stmt::Assign("lanes".into(), "=", scope)], value: None };
+        let body = Block { stmts: vec![Stmt::Assign("streams".into(), "=", scope)], value: None };
         cx.stmts.push(Stmt::For("i".into(), Expr::text("0..LAYERS"), body));
         let sum = (1..count).fold(lane(0), |sum, i| sum.op("+", lane(i)));
         match self.rng.below(3) {

@@ -20,6 +20,9 @@ const PROBABILITY: f64 = 1.0 / 256.0;
 /// A comparison may go either way within so many times what noise moves its operands by.
 const UNDECIDED: f64 = 4.0;
 
+/// What is smaller than this part of its terms is left over where they cancel.
+const LEFT_OVER: f64 = 1e-3;
+
 /// How comparisons came out under noise.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Comparisons {
@@ -90,6 +93,9 @@ impl Noise<'_> {
                     self.move_all(node, result, ROUND, rng);
                 }
             }
+            if let Some(typical) = typical {
+                self.cancel(node, typical, &mut results[0], rng);
+            }
             if let (Op::Binary(Binary::Gt), Some(typical)) = (&node.op, typical) {
                 self.decide(node, typical, &mut results[0], rng, seen);
             }
@@ -128,6 +134,27 @@ impl Noise<'_> {
             Kind::Random(factor) => factor,
         };
         values.iter_mut().for_each(|v| *v *= 1.0 + factor * amount * rng.float());
+    }
+
+    /// Where terms cancel, what noise cannot tell from zero may be zero itself: some functions are not continuous there.
+    fn cancel(&self, node: &Node, typical: &[f64], result: &mut Tensor, rng: &mut Rng) {
+        let exact = &self.exact[node.first.index()];
+        let term = |i: usize, at: usize| self.exact[node.operands[i].index()][at].abs();
+        let is_left_over = |at: usize| match node.op {
+            Op::Binary(Binary::Add | Binary::Sub) => {
+                exact[at].abs() < LEFT_OVER * term(0, at).max(term(1, at))
+            }
+            // Sums of squares do not cancel.
+            Op::Reduce(Reduction::Sum, _) | Op::Dot(_) => exact.iter().any(|e| *e < 0.0),
+            _ => false,
+        };
+        let width = UNDECIDED * typical[node.first.index()];
+        for (at, r) in result.iter_mut().enumerate() {
+            let is_close = exact[at] != 0.0 && exact[at].abs() <= width;
+            if is_close && is_left_over(at) && rng.once_in(2) {
+                *r = 0.0;
+            }
+        }
     }
 
     /// Lets undecided comparisons go either way.

@@ -110,8 +110,12 @@ impl<'a> Reference<'a> {
             for (i, (moved, exact)) in moved.iter().zip(&self.values).enumerate() {
                 let (mut most, mut squares) = (0.0_f64, 0.0);
                 for (m, e) in moved.iter().zip(exact) {
-                    most = most.max((m - e).abs());
-                    squares += (m - e) * (m - e);
+                    let apart = (m - e).abs();
+                    // What becomes infinite says nothing of how far it may be off.
+                    if apart.is_finite() {
+                        most = most.max(apart);
+                        squares += apart * apart;
+                    }
                 }
                 self.spread[i] = self.spread[i].max(most);
                 if kind == Kind::Random(LESS) {
