@@ -6,7 +6,6 @@
 use pg_ir::graph::{Builder, Graph, Node, Results, ValueId};
 use pg_ir::op::{DotDims, Op};
 use pg_ir::ty::{DType, Type};
-use rustc_hash::FxHashSet;
 use smallvec::SmallVec;
 
 use crate::CodegenError;
@@ -15,11 +14,11 @@ use crate::rewrites::Rewrite;
 
 /// Rebuilds `graph` in canonical form.
 pub(crate) fn canonical(graph: &Graph) -> Result<Graph, CodegenError> {
-    let live = live_nodes(graph);
+    let live = graph.needed(graph.outputs.iter().map(|o| o.value));
     let mut b = Builder::default();
     let mut renamed: Vec<Option<ValueId>> = vec![None; graph.value_count()];
-    for (id, node) in graph.nodes() {
-        if !live.contains(&id.index()) {
+    for (_, node) in graph.nodes() {
+        if !graph.results(node).any(|v| live[v.index()]) {
             Rewrite::DropDead.taken();
             continue;
         }
@@ -35,18 +34,6 @@ pub(crate) fn canonical(graph: &Graph) -> Result<Graph, CodegenError> {
         b.output(output.slot.clone(), renamed[output.value.index()].expect("outputs are live"));
     }
     Ok(b.finish())
-}
-
-/// Nodes that some output depends on.
-fn live_nodes(graph: &Graph) -> FxHashSet<usize> {
-    let mut live: FxHashSet<usize> =
-        graph.outputs.iter().map(|o| graph.producer_id(o.value).index()).collect();
-    for (id, node) in graph.nodes().rev() {
-        if live.contains(&id.index()) {
-            live.extend(node.operands.iter().map(|&v| graph.producer_id(v).index()));
-        }
-    }
-    live
 }
 
 fn rebuild(b: &mut Builder, graph: &Graph, node: &Node, operands: &[ValueId]) -> Result<Results, String> {

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use pg_ir::graph::{Graph, Node, ValueId};
-use pg_ir::interp::Tensor;
+use pg_ir::interp::{self, Tensor};
 use pg_ir::op::{Binary, Op};
 use pg_ir::ty::{DType, Type};
 use rustc_hash::FxHashMap;
@@ -150,19 +150,11 @@ fn evaluate(graph: &Graph, roots: &[ValueId], constants: &mut Constants) {
     if roots.is_empty() {
         return;
     }
-    let mut needed: Vec<bool> = vec![false; graph.value_count()];
-    roots.iter().for_each(|v| needed[v.index()] = true);
-    for (_, node) in graph.nodes().rev() {
-        if needed[node.first.index()] {
-            node.operands.iter().for_each(|v| needed[v.index()] = true);
-        }
-    }
+    let needed = graph.needed(roots.iter().copied());
     let mut values: FxHashMap<ValueId, Tensor> = FxHashMap::default();
     for (_, node) in graph.nodes().filter(|(_, n)| needed[n.first.index()]) {
         let operands: Vec<&Tensor> = node.operands.iter().map(|v| &values[v]).collect();
-        let result = graph.ty(node.first).clone();
-        let found = (node.op.record().eval)(&node.op, &operands, &graph.operand_types(node), &[result]);
-        values.insert(node.first, found.into_iter().next().expect("one result"));
+        values.insert(node.first, interp::results(graph, node, &operands).swap_remove(0));
     }
     for root in roots {
         Rewrite::FoldTable.taken();

@@ -4,12 +4,12 @@
 //! The road, one pass a file: [`precision`] (rounds, for targets that store bf16), [`working`] (what is computed
 //! of parameters alone: left in memory or found there), [`canon`] (canonical graph), [`recompute`] (what the
 //! backward computes again instead of keeping it), [`fold`] (constants), [`select`] (which values live in memory,
-//! and why; [`effort`] and [`points`] estimate the alternative, [`halve`] cuts what binds too much), [`emit`] (values to region
-//! instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`epilogue`]
+//! and why; [`effort`] and [`points`] estimate the alternative, [`halve`] cuts what binds too much), [`emit`] (values
+//! to region instructions, over [`access`], [`view`] and [`domain`]), [`fuse`] (which stores share a region), [`epilogue`]
 //! (which regions ride on a matmul), [`beside`] (which matmuls share a launch), [`schedule`] (buffers, launches)
-//! with [`order`] over [`dag`], [`matmul`] and [`memory`]. [`pipeline`] runs them in order. Every graph is verified after
-//! its pass, and every plan against its graph by [`verify`], which shares no code with what made it. [`provenance`] says what launches compute
-//! in the model's terms, [`text`] prints plans, [`digest`] shortens them, [`structure`] tells kernels apart that differ
+//! with [`order`] over [`dag`], [`matmul`] and [`memory`]. [`pipeline`] runs them in order. Every graph is verified
+//! after its pass, and every plan against its graph by [`verify`], which shares no code with what made it. [`provenance`]
+//! says what launches compute in the model's terms, [`text`] prints plans, [`digest`] shortens them, [`structure`] tells kernels apart that differ
 //! in more than size, [`target`] describes machines and [`roofline`] predicts launches on them; [`rewrites`] counts
 //! what passes do. Behind the feature `cube`, kernels of a plan become CubeCL kernels, which `cuda` compiles for Hopper
 //! without a device.

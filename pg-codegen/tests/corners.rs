@@ -198,8 +198,9 @@ fn sums_by_doubled_shifts_are_cut_into_kernels() {
         sum = b.add(sum, shifted);
     }
     result(&mut b, "sum", sum);
+    let graph = b.finish();
     for fuse in [false, true] {
-        let plan = compile("test", &b.graph().clone(), &Options { fuse, ..Options::default() }).unwrap();
+        let plan = compile("test", &graph, &Options { fuse, ..Options::default() }).unwrap();
         for kernel in &plan.kernels {
             let Kernel::Region(region) = kernel else { continue };
             assert!(region.body.len() < 500, "{} instructions, fuse {fuse}", region.body.len());

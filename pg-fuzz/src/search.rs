@@ -44,6 +44,15 @@ pub enum Until {
     Time(Duration),
 }
 
+/// The seeds that a text like `0..200` names, the last one left out.
+///
+/// # Errors
+/// If it is no such text.
+pub fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
+    let ends = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    ends.ok_or_else(|| format!("expected FROM..TO, like 0..200, not `{text}`"))
+}
+
 /// Bytes of a worker's stack: some passes recurse as deep as a graph.
 const STACK: usize = 64 << 20;
 

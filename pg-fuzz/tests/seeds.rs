@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
 use pg_fuzz::harness::Settings;
-use pg_fuzz::search::{Until, search};
+use pg_fuzz::search::{Until, parse_seeds, search};
 use pg_runtime::device::DeviceName;
 
 const SEEDS: &str = "0..200";
@@ -23,8 +23,7 @@ fn settings() -> Settings {
 fn random_models_agree_with_the_interpreter() {
     let given = std::env::var("PG_FUZZ_SEEDS");
     let seeds = given.as_deref().unwrap_or(SEEDS);
-    let range = seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    let (from, to): (u64, u64) = range.unwrap_or_else(|| panic!("`{seeds}` is not FROM..TO"));
+    let (from, to) = parse_seeds(seeds).unwrap_or_else(|e| panic!("PG_FUZZ_SEEDS: {e}"));
     // A mutation test wants to know whether anything is wrong, not what all is.
     let first = std::env::var_os("PG_FUZZ_FIRST").is_some();
     let workers = std::thread::available_parallelism().map_or(1, |n| n.get());

@@ -78,7 +78,7 @@ pub fn prove_pointwise(graph: &Graph, nll: ValueId) -> Result<(), String> {
         return Err("the loss of a position depends on later tokens".into());
     }
     let is_targets = |node: &Node| matches!(&node.op, Op::Input(slot, _) if *slot == targets);
-    let needed = needed(graph, nll);
+    let needed = graph.needed([nll]);
     // Whether a value holds anything of a target; arena order is topological.
     let mut holds = vec![false; graph.value_count()];
     for (_, node) in graph.nodes() {
@@ -101,16 +101,4 @@ pub fn prove_pointwise(graph: &Graph, nll: ValueId) -> Result<(), String> {
     } else {
         Err("the loss of a position does not depend on its target".into())
     }
-}
-
-/// The values that `value` is computed from, and itself.
-fn needed(graph: &Graph, value: ValueId) -> Vec<bool> {
-    let mut needed = vec![false; graph.value_count()];
-    needed[value.index()] = true;
-    for (_, node) in graph.nodes().rev() {
-        if graph.results(node).any(|r| needed[r.index()]) {
-            node.operands.iter().for_each(|v| needed[v.index()] = true);
-        }
-    }
-    needed
 }

@@ -177,6 +177,18 @@ impl Graph {
         })
     }
 
+    /// By value: whether some of `values` are computed from it; they themselves are among them.
+    pub fn needed(&self, values: impl IntoIterator<Item = ValueId>) -> Vec<bool> {
+        let mut needed = vec![false; self.value_count()];
+        values.into_iter().for_each(|v| needed[v.index()] = true);
+        for (_, node) in self.nodes().rev() {
+            if self.results(node).any(|v| needed[v.index()]) {
+                node.operands.iter().for_each(|v| needed[v.index()] = true);
+            }
+        }
+        needed
+    }
+
     /// The value written to a slot, if the program writes it.
     pub fn output(&self, slot: &Slot) -> Option<ValueId> {
         self.outputs.iter().find(|o| o.slot == *slot).map(|o| o.value)

@@ -147,12 +147,21 @@ fn given<'a>(env: &'a Environment, slot: &Slot, ty: &Type) -> Result<&'a Tensor,
 
 /// The results of a node that is no input.
 fn compute(graph: &Graph, node: &Node, operands: &[&Tensor], product: Option<Product>) -> Vec<Tensor> {
-    let types = graph.operand_types(node);
     if let (Op::Dot(dims), Some(product)) = (&node.op, product)
-        && let Some(found) = product(dims, [operands[0], operands[1]], [types[0], types[1]])
+        && let [a, b] = graph.operand_types(node)[..]
+        && let Some(found) = product(dims, [operands[0], operands[1]], [a, b])
     {
         return vec![found];
     }
+    results(graph, node, operands)
+}
+
+/// The results of a node that is no input, if `operands` were its operands.
+///
+/// # Panics
+/// If they do not have the sizes of its own: a bug of the caller.
+pub fn results(graph: &Graph, node: &Node, operands: &[&Tensor]) -> Vec<Tensor> {
+    let types = graph.operand_types(node);
     let result_types: Vec<_> = graph.results(node).map(|v| graph.ty(v).clone()).collect();
     let results = (node.op.record().eval)(&node.op, operands, &types, &result_types);
     assert_eq!(results.len(), result_types.len(), "{}", node.op);

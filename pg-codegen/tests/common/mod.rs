@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use pg_codegen::precision::store_as;
 use pg_codegen::target::{CPU, Epilogues, H100, Target};
-use pg_codegen::{CodegenError, Options, compile_for};
+use pg_codegen::{Options, compile_for};
 use pg_fuzz::exec;
 use pg_ir::graph::Graph;
 use pg_ir::interp::{Environment, Tensor};
@@ -48,10 +48,9 @@ pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan:
         ("as bfloat16", true, rounded),
     ];
     let compiled = |(what, fuse, target): (&str, bool, Target)| {
-        let fail = |e: CodegenError| -> ! { panic!("{what}: {e}") };
         let options = Options { fuse, ..Options::default() };
-        let stored = store_as(graph, target.storage).unwrap_or_else(|e| fail(e));
-        let plan = compile_for("test", graph, &options, &target).unwrap_or_else(|e| fail(e));
+        let stored = store_as(graph, target.storage).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let plan = compile_for("test", graph, &options, &target).unwrap_or_else(|e| panic!("{what}: {e}"));
         (what.to_string(), stored, plan)
     };
     ways.into_iter().map(compiled).collect()

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::{ArgGroup, Parser};
 use pg_fuzz::harness::{Failure, Settings, check};
-use pg_fuzz::search::{Totals, Until, alone, search};
+use pg_fuzz::search::{Totals, Until, alone, parse_seeds, search};
 use pg_fuzz::{cases, generate};
 use pg_runtime::device::DeviceName;
 
@@ -27,7 +27,7 @@ struct Args {
     #[arg(long, value_name = "SEED", default_value_t = 0, requires = "minutes")]
     from: u64,
     /// Run these seeds.
-    #[arg(long, value_name = "FROM..TO", group = "what", value_parser = parse_range)]
+    #[arg(long, value_name = "FROM..TO", group = "what", value_parser = parse_seeds)]
     seeds: Option<(u64, u64)>,
     /// Run one seed, and print its text.
     #[arg(long, value_name = "N", group = "what")]
@@ -41,11 +41,6 @@ struct Args {
     /// Leave what fails as it is.
     #[arg(long)]
     keep: bool,
-}
-
-fn parse_range(text: &str) -> Result<(u64, u64), String> {
-    let ends = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-    ends.ok_or_else(|| "expected FROM..TO, like 0..200".to_string())
 }
 
 fn main() -> ExitCode {

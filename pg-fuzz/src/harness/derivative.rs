@@ -5,8 +5,8 @@
 //! op that is linear by the op itself, through any other by its derivative. So it shares no rule with
 //! what it checks. What passes gradients straight through passes tangents, and what stops them gives none.
 
-use pg_ir::graph::{Graph, Node, ValueId};
-use pg_ir::interp::{Environment, Tensor};
+use pg_ir::graph::{Graph, Node};
+use pg_ir::interp::{self, Environment, Tensor};
 use pg_ir::op::{Binary, Op, Reduction, Unary};
 use pg_ir::slot::{Slot, Space};
 
@@ -41,7 +41,7 @@ pub(super) fn check(graph: &Graph, env: &Environment, reference: &Reference<'_>,
     };
     let mut rng = Rng::of(seed, "direction");
     let direction = Direction::draw(graph, env, &mut rng);
-    let mut forward = Forward { graph, exact: reference.exact(), needed: needed(graph, loss), kinks: false };
+    let mut forward = Forward { graph, exact: reference.exact(), needed: graph.needed([loss]), kinks: false };
     let tangents = forward.tangents(&direction);
     let tangent = tangents[loss.index()][0];
     let largest = tangents.iter().flatten().fold(0.0, |m: f64, t| m.max(t.abs()));
@@ -120,25 +120,12 @@ impl Direction {
     }
 }
 
-/// Which nodes the loss needs, by position.
-fn needed(graph: &Graph, loss: ValueId) -> Vec<bool> {
-    let mut values = vec![false; graph.value_count()];
-    values[loss.index()] = true;
-    let mut needed = vec![false; graph.nodes().len()];
-    for (id, node) in graph.nodes().rev() {
-        needed[id.index()] = graph.results(node).any(|v| values[v.index()]);
-        if needed[id.index()] {
-            node.operands.iter().for_each(|v| values[v.index()] = true);
-        }
-    }
-    needed
-}
-
 /// The part of a graph that leads to its loss.
 struct Forward<'a> {
     graph: &'a Graph,
     /// Every value.
     exact: &'a [Tensor],
+    /// By value: whether the loss needs it.
     needed: Vec<bool>,
     /// Whether some tangent met a kink.
     kinks: bool,
@@ -148,8 +135,8 @@ impl Forward<'_> {
     /// The tangent of every value that the loss needs.
     fn tangents(&mut self, direction: &Direction) -> Vec<Tensor> {
         let mut tangents: Vec<Tensor> = Vec::with_capacity(self.exact.len());
-        for (id, node) in self.graph.nodes() {
-            if !self.needed[id.index()] {
+        for (_, node) in self.graph.nodes() {
+            if !self.graph.results(node).any(|v| self.needed[v.index()]) {
                 tangents.extend(self.graph.results(node).map(|_| Tensor::new()));
                 continue;
             }
@@ -166,9 +153,7 @@ impl Forward<'_> {
 
     /// Evaluates a node on other operands.
     fn evaluate(&self, node: &Node, operands: &[&Tensor]) -> Vec<Tensor> {
-        let types = self.graph.operand_types(node);
-        let results: Vec<_> = self.graph.results(node).map(|v| self.graph.ty(v).clone()).collect();
-        (node.op.record().eval)(&node.op, operands, &types, &results)
+        interp::results(self.graph, node, operands)
     }
 
     fn tangent(&mut self, node: &Node, given: &[&Tensor], direction: &Direction) -> Vec<Tensor> {
@@ -250,7 +235,6 @@ impl Forward<'_> {
             let result = this.graph.ty(node.first).clone();
             (op.record().eval)(&op, &[x], &types, &[result]).swap_remove(0)
         };
-        // Which element is the largest of its own: above every other by having them all in one place.
         let x = self.operand(node, 0);
         let largest = self.spread(node, &self.exact[node.first.index()]);
         let is_largest: Tensor = x.iter().zip(&largest).map(|(x, m)| f64::from(u8::from(x == m))).collect();

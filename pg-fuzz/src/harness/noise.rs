@@ -4,8 +4,8 @@
 //! Where a graph rounds to bfloat16, a value next to a boundary may fall on either side; where it compares, either
 //! side may win. Both are tried. This says what may be off; what is right is the interpreter's alone to say.
 
-use pg_ir::graph::{Graph, Node};
-use pg_ir::interp::{Environment, Tensor};
+use pg_ir::graph::{Graph, Node, ValueId};
+use pg_ir::interp::{self, Environment, Tensor};
 use pg_ir::op::{Binary, Op, Reduction};
 use pg_ir::ty::DType;
 
@@ -83,13 +83,11 @@ impl Noise<'_> {
                 node.operands.iter().map(|v| std::borrow::Cow::Borrowed(&values[v.index()])).collect();
             self.disturb(node, &mut operands, rng);
             let operands: Vec<&Tensor> = operands.iter().map(|c| &**c).collect();
-            let types = self.graph.operand_types(node);
-            let result_types: Vec<_> = self.graph.results(node).map(|v| self.graph.ty(v).clone()).collect();
-            let mut results = (node.op.record().eval)(&node.op, &operands, &types, &result_types);
+            let mut results = interp::results(self.graph, node, &operands);
             if rounds(&node.op) {
-                for (result, _) in
-                    results.iter_mut().zip(&result_types).filter(|(_, t)| t.dtype == DType::F32)
-                {
+                let values = self.graph.results(node);
+                let is_float32 = |v: ValueId| self.graph.ty(v).dtype == DType::F32;
+                for (result, _) in results.iter_mut().zip(values).filter(|(_, v)| is_float32(*v)) {
                     self.move_all(node, result, ROUND, rng);
                 }
             }
@@ -140,14 +138,14 @@ impl Noise<'_> {
     fn cancel(&self, node: &Node, typical: &[f64], result: &mut Tensor, rng: &mut Rng) {
         let exact = &self.exact[node.first.index()];
         let term = |i: usize, at: usize| self.exact[node.operands[i].index()][at].abs();
-        let is_left_over = |at: usize| match node.op {
-            Op::Binary(Binary::Add | Binary::Sub) => {
-                exact[at].abs() < LEFT_OVER * term(0, at).max(term(1, at))
-            }
-            // Sums of squares do not cancel.
-            Op::Reduce(Reduction::Sum, _) | Op::Dot(_) => exact.iter().any(|e| *e < 0.0),
-            _ => false,
-        };
+        let is_pair = matches!(node.op, Op::Binary(Binary::Add | Binary::Sub));
+        let is_sum = matches!(node.op, Op::Reduce(Reduction::Sum, _) | Op::Dot(_));
+        // Sums of squares do not cancel.
+        let may_cancel = is_pair || is_sum && exact.iter().any(|e| *e < 0.0);
+        if !may_cancel {
+            return;
+        }
+        let is_left_over = |at: usize| is_sum || exact[at].abs() < LEFT_OVER * term(0, at).max(term(1, at));
         let width = UNDECIDED * typical[node.first.index()];
         for (at, r) in result.iter_mut().enumerate() {
             let is_close = exact[at] != 0.0 && exact[at].abs() <= width;

@@ -161,13 +161,10 @@ impl<'a> Reference<'a> {
         let scale = alike.map(|(_, &v)| largest(v)).fold(0.0, f64::max);
         self.output(slot).is_some_and(|v| {
             let spread = self.spread[v.index()];
-            if error.is_finite() && is_singular(spread, self.spread_by_less[v.index()]) {
-                return true;
-            }
+            let is_singular = is_singular(spread, self.spread_by_less[v.index()]);
             let is_tail = error <= (TAIL * spread).min(NOTHING * scale);
-            error.is_finite()
-                && spread > ILL_CONDITIONED * largest(v)
-                && (spread > NOTHING * scale || is_tail)
+            let is_noise = spread > ILL_CONDITIONED * largest(v) && (spread > NOTHING * scale || is_tail);
+            error.is_finite() && (is_singular || is_noise)
         })
     }
 }

@@ -187,6 +187,9 @@ impl Listing {
     }
 
     fn text(&self, model: &ModelArgs) -> String {
+        if !self.timing.is_empty() {
+            return format!("{}\n{}", self.model, self.times());
+        }
         let row = |l: &Line| {
             vec![
                 l.program.clone(),
@@ -199,9 +202,6 @@ impl Listing {
         };
         let headings = ["program", "ops", "launches", "distinct kernels", "GFLOP", "scratch memory"];
         let rows = self.programs.iter().map(row).collect();
-        if !self.timing.is_empty() {
-            return format!("{}\n{}", self.model, self.times());
-        }
         let first = self.programs.first().map_or("score", |l| l.program.as_str());
         format!(
             "{}\n{}\n\nOne of them: {} ir {} --program {first} --after plan",
