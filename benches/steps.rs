@@ -9,8 +9,8 @@ use common::{BATCH, SEQ, session};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pg_ir::slot::Space;
 use pg_ir::ty::DType;
-use pg_runtime::schedule::Schedule;
 use pg_runtime::session::Key;
+use pg_runtime::train::schedule::Schedule;
 use pg_runtime::train::{spaces, update_scalars};
 
 fn steps(c: &mut Criterion) {

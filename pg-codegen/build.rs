@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 fn main() -> io::Result<()> {
     let mut files = Vec::new();
-    for folder in ["src/cube", "src/cuda"] {
+    for folder in ["src/kernels", "src/cuda"] {
         println!("cargo:rerun-if-changed={folder}");
         list(Path::new(folder), &mut files)?;
     }

@@ -3,9 +3,9 @@
 mod common;
 
 use common::{Noise, SMALL, noisy_weights, root, session};
-use pg_ir::dsl::{Options, Source};
 use pg_ir::footprint::Moment;
-use pg_ir::model::Export;
+use pg_ir::lang::model::Export;
+use pg_ir::lang::{Options, Source};
 use pg_ir::quant;
 use pg_ir::slot::Space;
 use pg_runtime::artifact::TensorData;
@@ -117,7 +117,7 @@ fn an_artifact_over_the_cap_is_refused_and_leaves_the_old_one_alone() {
     let source = Source::load(root().join("models/int4mlp_12l.rs")).unwrap();
     let options = Options { overrides: common::overrides(&settings), profile: None };
     // The front end may refuse already, which is even better; then there is nothing to write.
-    let Ok(model) = pg_ir::dsl::elaborate(&source, &options) else { return };
+    let Ok(model) = pg_ir::lang::elaborate(&source, &options) else { return };
     let session = Session::new(std::sync::Arc::new(model), Default::default());
     let weights = noisy_weights(&session, 1);
     let folder = tempfile::tempdir().unwrap();

@@ -8,35 +8,36 @@ use std::time::{Duration, Instant};
 
 use pg_ir::graph::{Graph, Origin};
 
-use crate::plan::Plan;
-use crate::target::Target;
-use crate::witness::Lowered;
-use crate::{
-    CodegenError, Options, beside, canon, epilogue, fold, fuse, precision, recompute, schedule, select,
-    verify, working,
+use crate::machine::Target;
+use crate::passes::{
+    cached_weights, canonicalize, fold_constants, fuse, fuse_epilogues, fuse_horizontally, materialize,
+    precision, rematerialize, schedule,
 };
+use crate::plan::Plan;
+use crate::plan::witness::Lowered;
+use crate::{CodegenError, Options, verify};
 
 /// A pass, in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Pass {
     /// [`precision`]: storage types of the target, as explicit rounds.
     Precision,
-    /// `working`: working forms of parameters written for other programs, or read.
-    Working,
-    /// `canon`: only live nodes, no identities, contractions in one form.
-    Canonical,
-    /// `recompute`: saved activations chosen; what the backward pass computes again is there twice.
-    Recompute,
-    /// `fold`: constants computed.
-    Fold,
-    /// `select`: what lives in memory chosen, and a region emitted for each of it.
-    Select,
+    /// `cached_weights`: quantised and rounded weights written for other programs, or read.
+    CachedWeights,
+    /// `canonicalize`: only live nodes, no identities, contractions in one form.
+    Canonicalize,
+    /// `rematerialize`: saved activations chosen; what the backward pass computes again is there twice.
+    Rematerialize,
+    /// `fold_constants`: constants computed.
+    FoldConstants,
+    /// `materialize`: what lives in memory chosen, and a region emitted for each of it.
+    Materialize,
     /// `fuse`: regions joined.
     Fuse,
-    /// `epilogue`: regions attached to contractions.
-    Epilogue,
-    /// `beside`: contractions that share an operand joined.
-    Beside,
+    /// `fuse_epilogues`: regions attached to contractions.
+    FuseEpilogues,
+    /// `fuse_horizontally`: contractions that share an operand joined.
+    FuseHorizontally,
     /// `schedule`: launches ordered, buffers placed.
     Schedule,
     /// The graph's verifier, after every pass that changed it, and [`verify`], of the plan.
@@ -47,14 +48,14 @@ impl Pass {
     /// Every pass.
     pub const ALL: [Pass; 11] = [
         Pass::Precision,
-        Pass::Working,
-        Pass::Canonical,
-        Pass::Recompute,
-        Pass::Fold,
-        Pass::Select,
+        Pass::CachedWeights,
+        Pass::Canonicalize,
+        Pass::Rematerialize,
+        Pass::FoldConstants,
+        Pass::Materialize,
         Pass::Fuse,
-        Pass::Epilogue,
-        Pass::Beside,
+        Pass::FuseEpilogues,
+        Pass::FuseHorizontally,
         Pass::Schedule,
         Pass::Verify,
     ];
@@ -63,14 +64,14 @@ impl Pass {
     pub fn name(self) -> &'static str {
         match self {
             Pass::Precision => "precision",
-            Pass::Working => "working",
-            Pass::Canonical => "canon",
-            Pass::Recompute => "recompute",
-            Pass::Fold => "fold",
-            Pass::Select => "select",
+            Pass::CachedWeights => "cached_weights",
+            Pass::Canonicalize => "canonicalize",
+            Pass::Rematerialize => "rematerialize",
+            Pass::FoldConstants => "fold_constants",
+            Pass::Materialize => "materialize",
             Pass::Fuse => "fuse",
-            Pass::Epilogue => "epilogue",
-            Pass::Beside => "beside",
+            Pass::FuseEpilogues => "fuse_epilogues",
+            Pass::FuseHorizontally => "fuse_horizontally",
             Pass::Schedule => "schedule",
             Pass::Verify => "verify",
         }
@@ -154,16 +155,18 @@ fn lower(
     target: &Target,
 ) -> Result<(Lowered, Timing), CodegenError> {
     let (graphs, mut timing) = graphs(graph, options, target)?;
-    let Graphs { recomputed: graph, again, .. } = graphs;
-    let constants = timing.run(Pass::Fold, || fold::fold(&graph));
-    let selection = timing.run(Pass::Select, || select::select(&graph, &constants, options))?;
+    let Graphs { rematerialized: graph, again, .. } = graphs;
+    let constants = timing.run(Pass::FoldConstants, || fold_constants::fold(&graph));
+    let selection = timing.run(Pass::Materialize, || materialize::select(&graph, &constants, options))?;
     let mut groups =
         timing.run(Pass::Fuse, || fuse::groups(&graph, &constants, selection, &again, options))?;
     if let Some(epilogues) = target.epilogues.filter(|_| options.fuse) {
-        timing.run(Pass::Epilogue, || epilogue::attach(&graph, &mut groups, epilogues))?;
+        timing.run(Pass::FuseEpilogues, || fuse_epilogues::attach(&graph, &mut groups, epilogues))?;
     }
     if options.fuse && target.side_by_side {
-        timing.run(Pass::Beside, || beside::join(&graph, &constants, &mut groups, target.storage))?;
+        timing.run(Pass::FuseHorizontally, || {
+            fuse_horizontally::join(&graph, &constants, &mut groups, target.storage)
+        })?;
     }
     let lowered = timing.run(Pass::Schedule, || schedule::plan(program_name, graph, &constants, groups))?;
     Ok((lowered, timing))
@@ -182,9 +185,9 @@ pub fn graph_after(
     let (graphs, _) = graphs(graph, options, target)?;
     Ok(match pass {
         Pass::Precision => graphs.stored,
-        Pass::Working => graphs.placed,
-        Pass::Canonical => graphs.canonical,
-        _ => graphs.recomputed,
+        Pass::CachedWeights => graphs.placed,
+        Pass::Canonicalize => graphs.canonical,
+        _ => graphs.rematerialized,
     })
 }
 
@@ -193,8 +196,8 @@ struct Graphs {
     stored: Graph,
     placed: Graph,
     canonical: Graph,
-    recomputed: Graph,
-    again: recompute::Again,
+    rematerialized: Graph,
+    again: rematerialize::Again,
 }
 
 fn graphs(graph: &Graph, options: &Options, target: &Target) -> Result<(Graphs, Timing), CodegenError> {
@@ -203,14 +206,15 @@ fn graphs(graph: &Graph, options: &Options, target: &Target) -> Result<(Graphs, 
     t.run(Pass::Verify, || sound("what was to be lowered", graph))?;
     let stored = t.run(Pass::Precision, || precision::store_as(graph, target.storage))?;
     t.run(Pass::Verify, || after(Pass::Precision, graph, &stored))?;
-    let placed = t.run(Pass::Working, || working::place(&stored, options.working))?;
-    t.run(Pass::Verify, || after(Pass::Working, &stored, &placed))?;
-    let canonical = t.run(Pass::Canonical, || canon::canonical(&placed))?;
-    t.run(Pass::Verify, || after(Pass::Canonical, &placed, &canonical))?;
-    let (recomputed, again) =
-        t.run(Pass::Recompute, || recompute::recompute(&canonical, options, target.recompute_traffic))?;
-    t.run(Pass::Verify, || after(Pass::Recompute, &canonical, &recomputed))?;
-    Ok((Graphs { stored, placed, canonical, recomputed, again }, timing))
+    let placed = t.run(Pass::CachedWeights, || cached_weights::place(&stored, options.weight_cache))?;
+    t.run(Pass::Verify, || after(Pass::CachedWeights, &stored, &placed))?;
+    let canonical = t.run(Pass::Canonicalize, || canonicalize::canonical(&placed))?;
+    t.run(Pass::Verify, || after(Pass::Canonicalize, &placed, &canonical))?;
+    let (rematerialized, again) = t.run(Pass::Rematerialize, || {
+        rematerialize::rematerialize(&canonical, options, target.recompute_traffic)
+    })?;
+    t.run(Pass::Verify, || after(Pass::Rematerialize, &canonical, &rematerialized))?;
+    Ok((Graphs { stored, placed, canonical, rematerialized, again }, timing))
 }
 
 /// Verifies a graph after a pass, unless the pass has left it alone.

@@ -2,13 +2,13 @@
 
 mod common;
 
+use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::{Buffer, Kernel, Place};
-use pg_codegen::precision::store_as;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::{Builder, ValueId};
 use pg_ir::interp;
 use pg_ir::op::{Bits, DotDims, Op, Unary};
-use pg_ir::programs::Working;
+use pg_ir::programs::WeightCache;
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axis, DType, Role, Type};
@@ -71,7 +71,7 @@ fn an_output_stays_float32_where_a_product_reads_it_rounded() {
 }
 
 #[test]
-fn of_two_working_forms_one_is_left() {
+fn of_two_cached_forms_one_is_written() {
     let mut b = Builder::default();
     let table = param(&mut b, "table", &[5, 4]);
     let grid = Grid { clip: 7, rule: ScaleRule::Floored };
@@ -85,9 +85,9 @@ fn of_two_working_forms_one_is_left() {
     result(&mut b, "rows", rows);
     result(&mut b, "dot", dot);
     let graph = b.finish();
-    let options = Options { working: Working::Leave, ..Options::default() };
+    let options = Options { weight_cache: WeightCache::Write, ..Options::default() };
     let plan = compile("test", &graph, &options).unwrap();
-    let is_left = |b: &&Buffer| matches!(&b.place, Place::External(s) if s.space == Space::Working);
+    let is_left = |b: &&Buffer| matches!(&b.place, Place::External(s) if s.space == Space::CachedWeight);
     assert_eq!(plan.buffers.iter().filter(is_left).count(), 1, "{plan}");
 }
 

@@ -4,13 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use pg_codegen::digest::{Digest, passes};
+use pg_codegen::machine::{FEWEST_BINDINGS, H100};
 use pg_codegen::plan::{BufferId, Kernel, Plan};
 use pg_codegen::region::Instr;
-use pg_codegen::target::{FEWEST_BINDINGS, H100};
+use pg_codegen::report::summary::{Digest, passes};
 use pg_codegen::{Options, compile, compile_for};
-use pg_ir::dsl::{Options as Settings, Source, elaborate};
-use pg_ir::layout::Layout;
+use pg_ir::lang::layout::Layout;
+use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::programs::{self, Program};
 use pg_ir::ty::DType;
 
@@ -31,7 +31,7 @@ fn programs(name: &str) -> Vec<Program> {
 }
 
 fn plan(program: &Program, fuse: bool) -> Plan {
-    compile(&program.name, &program.graph, &Options { fuse, working: program.working })
+    compile(&program.name, &program.graph, &Options { fuse, weight_cache: program.weight_cache })
         .unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -3,8 +3,8 @@
 
 mod common;
 
+use pg_codegen::machine::{CPU, Epilogues, FEWEST_BINDINGS, Target};
 use pg_codegen::plan::{Kernel, Plan, Side};
-use pg_codegen::target::{CPU, Epilogues, FEWEST_BINDINGS, Target};
 use pg_codegen::{Options, compile, compile_for};
 use pg_ir::graph::{Builder, Loc, Origin, ValueId};
 use pg_ir::interp::Environment;

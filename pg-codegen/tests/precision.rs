@@ -3,14 +3,14 @@
 
 mod common;
 
+use pg_codegen::machine::{CPU, H100};
+use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::{Kernel, Place, Plan};
-use pg_codegen::precision::store_as;
-use pg_codegen::target::{CPU, H100};
 use pg_codegen::{Options, compile, compile_for};
-use pg_ir::dsl::{Options as Settings, Source, elaborate};
 use pg_ir::interp::run;
-use pg_ir::layout::Layout;
-use pg_ir::model::Model;
+use pg_ir::lang::layout::Layout;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::Space;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::programs::{ODD, SMALL, programs};
-use pg_codegen::target::{ALL, CPU, Epilogues, H100, Target};
+use pg_codegen::machine::{ALL, CPU, Epilogues, H100, Target};
 use pg_codegen::{Options, compile_for, lower_for, verify};
 use pg_ir::ty::DType;
 

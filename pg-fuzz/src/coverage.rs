@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use pg_codegen::passes::rewrites::Rewrite;
 use pg_codegen::plan::{Kernel, Plan};
 use pg_codegen::region::Instr;
-use pg_codegen::rewrites::Rewrite;
-use pg_ir::dsl::reference;
 use pg_ir::graph::Graph;
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::reference;
 use pg_ir::op::Op;
 
 /// Names of what was met.

@@ -2,7 +2,7 @@
 //! constants by their values, scopes under other names, loops written out. The front end and autodiff have no other
 //! reference than themselves, so this is what they are held to.
 
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
 
 use crate::rng::Rng;
 use crate::rules;

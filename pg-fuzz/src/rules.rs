@@ -2,8 +2,8 @@
 //! of its rules still say something. pg refuses a rule that fits nothing, so a text that loses a parameter must lose
 //! its rules, too.
 
-use pg_ir::dsl::{Options, Source, elaborate};
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Options, Source, elaborate};
 
 use crate::text::{Rule, Text};
 

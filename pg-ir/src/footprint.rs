@@ -1,9 +1,9 @@
-//! What a model will weigh and cost: its artifact's tensors for [`crate::budget`], and FLOPs per token.
+//! What a model will weigh and cost: its artifact's tensors for [`crate::lang::budget`], and FLOPs per token.
 
-use crate::budget::{self, BudgetError, Distribution, Prediction, Storage, TensorFormat};
-use crate::dsl::{Diagnostics, Head, Trace};
 use crate::graph::Graph;
-use crate::model::{Export, Init, Model, Param};
+use crate::lang::budget::{self, BudgetError, Distribution, Prediction, Storage, TensorFormat};
+use crate::lang::model::{Export, Init, Model, Param};
+use crate::lang::{Diagnostics, Head, Trace};
 use crate::quant::{Granularity, Method};
 
 /// At which moment weights are imagined.

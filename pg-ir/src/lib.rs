@@ -2,14 +2,11 @@
 //! the reference interpreter. It knows no device and no file of data.
 
 pub mod autodiff;
-pub mod budget;
 pub mod causality;
-pub mod dsl;
 pub mod footprint;
 pub mod graph;
 pub mod interp;
-pub mod layout;
-pub mod model;
+pub mod lang;
 pub mod op;
 pub mod ops;
 pub mod programs;

@@ -1,7 +1,7 @@
 //! Slots: what a program reads from and writes to outside itself.
 //!
 //! A slot is a space and a name. Parameters and their state are identified by parameter name, or by
-//! the name of a [bank](crate::layout) that holds several of them.
+//! the name of a [bank](crate::lang::layout) that holds several of them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,7 +30,7 @@ pub enum Space {
     /// Test-time training's SGD momentum buffer.
     Velocity,
     /// Parameters as contractions and gathers read them: fake-quantised, rounded, or both; float32 or bf16.
-    Working,
+    CachedWeight,
     /// What a program gives back to its caller: `loss`, `nll`, `logits`, `grad_norm`.
     Result,
 }
@@ -46,7 +46,7 @@ impl Space {
         (Space::Variance, "variance"),
         (Space::Ema, "ema"),
         (Space::Velocity, "velocity"),
-        (Space::Working, "working"),
+        (Space::CachedWeight, "cached"),
         (Space::Result, "result"),
     ];
 
@@ -59,7 +59,7 @@ impl Space {
     pub fn holds(self, dtype: DType) -> bool {
         match self {
             Space::Data => dtype == DType::I32,
-            Space::Working => matches!(dtype, DType::F32 | DType::BF16),
+            Space::CachedWeight => matches!(dtype, DType::F32 | DType::BF16),
             _ => dtype == DType::F32,
         }
     }

@@ -6,9 +6,9 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::causality::{prove_causal, prove_pointwise};
-use crate::dsl::Diagnostics;
 use crate::graph::{Graph, ValueId};
-use crate::model::Model;
+use crate::lang::Diagnostics;
+use crate::lang::model::Model;
 use crate::op::Op;
 use crate::programs::{self, Program};
 use crate::quant::Grid;

@@ -1,8 +1,8 @@
 //! The language: what programs mean, and what is said of those that mean nothing.
 
-use pg_ir::dsl::{Diagnostics, Head, Options, Severity, Source, Trace, elaborate, reference};
 use pg_ir::graph::Graph;
-use pg_ir::model::{Export, Model, Optimiser, Trigger};
+use pg_ir::lang::model::{Export, Model, Optimiser, Trigger};
+use pg_ir::lang::{Diagnostics, Head, Options, Severity, Source, Trace, elaborate, reference};
 use pg_ir::op::Op;
 
 fn parse(text: &str) -> Result<Source, Diagnostics> {

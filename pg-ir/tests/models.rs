@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use pg_ir::dsl::{Diagnostics, Head, Options, Source, Trace, elaborate};
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Diagnostics, Head, Options, Source, Trace, elaborate};
 
 fn path(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models").join(file)

@@ -7,9 +7,9 @@ mod banks;
 use std::path::PathBuf;
 
 use banks::place;
-use pg_ir::dsl::{Head, Options, Source, Trace, elaborate};
 use pg_ir::interp::Environment;
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Head, Options, Source, Trace, elaborate};
 use pg_ir::programs;
 use pg_ir::slot::{Slot, Space};
 use safetensors::{Dtype, SafeTensors};

@@ -1,9 +1,9 @@
 //! What the static proofs refuse: one leaking graph for each op that could carry the leak.
 
 use pg_ir::causality::{prove_causal, prove_pointwise};
-use pg_ir::dsl::{Options, Source, elaborate};
 use pg_ir::graph::{Builder, ValueId};
 use pg_ir::interp::{Environment, evaluate};
+use pg_ir::lang::{Options, Source, elaborate};
 use pg_ir::op::{Binary, Bits, DotDims, Op, Reduction};
 use pg_ir::programs::Program;
 use pg_ir::quant::{Grid, ScaleRule};

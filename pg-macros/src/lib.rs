@@ -5,9 +5,9 @@ mod places;
 
 use std::path::{Path, PathBuf};
 
-use pg_ir::dsl::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::footprint::Moment;
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use places::Places;
 use proc_macro2::TokenStream;
 use quote::quote;

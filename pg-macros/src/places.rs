@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pg_ir::dsl::Span;
+use pg_ir::lang::Span;
 use proc_macro2::{TokenStream, TokenTree};
 use quote::quote_spanned;
 

@@ -10,25 +10,25 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 #[cfg(feature = "cube")]
-use pg_codegen::cube::Target;
-#[cfg(feature = "cube")]
 use pg_codegen::cuda::BundleError;
+#[cfg(feature = "cube")]
+use pg_codegen::kernels::Target;
+use pg_codegen::machine;
 use pg_codegen::plan::Plan;
-use pg_codegen::target;
-use pg_ir::layout::Layout;
+use pg_ir::lang::layout::Layout;
 use serde::Serialize;
 use thiserror::Error;
 
-#[cfg(feature = "cuda")]
-use crate::cube::cuda;
-#[cfg(feature = "vulkan")]
-use crate::cube::vulkan;
-#[cfg(feature = "cube")]
-use crate::cube::{self, Absent, Ahead, CubeExecError};
 use crate::executor::{Backend, Cpu, ExecError, Executor};
+#[cfg(feature = "cuda")]
+use crate::gpu::cuda;
+#[cfg(feature = "vulkan")]
+use crate::gpu::vulkan;
+#[cfg(feature = "cube")]
+use crate::gpu::{self, Absent, CubeExecError, LoadedBundle};
 use crate::report::BundleReport;
 
-/// A module like `cube::vulkan`, for a binary without it.
+/// A module like `gpu::vulkan`, for a binary without it.
 #[cfg(not(all(feature = "vulkan", feature = "cuda")))]
 macro_rules! not_built {
     ($kind:ident) => {
@@ -158,7 +158,7 @@ impl DeviceName {
             let remedy = "leave --bundle out, or name a CUDA device with --device";
             return Err(DeviceError::new(what, remedy).into());
         };
-        let ahead = Ahead::load(folder)?;
+        let ahead = LoadedBundle::load(folder)?;
         #[cfg(feature = "cuda")]
         let (description, backend) = cuda::open_cached(number, tuning, ahead.cache_root())?;
         #[cfg(not(feature = "cuda"))]
@@ -187,7 +187,7 @@ pub struct Device {
     description: String,
     backend: Arc<dyn Backend>,
     #[cfg(feature = "cube")]
-    ahead: Option<Arc<Ahead>>,
+    ahead: Option<Arc<LoadedBundle>>,
 }
 
 impl Default for Device {
@@ -222,14 +222,14 @@ impl Device {
 
     /// The bundle that its kernels come from.
     #[cfg(feature = "cube")]
-    pub fn ahead(&self) -> Option<&Ahead> {
+    pub fn ahead(&self) -> Option<&LoadedBundle> {
         self.ahead.as_deref()
     }
 
     /// What the bundle did for a run so far; `None` without one.
     pub fn bundle_report(&self) -> Option<BundleReport> {
         #[cfg(feature = "cube")]
-        return self.ahead().map(Ahead::report);
+        return self.ahead().map(LoadedBundle::report);
         #[cfg(not(feature = "cube"))]
         None
     }
@@ -241,12 +241,12 @@ impl Device {
     }
 
     /// The machine to compile plans for.
-    pub fn machine(&self) -> target::Target {
+    pub fn machine(&self) -> machine::Target {
         #[cfg(feature = "cube")]
         if let Some(target) = self.target() {
             return target.machine();
         }
-        target::CPU
+        machine::CPU
     }
 
     /// Its name on the command line.
@@ -288,7 +288,7 @@ impl Device {
     ) -> Result<Vec<String>, ExecError> {
         #[cfg(feature = "cube")]
         if let Some(target) = self.target() {
-            return Ok(cube::ways(plan, layout, target).map_err(|e| CubeExecError::launch(plan, e))?);
+            return Ok(gpu::ways(plan, layout, target).map_err(|e| CubeExecError::launch(plan, e))?);
         }
         Ok(self.backend.ways(plan))
     }

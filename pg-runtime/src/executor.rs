@@ -8,14 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 
 #[cfg(feature = "cube")]
-use pg_codegen::cube::Target;
+use pg_codegen::kernels::Target;
 use pg_codegen::plan::Plan;
 use thiserror::Error;
 
 pub use crate::cpu::Timed;
 use crate::cpu::{self, CpuError, CpuExecutor, SharedMemory};
 #[cfg(feature = "cube")]
-use crate::cube::CubeExecError;
+use crate::gpu::CubeExecError;
 use crate::state::State;
 
 /// What a call supplies besides state. What the program does not read is ignored.

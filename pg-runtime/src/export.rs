@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use pg_ir::budget::Storage;
-use pg_ir::dsl::{Diagnostics, Options, Source, elaborate};
-use pg_ir::model::{Model, Param};
+use pg_ir::lang::budget::Storage;
+use pg_ir::lang::model::{Model, Param};
+use pg_ir::lang::{Diagnostics, Options, Source, elaborate};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -7,7 +7,7 @@
 mod orthogonal;
 
 use indexmap::IndexMap;
-use pg_ir::model::{Init, Param};
+use pg_ir::lang::model::{Init, Param};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
@@ -70,7 +70,7 @@ fn uniforms(param: &Param, seed: u64, bound: f64) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use pg_ir::model::{AdamW, Export, Optimiser};
+    use pg_ir::lang::model::{AdamW, Export, Optimiser};
 
     use super::*;
 

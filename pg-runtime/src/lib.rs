@@ -3,18 +3,17 @@
 
 pub mod artifact;
 pub mod cpu;
-#[cfg(feature = "cube")]
-pub mod cube;
 pub mod data;
 pub mod device;
 pub mod eval;
 pub mod executor;
 pub mod export;
+#[cfg(feature = "cube")]
+pub mod gpu;
 pub mod init;
 pub mod profile;
 pub mod report;
 pub mod run;
-pub mod schedule;
 pub mod session;
 pub mod state;
 pub mod train;

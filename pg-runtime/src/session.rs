@@ -10,25 +10,25 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[cfg(feature = "cube")]
-use pg_codegen::cube::Generations;
-#[cfg(feature = "cube")]
 use pg_codegen::cuda::BundleError;
+#[cfg(feature = "cube")]
+use pg_codegen::kernels::Generations;
+use pg_codegen::machine::Target;
 use pg_codegen::plan::Plan;
-use pg_codegen::target::Target;
 use pg_codegen::{CodegenError, Options, compile_for};
-use pg_ir::dsl::Diagnostics;
-use pg_ir::layout::{BankKind, Layout};
-use pg_ir::model::Model;
+use pg_ir::lang::Diagnostics;
+use pg_ir::lang::layout::{BankKind, Layout};
+use pg_ir::lang::model::Model;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 use pg_ir::verify;
 use thiserror::Error;
 
-#[cfg(feature = "cube")]
-use crate::cube::{CubeExecError, offline, recipe};
 use crate::device::Device;
 use crate::executor::{ExecError, Executor, Inputs, Observe};
+#[cfg(feature = "cube")]
+use crate::gpu::{CubeExecError, offline, recipe};
 use crate::init::initialise_all;
 use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
@@ -333,7 +333,7 @@ impl Session {
             Key::Grad { accumulate: true, .. } if state.begun != begun => {
                 return Err(SessionError::NotBegun(executor.plan().program.clone()));
             }
-            Key::Grad { accumulate: false, .. } => state.allocate_working(executor.plan())?,
+            Key::Grad { accumulate: false, .. } => state.allocate_cached_weights(executor.plan())?,
             _ => {}
         }
         // A run that fails has begun nothing.

@@ -3,7 +3,7 @@
 //! Memory is allocated by bank: one zero-initialised float32 vector for each (space, bank). A parameter is
 //! an alias for a stretch of its bank, the same stretch in every space, so that
 //! `@momentum:blocks.3.mlp.fc.weight` and `@param:blocks.3.mlp.fc.weight` lie at the same offset. Programs
-//! may name either level; a bank is simply a name without an alias. Working forms of parameters are banks of
+//! may name either level; a bank is simply a name without an alias. Cached weights are banks of
 //! their own, in the element type that the program which leaves them gives them.
 //!
 //! A bank lies where programs use it: on the host, or on the device that last ran one. It moves when it is
@@ -39,7 +39,7 @@ pub struct Segment {
 pub enum StateError {
     /// The space is not one whose slots live between programs.
     #[error(
-        "{0} is not state: only parameters, their working forms, gradients, optimiser state and averages are kept"
+        "{0} is not state: only parameters, their cached weights, gradients, optimiser state and averages are kept"
     )]
     NotState(Slot),
     /// A bank was asked for twice, with two lengths.
@@ -180,10 +180,10 @@ impl State {
         self.allocate_as(DType::F32, space, bank, len)
     }
 
-    /// Allocates the working forms that a program leaves, unless they are there already.
-    pub fn allocate_working(&mut self, plan: &Plan) -> Result<(), StateError> {
+    /// Allocates the cached weights that a program leaves, unless they are there already.
+    pub fn allocate_cached_weights(&mut self, plan: &Plan) -> Result<(), StateError> {
         for buffer in &plan.buffers {
-            if let plan::Place::External(slot @ Slot { space: Space::Working, .. }) = &buffer.place {
+            if let plan::Place::External(slot @ Slot { space: Space::CachedWeight, .. }) = &buffer.place {
                 self.allocate_as(buffer.dtype, slot.space, &slot.name, buffer.len)?;
             }
         }
@@ -328,27 +328,27 @@ mod tests {
         assert_eq!(state.get(&Slot::new(Space::Param, "a")).unwrap(), [0.0; 3]);
     }
 
-    /// A plan that leaves one working form.
+    /// A plan that leaves one cached weight.
     fn leaving(dtype: DType, len: usize) -> Plan {
-        let place = plan::Place::External(Slot::new(Space::Working, "a"));
+        let place = plan::Place::External(Slot::new(Space::CachedWeight, "a"));
         let buffer = plan::Buffer { dtype, len, place, label: String::new(), why: "" };
         Plan { buffers: vec![buffer], ..Plan::default() }
     }
 
     #[test]
-    fn working_forms_are_banks_of_their_own_type() {
+    fn cached_weights_are_banks_of_their_own_type() {
         let mut state = state();
-        let slot = Slot::new(Space::Working, "a");
+        let slot = Slot::new(Space::CachedWeight, "a");
         assert_eq!(state.locate(&slot, DType::BF16), Err(StateError::Missing(slot.clone())));
         let before = state.bytes();
-        state.allocate_working(&leaving(DType::BF16, 3)).unwrap();
-        state.allocate_working(&leaving(DType::BF16, 3)).unwrap();
+        state.allocate_cached_weights(&leaving(DType::BF16, 3)).unwrap();
+        state.allocate_cached_weights(&leaving(DType::BF16, 3)).unwrap();
         assert_eq!(state.bytes(), before + 6);
         let place = state.locate(&slot, DType::BF16).unwrap();
         assert_eq!((place.offset, place.len), (0, 3));
         assert!(matches!(state.get(&slot), Err(StateError::OtherType { .. })));
-        let error = state.allocate_working(&leaving(DType::F32, 3)).unwrap_err();
-        assert_eq!(error.to_string(), "@working:a holds elements of bf16, not of f32");
+        let error = state.allocate_cached_weights(&leaving(DType::F32, 3)).unwrap_err();
+        assert_eq!(error.to_string(), "@cached:a holds elements of bf16, not of f32");
     }
 
     #[test]

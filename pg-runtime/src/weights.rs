@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use indexmap::IndexMap;
-use pg_ir::model::Param;
+use pg_ir::lang::model::Param;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 
@@ -173,7 +173,7 @@ fn read_tensor(tensor: &TensorView<'_>, shape: &[usize]) -> Result<Vec<f32>, Str
 
 #[cfg(test)]
 mod tests {
-    use pg_ir::model::{AdamW, Export, Init, Optimiser};
+    use pg_ir::lang::model::{AdamW, Export, Init, Optimiser};
 
     use super::*;
 

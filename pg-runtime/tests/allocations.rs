@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::{SMALL, session};
 use pg_codegen::plan::{Kernel, Plan};
 use pg_ir::ty::DType;
-use pg_runtime::schedule::Schedule;
 use pg_runtime::session::Key;
+use pg_runtime::train::schedule::Schedule;
 use pg_runtime::train::{spaces, update_scalars};
 
 /// The system's allocator, counting.

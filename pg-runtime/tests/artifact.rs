@@ -1,7 +1,7 @@
 //! The artifact's container: round trips, damage, forgery, determinism, and size against the estimate.
 
 use half::f16;
-use pg_ir::budget::{self, Distribution, Storage, TensorFormat};
+use pg_ir::lang::budget::{self, Distribution, Storage, TensorFormat};
 use pg_ir::quant::{self, Grid, Method, ScaleRule};
 use pg_runtime::artifact::{
     self, Artifact, ArtifactError, FORMAT_VERSION, Manifest, Tensor, TensorData, decode, encode,

@@ -297,20 +297,22 @@ fn programs_and_ops_are_printed() {
         let shown = ["ir", "small.rs", "--program", "grad.first", "--after", pass, "--target", target];
         String::from_utf8_lossy(&succeeds(dir.pg(&shown)).stdout).into_owned()
     };
-    for pass in ["trace", "autodiff", "precision", "working", "canonical", "recompute", "plan"] {
+    for pass in ["trace", "autodiff", "precision", "cached-weights", "canonicalize", "rematerialize", "plan"]
+    {
         assert!(after(pass, "cpu").contains("emb.weight"), "{pass}");
     }
     assert_eq!(after("precision", "cpu"), after("autodiff", "cpu"));
     assert!(after("precision", "h100").contains("bf16") && !after("autodiff", "h100").contains("bf16"));
     assert!(
-        after("working", "h100").contains("@working:") && !after("precision", "h100").contains("@working:")
+        after("cached-weights", "h100").contains("@cached:")
+            && !after("precision", "h100").contains("@cached:")
     );
     let unknown = dir.pg(&["ir", "small.rs", "--target", "h10"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("did you mean `h100`"), "{}", stderr(&unknown));
     let ops = json(&succeeds(dir.pg(&["--json", "ops"])));
     assert_eq!(ops["ops"].as_array().map(Vec::len), Some(pg_ir::ops::all().len()));
-    assert_eq!(ops["functions"].as_array().map(Vec::len), Some(pg_ir::dsl::reference().len()));
+    assert_eq!(ops["functions"].as_array().map(Vec::len), Some(pg_ir::lang::reference().len()));
 }
 
 #[test]

@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use pg_codegen::cube::{Target, emit_cuda};
 use pg_codegen::cuda::Tools;
-use pg_codegen::target::H100;
-use pg_runtime::cube::run_recipe;
+use pg_codegen::kernels::{Target, emit_cuda};
+use pg_codegen::machine::H100;
 use pg_runtime::device::{Device, DeviceName};
+use pg_runtime::gpu::run_recipe;
 use pg_runtime::run::{RunOptions, requests};
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
 //! `pg kernels` from outside: the table, its JSON, one line's kernels, dumps and their differences. No GPU is
-//! needed, and CUDA's compiler for one test only (`tests/ahead.rs` has the others).
+//! needed, and CUDA's compiler for one test only (`tests/bundle.rs` has the others).
 
 #![cfg(feature = "cube")]
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pg_codegen::plan::{Kernel, Plan};
 use pg_codegen::region::Instr;
-use pg_ir::layout::Layout;
+use pg_ir::lang::layout::Layout;
 use pg_ir::op::Binary;
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::executor::{Backend, ExecError, Executor};

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pg_ir::dsl::{Options, Source, elaborate};
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Options, Source, elaborate};
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
 

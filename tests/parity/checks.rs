@@ -6,8 +6,8 @@ use pg_ir::interp;
 use pg_ir::quant::{self, Granularity, Grid, Method};
 use pg_ir::slot::{Slot, Space};
 use pg_runtime::eval::{Windows, score_and_adapt, window_nll};
-use pg_runtime::schedule::Schedule;
 use pg_runtime::session::{Key, Session};
+use pg_runtime::train::schedule::Schedule;
 use pg_runtime::train::{spaces, update_scalars};
 use pg_runtime::weights::Weights;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::compile::Compiled;
 use super::tools::{Tools, ToolsError};
-use crate::cube::{CubeError, Emitted, Generated, emit_cuda_launch};
+use crate::kernels::{CubeError, Emitted, Generated, emit_cuda_launch};
 
 /// A kernel's source, and what it became.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use super::compile::report;
 use super::*;
-use crate::cube::CUBECL;
+use crate::kernels::CUBECL;
 
 /// The tools, or nothing if the test cannot run here.
 fn tools() -> Option<Tools> {

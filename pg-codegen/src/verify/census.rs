@@ -10,8 +10,8 @@ use pg_ir::op::Op;
 use super::access::products;
 use super::{Check, Finding, Subject};
 use crate::plan::Kernel;
-use crate::provenance::{Line, Provenance};
-use crate::witness::Roles;
+use crate::plan::witness::Roles;
+use crate::report::provenance::{Line, Provenance};
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
     let live = live(s);

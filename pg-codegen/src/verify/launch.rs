@@ -8,8 +8,8 @@ use pg_ir::ty::DType;
 
 use super::access::{products, regions, touched};
 use super::{Check, Finding, Subject};
+use crate::plan::witness::Roles;
 use crate::plan::{AttentionShape, Buffer, Kernel, Launch, Place};
-use crate::witness::Roles;
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
     let fault = |message: String| Finding::new(Check::Shapes, message);

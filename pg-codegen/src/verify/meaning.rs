@@ -17,8 +17,8 @@ use super::points;
 use super::walk::{Found, Held, Prepared, Walk};
 use super::{Check, Finding, Subject};
 use crate::plan::Launch;
+use crate::plan::witness::Roles;
 use crate::region::{Affine, Instr, Reg};
-use crate::witness::Roles;
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
     // By kernel: its regions.

@@ -1,6 +1,6 @@
 //! The plan verifier: a plan is checked against the graph that it was made of, before anything runs it, in every
 //! build. It trusts nothing that made the plan: scheduling only says which value each argument holds
-//! ([`Roles`](crate::witness::Roles)), and each file here holds that claim, and the plan, to one family of rules.
+//! ([`Roles`](crate::plan::witness::Roles)), and each file here holds that claim, and the plan, to one family of rules.
 //!
 //! | file | what it checks |
 //! |---|---|
@@ -28,8 +28,8 @@ use pg_ir::graph::{Graph, Origin, ValueId};
 use smallvec::SmallVec;
 
 use crate::CodegenError;
+use crate::plan::witness::{Lowered, Roles};
 use crate::plan::{Buffer, Kernel, Launch, Plan};
-use crate::witness::{Lowered, Roles};
 
 mod access;
 mod arena;

@@ -13,8 +13,8 @@ use super::dot::Dot;
 use super::element::{Below, Coords, below, join};
 use super::known::bits;
 use super::{Check, Finding, Subject, points};
+use crate::plan::witness::Roles;
 use crate::plan::{AttentionShape, Kernel, Launch, Place};
-use crate::witness::Roles;
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
     let mut tables = vec![false; s.plan.buffers.len()];

@@ -6,8 +6,8 @@ pub(crate) mod programs;
 
 use std::path::PathBuf;
 
-use pg_codegen::precision::store_as;
-use pg_codegen::target::{CPU, Epilogues, H100, Target};
+use pg_codegen::machine::{CPU, Epilogues, H100, Target};
+use pg_codegen::passes::precision::store_as;
 use pg_codegen::{Options, compile_for};
 use pg_fuzz::exec;
 use pg_ir::graph::Graph;

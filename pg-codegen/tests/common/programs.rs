@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use pg_ir::dsl::{Options as Settings, Source, elaborate};
-use pg_ir::layout::Layout;
+use pg_ir::lang::layout::Layout;
+use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::programs::{self, Program};
 
 /// Settings that make any model small. What a model does not have is left out.
@@ -50,7 +50,7 @@ pub(crate) fn programs(path: &Path, settings: &[(&str, &str)], shape: (usize, us
     let model = elaborate(&source, &Settings { overrides, profile: None });
     let model = model.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let layout = Layout::new(&model);
-    let made = |program: Result<Program, pg_ir::dsl::Diagnostics>| program.unwrap_or_else(|e| panic!("{e}"));
+    let made = |program: Result<Program, pg_ir::lang::Diagnostics>| program.unwrap_or_else(|e| panic!("{e}"));
     let mut all = Vec::new();
     let mut quantised = vec![false];
     if model.is_quantised(0) {

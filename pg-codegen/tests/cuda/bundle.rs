@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cubecl::prelude::KernelMetadata;
-use pg_codegen::cube::{Generated, Launchable, Target, extents, generate};
 use pg_codegen::cuda::{Bundle, BundleError, Manifest, Recipe, Tools};
+use pg_codegen::kernels::{Generated, Launchable, Target, extents, generate};
 use pg_ir::programs::Program;
 
 use crate::models;

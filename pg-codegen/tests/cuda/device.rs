@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pg_codegen::cube::{Extent, Generated, Generations, StageArg, Target, emit_cuda, extents, generate};
+use pg_codegen::kernels::{Extent, Generated, Generations, StageArg, Target, emit_cuda, extents, generate};
 use pg_codegen::plan::{Place, Plan};
 use pg_ir::interp::Environment;
 use pg_ir::ty::DType;

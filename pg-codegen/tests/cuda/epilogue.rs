@@ -1,6 +1,6 @@
 //! Element-wise regions on a product's result: one kernel, and the numbers of the two that it stands for.
 
-use pg_codegen::cube::{ArgInfo, Target, extents, generate, lower};
+use pg_codegen::kernels::{ArgInfo, Target, extents, generate, lower};
 use pg_codegen::plan::{Kernel, Matmul};
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
 use pg_ir::op::{Binary, Reduction};

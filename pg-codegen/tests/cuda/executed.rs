@@ -1,14 +1,14 @@
 //! Generated kernels executed on the CPU against float64 references: every family at small and odd sizes,
 //! and whole programs of a model.
 
-use pg_codegen::cube::{Target, extents, generate};
+use pg_codegen::kernels::{Target, extents, generate};
+use pg_codegen::machine::H100;
+use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
 };
-use pg_codegen::precision::store_as;
-use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
-use pg_codegen::target::H100;
+use pg_codegen::report::provenance::Provenance;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
@@ -277,7 +277,7 @@ fn whole_programs_of_tiny() {
         }
         let plan = models::plan(program);
         let found = Device::new(&plan, &Target::hopper()).run_both(&env);
-        let left = found.iter().filter(|(slot, _)| slot.space == Space::Working);
+        let left = found.iter().filter(|(slot, _)| slot.space == Space::CachedWeight);
         env.extend(left.map(|(slot, values)| (slot.clone(), values.clone())));
         let rounded = store_as(&program.graph, H100.storage).unwrap();
         let expected = pg_ir::interp::run(&rounded, &env).unwrap();

@@ -1,8 +1,8 @@
 //! Attention on matrix units: its numbers on the CPU at small and odd sizes, and what it became for Hopper at the
 //! sizes of int4mlp_12l.
 
-use pg_codegen::cube::{ArgInfo, Target, emit_cuda, lower};
 use pg_codegen::cuda::Sass;
+use pg_codegen::kernels::{ArgInfo, Target, emit_cuda, lower};
 use pg_codegen::plan::{AttentionShape, Kernel};
 use pg_ir::ty::DType;
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use pg_codegen::cube::{ArgInfo, Target, extents, generate, lower};
+use pg_codegen::kernels::{ArgInfo, Target, extents, generate, lower};
 use pg_codegen::plan::{Kernel, Matmul, Matmuls, Side};
 use pg_codegen::region::{Affine, Instr, Region};
 use pg_ir::op::{Binary, Reduction, Unary};

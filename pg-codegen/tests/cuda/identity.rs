@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pg_codegen::cube::{Generated, Target, emit_cuda};
+use pg_codegen::kernels::{Generated, Target, emit_cuda};
 
 use crate::models;
 use crate::offline::FULL;

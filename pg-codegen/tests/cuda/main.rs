@@ -6,7 +6,6 @@
 
 #![cfg(feature = "cube")]
 
-mod beside;
 mod bundle;
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,6 +14,7 @@ mod epilogue;
 mod executed;
 mod flash;
 mod heads;
+mod horizontal;
 mod host;
 mod identity;
 mod matrix;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use pg_codegen::cube::{ArgInfo, Generated, Target, emit_cuda, lower};
 use pg_codegen::cuda::{Sass, Tools};
+use pg_codegen::kernels::{ArgInfo, Generated, Target, emit_cuda, lower};
 use pg_codegen::plan::{Kernel, Matmul, MatrixView};
 use pg_ir::ty::DType;
 

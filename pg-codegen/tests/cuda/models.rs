@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pg_codegen::cube::{Generated, Generations, LaunchError, Target, extents, generate};
+use pg_codegen::kernels::{Generated, Generations, LaunchError, Target, extents, generate};
+use pg_codegen::machine::H100;
 use pg_codegen::plan::Plan;
-use pg_codegen::target::H100;
 use pg_codegen::{Options, compile_for};
-use pg_ir::dsl::{Options as Settings, Source, elaborate};
-use pg_ir::layout::Layout;
-use pg_ir::model::Model;
+use pg_ir::lang::layout::Layout;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::programs::{self, Program};
 
 pub(crate) use crate::common::model_file as file;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pg_codegen::cube::{Generated, Target, emit_cuda};
 use pg_codegen::cuda::{Resources, Tools};
+use pg_codegen::kernels::{Generated, Target, emit_cuda};
 
 use crate::models;
 

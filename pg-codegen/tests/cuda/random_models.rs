@@ -5,8 +5,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pg_codegen::cube::Target;
-use pg_codegen::target::H100;
+use pg_codegen::kernels::Target;
+use pg_codegen::machine::H100;
 use pg_fuzz::generate;
 use pg_fuzz::harness::subjects;
 

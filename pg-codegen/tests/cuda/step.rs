@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pg_codegen::cube::{Entry, Generated, Target, emit_cuda, extents, generate, inventory};
 use pg_codegen::cuda::Resources;
-use pg_codegen::target::{H100, H200, Target as Machine};
+use pg_codegen::kernels::{Entry, Generated, Target, emit_cuda, extents, generate, inventory};
+use pg_codegen::machine::{H100, H200, Target as Machine};
 
 use crate::models;
 use crate::offline::{FULL, tools};

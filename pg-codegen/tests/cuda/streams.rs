@@ -1,7 +1,7 @@
 //! Regions that stream: what they read and write most of moves in accesses of 16 bytes, in the generator's choice
 //! and in what the assembler made of it.
 
-use pg_codegen::cube::{ArgSpec, StageArg, Target, element_bytes, emit_cuda, extents, generate};
+use pg_codegen::kernels::{ArgSpec, StageArg, Target, element_bytes, emit_cuda, extents, generate};
 
 use crate::models;
 use crate::offline::{FULL, tools};

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pg_codegen::plan::Computed;
+use pg_codegen::plan::witness::{Lowered, Roles};
 use pg_codegen::verify::{Check, all_findings, verify};
-use pg_codegen::witness::{Lowered, Roles};
 use pg_ir::interp::Environment;
 use pg_ir::slot::Space;
 

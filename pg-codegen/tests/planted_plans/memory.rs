@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use pg_codegen::plan::witness::Lowered;
 use pg_codegen::plan::{Kernel, Place};
 use pg_codegen::verify::Check;
-use pg_codegen::witness::Lowered;
 use pg_ir::ty::DType;
 
 use crate::places::{edit, is_temp, uses};

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use pg_codegen::plan::witness::Lowered;
 use pg_codegen::plan::{BufferId, Kernel, Place};
-use pg_codegen::provenance::Provenance;
+use pg_codegen::report::provenance::Provenance;
 use pg_codegen::verify::Check;
-use pg_codegen::witness::Lowered;
 use pg_ir::op::Op;
 
 use crate::places::edit;

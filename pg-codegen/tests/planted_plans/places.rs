@@ -1,8 +1,8 @@
 //! Where plants go: regions, products and instructions of a plan by position.
 
+use pg_codegen::plan::witness::Lowered;
 use pg_codegen::plan::{Kernel, Matmul, Place};
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
-use pg_codegen::witness::Lowered;
 
 use crate::Edit;
 

@@ -1,10 +1,10 @@
 //! Plants in kernels of a family of their own: sizes and views of products, products side by side and with regions,
 //! attention, scatters.
 
+use pg_codegen::plan::witness::Lowered;
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul, Matmuls, MatrixView, Side};
 use pg_codegen::region::Instr;
 use pg_codegen::verify::Check;
-use pg_codegen::witness::Lowered;
 use pg_ir::ty::DType;
 
 use crate::places::{edit, product_mut, products, region_mut, regions, touched};

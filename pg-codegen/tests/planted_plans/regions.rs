@@ -1,8 +1,8 @@
 //! Plants in regions: types, domains, index maps, guards, instructions.
 
+use pg_codegen::plan::witness::Lowered;
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
 use pg_codegen::verify::Check;
-use pg_codegen::witness::Lowered;
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::ty::DType;
 

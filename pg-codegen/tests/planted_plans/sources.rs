@@ -1,7 +1,7 @@
 //! Good plans to plant in: of models at small sizes and of random graphs, of every program and target, fused and not.
 
-use pg_codegen::target::{CPU, Epilogues, H100, Target};
-use pg_codegen::witness::Lowered;
+use pg_codegen::machine::{CPU, Epilogues, H100, Target};
+use pg_codegen::plan::witness::Lowered;
 use pg_codegen::{Options, lower_for};
 use pg_ir::graph::Graph;
 use pg_ir::programs::Program;

@@ -32,7 +32,7 @@ const SUITES: &[(&str, &str, &[&str])] = &[
     ("pg-runtime", "differential", &[]),
     ("pg-runtime", "lib", &["cpu::"]),
     ("pg-codegen", "precision", &[]),
-    ("pg-codegen", "working", &[]),
+    ("pg-codegen", "cached_weights", &[]),
 ];
 
 /// A suite that takes longer has noticed by not ending.

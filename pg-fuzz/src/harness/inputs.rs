@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
-use pg_ir::layout::{BankKind, Layout};
-use pg_ir::model::Model;
+use pg_ir::lang::layout::{BankKind, Layout};
+use pg_ir::lang::model::Model;
 use pg_ir::programs::bias_scalar;
 use pg_ir::slot::{Slot, Space};
 use pg_runtime::session::{Session, SessionError};

@@ -21,7 +21,7 @@ pub use self::subject::{Subject, subjects};
 pub use self::twins::{halves, pair, threads};
 
 use pg_codegen::Options;
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::session::Session;
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pg_codegen::precision::store_as;
-use pg_codegen::target::{CPU, Epilogues, H100, Target};
+use pg_codegen::machine::{CPU, Epilogues, H100, Target};
+use pg_codegen::passes::precision::store_as;
 use pg_codegen::{Options, compile_for};
 use pg_ir::graph::Graph;
 use pg_ir::interp::{Environment, Tensor};
-use pg_ir::programs::{Program, Working};
+use pg_ir::programs::{Program, WeightCache};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 use pg_runtime::executor::Inputs as Given;
@@ -80,7 +80,7 @@ impl Checker<'_> {
         for (slot, found) in &first {
             self.hold(place, slot, found, reference);
         }
-        // Working forms are left by the fused plan.
+        // Cached weights are left by the fused plan.
         if let (Some(next), true) = (case.next, fuse) {
             let before = case.inputs.environment(&next.graph, &state)?;
             let second = self.execute(next, &next.graph, storage, fuse, case.inputs, &mut state)?;
@@ -147,8 +147,8 @@ impl Checker<'_> {
         let machine = Target { storage, ..self.session.device().machine() };
         let plan = compile_for(&program.name, graph, &options, &machine).map_err(|e| e.to_string())?;
         self.report.coverage.plan(&plan);
-        if program.working == Working::Leave {
-            state.allocate_working(&plan).map_err(|e| e.to_string())?;
+        if program.weight_cache == WeightCache::Write {
+            state.allocate_cached_weights(&plan).map_err(|e| e.to_string())?;
         }
         let executor = self.session.device().prepare(Arc::new(plan));
         let mut executor = executor.map_err(|e| e.to_string())?;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pg_codegen::precision::store_as;
+use pg_codegen::passes::precision::store_as;
 use pg_ir::graph::Graph;
 use pg_ir::programs::Program;
 use pg_ir::slot::{Slot, Space};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pg_codegen::Options;
-use pg_codegen::precision::store_as;
+use pg_codegen::passes::precision::store_as;
 use pg_ir::interp::Environment;
 use pg_ir::programs::Program;
 use pg_ir::ty::DType;

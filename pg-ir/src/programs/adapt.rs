@@ -3,8 +3,8 @@
 use super::clip::global_norm;
 use super::{Program, result};
 use crate::graph::{Builder, Origin, ValueId};
-use crate::layout::{Bank, Layout};
-use crate::model::{Model, Ttt};
+use crate::lang::layout::{Bank, Layout};
+use crate::lang::model::{Model, Ttt};
 use crate::slot::{Slot, Space};
 use crate::ty::Type;
 

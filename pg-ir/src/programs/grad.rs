@@ -1,16 +1,16 @@
 //! Programs that run the model: gradients of one micro-batch, scores, logits.
 
-use super::{Program, Working, result};
+use super::{Program, WeightCache, result};
 use crate::autodiff::gradients;
-use crate::dsl::{Diagnostics, Head, Trace};
 use crate::graph::{Origin, ValueId};
-use crate::model::Model;
+use crate::lang::model::Model;
+use crate::lang::{Diagnostics, Head, Trace};
 use crate::slot::{Slot, Space};
 use crate::ty::Type;
 
 /// Forward and backward of one micro-batch of `batch` sequences. The gradients are scaled by `inv_accum`;
 /// with `accumulate` they are added to what is there. Parameters are the same for all micro-batches of a step: the
-/// first leaves their working forms to the others.
+/// first leaves their cached weights to the others.
 pub fn grad(
     model: &Model,
     phase: usize,
@@ -46,9 +46,9 @@ pub fn grad(
             }
         }
     }
-    let (name, working) =
-        if accumulate { ("grad.next", Working::Find) } else { ("grad.first", Working::Leave) };
-    Ok(Program { working, ..Program::new(suffixed(name, phase, qat), b).with_scores(logits, nll) })
+    let (name, weight_cache) =
+        if accumulate { ("grad.next", WeightCache::Read) } else { ("grad.first", WeightCache::Write) };
+    Ok(Program { weight_cache, ..Program::new(suffixed(name, phase, qat), b).with_scores(logits, nll) })
 }
 
 /// Negative log-likelihood in nats of each target, [batch, time].

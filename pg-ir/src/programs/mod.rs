@@ -2,16 +2,16 @@
 //!
 //! | program | reads | writes |
 //! |---|---|---|
-//! | `grad.first` | parameters, tokens, targets | gradients, `loss`, working forms |
-//! | `grad.next` | the same, the gradients and working forms | gradients plus this micro-batch's, `loss` |
+//! | `grad.first` | parameters, tokens, targets | gradients, `loss`, cached weights |
+//! | `grad.next` | the same, the gradients and cached weights | gradients plus this micro-batch's, `loss` |
 //! | `update` | gradients and optimiser state | parameters, optimiser state, average, `grad_norm` |
 //! | `score` | parameters, tokens, targets | `nll` of every target |
 //! | `logits` | parameters, tokens | `logits` |
 //! | `adapt` | gradients | parameters, velocity: one step of test-time training |
 //!
-//! A parameter's working form is what contractions and gathers read of it: quantised, rounded as a target stores
+//! A parameter's cached weight is what contractions and gathers read of it: quantised, rounded as a target stores
 //! operands, or both. The graphs here compute it where they need it; lowering takes it to memory and from there
-//! as each program's [`Working`] says.
+//! as each program's [`WeightCache`] says.
 //!
 //! Run-time scalars: `inv_accum` (1 / micro-batches of a step), `lr_scale`, `momentum`, `ema_decay` and
 //! `ema_rest` (1 − decay), `bias.BETA` (1 − βᵗ), `ttt_lr`.
@@ -28,16 +28,16 @@ pub use update::update;
 use crate::graph::{Builder, Graph, ValueId};
 use crate::slot::{Slot, Space};
 
-/// How a program comes by working forms of parameters.
+/// How a program comes by cached weights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Working {
+pub enum WeightCache {
     /// It computes them for itself.
     #[default]
-    Own,
-    /// It computes them and leaves them to those that run after it.
-    Leave,
-    /// It finds those that were left: by the same phase's program that leaves them, since parameters last changed.
-    Find,
+    None,
+    /// It computes them and writes them to state, for the programs that run after it.
+    Write,
+    /// It reads them from state, where the same phase's program wrote them since parameters last changed.
+    Read,
 }
 
 /// A named graph.
@@ -47,8 +47,8 @@ pub struct Program {
     pub name: String,
     /// What it computes.
     pub graph: Graph,
-    /// What lowering does about its working forms.
-    pub working: Working,
+    /// What lowering does about its cached weights.
+    pub weight_cache: WeightCache,
     /// The logits in that graph, written or not, for [`prove`](crate::verify::prove); `None` where no
     /// distribution is computed, or only by a loss of the model's own.
     pub logits: Option<ValueId>,
@@ -58,7 +58,13 @@ pub struct Program {
 
 impl Program {
     fn new(name: impl Into<String>, b: Builder) -> Program {
-        Program { name: name.into(), graph: b.finish(), working: Working::Own, logits: None, nll: None }
+        Program {
+            name: name.into(),
+            graph: b.finish(),
+            weight_cache: WeightCache::None,
+            logits: None,
+            nll: None,
+        }
     }
 
     fn with_scores(self, logits: Option<ValueId>, nll: Option<ValueId>) -> Program {

@@ -4,8 +4,8 @@
 use super::clip::global_norm;
 use super::{Program, bias_scalar, result};
 use crate::graph::{Builder, Origin, ValueId};
-use crate::layout::{Bank, BankKind, Layout};
-use crate::model::{AdamW, Muon, Train};
+use crate::lang::layout::{Bank, BankKind, Layout};
+use crate::lang::model::{AdamW, Muon, Train};
 use crate::op::{DotDims, Reduction, Unary};
 use crate::slot::{Slot, Space};
 

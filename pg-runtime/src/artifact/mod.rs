@@ -125,7 +125,7 @@ impl Tensor {
         }
     }
 
-    /// Bytes without entropy coding, as [`pg_ir::budget`] counts them.
+    /// Bytes without entropy coding, as [`pg_ir::lang::budget`] counts them.
     pub fn raw_bytes(&self) -> u64 {
         match &self.data {
             TensorData::Codes { grid, codes, scales } => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use half::f16;
-use pg_ir::budget::role;
+use pg_ir::lang::budget::role;
 use pg_ir::quant::Grid;
 
 use super::codec::Layout;

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use anyhow::bail;
 use clap::Args;
-use pg_codegen::cube::Language;
 use pg_codegen::cuda::{Bundle, Manifest, Tools};
-use pg_runtime::cube::run_recipe;
+use pg_codegen::kernels::Language;
+use pg_runtime::gpu::run_recipe;
 use pg_runtime::run::requests;
 use serde::Serialize;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
-use pg_ir::dsl::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_runtime::device::Device;
 use pg_runtime::run::file_programs;
 use pg_runtime::session::{Key, Session, SessionError};
@@ -15,9 +15,9 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::devices::DeviceArgs;
-use super::facts::Facts;
 use super::format::{grouped, megabytes, table};
 use super::model::{PrecisionArgs, Variation};
+use super::model_summary::ModelSummary;
 use super::progress::Progress;
 use super::ui::Ui;
 use super::validation;
@@ -173,7 +173,7 @@ impl Checked {
         let size = model.check_size();
         self.warnings.extend(Finding::list(&size, Severity::Warning));
         self.errors = Finding::list(&size, Severity::Error);
-        match Facts::of(&model) {
+        match ModelSummary::of(&model) {
             Ok(facts) => self.take(&facts),
             Err(message) => {
                 self.params = Some(model.param_count());
@@ -220,7 +220,7 @@ impl Checked {
         self.ok = self.errors.is_empty();
     }
 
-    fn take(&mut self, facts: &Facts) {
+    fn take(&mut self, facts: &ModelSummary) {
         self.params = Some(facts.params);
         self.artifact_raw_bytes = Some(facts.artifact_raw_bytes);
         self.artifact_estimate_bytes = Some(facts.artifact_estimate_bytes);

@@ -1,12 +1,12 @@
 //! `pg doctor`: what is missing here for building, for running and for the tests, and what to do about it. It looks
 //! and changes nothing; what is missing is no error unless it was required.
 
-mod facts;
+mod environment;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use self::facts::Facts;
+use self::environment::Environment;
 use super::Outcome;
 use super::format::table;
 use super::ui::Ui;
@@ -80,7 +80,7 @@ struct Report {
 
 /// Looks and reports.
 pub(crate) fn doctor(args: DoctorArgs, ui: &Ui) -> anyhow::Result<Outcome> {
-    let report = Report::of(&Facts::here());
+    let report = Report::of(&Environment::here());
     ui.report(&report, || report.text())?;
     let lacking = args.require.iter().find(|p| !report.ready.contains(p));
     Ok(match lacking {
@@ -93,8 +93,8 @@ pub(crate) fn doctor(args: DoctorArgs, ui: &Ui) -> anyhow::Result<Outcome> {
 }
 
 impl Report {
-    fn of(facts: &Facts) -> Report {
-        let findings = facts.findings();
+    fn of(environment: &Environment) -> Report {
+        let findings = environment.findings();
         let is_ready = |p: &Purpose| findings.iter().filter(|f| f.purpose == *p).all(|f| f.ok);
         Report { ready: Purpose::ALL.into_iter().filter(is_ready).collect(), findings }
     }
@@ -133,11 +133,11 @@ mod tests {
         Listed { device: device.into(), description: description.map(str::to_string), missing, remedy }
     }
 
-    fn bare() -> Facts {
+    fn bare() -> Environment {
         let tool = |what: &str| {
             (what.to_string(), Err((format!("{what} was not found"), "run scripts/cuda-tools".to_string())))
         };
-        Facts {
+        Environment {
             tools: ["CUDA's compiler", "CUDA's headers", "the disassembler"].map(tool).into(),
             vulkan_loader: None,
             cuda_driver: None,
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_hopper_machine_is_ready_for_everything() {
         let tool = |what: &str| (what.to_string(), Ok(format!("/tools/{what}")));
-        let facts = Facts {
+        let environment = Environment {
             tools: ["CUDA's compiler", "CUDA's headers", "the disassembler"].map(tool).into(),
             vulkan_loader: Some("/lib/libvulkan.so.1".into()),
             cuda_driver: Some("/lib/libcuda.so.1".into()),
@@ -177,7 +177,7 @@ mod tests {
             compiler: Some("c++".into()),
             pip: Some("python3 -m pip".into()),
         };
-        let report = Report::of(&facts);
+        let report = Report::of(&environment);
         assert_eq!(report.ready, Purpose::ALL);
         insta::assert_snapshot!(report.text());
         let json = serde_json::to_value(&report).unwrap();
@@ -187,10 +187,10 @@ mod tests {
     #[test]
     fn a_device_whose_compiler_is_missing_is_not_ready() {
         let why = ("CUDA's compiler (libnvrtc) was not found", "install the CUDA toolkit");
-        let mut facts = bare();
-        facts.cuda_driver = Some("/lib/libcuda.so.1".into());
-        facts.devices[2] = listed("cuda:0", Some("NVIDIA H100"), Some(why));
-        let report = Report::of(&facts);
+        let mut environment = bare();
+        environment.cuda_driver = Some("/lib/libcuda.so.1".into());
+        environment.devices[2] = listed("cuda:0", Some("NVIDIA H100"), Some(why));
+        let report = Report::of(&environment);
         let finding = report.findings.iter().find(|f| f.what == "device cuda:0").unwrap();
         assert_eq!((finding.ok, finding.missing.as_deref()), (false, Some(why.0)));
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use pg_ir::slot::Space;
 use pg_runtime::export;
 use pg_runtime::report::{Scores, TttReport};
-use pg_runtime::run::{Corpus, Judge, RunOptions};
+use pg_runtime::run::{Corpus, RunOptions, Scorer};
 use pg_runtime::session::Session;
 use pg_runtime::state::State;
 use serde::Serialize;
@@ -90,8 +90,8 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     let mut session = Session::on(device, Arc::new(model), Default::default());
     let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
 
-    let judge = Judge::new(&corpus, &session);
-    session.check_bundle(&judge.programs(&session, args.ttt)?)?;
+    let scorer = Scorer::new(&corpus, &session);
+    session.check_bundle(&scorer.programs(&session, args.ttt)?)?;
     let mut progress = Progress::new(ui);
     let scored = score(&corpus, &mut session, &mut state, args.ttt, &mut progress);
     progress.finish();
@@ -121,12 +121,12 @@ fn score(
     with_ttt: bool,
     progress: &mut Progress<'_>,
 ) -> anyhow::Result<(Scores, Option<TttReport>)> {
-    let mut judge = Judge::new(corpus, session);
+    let mut scorer = Scorer::new(corpus, session);
     let mut bpb = Scores::default();
     let mut observer = |event| progress.event(event);
-    bpb.quantized = Some(judge.plain(session, state, "score the artifact", &mut observer)?);
-    bpb.sliding = Some(judge.sliding(session, state, &mut observer)?);
-    let adapted = if with_ttt { judge.ttt(session, state, &mut observer)? } else { None };
+    bpb.quantized = Some(scorer.plain(session, state, "score the artifact", &mut observer)?);
+    bpb.sliding = Some(scorer.sliding(session, state, &mut observer)?);
+    let adapted = if with_ttt { scorer.ttt(session, state, &mut observer)? } else { None };
     bpb.ttt = adapted.map(|(score, _)| score);
     Ok((bpb, adapted.map(|(_, facts)| facts)))
 }

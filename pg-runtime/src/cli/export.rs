@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
-use pg_ir::dsl::{Options, Source};
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Options, Source};
 use pg_runtime::export::{self, Provenance};
 use pg_runtime::init::initialise_all;
 use pg_runtime::run::default_profile;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
+use pg_codegen::machine::{self, Target};
 use pg_codegen::pipeline::{self, compile_timed};
-use pg_codegen::target::{self, Target};
 use pg_codegen::{Options, compile_for, graph_after};
-use pg_ir::dsl::{Head, Trace};
+use pg_ir::lang::{Head, Trace};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 
@@ -44,12 +44,12 @@ enum Pass {
     Autodiff,
     /// The target's storage types, as explicit rounds.
     Precision,
-    /// Working forms of parameters written for other programs, or read.
-    Working,
+    /// Cached weights written for other programs, or read.
+    CachedWeights,
     /// Live nodes only, no identities, contractions in one form.
-    Canonical,
+    Canonicalize,
     /// What the backward pass computes again instead of keeping it.
-    Recompute,
+    Rematerialize,
     /// The plan: regions, matmuls, buffers, launches. What becomes of these is shown by `pg kernels`.
     Plan,
 }
@@ -89,7 +89,7 @@ struct Text {
 
 /// Prints a program, or lists them all.
 pub(crate) fn ir(args: IrArgs, ui: &Ui) -> anyhow::Result<()> {
-    let target = target::named(&args.target).map_err(|message| anyhow!(message))?;
+    let target = machine::named(&args.target).map_err(|message| anyhow!(message))?;
     let model = args.model.load(ui)?;
     let options = args.programs.options();
     let session = Session::new(Arc::new(model), options.clone());
@@ -131,9 +131,9 @@ fn text(
         // The optimiser's programs are not traced from the model: they begin as graphs.
         (Pass::Trace | Pass::Autodiff, _) => ("autodiff", session.program(key)?.graph.to_string()),
         (Pass::Precision, _) => ("precision", graph(pipeline::Pass::Precision)?),
-        (Pass::Working, _) => ("working", graph(pipeline::Pass::Working)?),
-        (Pass::Canonical, _) => ("canonical", graph(pipeline::Pass::Canonical)?),
-        (Pass::Recompute, _) => ("recompute", graph(pipeline::Pass::Recompute)?),
+        (Pass::CachedWeights, _) => ("cached-weights", graph(pipeline::Pass::CachedWeights)?),
+        (Pass::Canonicalize, _) => ("canonicalize", graph(pipeline::Pass::Canonicalize)?),
+        (Pass::Rematerialize, _) => ("rematerialize", graph(pipeline::Pass::Rematerialize)?),
         (Pass::Plan, _) => {
             let program = session.program(key)?;
             let plan = compile_for(&program.name, &program.graph, &options.of(&program), target)?;

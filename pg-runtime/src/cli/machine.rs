@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use pg_codegen::cube::{Generated, Language, Target};
 use pg_codegen::cuda::{BuildError, Builds, Tools, distinct};
-use pg_codegen::target;
+use pg_codegen::kernels::{Generated, Language, Target};
+use pg_codegen::machine;
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::report::Event;
 
@@ -34,7 +34,7 @@ pub(crate) struct MachineArgs {
 /// A machine to generate kernels for.
 pub(crate) struct Machine {
     /// What it computes and moves in a second.
-    pub(crate) peaks: target::Target,
+    pub(crate) peaks: machine::Target,
     /// What a kernel may ask of it.
     pub(crate) limits: Target,
     pub(crate) language: Language,
@@ -43,7 +43,7 @@ pub(crate) struct Machine {
 impl MachineArgs {
     /// The machine, with a tuning file's choices.
     pub(crate) fn machine(&self) -> anyhow::Result<Machine> {
-        let peaks = target::named(&self.target).map_err(|message| anyhow!(message))?;
+        let peaks = machine::named(&self.target).map_err(|message| anyhow!(message))?;
         let Some((mut limits, language)) = Target::of(&peaks) else {
             bail!(
                 "for {} no kernels are generated: its executor runs plans as they are (see `pg plan`)",

@@ -12,7 +12,6 @@ mod devices;
 mod doctor;
 mod eval;
 mod export;
-mod facts;
 mod format;
 mod ir;
 #[cfg_attr(not(feature = "cube"), path = "kernels_absent.rs")]
@@ -20,6 +19,7 @@ mod kernels;
 #[cfg(feature = "cube")]
 mod machine;
 mod model;
+mod model_summary;
 mod new;
 mod ops;
 mod plan;

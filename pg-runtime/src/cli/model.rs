@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use pg_ir::dsl::{Diagnostics, Options, Severity, Source, elaborate};
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::ty::DType;
 use pg_runtime::session::Session;
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use pg_ir::dsl::{Options, Source, elaborate};
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Options, Source, elaborate};
 use serde::Serialize;
 
 use super::summary::invocation;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use pg_ir::dsl;
+use pg_ir::lang;
 use serde::Serialize;
 
 use super::ui::Ui;
@@ -34,10 +34,10 @@ pub(crate) fn ops(ui: &Ui) -> anyhow::Result<()> {
     let records = pg_ir::ops::all();
     let entry = |r: &&pg_ir::op::Record| Entry { name: r.name, signature: r.signature, maths: r.maths };
     let function =
-        |f: dsl::Reference| Function { name: f.name, signature: f.signature, doc: f.doc, text: f.text };
+        |f: lang::Reference| Function { name: f.name, signature: f.signature, doc: f.doc, text: f.text };
     let reference = Reference {
         ops: records.iter().map(entry).collect(),
-        functions: dsl::reference().into_iter().map(function).collect(),
+        functions: lang::reference().into_iter().map(function).collect(),
     };
     ui.report(&reference, || reference.text())?;
     Ok(())

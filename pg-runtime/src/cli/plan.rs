@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
-use pg_codegen::digest::{Peak, Row, passes, peak, rows};
+use pg_codegen::machine::roofline::{Bound, predict};
+use pg_codegen::machine::{self, Target};
 use pg_codegen::plan::{Launch, Place, Plan};
-use pg_codegen::roofline::{Bound, predict};
-use pg_codegen::target::{self, Target};
+use pg_codegen::report::summary::{Peak, Row, passes, peak, rows};
 use pg_codegen::{Options, compile_for};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
@@ -142,7 +142,7 @@ struct Held {
 }
 
 pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
-    let target = target::named(&args.target).map_err(|message| anyhow!(message))?;
+    let target = machine::named(&args.target).map_err(|message| anyhow!(message))?;
     let model = args.model.load(ui)?;
     let session = Session::new(Arc::new(model), args.programs.options());
     let mut named = args.programs.named(&session);
@@ -268,7 +268,7 @@ fn summary(plan: &Plan, target: &Target) -> Vec<Group> {
 }
 
 /// A line as `mlp.pg:10`: the folder is the model's own, or the library's.
-fn short(line: &pg_codegen::provenance::Line) -> String {
+fn short(line: &pg_codegen::report::provenance::Line) -> String {
     let name = line.file.rsplit(['/', '\\']).next().unwrap_or_default();
     if line.line == 0 { name.to_string() } else { format!("{name}:{}", line.line) }
 }

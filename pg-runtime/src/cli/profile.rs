@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use pg_codegen::digest::generalise;
+use pg_codegen::report::summary::generalise;
 use pg_runtime::artifact::write_atomically;
 use pg_runtime::device::DeviceName;
 use pg_runtime::profile::{self, LaunchTime, Profile, ProfileOptions};

@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use pg_ir::dsl::nearest;
+use pg_ir::lang::nearest;
 use pg_runtime::session::{Key, Session};
 
 /// Which programs, how large, and whether they are fused.

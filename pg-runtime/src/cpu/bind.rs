@@ -56,7 +56,7 @@ impl Buffers {
                 Place::External(slot) => {
                     if !slot.space.holds(buffer.dtype) {
                         return bad(
-                            "data is int32, working forms are float32 or bf16, all other slots float32",
+                            "data is int32, cached weights are float32 or bf16, all other slots float32",
                         );
                     }
                     match slot.space {

@@ -21,7 +21,7 @@ use std::f64::consts::PI;
 use std::ops::Range;
 
 use indexmap::IndexSet;
-use pg_ir::model::Ttt;
+use pg_ir::lang::model::Ttt;
 
 use self::scored::Pass;
 pub use self::scored::Scored;

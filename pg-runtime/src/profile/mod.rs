@@ -9,7 +9,7 @@ mod trace;
 
 use std::time::{Duration, Instant};
 
-use pg_codegen::provenance::Site;
+use pg_codegen::report::provenance::Site;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Uniform};
@@ -17,9 +17,9 @@ use serde::Serialize;
 
 pub use self::roof::Roof;
 pub use self::trace::trace;
-use crate::schedule::Schedule;
 use crate::session::{Key, Session, SessionError};
 use crate::state::State;
+use crate::train::schedule::Schedule;
 use crate::train::{spaces, update_scalars};
 
 /// What to profile.

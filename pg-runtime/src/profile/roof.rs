@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan};
-use pg_codegen::provenance::Provenance;
+use pg_codegen::report::provenance::Provenance;
 use pg_ir::ty::DType;
 use serde::Serialize;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
 
 use super::RunOptions;
 use crate::data::{DataError, Dataset, Tokenizer, sample, whole_sequences};

@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use pg_ir::footprint::Moment;
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
 
 use super::requests::{self, Request};
 use super::{Corpus, RunError, RunOptions};
 use crate::data::Loader;
 use crate::profile::median;
 use crate::report::{Event, Observer};
-use crate::schedule::Budget;
+use crate::train::schedule::Budget;
 use crate::train::{TrainPlan, spaces, train};
 
 const TIMED_STEPS: u64 = 3;

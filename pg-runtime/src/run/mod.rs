@@ -3,32 +3,32 @@
 mod corpus;
 mod folder;
 mod full_size;
-mod judge;
 mod requests;
+mod scorer;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use pg_ir::budget::BudgetError;
-use pg_ir::dsl::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::footprint::Moment;
-use pg_ir::model::Model;
+use pg_ir::lang::budget::BudgetError;
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_ir::slot::Space;
 use pg_ir::ty::DType;
 use thiserror::Error;
 
 pub use self::corpus::Corpus;
 use self::folder::RunFolder;
-pub use self::judge::Judge;
 pub use self::requests::{Request, file_programs, requests};
+pub use self::scorer::Scorer;
 use crate::data::{DataError, Loader};
 use crate::device::{Device, DeviceName};
 use crate::eval::EvalError;
 use crate::export::{self, ExportError, Provenance};
 use crate::profile::median;
 use crate::report::{ArtifactReport, Event, Observer, RunReport, Scores, TrainReport};
-use crate::schedule::Budget;
 use crate::session::{Key, SessionError};
+use crate::train::schedule::Budget;
 use crate::train::{TrainError, TrainPlan, Trained, spaces, train};
 use crate::validate::{ValidateError, ValidationReport, validate};
 use crate::weights::{self, WeightsError};
@@ -247,8 +247,8 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     }
 
     let mut session = requests::session(options, model);
-    let mut judge = Judge::new(&corpus, &session);
-    let programs = requests::programs(&session, &plan, &judge)?;
+    let mut scorer = Scorer::new(&corpus, &session);
+    let programs = requests::programs(&session, &plan, &scorer)?;
     session.check_bundle(&programs)?;
     let validation = if options.skip_validation {
         observer(Event::Note("the programs are not validated (--no-validate)".into()));
@@ -264,7 +264,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     }
     drop(initial);
     let estimate = session.model.predict_size(Moment::Trained)?.estimate_bytes;
-    let initial = judge.plain(&mut session, &mut state, "score the initial weights", observer)?;
+    let initial = scorer.plain(&mut session, &mut state, "score the initial weights", observer)?;
     let mut bpb = Scores { initial: Some(initial), ..Scores::default() };
 
     let mut first_step_s = 0.0;
@@ -280,12 +280,12 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let compile_s = session.compile_seconds;
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
-    bpb.live = Some(judge.plain(&mut session, &mut state, "score the live weights", observer)?);
+    bpb.live = Some(scorer.plain(&mut session, &mut state, "score the live weights", observer)?);
     let averaged = if plan.train.ema_decay > 0.0 { Space::Ema } else { Space::Param };
     let weights = session.read_weights(&state, averaged)?;
     drop(state);
     let mut state = session.state_with(&weights, &[Space::Param])?;
-    bpb.ema = Some(judge.plain(&mut session, &mut state, "score the averaged weights", observer)?);
+    bpb.ema = Some(scorer.plain(&mut session, &mut state, "score the averaged weights", observer)?);
     drop(state);
     weights::save(&folder.unfinished(folder::WEIGHTS), &session.model.params, &weights)?;
 
@@ -300,9 +300,9 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     // Everything from here on is of the file, not of what is in memory.
     let loaded = export::read(&written)?;
     let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
-    bpb.quantized = Some(judge.plain(&mut session, &mut state, "score the artifact", observer)?);
-    bpb.sliding = Some(judge.sliding(&mut session, &mut state, observer)?);
-    let adapted = judge.ttt(&mut session, &mut state, observer)?;
+    bpb.quantized = Some(scorer.plain(&mut session, &mut state, "score the artifact", observer)?);
+    bpb.sliding = Some(scorer.sliding(&mut session, &mut state, observer)?);
+    let adapted = scorer.ttt(&mut session, &mut state, observer)?;
     bpb.ttt = adapted.map(|(score, _)| score);
     observer(Event::Note(session.placement()));
 

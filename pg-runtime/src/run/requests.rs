@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use indexmap::IndexSet;
-use pg_ir::model::Model;
+use pg_ir::lang::model::Model;
 
-use super::judge::score_programs;
-use super::{Corpus, Judge, Prepared, RunError, RunOptions, full_size, prepare, train_plan};
+use super::scorer::score_programs;
+use super::{Corpus, Prepared, RunError, RunOptions, Scorer, full_size, prepare, train_plan};
 use crate::report::Observer;
-use crate::schedule::Budget;
 use crate::session::{Key, Session};
 use crate::train::TrainPlan;
+use crate::train::schedule::Budget;
 use crate::validate::subjects;
 
 /// A model that a run trains, validates or times, and the programs that it will ask for.
@@ -32,7 +32,7 @@ pub fn requests(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Vec
     let plan = train_plan(options, &model)?;
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     let session = session(options, model);
-    let programs = programs(&session, &plan, &Judge::new(&corpus, &session))?;
+    let programs = programs(&session, &plan, &Scorer::new(&corpus, &session))?;
     let validated = if options.skip_validation { Vec::new() } else { subjects(&session, &programs) };
     let full = full.map(|full| full_size::request(full, options)).transpose()?;
     let mut all = vec![Request { session, programs }];
@@ -66,8 +66,12 @@ pub(super) fn session(options: &RunOptions, model: Model) -> Session {
 }
 
 /// Every program of a run's training and scoring.
-pub(super) fn programs(session: &Session, plan: &TrainPlan, judge: &Judge<'_>) -> Result<Vec<Key>, RunError> {
+pub(super) fn programs(
+    session: &Session,
+    plan: &TrainPlan,
+    scorer: &Scorer<'_>,
+) -> Result<Vec<Key>, RunError> {
     let mut keys: IndexSet<Key> = plan.programs(session).into_iter().collect();
-    keys.extend(judge.programs(session, true)?);
+    keys.extend(scorer.programs(session, true)?);
     Ok(keys.into_iter().collect())
 }

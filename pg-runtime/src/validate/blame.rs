@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::{Buffer, BufferId, Computed, Kernel, KernelId, Launch, Place, Plan};
-use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
+use pg_codegen::report::provenance::Provenance;
 use pg_codegen::{Options, graph_after};
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::interp::{Environment, Tensor};
@@ -27,9 +27,9 @@ use crate::session::{Session, SessionError};
 
 /// Passes over graphs, in order.
 const PASSES: [(Pass, &str); 3] = [
-    (Pass::Working, "working forms"),
-    (Pass::Canonical, "canonical form"),
-    (Pass::Recompute, "recomputation"),
+    (Pass::CachedWeights, "cached weights"),
+    (Pass::Canonicalize, "canonical form"),
+    (Pass::Rematerialize, "recomputation"),
 ];
 
 /// Two float64 interpretations of one computation are as close as this, relative to the largest element, but where a
@@ -50,11 +50,11 @@ pub(super) fn blame(
     seed: u64,
 ) -> Result<Blame, ValidateError> {
     let (Some(compiled), Some(last)) = (chain.last(), ran.last()) else { return Ok(Blame::default()) };
-    let env = with_working_forms(session, chain, ran)?;
+    let env = with_cached_weights(session, chain, ran)?;
     if let Some(blame) = passes(session, compiled, &env)? {
         return Ok(blame);
     }
-    let graph = after(session, compiled, Pass::Recompute)?;
+    let graph = after(session, compiled, Pass::Rematerialize)?;
     if let Some(blame) = unwritten(last.executor.plan(), &compiled.plan, &graph) {
         return Ok(blame);
     }
@@ -83,16 +83,16 @@ fn after(session: &Session, compiled: &Compiled, pass: Pass) -> Result<Graph, Se
     Ok(graph_after(pass, &compiled.program.graph, &options, &machine)?)
 }
 
-/// What the last program of a chain reads, with the working forms that the first one left, in float64.
-fn with_working_forms(
+/// What the last program of a chain reads, with the cached weights that the first one left, in float64.
+fn with_cached_weights(
     session: &Session,
     chain: &[Compiled],
     ran: &[Ran],
 ) -> Result<Environment, ValidateError> {
     let mut env = ran.last().map(|r| r.env.clone()).unwrap_or_default();
     if let ([first, .., _], [run, ..]) = (chain, ran) {
-        let left = exact(&after(session, first, Pass::Working)?, &run.env)?;
-        env.extend(left.into_iter().filter(|(slot, _)| slot.space == Space::Working));
+        let left = exact(&after(session, first, Pass::CachedWeights)?, &run.env)?;
+        env.extend(left.into_iter().filter(|(slot, _)| slot.space == Space::CachedWeight));
     }
     Ok(env)
 }

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pg_ir::dsl::Options;
+use pg_ir::lang::Options;
 use serde::{Deserialize, Serialize};
 
 use super::programs::Subject;

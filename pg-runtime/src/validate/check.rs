@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::Plan;
-use pg_codegen::precision::store_as;
 use pg_codegen::{Options, compile_for};
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
-use pg_ir::programs::{Program, Working};
+use pg_ir::programs::{Program, WeightCache};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
@@ -54,9 +54,9 @@ impl Compiled {
         Ok(Compiled { key, program, reference, plan: Arc::new(plan) })
     }
 
-    /// Every op a kernel of its own, and no working form from elsewhere.
+    /// Every op a kernel of its own, and no cached weight from elsewhere.
     fn unfused(&self, session: &Session) -> Result<Plan, SessionError> {
-        let options = Options { fuse: false, working: Working::Own };
+        let options = Options { fuse: false, weight_cache: WeightCache::None };
         let Program { name, graph, .. } = &self.program;
         Ok(compile_for(name, graph, &options, &session.machine_of(self.key))?)
     }
@@ -108,7 +108,7 @@ fn execute(
     state: &mut State,
     given: &Given,
 ) -> Result<Box<dyn Executor>, SessionError> {
-    state.allocate_working(plan)?;
+    state.allocate_cached_weights(plan)?;
     for output in graph.outputs.iter().filter(|o| o.slot.space.is_state()) {
         if graph.inputs().all(|(slot, _)| *slot != output.slot) {
             state.get_mut(&output.slot)?.fill(f32::NAN);
@@ -159,7 +159,7 @@ impl Verdict {
 }
 
 /// Holds what a program wrote to the reference.
-pub(super) fn judge(
+pub(super) fn scorer(
     session: &Session,
     compiled: &Compiled,
     ran: &Ran,

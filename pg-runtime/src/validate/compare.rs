@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use pg_ir::graph::Graph;
-use pg_ir::layout::Layout;
+use pg_ir::lang::layout::Layout;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use pg_codegen::plan::{Kernel, Launch, Plan};
-use pg_ir::layout::Layout;
+use pg_ir::lang::layout::Layout;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Device;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
-use pg_ir::model::{Init, Model, Optimiser, Param};
+use pg_ir::lang::model::{Init, Model, Optimiser, Param};
 use pg_ir::quant::Grid;
 use pg_ir::slot::{Slot, Space};
 use rand_chacha::ChaCha8Rng;

@@ -28,14 +28,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pg_codegen::plan::Plan;
-use pg_ir::dsl::Options;
 use pg_ir::interp::InterpError;
+use pg_ir::lang::Options;
 use thiserror::Error;
 
 use self::blame::blame;
 use self::cache::Identity;
 pub use self::cache::cache_folder;
-use self::check::{Compiled, Verdict, judge, run_chain};
+use self::check::{Compiled, Verdict, run_chain, scorer};
 pub use self::coverage::Uncovered;
 pub use self::difference::{Blame, Difference};
 use self::jobs::each;
@@ -191,7 +191,7 @@ fn agree(session: &Session, chain: &[Compiled]) -> Result<(Vec<Vec<Verdict>>, u6
         let mut all = Vec::new();
         let mut wrong = None;
         for (at, (compiled, ran)) in chain.iter().zip(&ran).enumerate() {
-            let verdicts = judge(session, compiled, ran)?;
+            let verdicts = scorer(session, compiled, ran)?;
             if !verdicts.iter().all(Verdict::passed) {
                 wrong = Some((at, verdicts));
                 break;

@@ -1,7 +1,7 @@
 //! Contractions of the reference in float64 through the `gemm` crate: the sums that the op's definition writes down,
 //! in another order and some hundred times as fast.
 //!
-//! It shares no line with the executors, which it helps to judge, and must never round to anything below float64.
+//! It shares no line with the executors, which it helps to scorer, and must never round to anything below float64.
 
 use gemm::Parallelism;
 use pg_ir::interp::{Tensor, strides};

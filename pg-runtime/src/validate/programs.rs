@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
-use pg_ir::dsl::{Head, Trace};
-use pg_ir::layout::{BankKind, Layout};
-use pg_ir::model::Model;
+use pg_ir::lang::layout::{BankKind, Layout};
+use pg_ir::lang::model::Model;
+use pg_ir::lang::{Head, Trace};
 
 use crate::session::{Key, Session};
 

@@ -3,7 +3,7 @@
 
 use pg_codegen::plan::Kernel;
 use pg_codegen::region::Instr;
-use pg_ir::dsl::{Options, Source, elaborate};
+use pg_ir::lang::{Options, Source, elaborate};
 use pg_ir::ty::DType;
 
 use super::*;
@@ -60,7 +60,7 @@ fn what_is_compiled_right_passes_on_any_inputs() {
             for seed in 0..6 {
                 let ran = run_chain(&session, &compiled, seed, None).unwrap();
                 for (compiled, ran) in compiled.iter().zip(&ran) {
-                    for v in judge(&session, compiled, ran).unwrap() {
+                    for v in scorer(&session, compiled, ran).unwrap() {
                         let of = (&compiled.program.name, v.part.words(), seed, v.measure, v.bound);
                         assert!(v.passed() && v.measure.compared > 0, "{storage}: {of:?}");
                         closest = closest.max(closeness(&v));
@@ -83,10 +83,10 @@ fn every_launch_that_is_left_out_is_missed() {
             let whole = compiled[at].plan.clone();
             for launch in 0..whole.launches.len() {
                 let note = whole.launches[launch].note();
-                // A step's first micro-batch leaves working forms for others, which the last of a chain would miss.
+                // A step's first micro-batch leaves cached weights for others, which the last of a chain would miss.
                 let leaves = whole.computed.iter().filter(|c| c.launch == launch).all(|c| {
                     let place = &whole.buffers[c.buffer.0 as usize].place;
-                    matches!(place, pg_codegen::plan::Place::External(slot) if slot.space == pg_ir::slot::Space::Working)
+                    matches!(place, pg_codegen::plan::Place::External(slot) if slot.space == pg_ir::slot::Space::CachedWeight)
                 });
                 let is_read = whole.launches[launch + 1..].iter().any(|l| {
                     let written = whole.computed.iter().filter(|c| c.launch == launch);
@@ -101,7 +101,7 @@ fn every_launch_that_is_left_out_is_missed() {
                 plan.computed.iter_mut().filter(|c| c.launch > launch).for_each(|c| c.launch -= 1);
                 compiled[at].plan = Arc::new(plan);
                 let ran = run_chain(&session, &compiled, 0, None).unwrap();
-                let verdicts = judge(&session, &compiled[at], &ran[at]).unwrap();
+                let verdicts = scorer(&session, &compiled[at], &ran[at]).unwrap();
                 assert!(!verdicts.iter().all(Verdict::passed), "{storage} {}: {note}", whole.program);
                 tried += 1;
             }
@@ -126,7 +126,7 @@ fn every_constant_that_is_changed_is_seen_and_its_launch_is_named() {
                 region.body[i] = Instr::Const(value * 1.25 + 0.0625);
                 compiled[at].plan = Arc::new(plan);
                 let ran = run_chain(&session, &compiled, 0, None).unwrap();
-                let verdicts = judge(&session, &compiled[at], &ran[at]).unwrap();
+                let verdicts = scorer(&session, &compiled[at], &ran[at]).unwrap();
                 tried += 1;
                 let launch = whole.launches.iter().position(|l| l.kernel.0 as usize == k).unwrap();
                 if verdicts.iter().all(Verdict::passed) {
@@ -161,7 +161,7 @@ fn survey() {
                     let ran = run_chain(&session, &compiled, seed, None).unwrap();
                     for (compiled, ran) in compiled.iter().zip(&ran) {
                         let floor = compiled.precision(&session).floor;
-                        let verdicts = judge(&session, compiled, ran).unwrap();
+                        let verdicts = scorer(&session, compiled, ran).unwrap();
                         runs += 1;
                         outputs += verdicts.len();
                         asked +=

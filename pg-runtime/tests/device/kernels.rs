@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use pg_codegen::machine::{self, Target};
 use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
-use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
-use pg_codegen::target::{self, Target};
+use pg_codegen::report::provenance::Provenance;
 use pg_codegen::{Options, compile_for, graph_after};
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
@@ -157,7 +157,7 @@ fn plans(session: &Session, (_, batch, seq): Size, machine: &Target) -> Vec<(Pla
         let options = Options::default().of(&program);
         let plan = compile_for(&program.name, &program.graph, &options, machine).unwrap();
         // Beside what the program reads, what another has left it.
-        let graph = graph_after(Pass::Working, &program.graph, &options, machine).unwrap();
+        let graph = graph_after(Pass::CachedWeights, &program.graph, &options, machine).unwrap();
         let mut noise = Noise(7);
         let mut values = |slot: &Slot, len: usize| -> Tensor {
             match slot.space {
@@ -166,7 +166,7 @@ fn plans(session: &Session, (_, batch, seq): Size, machine: &Target) -> Vec<(Pla
                 // A variance is not negative.
                 Space::Variance => (0..len).map(|_| f64::from(0.01 + noise.next().abs())).collect(),
                 // What bfloat16 holds exactly, whether or not it is stored so.
-                Space::Working => {
+                Space::CachedWeight => {
                     (0..len).map(|_| half::bf16::from_f32(0.5 * noise.next()).to_f64()).collect()
                 }
                 _ => (0..len).map(|_| f64::from(0.5 * noise.next())).collect(),
@@ -317,7 +317,7 @@ fn every_kernel_of_every_model_at_odd_sizes() {
 /// What is generated for Hopper's matrix units is held to what the CPU makes of the same plans.
 #[test]
 fn every_kernel_of_hoppers_plans_on_the_cpu() {
-    every_kernel_on(&Device::cpu(), &target::H100, WIDE);
+    every_kernel_on(&Device::cpu(), &machine::H100, WIDE);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{ARCHITECTURE, Recipe};
-use crate::cube::{CUBECL, Generated};
 use crate::cuda::Built;
+use crate::kernels::{CUBECL, Generated};
 
 /// Hash of this build's kernel generator.
 const GENERATOR: &str = env!("PG_GENERATOR");

@@ -17,7 +17,7 @@ pub use self::error::BundleError;
 pub use self::manifest::{Entry, Manifest};
 use self::manifest::{digest, key};
 use super::batch::distinct;
-use crate::cube::Generated;
+use crate::kernels::Generated;
 
 /// The architecture of bundles: Hopper with its own instructions, which later devices do not run.
 const ARCHITECTURE: &str = "sm_90a";

@@ -5,19 +5,19 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use indexmap::IndexMap;
-use pg_ir::dsl::Options;
-use pg_ir::model::Model;
+use pg_ir::lang::Options;
+use pg_ir::lang::model::Model;
 use pg_runtime::export;
 use pg_runtime::report::{RunReport, StepMetrics};
 
-use crate::cli::facts::Facts;
 use crate::cli::model;
+use crate::cli::model_summary::ModelSummary;
 use crate::cli::ui::Ui;
 
 /// What is known of one side.
 pub(super) struct Side {
     pub(super) constants: IndexMap<String, String>,
-    pub(super) facts: Facts,
+    pub(super) facts: ModelSummary,
     /// The run, if this side is one.
     pub(super) run: Option<Run>,
 }
@@ -47,7 +47,7 @@ impl Side {
     }
 
     fn new(model: Model, run: Option<Run>) -> anyhow::Result<Side> {
-        let facts = Facts::of(&model).map_err(|e| anyhow!("{}: {e}", model.name))?;
+        let facts = ModelSummary::of(&model).map_err(|e| anyhow!("{}: {e}", model.name))?;
         Ok(Side { constants: model.consts, facts, run })
     }
 

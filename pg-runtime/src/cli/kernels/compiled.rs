@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use pg_codegen::cube::{Generated, Language};
 use pg_codegen::cuda::{Builds, Built, Occupancy, Resources, Tools};
+use pg_codegen::kernels::{Generated, Language};
 
 use super::super::machine::build_all;
 use super::super::ui::Ui;

@@ -1,6 +1,6 @@
 //! The report of `pg plan` for people: totals, what is expensive, launches, memory.
 
-use pg_codegen::target::Target;
+use pg_codegen::machine::Target;
 
 use super::super::format::{grouped, megabytes, table};
 use super::super::summary::invocation;

@@ -10,7 +10,7 @@ use super::super::raw::Arg;
 use super::build::Builder;
 use super::canonical::canonical;
 use super::check::{Touch, check, check_touches, check_types};
-use super::schedule::{assign_slots, find_direct, needed};
+use super::registers::{assign_slots, find_direct, needed};
 
 /// Elements of a register in a block: with some ten live registers, a block is in the first and second
 /// level of cache.

@@ -16,8 +16,8 @@ pub(crate) mod check;
 mod compile;
 mod interpret;
 mod lines;
+mod registers;
 mod run;
-mod schedule;
 
 pub(crate) use compile::Program;
 pub(crate) use lines::reduce;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
-use pg_codegen::provenance::Provenance;
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
+use pg_codegen::report::provenance::Provenance;
 use pg_ir::op::{Binary, Reduction};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;

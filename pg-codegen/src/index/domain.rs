@@ -1,0 +1,254 @@
+//! Domains: the index space that a region walks, and its normal form.
+//!
+//! Emission works on a domain with one axis per axis of the shapes at hand, so that coordinates stay
+//! affine. [`Draft::finish`] then merges whatever is contiguous for every index map, picks the lanes,
+//! and puts the axes that are accumulated over innermost. It must not change which elements meet:
+//! lanes that a row instruction sees are fixed before it runs.
+
+use pg_ir::op::Binary;
+use pg_ir::ty::DType;
+use smallvec::SmallVec;
+
+use crate::index::view::Sizes;
+use crate::region::{Affine, IndexMap, Instr, Reg, Region};
+
+/// Lanes are merged with rows until they are this many: enough for any vector unit, and few enough that
+/// a block of rows stays in cache.
+const ENOUGH_LANES: usize = 256;
+
+/// The index space of a region before normalisation: sizes without ones, of which the innermost
+/// `lanes` axes together are a row's lanes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Domain {
+    /// Sizes of all axes, outermost first; none is 1.
+    pub(crate) sizes: Sizes,
+    /// How many of the innermost axes are lanes.
+    pub(crate) lanes: usize,
+}
+
+impl Domain {
+    /// The domain of a shape whose innermost `lanes` axes are lanes.
+    pub(crate) fn new(shape: &[usize], lanes: usize) -> Self {
+        let lanes = shape[shape.len() - lanes..].iter().filter(|&&s| s > 1).count();
+        Domain { sizes: shape.iter().copied().filter(|&s| s > 1).collect(), lanes }
+    }
+
+    /// The domain of a shape whose last axis that is not 1 is the lanes.
+    pub(crate) fn pointwise(shape: &[usize]) -> Self {
+        let mut domain = Domain::new(shape, 0);
+        domain.lanes = domain.sizes.len().min(1);
+        domain
+    }
+
+    /// Number of axes.
+    pub(crate) fn rank(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// Number of row axes.
+    pub(crate) fn row_rank(&self) -> usize {
+        self.rank() - self.lanes
+    }
+
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.sizes.iter().product()
+    }
+
+    /// Number of rows.
+    pub(crate) fn row_count(&self) -> usize {
+        self.sizes[..self.row_rank()].iter().product()
+    }
+
+    /// Sizes of the lane axes.
+    pub(crate) fn lane_sizes(&self) -> &[usize] {
+        &self.sizes[self.row_rank()..]
+    }
+
+    /// The index along each of a range of axes.
+    pub(crate) fn indices(&self, axes: std::ops::Range<usize>) -> SmallVec<[Affine; 4]> {
+        axes.map(|i| Affine::axis(self.rank(), i)).collect()
+    }
+
+    /// Splits an axis, its inner part `inner` wide. Both parts of a lane axis stay lanes.
+    pub(crate) fn refine(&self, axis: usize, inner: usize) -> Self {
+        let mut out = self.clone();
+        out.sizes[axis] = self.sizes[axis] / inner;
+        out.sizes.insert(axis + 1, inner);
+        out.lanes += usize::from(axis >= self.row_rank());
+        out
+    }
+
+    /// Whether an expression is the same for all lanes of a row.
+    pub(crate) fn is_row_constant(&self, expr: &Affine) -> bool {
+        expr.strides[self.row_rank()..].iter().all(|&s| s == 0)
+    }
+}
+
+/// A region's program over an unnormalised domain.
+pub(crate) struct Draft {
+    /// The domain.
+    pub(crate) domain: Domain,
+    /// Row axes that the region accumulates over.
+    pub(crate) reduced: SmallVec<[bool; 6]>,
+    /// Whether some instruction depends on which elements are a row's lanes.
+    pub(crate) fixed_lanes: bool,
+    /// The program.
+    pub(crate) body: Vec<Instr>,
+    /// Element types of the arguments.
+    pub(crate) args: Vec<DType>,
+}
+
+/// A run of domain axes that the region walks as one.
+#[derive(Clone)]
+struct Run {
+    size: usize,
+    /// The axis whose strides the run has.
+    inner: usize,
+}
+
+impl Draft {
+    /// The normal form, or `None` if the lanes cannot be walked as one axis.
+    pub(crate) fn finish(mut self) -> Option<Region> {
+        let (rank, row_rank) = (self.domain.rank(), self.domain.row_rank());
+        let run = |i: usize| Run { size: self.domain.sizes[i], inner: i };
+        let mut kept: Vec<Run> = (0..row_rank).filter(|&i| !self.reduced[i]).map(run).collect();
+        let mut reduced: Vec<Run> = (0..row_rank).filter(|&i| self.reduced[i]).map(run).collect();
+        let mut lanes: Vec<Run> = (row_rank..rank).map(run).collect();
+        if self.fixed_lanes {
+            self.merge(&mut lanes);
+            if lanes.len() > 1 {
+                return None;
+            }
+        } else {
+            // No instruction cares which elements are lanes: take the innermost axis that is kept, then
+            // as many of its neighbours as it takes.
+            kept.append(&mut lanes);
+            let mut inner = kept.pop();
+            while let (Some(lane), Some(outer)) = (&inner, kept.last()) {
+                match self.joined(outer, lane) {
+                    Some(run) if lane.size < ENOUGH_LANES => inner = Some(run),
+                    _ => break,
+                }
+                kept.pop();
+            }
+            lanes.extend(inner);
+        }
+        self.merge(&mut kept);
+        self.merge(&mut reduced);
+        let axes: Vec<usize> = kept.iter().chain(&reduced).chain(&lanes).map(|r| r.inner).collect();
+        let no_lanes = lanes.is_empty();
+        for_each_affine(&mut self.body, |affine| {
+            let mut strides: SmallVec<[i64; 5]> = axes.iter().map(|&a| affine.strides[a]).collect();
+            if no_lanes {
+                strides.push(0);
+            }
+            affine.strides = strides;
+        });
+        let lanes = lanes.first().map_or(1, |r| r.size);
+        Some(Region {
+            rows: kept.iter().chain(&reduced).map(|r| r.size).collect(),
+            reduced: reduced.len(),
+            lanes,
+            body: if lanes > 1 { widen(self.body, kept.len() + reduced.len()) } else { self.body },
+            args: self.args,
+        })
+    }
+
+    /// Merges neighbours wherever every index map continues from one into the other.
+    fn merge(&mut self, runs: &mut Vec<Run>) {
+        let mut merged: Vec<Run> = Vec::new();
+        for run in runs.drain(..).rev() {
+            match merged.last().and_then(|inner| self.joined(&run, inner)) {
+                Some(both) => *merged.last_mut().expect("just looked at") = both,
+                None => merged.push(run),
+            }
+        }
+        merged.reverse();
+        *runs = merged;
+    }
+
+    fn joined(&mut self, outer: &Run, inner: &Run) -> Option<Run> {
+        let mut continues = true;
+        for_each_affine(&mut self.body, |a| {
+            continues &= a.strides[outer.inner] == a.strides[inner.inner] * inner.size as i64;
+        });
+        continues.then(|| Run { size: outer.size * inner.size, inner: inner.inner })
+    }
+}
+
+/// Calls `f` with every affine expression of a program.
+fn for_each_affine(body: &mut [Instr], mut f: impl FnMut(&mut Affine)) {
+    let map = |m: &mut IndexMap, f: &mut dyn FnMut(&mut Affine)| {
+        f(&mut m.at);
+        m.guards.iter_mut().for_each(|g| f(&mut g.expr));
+    };
+    for instr in body {
+        match instr {
+            Instr::Load { map: m, .. } | Instr::Gather { map: m, .. } => map(m, &mut f),
+            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => f(at),
+            _ => {}
+        }
+    }
+}
+
+/// Gives every row instruction and every store of a whole row a register that has a whole row.
+/// Executors may then rely on it; a register has one element where nothing it came from knows lanes.
+fn widen(body: Vec<Instr>, lane: usize) -> Vec<Instr> {
+    let mut out: Vec<Instr> = Vec::with_capacity(body.len());
+    let mut wide: Vec<bool> = Vec::with_capacity(body.len());
+    let mut renamed: Vec<Reg> = Vec::with_capacity(body.len());
+    let spread = |a: &Affine| a.strides[lane] != 0;
+    let spread_map = |m: &IndexMap| spread(&m.at) || m.guards.iter().any(|g| spread(&g.expr));
+    for mut instr in body {
+        for_each_operand(&mut instr, |r| *r = renamed[*r as usize]);
+        let needs_row = match &instr {
+            Instr::Store { at, .. } | Instr::Accumulate { at, .. } => spread(at),
+            other => other.is_row_op(),
+        };
+        if needs_row {
+            for_each_operand(&mut instr, |r| {
+                if !wide[*r as usize] {
+                    let at = out.len() as Reg;
+                    let index = Affine::axis(lane + 1, lane);
+                    out.extend([
+                        Instr::Index(index),
+                        Instr::ConstInt(-1),
+                        Instr::Binary(Binary::Gt, at, at + 1),
+                    ]);
+                    out.push(Instr::Select(at + 2, *r, *r));
+                    wide.extend([true, false, true, true]);
+                    *r = at + 3;
+                }
+            });
+        }
+        let mut any = false;
+        for_each_operand(&mut instr, |r| any |= wide[*r as usize]);
+        wide.push(match &instr {
+            Instr::Load { map, .. } => spread_map(map),
+            Instr::Gather { map, .. } => any || spread_map(map),
+            Instr::Index(at) => spread(at),
+            Instr::RowReduce(..) => false,
+            _ => any,
+        });
+        renamed.push(out.len() as Reg);
+        out.push(instr);
+    }
+    out
+}
+
+/// Calls `f` with every register that an instruction reads.
+pub(crate) fn for_each_operand(instr: &mut Instr, mut f: impl FnMut(&mut Reg)) {
+    match instr {
+        Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => {}
+        Instr::Gather { row, .. } => f(row),
+        Instr::Unary(_, a)
+        | Instr::Cast(_, a)
+        | Instr::RowReduce(_, a)
+        | Instr::Lanes(_, a)
+        | Instr::FakeQuant(_, a) => f(a),
+        Instr::Store { value, .. } | Instr::Accumulate { value, .. } => f(value),
+        Instr::Binary(_, a, b) => [a, b].into_iter().for_each(f),
+        Instr::Select(c, a, b) => [c, a, b].into_iter().for_each(f),
+    }
+}

@@ -1,0 +1,230 @@
+//! The sums of a product on matrix units: a cube's tile of results, in its warps' registers.
+//!
+//! Slices of both operands arrive asynchronously, all but one under way while that one is multiplied. What becomes of
+//! the sums is not known here.
+
+use cubecl::cmma::MmaDefinition;
+use cubecl::prelude::barrier::Barrier;
+use cubecl::prelude::*;
+use half::bf16;
+
+use crate::kernels::tensor_core::fragments::zeros;
+use crate::kernels::tensor_core::tile::{Operand, UNITS, fragment_a, fragments_b, load};
+use crate::plan::Side;
+
+/// Results of a cube along each axis.
+pub(crate) const TILE: usize = 128;
+/// Warps along the rows of a tile; as many are along its columns.
+const WARP_ROWS: usize = 2;
+/// Fragments of a warp's results: 16 rows each, and 8 columns each.
+pub(crate) const FRAGMENTS: [usize; 2] = [TILE / WARP_ROWS / 16, TILE / (UNITS / 32 / WARP_ROWS) / 8];
+
+/// What is multiplied, and by which cubes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Product {
+    pub(crate) a: Operand,
+    pub(crate) b: Operand,
+    /// Batch, splits, tiles of rows, tiles of columns: of all products of the launch.
+    pub(crate) tiles: [usize; 4],
+    /// Slices of k of a cube, a multiple of the stages. A slice is as deep as the operands' tiles.
+    pub(crate) steps: usize,
+    /// Slices in shared memory.
+    pub(crate) stages: usize,
+}
+
+/// The products of a launch, which share an operand: their tiles lie side by side in one grid.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Products {
+    pub(crate) shared: Side,
+    pub(crate) each: Vec<Product>,
+}
+
+impl Products {
+    /// Batch, splits, tiles of rows, tiles of columns.
+    pub(crate) fn tiles(&self) -> [usize; 4] {
+        self.each[0].tiles
+    }
+
+    /// Tiles before a product's own, along the axis of the operands that are not shared.
+    fn first(&self, product: usize) -> usize {
+        let own = |p: &Product| if self.shared == Side::Left { p.b.free } else { p.a.free };
+        self.each[..product].iter().map(|p| own(p).div_ceil(TILE)).sum()
+    }
+
+    /// How an operand is walked: once for all products that share it, or for each of them.
+    fn walks(&self, side: Side) -> Vec<Operand> {
+        let all = self.each.iter().map(|p| if side == Side::Left { p.a } else { p.b });
+        all.take(if side == self.shared { 1 } else { usize::MAX }).collect()
+    }
+}
+
+/// Where a cube's tile lies.
+#[derive(CubeType, Clone)]
+pub(crate) struct Place {
+    /// Of the products.
+    pub(crate) product: u32,
+    pub(crate) batch: u32,
+    /// Of the parts of k.
+    pub(crate) part: u32,
+    /// First row and column.
+    pub(crate) row: u32,
+    pub(crate) column: u32,
+}
+
+/// The place of the cube's tile. Cubes side by side share rows of the left operand.
+#[cube]
+pub(crate) fn place_of(cube: u32, #[comptime] all: Products) -> Place {
+    let tiles = comptime!(all.tiles());
+    let column_tile = cube % comptime!(tiles[3] as u32);
+    let rest = cube / comptime!(tiles[3] as u32);
+    let row_tile = rest % comptime!(tiles[2] as u32);
+    let rest = rest / comptime!(tiles[2] as u32);
+    let part = rest % comptime!(tiles[1] as u32);
+    let batch = rest / comptime!(tiles[1] as u32);
+    let side_by_columns = comptime!(all.shared == Side::Left);
+    let along = if comptime!(side_by_columns) { column_tile } else { row_tile };
+    let mut product = 0u32;
+    let mut first = 0u32;
+    #[unroll]
+    for i in 1..comptime!(all.each.len()) {
+        let start = comptime!(all.first(i) as u32);
+        let reached = along >= start;
+        product = select(reached, comptime!(i as u32).runtime(), product);
+        first = select(reached, start.runtime(), first);
+    }
+    let mut row = row_tile * comptime!(TILE as u32);
+    let mut column = column_tile * comptime!(TILE as u32);
+    if comptime!(all.each.len() > 1 && side_by_columns) {
+        column -= first * comptime!(TILE as u32);
+    } else if comptime!(all.each.len() > 1) {
+        row -= first * comptime!(TILE as u32);
+    }
+    Place { product, batch, part, row, column }
+}
+
+/// Brings the cube's slice of an operand into shared memory. Of one that the products do not share, the cube's own.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "a tile's place in both memories")]
+fn bring<N: Size>(
+    from: &Sequence<Array<Vector<bf16, N>>>,
+    to: &mut SharedMemory<Vector<bf16, N>>,
+    at: &Place,
+    first: u32,
+    depth: u32,
+    end: u32,
+    #[comptime] stage: usize,
+    #[comptime] walks: Vec<Operand>,
+) {
+    #[unroll]
+    for i in 0..comptime!(walks.len()) {
+        let x = comptime!(walks[i]);
+        let base = at.batch * comptime!(x.batch as u32) + comptime!(x.offset as u32);
+        let into = comptime!((stage * x.chunks()) as u32);
+        if comptime!(walks.len() == 1) {
+            load::<N>(from.index(i), to, base, first, depth, end, into, x);
+        } else if at.product == comptime!(i as u32) {
+            load::<N>(from.index(i), to, base, first, depth, end, into, x);
+        }
+    }
+}
+
+/// The number of the cube's matrix, of all parts of all batches.
+#[cube]
+pub(crate) fn matrix_of(at: &Place, #[comptime] p: Product) -> u32 {
+    at.part * comptime!(p.tiles[0] as u32) + at.batch
+}
+
+/// The first row of this warp's results within the tile.
+#[cube]
+pub(crate) fn warp_row() -> u32 {
+    UNIT_POS / 32 % comptime!(WARP_ROWS as u32) * comptime!((TILE / WARP_ROWS) as u32)
+}
+
+/// The first column of this warp's results within the tile.
+#[cube]
+pub(crate) fn warp_column() -> u32 {
+    UNIT_POS / 32 / comptime!(WARP_ROWS as u32) * comptime!((FRAGMENTS[1] * 8) as u32)
+}
+
+/// A warp's sums over the slices of its cube. An operand's buffer is one for all products that share it, or one for
+/// each: only what is brought depends on the product, so that the loop is the same for all.
+#[cube]
+pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
+    a: &Sequence<Array<Vector<bf16, A>>>,
+    b: &Sequence<Array<Vector<bf16, B>>>,
+    at: Place,
+    #[comptime] all: Products,
+) -> Sequence<Array<Vector<f32, C>>> {
+    let p = comptime!(all.each[0]);
+    let walks_a = comptime!(all.walks(Side::Left));
+    let walks_b = comptime!(all.walks(Side::Right));
+    let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
+    let mut tile_a =
+        SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(p.stages)), 128usize);
+    let mut tile_b =
+        SharedMemory::<Vector<bf16, B>>::new_aligned(comptime!(p.b.shared_vectors(p.stages)), 128usize);
+    let mut arrived = Sequence::<Shared<Barrier>>::new();
+    #[unroll]
+    for _stage in 0..comptime!(p.stages) {
+        arrived.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
+    }
+    let start = at.part * comptime!((p.steps * p.a.deep) as u32);
+    let end = u32::min(start + comptime!((p.steps * p.a.deep) as u32), comptime!(p.a.depth as u32));
+    let warp_row = warp_row();
+    let warp_column = warp_column();
+    let mut sums = zeros::<C>(comptime!(FRAGMENTS[0] * FRAGMENTS[1]));
+    #[unroll]
+    for stage in 0..comptime!(p.stages - 1) {
+        let depth = start + comptime!((stage * p.a.deep) as u32);
+        bring::<A>(a, &mut tile_a, &at, at.row, depth, end, stage, comptime!(walks_a.clone()));
+        bring::<B>(b, &mut tile_b, &at, at.column, depth, end, stage, comptime!(walks_b.clone()));
+        arrived.index(stage).commit_copy_async();
+        arrived.index(stage).arrive();
+    }
+    for turn in 0..comptime!((p.steps / p.stages) as u32) {
+        #[unroll]
+        for stage in 0..comptime!(p.stages) {
+            let step = turn * comptime!(p.stages as u32) + comptime!(stage as u32);
+            arrived.index(stage).wait_parity(turn % 2);
+            // Whoever still reads the stage that is filled next must have finished.
+            sync_cube();
+            let next = step + comptime!((p.stages - 1) as u32);
+            if next < comptime!(p.steps as u32) {
+                let into = comptime!((stage + p.stages - 1) % p.stages);
+                let depth = start + next * comptime!(p.a.deep as u32);
+                bring::<A>(a, &mut tile_a, &at, at.row, depth, end, into, comptime!(walks_a.clone()));
+                bring::<B>(b, &mut tile_b, &at, at.column, depth, end, into, comptime!(walks_b.clone()));
+                arrived.index(into).commit_copy_async();
+                arrived.index(into).arrive();
+            }
+            let tile_at_a = comptime!((stage * p.a.chunks()) as u32);
+            let tile_at_b = comptime!((stage * p.b.chunks()) as u32);
+            #[unroll]
+            for half in 0..comptime!(p.a.deep / 16) {
+                let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
+                #[unroll]
+                for i in 0..comptime!(FRAGMENTS[0]) {
+                    let row = warp_row + comptime!((i * 16) as u32);
+                    left.push(fragment_a::<A, R>(&def, &tile_a, row, tile_at_a, half, comptime!(p.a)));
+                }
+                #[unroll]
+                for pair in 0..comptime!(FRAGMENTS[1] / 2) {
+                    let column = warp_column + comptime!((pair * 16) as u32);
+                    let both = fragments_b::<B, R>(&def, &tile_b, column, tile_at_b, half, comptime!(p.b));
+                    #[unroll]
+                    for j in 0..2usize {
+                        let mut right = Array::<Vector<bf16, R>>::new(2usize);
+                        right[0] = both[comptime!(2 * j)];
+                        right[1] = both[comptime!(2 * j + 1)];
+                        #[unroll]
+                        for i in 0..comptime!(FRAGMENTS[0]) {
+                            let at = comptime!(i * FRAGMENTS[1] + 2 * pair + j);
+                            def.execute_inplace(left.index(i), &right, sums.index_mut(at));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sums
+}

@@ -1,0 +1,228 @@
+//! A generated kernel: a value that CubeCL can compile.
+//!
+//! Two kernels with equal descriptions are one: CubeCL's caches are keyed by a hash of the description's
+//! text, of the generator's version and of CubeCL's, so that keys mean the same in every build, and another
+//! source never hides behind an old key.
+
+use std::sync::Arc;
+
+use cubecl::ir::{ElemType, FloatKind, IntKind, ManagedVariable, UIntKind};
+use cubecl::prelude::*;
+use pg_ir::ty::DType;
+
+use super::target::{CubeError, Needs, Target};
+use super::{attention, contraction, region, scatter, tensor_core};
+
+/// Version of CubeCL that kernels are generated with; part of every kernel's hash.
+pub const CUBECL: &str = "0.10.0";
+
+/// Version of the generator; part of every kernel's hash. It stands for all that a source depends on beside the
+/// kernel's description: constants and code of this crate. A test holds it to the sources that it makes.
+pub const GENERATOR: u32 = 2;
+
+/// A buffer of a kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArgSpec {
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of one access: 1, or 4 where all accesses are aligned.
+    pub width: usize,
+    /// Whether it is written, or shares memory with something that is.
+    pub writable: bool,
+}
+
+/// What a kernel computes, in full: everything that its source depends on but its buffers.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Body {
+    Region(region::RegionKernel),
+    Matmul(contraction::portable::MatmulKernel),
+    MmaMatmul(contraction::tensor_core::MmaMatmul),
+    Attention(attention::portable::Forward),
+    MmaAttention(attention::tensor_core::MmaAttention),
+    MmaAttentionGrad(attention::tensor_core_grad::MmaAttentionGrad),
+    AttentionDq(attention::portable_grad::QueryGrad),
+    AttentionDkv(attention::portable_grad::KeyGrad),
+    Rank(scatter::Rank),
+    SegmentSum(scatter::SegmentSum),
+}
+
+/// A kernel, ready for any CubeCL back end.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    name: String,
+    body: Body,
+    args: Vec<ArgSpec>,
+    units: u32,
+    shared_bytes: usize,
+    hash: [u64; 4],
+}
+
+impl PartialEq for Generated {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Generated {
+    /// Makes a kernel and checks it against the target.
+    pub(crate) fn new(
+        family: &str,
+        body: Body,
+        args: Vec<ArgSpec>,
+        (units, shared_bytes): (u32, usize),
+        target: &Target,
+    ) -> Result<Generated, CubeError> {
+        let text = format!(
+            "pg {} generator {GENERATOR} cubecl {CUBECL} {units} {shared_bytes} {args:?} {body:?}",
+            env!("CARGO_PKG_VERSION")
+        );
+        let digest = blake3::hash(text.as_bytes());
+        let word = |i: usize| {
+            let bytes = digest.as_bytes()[8 * i..][..8].iter();
+            bytes.rev().fold(0u64, |w, &b| w << 8 | u64::from(b))
+        };
+        let hash = [word(0), word(1), word(2), word(3)];
+        // Short enough to read, long enough to tell kernels of a model apart.
+        let name = format!("{family}_{:08x}", hash[0] >> 32);
+        let bf16 = args.iter().any(|a| a.dtype == DType::BF16);
+        target.check(&name, Needs { units, shared_bytes, bindings: args.len(), bf16 })?;
+        Ok(Generated { name, body, args, units, shared_bytes, hash })
+    }
+
+    /// Its entry point: the family, and the start of the content hash.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Hash of its contents, the same in every build.
+    pub fn hash(&self) -> [u64; 4] {
+        self.hash
+    }
+
+    /// The key under which CubeCL's CUDA server keeps it compiled.
+    pub fn cache_key(&self) -> u128 {
+        self.id().stable_hash()
+    }
+
+    /// Its buffers, in order.
+    pub fn args(&self) -> &[ArgSpec] {
+        &self.args
+    }
+
+    /// Units of a cube.
+    pub fn units(&self) -> u32 {
+        self.units
+    }
+
+    /// Bytes of shared memory of a cube.
+    pub fn shared_bytes(&self) -> usize {
+        self.shared_bytes
+    }
+
+    /// What it computes, as text.
+    pub fn describe(&self) -> String {
+        match &self.body {
+            Body::Region(k) => k.describe(),
+            Body::Matmul(k) => k.describe(),
+            Body::MmaMatmul(k) => k.describe(),
+            Body::Attention(k) => k.describe(),
+            Body::MmaAttention(k) => k.describe(),
+            Body::MmaAttentionGrad(k) => k.describe(),
+            Body::AttentionDq(k) => k.describe(),
+            Body::AttentionDkv(k) => k.describe(),
+            Body::Rank(k) => k.describe(),
+            Body::SegmentSum(k) => k.describe(),
+        }
+    }
+}
+
+impl KernelMetadata for Generated {
+    fn name(&self) -> &'static str {
+        match &self.body {
+            Body::Region(_) => "region",
+            Body::Matmul(_) => "matmul",
+            Body::MmaMatmul(_) => "mma",
+            Body::Attention(_) => "attention",
+            Body::MmaAttention(_) => "flash",
+            Body::MmaAttentionGrad(_) => "flash_grad",
+            Body::AttentionDq(_) => "attention_dq",
+            Body::AttentionDkv(_) => "attention_dkv",
+            Body::Rank(_) => "rank",
+            Body::SegmentSum(_) => "segment_sum",
+        }
+    }
+
+    fn id(&self) -> KernelId {
+        // Never the program itself: KernelId's own hashing differs from build to build.
+        let mut id = KernelId::new::<Self>().info(self.hash).cube_dim(CubeDim::new_1d(self.units));
+        id.mode(ExecutionMode::Unchecked);
+        id
+    }
+
+    fn address_type(&self) -> StorageType {
+        AddressType::U32.unsigned_type()
+    }
+}
+
+impl CubeKernel for Generated {
+    fn define(&self) -> KernelDefinition {
+        let mut builder = KernelBuilder::default();
+        builder.runtime_properties(tensor_core::target_properties());
+        AddressType::U32.register(&mut builder.scope);
+        let mut buffers: Vec<ManagedVariable> = Vec::new();
+        for arg in &self.args {
+            let ty = Type::new(StorageType::Scalar(element(arg.dtype))).with_vector_size(arg.width);
+            let buffer = if arg.writable { builder.output_array(ty) } else { builder.input_array(ty) };
+            buffers.push(buffer);
+        }
+        let scope = &mut builder.scope;
+        match &self.body {
+            Body::Region(k) => k.define(scope, &buffers, &self.args),
+            Body::Matmul(k) => k.define(scope, &buffers),
+            Body::MmaMatmul(k) => k.define(scope, &buffers, &self.args),
+            Body::Attention(k) => k.define(scope, &buffers),
+            Body::MmaAttention(k) => k.define(scope, &buffers),
+            Body::MmaAttentionGrad(k) => k.define(scope, &buffers),
+            Body::AttentionDq(k) => k.define(scope, &buffers),
+            Body::AttentionDkv(k) => k.define(scope, &buffers),
+            Body::Rank(k) => k.define(scope, &buffers),
+            Body::SegmentSum(k) => k.define(scope, &buffers),
+        }
+        let settings = KernelSettings::default().cube_dim(CubeDim::new_1d(self.units));
+        builder.build(settings.kernel_name(&self.name))
+    }
+}
+
+/// A shared kernel, for launching without copying its description.
+#[derive(Clone, Debug)]
+pub struct Launchable(pub Arc<Generated>);
+
+impl KernelMetadata for Launchable {
+    fn name(&self) -> &'static str {
+        KernelMetadata::name(self.0.as_ref())
+    }
+
+    fn id(&self) -> KernelId {
+        self.0.id()
+    }
+
+    fn address_type(&self) -> StorageType {
+        KernelMetadata::address_type(self.0.as_ref())
+    }
+}
+
+impl CubeKernel for Launchable {
+    fn define(&self) -> KernelDefinition {
+        self.0.define()
+    }
+}
+
+/// How elements of a type lie in a buffer. Booleans take a word: no portable device stores bytes.
+fn element(dtype: DType) -> ElemType {
+    match dtype {
+        DType::F32 => ElemType::Float(FloatKind::F32),
+        DType::BF16 => ElemType::Float(FloatKind::BF16),
+        DType::I32 => ElemType::Int(IntKind::I32),
+        DType::Bool => ElemType::UInt(UIntKind::U32),
+    }
+}

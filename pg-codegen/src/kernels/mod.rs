@@ -1,0 +1,201 @@
+//! Kernels of a plan as CubeCL kernels: the portable variant.
+//!
+//! [`lower`] turns one launch of a plan into one or a few generated launches. A [`Generated`] kernel is a
+//! value: it runs on any CubeCL runtime, and [`emit_cuda`] gives its CUDA C++ without any device. The
+//! portable variant keeps to what every GPU has: float32, vectors of four, shared memory and barriers;
+//! no plane operations, no matrix units, no float atomics. Every sum has an order that follows from
+//! shapes alone, so results are the same from run to run.
+
+#![allow(
+    clippy::if_same_then_else,
+    clippy::useless_conversion,
+    reason = "in `#[cube]` functions a constant condition chooses code, and both forms of a value need one type"
+)]
+
+mod attention;
+mod contraction;
+mod inventory;
+mod kernel;
+mod listing;
+mod math;
+mod program;
+mod region;
+mod scatter;
+mod source;
+mod stage;
+mod target;
+mod tensor_core;
+#[cfg(test)]
+mod tests;
+
+use crate::plan::{Kernel, Matmul, Matmuls};
+use crate::region::{Affine, IndexMap, Instr, Region};
+use pg_ir::ty::DType;
+
+pub use self::inventory::{Entry, inventory};
+pub use self::kernel::{ArgSpec, CUBECL, GENERATOR, Generated, Launchable};
+pub use self::listing::{formatted, listing};
+pub use self::program::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
+#[cfg(feature = "wgsl")]
+pub use self::source::emit_wgsl;
+pub use self::source::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch, emit_in};
+pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
+pub use self::target::{CubeError, CudaProperties, Language, Needs, Target};
+
+/// The generated launches of one launch of a plan, whose arguments are as `args` says.
+///
+/// # Errors
+/// If the kernel is malformed, needs what the target does not have, or exceeds one of its limits.
+pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launches, CubeError> {
+    let mut out = Launches::default();
+    match kernel {
+        Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
+        Kernel::Matmul(m) if contraction::tensor_core::fits(m, args, target) => {
+            contraction::tensor_core::lower(m, args, target, &mut out)?
+        }
+        // A column is a row of the transpose.
+        Kernel::Matmul(m) if m.n == 1 && m.m > 1 && has_bf16(args) && args.len() == 3 => {
+            let made = lower(&Kernel::Matmul(m.transposed()), &[args[1], args[0], args[2]], target)?;
+            out.merge(made, &[1, 0, 2].map(StageArg::Arg));
+        }
+        Kernel::Matmul(_) if has_bf16(args) => through_float32(kernel, args, target, &mut out)?,
+        Kernel::Matmul(m) => contraction::portable::lower(m, args, target, &mut out)?,
+        Kernel::MatmulRegion(m, r) if contraction::tensor_core::region_fits(m, r, args, target) => {
+            contraction::tensor_core::lower_region(m, r, args, target, &mut out)?;
+        }
+        Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
+        Kernel::Matmuls(all) => side_by_side(all, args, target, &mut out)?,
+        Kernel::Attention(shape) if attention::tensor_core::fits(shape, args, target) => {
+            attention::tensor_core::lower(shape, args, target, &mut out)?;
+        }
+        Kernel::AttentionGrad(shape) if attention::tensor_core_grad::fits(shape, args, target) => {
+            attention::tensor_core_grad::lower(shape, args, target, &mut out)?;
+        }
+        Kernel::Attention(_) | Kernel::AttentionGrad(_) if has_bf16(args) => {
+            through_float32(kernel, args, target, &mut out)?;
+        }
+        Kernel::Attention(shape) => attention::portable::lower(shape, args, target, &mut out)?,
+        Kernel::AttentionGrad(shape) => attention::portable_grad::lower(shape, args, target, &mut out)?,
+        Kernel::ScatterAdd { rows, width, count } => {
+            scatter::lower((*rows, *width, *count), args, target, &mut out)?;
+        }
+        Kernel::Copy { len } => region::lower(&copy(*len, args)?, args, target, false, &mut out)?,
+    }
+    Ok(out)
+}
+
+fn has_bf16(args: &[ArgInfo]) -> bool {
+    args.iter().any(|a| a.dtype == DType::BF16)
+}
+
+/// A portable kernel on bfloat16 arguments, which it does not take: copies in float32 before and after it. So runs
+/// what kernels for matrix units do not take, such as attention of other widths than theirs.
+fn through_float32(
+    kernel: &Kernel,
+    args: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let float = |info: &ArgInfo| match info.dtype {
+        DType::BF16 => ArgInfo::whole(DType::F32, info.len),
+        _ => *info,
+    };
+    let infos: Vec<ArgInfo> = args.iter().map(float).collect();
+    let mut names: Vec<StageArg> = (0..args.len()).map(StageArg::Arg).collect();
+    let converted: Vec<usize> = (0..args.len()).filter(|&i| args[i].dtype == DType::BF16).collect();
+    for &i in &converted {
+        names[i] = StageArg::Workspace(out.workspace(4 * args[i].len));
+        if !kernel.writes(i) {
+            let made = lower(&Kernel::Copy { len: args[i].len }, &[args[i], infos[i]], target)?;
+            out.append(made, &[StageArg::Arg(i), names[i]]);
+        }
+    }
+    out.merge(lower(kernel, &infos, target)?, &names);
+    for &i in converted.iter().filter(|&&i| kernel.writes(i)) {
+        let made = lower(&Kernel::Copy { len: args[i].len }, &[infos[i], args[i]], target)?;
+        out.append(made, &[names[i], StageArg::Arg(i)]);
+    }
+    Ok(())
+}
+
+/// A matmul and the region on its result as two launches, with the result in a workspace between them.
+fn matmul_then_region(
+    m: &Matmul,
+    region: &Region,
+    args: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let malformed = |what: &str| CubeError::Malformed { kernel: "matmul_region".into(), what: what.into() };
+    let (Some(&dtype), [a, b, rest @ ..]) = (region.args.first(), args) else {
+        return Err(malformed("it takes a, b, and a region's arguments"));
+    };
+    let len = m.batch * m.m * m.n;
+    let product = Kernel::Matmul(m.densely());
+    let between = ArgInfo::whole(dtype, len);
+    let made = lower(&product, &[*a, *b, between], target)?;
+    let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
+    out.merge(made, &[StageArg::Arg(0), StageArg::Arg(1), result]);
+    let infos: Vec<ArgInfo> = [between].into_iter().chain(rest.iter().copied()).collect();
+    let names: Vec<StageArg> = [result].into_iter().chain((2..args.len()).map(StageArg::Arg)).collect();
+    let mut inner = Launches::default();
+    region::lower(region, &infos, target, true, &mut inner)?;
+    out.append(inner, &names);
+    Ok(())
+}
+
+/// Products that share an operand: those whose operands lie alike as one kernel, the others as launches of their own.
+fn side_by_side(
+    all: &Matmuls,
+    args: &[ArgInfo],
+    target: &Target,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let is_product = |m: &Kernel| m.product().is_some() && m.arg_count() > 2;
+    let wanted = 1 + all.members.iter().map(|m| m.arg_count().saturating_sub(1)).sum::<usize>();
+    if !all.members.iter().all(is_product) || args.len() != wanted {
+        let what = "it takes products and their arguments".into();
+        return Err(CubeError::Malformed { kernel: "matmuls".into(), what });
+    }
+    let own = |member: usize| -> Vec<ArgInfo> { all.args(member).iter().map(|&at| args[at]).collect() };
+    let mut together: Vec<(Option<contraction::tensor_core::Walks>, Vec<usize>)> = Vec::new();
+    for (i, member) in all.members.iter().enumerate() {
+        let walks = contraction::tensor_core::walks(member, &own(i), target);
+        match together.iter_mut().find(|(w, _)| w.is_some() && *w == walks) {
+            Some((_, members)) => members.push(i),
+            None => together.push((walks, vec![i])),
+        }
+    }
+    let size = |m: &Matmul| (m.batch * m.m * m.n * m.k) as f64;
+    let whole: f64 = all.products().map(size).sum();
+    for (_, members) in together {
+        let (mut made, names) = match members[..] {
+            [one] => (lower(&all.members[one], &own(one), target)?, all.args(one)),
+            _ => {
+                let some = members.iter().map(|&i| all.members[i].clone()).collect();
+                let some = Matmuls { shared: all.shared, members: some };
+                let rest = members.iter().flat_map(|&i| all.args(i).into_iter().filter(|&at| at > 0));
+                let names: Vec<usize> = [0].into_iter().chain(rest).collect();
+                let infos: Vec<ArgInfo> = names.iter().map(|&at| args[at]).collect();
+                let mut made = Launches::default();
+                contraction::tensor_core::lower_all(&some, &infos, target, &mut made)?;
+                (made, names)
+            }
+        };
+        let part = members.iter().filter_map(|&i| all.members[i].product()).map(size).sum::<f64>() / whole;
+        made.stages.iter_mut().for_each(|stage| stage.share *= part);
+        let names: Vec<StageArg> = names.into_iter().map(StageArg::Arg).collect();
+        out.merge(made, &names);
+    }
+    Ok(())
+}
+
+fn copy(len: usize, args: &[ArgInfo]) -> Result<Region, CubeError> {
+    let [from, to] = args else {
+        return Err(CubeError::Malformed { kernel: "copy".into(), what: "it takes two arguments".into() });
+    };
+    let at = Affine { offset: 0, strides: [1].into_iter().collect() };
+    let load = Instr::Load { arg: 0, map: IndexMap { at: at.clone(), guards: Vec::new() } };
+    let body = vec![load, Instr::Store { arg: 1, value: 0, at }];
+    Ok(Region { rows: Vec::new(), reduced: 0, lanes: len, body, args: vec![from.dtype, to.dtype] })
+}

@@ -1,0 +1,305 @@
+//! Permuting the lanes of a row: from unit to unit where whole pieces move within a plane, otherwise through shared
+//! memory, at places computed from the lane.
+
+use cubecl::prelude::*;
+
+use super::access::{Piece, vector_of};
+use super::mapping::Mapping;
+use super::program::Kind;
+use super::value::{Lanes, Value};
+use crate::region::pieces_from;
+
+/// A permutation in so few runs is arithmetic on the lane, beyond that a table.
+const RUNS: usize = 8;
+
+#[cube]
+pub(super) fn chunk_index(unit: i32, chunk: u32, #[comptime] units: i32) -> i32 {
+    chunk as i32 * units + unit
+}
+
+#[cube]
+pub(super) fn below(x: i32, #[comptime] bound: i32) -> bool {
+    x < bound
+}
+
+#[cube]
+pub(super) fn offset(x: i32, #[comptime] by: i32) -> i32 {
+    x + by
+}
+
+#[cube]
+fn lane_at(piece: i32, #[comptime] vector: i32, #[comptime] element: i32) -> i32 {
+    piece * vector + element
+}
+
+#[cube]
+fn row_memory<N: Size>(#[comptime] len: usize) -> SharedMemory<Vector<f32, N>> {
+    SharedMemory::<Vector<f32, N>>::new(len)
+}
+
+/// The first place of this unit's row in shared memory.
+#[cube]
+fn row_start(#[comptime] units: u32, #[comptime] len: i32) -> i32 {
+    (UNIT_POS / units) as i32 * len
+}
+
+#[cube]
+fn put<N: Size>(memory: &mut SharedMemory<Vector<f32, N>>, start: i32, at: i32, x: Vector<f32, N>) {
+    memory[(start + at) as usize] = x;
+}
+
+#[cube]
+fn get<N: Size>(memory: &SharedMemory<Vector<f32, N>>, start: i32, at: i32) -> Vector<f32, N> {
+    memory[(start + at) as usize]
+}
+
+#[cube]
+fn pick(lane: i32, #[comptime] end: i32, then: i32, other: i32) -> i32 {
+    select(lane < end, then, other)
+}
+
+#[cube]
+fn look_up(table: &Array<i32>, lane: i32, #[comptime] last: i32) -> i32 {
+    table[select(lane > last, last, lane) as usize]
+}
+
+/// A stretch of lanes, up to `end`: lane i comes from lane `step` · i + `start`.
+struct Run {
+    end: i32,
+    step: i32,
+    start: i32,
+}
+
+/// Stretches of lanes that come from evenly spaced lanes. A table of hundreds of lanes takes Mesa minutes
+/// to compile, so what is arithmetic must be seen to be.
+fn spaced_runs(perm: &[u32]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut i = 0;
+    while i < perm.len() {
+        let step = perm.get(i + 1).map_or(1, |&next| next as i32 - perm[i] as i32);
+        let start = perm[i] as i32 - step * i as i32;
+        let end = (i..perm.len()).find(|&j| perm[j] as i32 != step * j as i32 + start);
+        i = end.unwrap_or(perm.len());
+        runs.push(Run { end: i as i32, step, start });
+    }
+    runs
+}
+
+/// Stretches of pieces that come from consecutive pieces.
+fn piece_runs(sources: &[usize]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (i, &from) in sources.iter().enumerate() {
+        let shift = from as i32 - i as i32;
+        match runs.last_mut() {
+            Some(last) if last.start == shift => last.end = i as i32 + 1,
+            _ => runs.push(Run { end: i as i32 + 1, step: 1, start: shift }),
+        }
+    }
+    runs
+}
+
+/// Bytes of shared memory that a permutation takes.
+pub(super) fn shared_bytes(s: &Mapping, perm: &[u32]) -> usize {
+    if s.within_plane() && pieces_from(perm, s.vector).is_some() {
+        0
+    } else {
+        4 * s.slots * s.pieces * s.vector
+    }
+}
+
+/// Each piece of the row, with its lanes taken from where `perm` says.
+pub(super) fn permute(
+    scope: &mut Scope,
+    s: &Mapping,
+    perm: &[u32],
+    row: &[Value],
+    pieces: &[Piece],
+) -> Vec<Value> {
+    let whole = pieces_from(perm, s.vector);
+    if let Some(sources) = whole.as_ref().filter(|_| s.within_plane()) {
+        return exchanged(scope, s, sources, row);
+    }
+    let moved = match whole.map(|sources| piece_runs(&sources)) {
+        Some(runs) if runs.len() <= RUNS => whole_pieces(scope, s, &runs, row, pieces),
+        _ => lane_by_lane(scope, s, perm, row, pieces),
+    };
+    // The next permutation may use the same memory.
+    sync_cube::expand(scope);
+    moved
+}
+
+#[cube]
+fn unit_of_row(#[comptime] units: u32) -> i32 {
+    (UNIT_POS % units) as i32
+}
+
+/// What a unit of this row holds.
+#[cube]
+fn held_by<N: Size>(
+    x: Vector<f32, N>,
+    unit: i32,
+    #[comptime] width: usize,
+    #[comptime] units: u32,
+    #[comptime] plane: u32,
+) -> Vector<f32, N> {
+    let lane = UNIT_POS % plane / units * units + unit as u32;
+    let mut y = Vector::<f32, N>::empty();
+    #[unroll]
+    for i in 0..width {
+        y[i] = plane_shuffle(x[i], lane);
+    }
+    y
+}
+
+#[cube]
+fn choose<N: Size>(
+    unit: i32,
+    #[comptime] end: i32,
+    then: Vector<f32, N>,
+    other: Vector<f32, N>,
+) -> Vector<f32, N> {
+    select(unit < end, then, other)
+}
+
+/// Whole pieces from unit to unit: piece c of unit u is number c · units + u of the row.
+fn exchanged(scope: &mut Scope, s: &Mapping, sources: &[usize], row: &[Value]) -> Vec<Value> {
+    let units = s.units;
+    let unit = unit_of_row::expand(scope, units as u32);
+    // Units beyond the row's end have nothing to take.
+    let from = |piece: usize| sources.get(piece).copied().unwrap_or(piece);
+    let mut moved = Vec::new();
+    for piece in 0..row.len() {
+        let (turns, holders): (Vec<usize>, Vec<usize>) =
+            (0..units).map(|u| from(piece * units + u)).map(|p| (p / units, p % units)).unzip();
+        let mut taken: Option<Value> = None;
+        // The units whose pieces come from one turn, the last first.
+        let mut end = units;
+        while end > 0 {
+            let turn = turns[end - 1];
+            let start = turns[..end].iter().rposition(|&t| t != turn).map_or(0, |at| at + 1);
+            let here = &row[turn];
+            let stays = (start..end).all(|u| holders[u] == u);
+            let value = if stays {
+                here.clone()
+            } else {
+                // Whoever does not take this may ask anyone.
+                let holders: Vec<usize> =
+                    (0..units).map(|u| if (start..end).contains(&u) { holders[u] } else { u }).collect();
+                let holder = source(scope, &piece_runs(&holders), &unit);
+                let x = here.var.clone();
+                let (units, plane) = (units as u32, s.plane as u32);
+                Value::new(
+                    held_by::expand::<Lanes>(scope, x.into(), holder, s.vector, units, plane),
+                    Kind::Float,
+                    true,
+                )
+            };
+            taken = Some(match taken {
+                None => value,
+                Some(later) => Value::new(
+                    choose::expand::<Lanes>(
+                        scope,
+                        unit.clone(),
+                        end as i32,
+                        value.var.into(),
+                        later.var.into(),
+                    ),
+                    Kind::Float,
+                    true,
+                ),
+            });
+            end = start;
+        }
+        moved.extend(taken);
+    }
+    moved
+}
+
+fn source(scope: &mut Scope, runs: &[Run], at: &NativeExpand<i32>) -> NativeExpand<i32> {
+    let mut from = at.clone();
+    for (i, run) in runs.iter().rev().enumerate() {
+        let here = match run.step {
+            1 => offset::expand(scope, at.clone(), run.start),
+            step => lane_at::expand(scope, at.clone(), step, run.start),
+        };
+        from = if i == 0 { here } else { pick::expand(scope, at.clone(), run.end, here, from) };
+    }
+    from
+}
+
+fn whole_pieces(scope: &mut Scope, s: &Mapping, runs: &[Run], row: &[Value], pieces: &[Piece]) -> Vec<Value> {
+    let memory = row_memory::expand::<Lanes>(scope, s.slots * s.pieces);
+    let start = row_start::expand(scope, s.units as u32, s.pieces as i32);
+    for (value, piece) in row.iter().zip(pieces) {
+        when(scope, piece, |scope| {
+            put::expand::<Lanes>(
+                scope,
+                memory.clone(),
+                start.clone(),
+                piece.index.clone(),
+                value.var.clone().into(),
+            );
+        });
+    }
+    sync_cube::expand(scope);
+    let take = |piece: &Piece| {
+        let at = inside(scope, s, piece);
+        let from = source(scope, runs, &at);
+        let x = get::expand::<Lanes>(scope, memory.clone(), start.clone(), from);
+        Value::new(x, Kind::Float, true)
+    };
+    pieces.iter().map(take).collect()
+}
+
+fn lane_by_lane(scope: &mut Scope, s: &Mapping, perm: &[u32], row: &[Value], pieces: &[Piece]) -> Vec<Value> {
+    let lanes = (s.pieces * s.vector) as i32;
+    let memory = row_memory::expand::<Const<1>>(scope, s.slots * s.pieces * s.vector);
+    let start = row_start::expand(scope, s.units as u32, lanes);
+    let v = s.vector as i32;
+    for (value, piece) in row.iter().zip(pieces) {
+        when(scope, piece, |scope| {
+            for e in 0..s.vector {
+                let lane = lane_at::expand(scope, piece.index.clone(), v, e as i32);
+                let x = value.element(scope, e).var;
+                put::expand::<Const<1>>(scope, memory.clone(), start.clone(), lane, x.into());
+            }
+        });
+    }
+    sync_cube::expand(scope);
+    let short = Some(spaced_runs(perm)).filter(|r| r.len() <= RUNS);
+    let table = short.is_none().then(|| {
+        let values = perm.iter().map(|&p| p as i32);
+        let values = values.map(|p| *NativeExpand::<i32>::from(p).expand).collect();
+        scope.create_const_array(i32::as_type(scope), values)
+    });
+    let mut take = |piece: &Piece| {
+        let mut elements = Vec::new();
+        let at = inside(scope, s, piece);
+        for e in 0..s.vector {
+            let lane = lane_at::expand(scope, at.clone(), v, e as i32);
+            let from = match (&short, &table) {
+                (Some(runs), _) => source(scope, runs, &lane),
+                (None, Some(table)) => look_up::expand(scope, table.clone().into(), lane, lanes - 1),
+                (None, None) => lane,
+            };
+            elements.push(get::expand::<Const<1>>(scope, memory.clone(), start.clone(), from).into());
+        }
+        Value::new(vector_of(scope, Kind::Float, &elements), Kind::Float, true)
+    };
+    pieces.iter().map(&mut take).collect()
+}
+
+/// The piece's number, or 0 where the row does not have it.
+fn inside(scope: &mut Scope, s: &Mapping, piece: &Piece) -> NativeExpand<i32> {
+    match piece.ok {
+        Some(_) => pick::expand(scope, piece.index.clone(), s.pieces as i32, piece.index.clone(), 0.into()),
+        None => piece.index.clone(),
+    }
+}
+
+fn when(scope: &mut Scope, piece: &Piece, body: impl FnOnce(&mut Scope)) {
+    match &piece.ok {
+        Some(ok) => cubecl::frontend::branch::if_expand(scope, ok.clone(), body),
+        None => body(scope),
+    }
+}

@@ -1,0 +1,271 @@
+//! How a region is cut into cubes and units. Everything follows from shapes, so that the order of every
+//! sum is fixed.
+
+use pg_ir::ty::DType;
+
+use super::program::{Program, Step};
+use crate::kernels::program::element_bytes;
+use crate::kernels::target::Target;
+use crate::machine::tuning::Tuning;
+use crate::region::{Affine, IndexMap};
+
+/// Units of a cube whose units meet in shared memory.
+const UNITS: usize = 256;
+/// Units of a cube whose rows meet within planes: smaller cubes fit into what registers are left.
+const PLANE_UNITS: usize = 128;
+
+/// Units that share the lanes of a second pass.
+const NARROW: usize = 8;
+/// Values that a unit may keep at once for its row to stay within a plane.
+const PLANE_VALUES: usize = 48;
+
+/// How a region runs.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Mapping {
+    /// No lanes meet and nothing is accumulated: any unit takes any piece of any row.
+    pub(crate) flat: bool,
+    /// Lanes of a piece.
+    pub(crate) vector: usize,
+    /// Pieces of a row.
+    pub(crate) pieces: usize,
+    /// Units of a cube.
+    pub(crate) cube: usize,
+    /// Units that share a row, a power of two.
+    pub(crate) units: usize,
+    /// Rows that a cube has in hand at once.
+    pub(crate) slots: usize,
+    /// Pieces of a row that a unit computes.
+    pub(crate) chunks: usize,
+    /// Whether cubes own rows of a result, rather than rows of the domain.
+    pub(crate) accumulates: bool,
+    /// Whether the chunks are a loop, repeated for each row reduction.
+    pub(crate) streamed: bool,
+    /// Cubes that share a row, each with its own lanes.
+    pub(crate) lane_blocks: usize,
+    /// Rows of the result of accumulations, or all rows.
+    pub(crate) kept: usize,
+    /// Rows that are accumulated into each.
+    pub(crate) folded: usize,
+    /// Cubes that share those rows.
+    pub(crate) blocks: usize,
+    /// Rows that a slot walks, one after the other.
+    pub(crate) trip: usize,
+    /// Units that exchange values directly, 1 if none do.
+    pub(crate) plane: usize,
+    /// Elements of an access, by argument.
+    pub(crate) widths: Vec<usize>,
+}
+
+impl Mapping {
+    /// Chooses for a program. `single` keeps accumulations in one pass.
+    pub(crate) fn new(
+        p: &Program,
+        dtypes: &[DType],
+        target: &Target,
+        single: bool,
+    ) -> Result<Mapping, String> {
+        let tuning = &target.tuning;
+        let accumulates = p.steps.iter().any(|s| matches!(s, Step::Accumulate { .. }));
+        let flat = !accumulates && !p.has_row_steps();
+        let (mut vector, mut widths) = widths(p, dtypes, tuning.region_access);
+        if flat && target.plane.is_some() {
+            // Little work is spread over a device rather than done in wide accesses.
+            let busy = target.multiprocessors as usize * PLANE_UNITS;
+            while vector > 1 && p.row_count() * p.lanes / vector < busy {
+                vector /= 2;
+            }
+            widths.iter_mut().for_each(|w| *w = vector.min(*w));
+        }
+        let pieces = p.lanes / vector;
+        let cube = if target.plane.is_some() { PLANE_UNITS } else { UNITS };
+        let mut s = Mapping {
+            cube,
+            flat,
+            vector,
+            pieces,
+            units: cube,
+            slots: 1,
+            chunks: 1,
+            accumulates,
+            streamed: false,
+            lane_blocks: 1,
+            kept: p.row_count(),
+            folded: 1,
+            blocks: 1,
+            trip: 1,
+            plane: target.plane.map_or(1, |n| n as usize),
+            widths,
+        };
+        if s.flat {
+            return Ok(s);
+        }
+        // What a unit keeps is counted in elements: wider vectors are fewer.
+        let resident = (4 * tuning.region_resident / vector.max(4)).max(1);
+        if p.has_row_steps() {
+            s.units = s.units_of_row(p, resident);
+            s.chunks = pieces.div_ceil(s.units);
+        } else {
+            // Lanes never meet, so cubes may share them. A second pass has no other cubes: a few lines each.
+            let most = if single { NARROW } else { cube };
+            s.units = pieces.next_power_of_two().min(most);
+            s.lane_blocks = pieces.div_ceil(s.units);
+        }
+        s.slots = cube / s.units;
+        s.streamed = s.chunks > resident;
+        if s.streamed {
+            let needs_row = |step: &Step| match step {
+                Step::Lanes(..) => true,
+                Step::Accumulate { at, .. } => p.writes_lanes(at),
+                _ => false,
+            };
+            if p.steps.iter().any(needs_row) {
+                return Err(format!("a row of {} lanes is too long to keep in registers", p.lanes));
+            }
+        }
+        if accumulates {
+            s.folded = p.rows[p.rows.len() - p.reduced..].iter().product();
+            s.kept = p.row_count() / s.folded;
+            let most = if single { 1 } else { (tuning.region_spread / (s.kept * s.lane_blocks)).max(1) };
+            s.blocks = s.folded.div_ceil(tuning.region_rows * s.slots).clamp(1, most);
+            s.trip = s.folded.div_ceil(s.blocks * s.slots);
+            s.blocks = s.folded.div_ceil(s.trip * s.slots);
+        }
+        Ok(s)
+    }
+
+    /// Chooses for a program that another kernel runs on its own pieces, of `vector` lanes.
+    pub(super) fn on_tile(p: &Program, dtypes: &[DType], target: &Target, vector: usize) -> Mapping {
+        let (_, widths) = widths(p, dtypes, target.tuning.region_access);
+        Mapping {
+            cube: 1,
+            flat: !p.has_row_steps(),
+            vector,
+            pieces: p.lanes / vector,
+            units: 1,
+            slots: 1,
+            chunks: 1,
+            accumulates: false,
+            streamed: false,
+            lane_blocks: 1,
+            kept: p.row_count(),
+            folded: 1,
+            blocks: 1,
+            trip: 1,
+            plane: target.plane.map_or(1, |n| n as usize),
+            widths: widths.iter().map(|&w| w.min(vector)).collect(),
+        }
+    }
+
+    /// Whether the units that share a row exchange values directly.
+    pub(super) fn within_plane(&self) -> bool {
+        self.plane > 1 && self.units <= self.plane
+    }
+
+    /// Elements of an access of whole rows of a type.
+    pub(super) fn width_of(&self, dtype: DType, tuning: &Tuning) -> usize {
+        self.vector.min(most_elements(dtype, tuning.region_access))
+    }
+
+    /// Cubes of the launch.
+    pub(crate) fn cubes(&self) -> usize {
+        match (self.flat, self.accumulates) {
+            (true, _) => (self.kept * self.pieces).div_ceil(self.cube),
+            (false, true) => self.kept * self.blocks * self.lane_blocks,
+            (false, false) => self.kept.div_ceil(self.slots),
+        }
+    }
+
+    /// Units of a cube.
+    pub(crate) fn cube_units(&self) -> usize {
+        self.cube
+    }
+
+    /// Units that share a row whose lanes meet.
+    fn units_of_row(&self, p: &Program, resident: usize) -> usize {
+        let (pieces, plane) = (self.pieces, self.plane);
+        if pieces > self.cube {
+            return least_waste(pieces, resident, self.cube);
+        }
+        // Within a plane nobody waits at a barrier, if the row and all that is made of it fit a unit's registers.
+        let values = pieces.div_ceil(plane) * self.vector * live_rows(p);
+        let is_small = pieces >= plane && pieces.is_multiple_of(plane) && values <= PLANE_VALUES;
+        if plane > 1 && is_small { plane } else { pieces.next_power_of_two() }
+    }
+}
+
+/// The most values per lane that are needed later, at any step, with what is accumulated.
+pub(super) fn live_rows(p: &Program) -> usize {
+    let is_sum = |s: &&Step| matches!(s, Step::Accumulate { at, .. } if p.writes_lanes(at));
+    let sums = p.steps.iter().filter(is_sum).count();
+    let mut last = vec![0; p.steps.len()];
+    (0..p.steps.len()).for_each(|i| p.operands(i).iter().for_each(|&r| last[r as usize] = i));
+    let live = |at: usize| (0..=at).filter(|&i| p.classes[i].wide && last[i] > at).count();
+    sums + (0..p.steps.len()).map(live).max().unwrap_or(0)
+}
+
+/// Units for a row of more pieces than a cube has units: the fewest idle, and then the most units.
+fn least_waste(pieces: usize, resident: usize, cube: usize) -> usize {
+    let waste = |u: usize| pieces.div_ceil(u) * u - pieces;
+    [cube, cube / 2, cube / 4]
+        .into_iter()
+        .filter(|&u| pieces.div_ceil(u) <= resident || u == cube)
+        .min_by_key(|&u| (waste(u), cube - u))
+        .unwrap_or(cube)
+}
+
+/// The vector width of the program, the widest of its accesses, and the width of each argument's.
+fn widths(p: &Program, dtypes: &[DType], bytes: usize) -> (usize, Vec<usize>) {
+    let most = |arg: usize| most_elements(dtypes[arg], bytes);
+    let mut known = vec![None; dtypes.len()];
+    let mut see = |arg: usize, width: usize| {
+        known[arg] = Some(known[arg].unwrap_or(width).min(width));
+    };
+    for (i, step) in p.steps.iter().enumerate() {
+        let wide = p.classes[i].wide;
+        match step {
+            Step::Load { arg, map } if wide => see(*arg, width_of_map(p, map, most(*arg))),
+            Step::Gather { arg, row, stride, map, .. } if wide && !p.classes[*row as usize].wide => {
+                see(*arg, even(width_of_map(p, map, most(*arg)), *stride));
+            }
+            Step::Store { arg, at, .. } | Step::Accumulate { arg, at, .. } if p.writes_lanes(at) => {
+                see(*arg, width_of_affine(p, at, most(*arg)));
+            }
+            Step::Load { arg, .. }
+            | Step::Gather { arg, .. }
+            | Step::Store { arg, .. }
+            | Step::Accumulate { arg, .. } => see(*arg, 1),
+            _ => {}
+        }
+    }
+    let widest = known.iter().flatten().copied().max().unwrap_or(1);
+    let vector = even(widest, p.lanes as i64);
+    (vector, known.iter().map(|w| w.unwrap_or(1).min(vector)).collect())
+}
+
+/// Elements of an access of so many bytes.
+fn most_elements(dtype: DType, bytes: usize) -> usize {
+    (bytes / element_bytes(dtype)).max(1)
+}
+
+/// The greatest power of two up to `most` that divides `n`.
+fn even(most: usize, n: i64) -> usize {
+    let mut width = most;
+    while n % width as i64 != 0 {
+        width /= 2;
+    }
+    width
+}
+
+fn width_of_map(p: &Program, map: &IndexMap, most: usize) -> usize {
+    let guarded = map.guards.iter().any(|g| g.expr.strides[p.rows.len()] != 0);
+    if guarded { 1 } else { width_of_affine(p, &map.at, most) }
+}
+
+/// The most elements, up to `most`, that lie side by side at an aligned place in every row.
+fn width_of_affine(p: &Program, at: &Affine, most: usize) -> usize {
+    if at.strides[p.rows.len()] != 1 {
+        return 1;
+    }
+    let strides = at.strides.iter().zip(&p.rows).filter(|(_, n)| **n > 1).map(|(s, _)| *s);
+    strides.chain([at.offset]).fold(most, even)
+}

@@ -1,0 +1,217 @@
+//! Reductions of a region: across the lanes of a row, and of rows into a column. Every combination
+//! happens in an order fixed by the mapping.
+
+use cubecl::prelude::*;
+use pg_ir::op::Reduction;
+
+use super::mapping::Mapping;
+use super::value::{Lanes, Value};
+use crate::kernels::math;
+
+/// What combining with leaves a value as it is. (No back end can write −∞ as a literal.)
+pub(super) fn identity(kind: Reduction) -> f32 {
+    match kind {
+        Reduction::Sum => 0.0,
+        Reduction::Max => f32::MIN,
+    }
+}
+
+#[cube]
+pub(super) fn combine<N: Size>(
+    a: Vector<f32, N>,
+    b: Vector<f32, N>,
+    #[comptime] sum: bool,
+) -> Vector<f32, N> {
+    if comptime!(sum) { a + b } else { math::larger::<N>(a, b) }
+}
+
+/// All lanes of a vector as one element, from the first to the last.
+#[cube]
+fn across<N: Size>(x: Vector<f32, N>, #[comptime] width: usize, #[comptime] sum: bool) -> f32 {
+    let mut total = x[0];
+    #[unroll]
+    for i in 1..width {
+        total = combine_one(total, x[i], sum);
+    }
+    total
+}
+
+#[cube]
+fn combine_one(a: f32, b: f32, #[comptime] sum: bool) -> f32 {
+    if comptime!(sum) { a + b } else { select(a > b || f32::is_nan(a), a, b) }
+}
+
+#[cube]
+fn shared<N: Size>(#[comptime] len: usize) -> SharedMemory<Vector<f32, N>> {
+    SharedMemory::<Vector<f32, N>>::new(len)
+}
+
+/// Combines the elements of the units that share a row, halving their number at each step.
+#[cube]
+fn row_total(
+    scratch: &mut SharedMemory<Vector<f32, Const<1>>>,
+    x: f32,
+    #[comptime] units: u32,
+    #[comptime] sum: bool,
+) -> f32 {
+    let me = UNIT_POS as usize;
+    let unit = UNIT_POS % units;
+    scratch[me] = Vector::new(x);
+    let steps = comptime!(units.trailing_zeros());
+    #[unroll]
+    for step in 0..steps {
+        let half = comptime!(units >> (step + 1));
+        sync_cube();
+        if unit < half {
+            scratch[me] = combine::<Const<1>>(scratch[me], scratch[me + half as usize], sum);
+        }
+    }
+    sync_cube();
+    let total = scratch[me - unit as usize];
+    // Nobody may write before everybody has read.
+    sync_cube();
+    f32::cast_from(total)
+}
+
+/// Combines the elements of `units` neighbours within a plane: of pairs, of pairs of pairs, and so on.
+#[cube]
+fn plane_total(x: f32, #[comptime] units: u32, #[comptime] sum: bool) -> f32 {
+    let mut total = x;
+    let steps = comptime!(units.trailing_zeros());
+    #[unroll]
+    for step in 0..steps {
+        let other = plane_shuffle_xor(total, comptime!(1u32 << step));
+        total = combine_one(total, other, sum);
+    }
+    total
+}
+
+/// Combines the elements of the units that share a row: within planes, then plane by plane.
+#[cube]
+fn planes_total(
+    scratch: &mut SharedMemory<Vector<f32, Const<1>>>,
+    x: f32,
+    #[comptime] units: u32,
+    #[comptime] plane: u32,
+    #[comptime] sum: bool,
+) -> f32 {
+    let within = plane_total(x, plane, sum);
+    let in_plane = UNIT_POS % plane;
+    if in_plane == 0 {
+        scratch[(UNIT_POS / plane) as usize] = Vector::new(within);
+    }
+    sync_cube();
+    let first = UNIT_POS / units * comptime!(units / plane);
+    let mut total = f32::cast_from(scratch[first as usize]);
+    #[unroll]
+    for i in 1..comptime!(units / plane) {
+        total = combine_one(total, f32::cast_from(scratch[(first + i) as usize]), sum);
+    }
+    // Nobody may write before everybody has read.
+    sync_cube();
+    total
+}
+
+/// Combines the accumulators of a cube's rows into that of the first, in order of rows.
+#[cube]
+fn slot_total<N: Size>(
+    scratch: &mut SharedMemory<Vector<f32, N>>,
+    x: Vector<f32, N>,
+    #[comptime] units: u32,
+    #[comptime] slots: u32,
+    #[comptime] sum: bool,
+) -> Vector<f32, N> {
+    let me = UNIT_POS as usize;
+    scratch[me] = x;
+    sync_cube();
+    let mut total = x;
+    if UNIT_POS < units {
+        for slot in 1..slots {
+            total = combine::<N>(total, scratch[me + (slot * units) as usize], sum);
+        }
+    }
+    sync_cube();
+    total
+}
+
+/// Shared memory of reductions, made when first used.
+#[derive(Default)]
+pub(super) struct Scratch {
+    planes: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
+    single: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
+    wide: Option<NativeExpand<SharedMemory<Vector<f32, Lanes>>>>,
+}
+
+impl Scratch {
+    fn planes(&mut self, scope: &mut Scope, len: usize) -> NativeExpand<SharedMemory<Vector<f32, Const<1>>>> {
+        self.planes.get_or_insert_with(|| shared::expand::<Const<1>>(scope, len)).clone()
+    }
+
+    pub(super) fn single(
+        &mut self,
+        scope: &mut Scope,
+        len: usize,
+    ) -> NativeExpand<SharedMemory<Vector<f32, Const<1>>>> {
+        self.single.get_or_insert_with(|| shared::expand::<Const<1>>(scope, len)).clone()
+    }
+
+    pub(super) fn wide(
+        &mut self,
+        scope: &mut Scope,
+        len: usize,
+    ) -> NativeExpand<SharedMemory<Vector<f32, Lanes>>> {
+        self.wide.get_or_insert_with(|| shared::expand::<Lanes>(scope, len)).clone()
+    }
+}
+
+/// A unit's part of a row reduction to the row's result.
+pub(super) fn reduce_row(
+    scope: &mut Scope,
+    scratch: &mut Scratch,
+    kind: Reduction,
+    part: &Value,
+    s: &Mapping,
+) -> NativeExpand<f32> {
+    let (units, plane) = (s.units, s.plane);
+    let sum = kind == Reduction::Sum;
+    let width = part.var.ty.vector_size();
+    let one = match width {
+        1 => part.var.clone().into(),
+        _ => across::expand::<Lanes>(scope, part.var.clone().into(), width, sum),
+    };
+    if units == 1 {
+        return one;
+    }
+    if units <= plane {
+        return plane_total::expand(scope, one, units as u32, sum);
+    }
+    if plane > 1 {
+        let shared = scratch.planes(scope, s.cube_units() / plane);
+        return planes_total::expand(scope, shared, one, units as u32, plane as u32, sum);
+    }
+    let shared = scratch.single(scope, units * s.slots);
+    row_total::expand(scope, shared, one, units as u32, sum)
+}
+
+/// The accumulators of a cube's rows to that of the first row.
+pub(super) fn reduce_slots(
+    scope: &mut Scope,
+    scratch: &mut Scratch,
+    kind: Reduction,
+    part: &Value,
+    (units, slots): (usize, usize),
+) -> Value {
+    if slots == 1 {
+        return part.clone();
+    }
+    let (sum, u, s) = (kind == Reduction::Sum, units as u32, slots as u32);
+    let x = part.var.clone();
+    let var = if part.var.ty.vector_size() > 1 {
+        let shared = scratch.wide(scope, units * slots);
+        slot_total::expand::<Lanes>(scope, shared, x.into(), u, s, sum).into()
+    } else {
+        let shared = scratch.single(scope, units * slots);
+        slot_total::expand::<Const<1>>(scope, shared, x.into(), u, s, sum).into()
+    };
+    Value { var, ..part.clone() }
+}

@@ -1,0 +1,194 @@
+//! A region on a tile of a result that another kernel has at hand: its argument 0 is never in memory. The owner
+//! says which pieces of which row it holds; the region loads what else it needs and stores what it makes.
+//!
+//! The region's rows are rows of the result, or equal parts of them. Lanes can meet where neighbouring units of one
+//! plane hold a whole row. Nothing here may depend on how the tile is cut otherwise.
+
+use cubecl::ir::ManagedVariable;
+use cubecl::prelude::*;
+
+use super::access::Piece;
+use super::mapping::{Mapping, live_rows};
+use super::program::{Buffer, Kind, Program, Step};
+use super::value::{Lanes, Value};
+use super::walk::Walker;
+use super::{is_zero, part, row_of, signed, split, unit_in_cube};
+use crate::kernels::kernel::ArgSpec;
+use crate::kernels::stage::ArgInfo;
+use crate::kernels::target::{CubeError, Target};
+use crate::region::Region;
+
+/// The description of a region on tiles.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct TileRegion {
+    program: Program,
+    mapping: Mapping,
+    /// Rows of a matrix of the result.
+    height: usize,
+    /// The region's rows in a row of the result.
+    parts: usize,
+}
+
+/// Where in the result a row of the region lies.
+pub(crate) struct TileRow {
+    pub(crate) matrix: NativeExpand<u32>,
+    pub(crate) row: NativeExpand<u32>,
+    /// Which part of the row, where rows of the region are parts.
+    pub(crate) part: NativeExpand<u32>,
+    /// Whether it is there at all.
+    pub(crate) ok: Option<NativeExpand<bool>>,
+}
+
+/// A piece of a row of the tile, in float32.
+pub(crate) struct TilePiece {
+    /// Its number within the row.
+    pub(crate) index: NativeExpand<u32>,
+    /// Whether the row has it.
+    pub(crate) ok: Option<NativeExpand<bool>>,
+    /// Its elements.
+    pub(crate) value: ManagedVariable,
+}
+
+impl TileRegion {
+    /// A region over arguments of which the first is a tile of matrices of `height` rows and `columns` columns, held in
+    /// pieces of `vector` lanes. `infos` are of the others.
+    ///
+    /// # Errors
+    /// If the region is malformed.
+    pub(crate) fn new(
+        region: &Region,
+        (height, columns): (usize, usize),
+        vector: usize,
+        infos: &[ArgInfo],
+        target: &Target,
+    ) -> Result<TileRegion, CubeError> {
+        let malformed = |what: String| CubeError::Malformed { kernel: "region on tiles".into(), what };
+        let Some(&tile) = region.args.first() else { return Err(malformed("it has no tile".into())) };
+        if !columns.is_multiple_of(region.lanes) {
+            return Err(malformed("its rows are no parts of the result's".into()));
+        }
+        let tile = ArgInfo::whole(tile, region.row_count() * region.lanes);
+        let buffers: Vec<Buffer> = (region.args.iter().zip([&tile].into_iter().chain(infos)))
+            .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
+            .collect();
+        let program = Program::new(region, &buffers).map_err(malformed)?;
+        let mapping = Mapping::on_tile(&program, &region.args, target, vector);
+        Ok(TileRegion { program, mapping, height, parts: columns / region.lanes })
+    }
+
+    /// The same region where each row is held by so many neighbouring units of a plane, piece by piece in turn.
+    pub(crate) fn shared_by(mut self, sharers: usize) -> TileRegion {
+        self.mapping.units = sharers;
+        self.mapping.chunks = self.mapping.pieces / sharers;
+        self
+    }
+
+    /// Lanes of a row of the region.
+    pub(crate) fn lanes(&self) -> usize {
+        self.program.lanes
+    }
+
+    /// Whether its rows must be at hand whole: they are parts of the result's, their lanes meet, or one of their
+    /// units stores for all.
+    pub(crate) fn wants_rows(&self) -> bool {
+        let p = &self.program;
+        let is_once = |s: &Step| p.lanes > 1 && matches!(s, Step::Store { at, .. } if !p.writes_lanes(at));
+        self.parts > 1 || p.has_row_steps() || p.steps.iter().any(is_once)
+    }
+
+    /// The most values per lane that it has in hand at once.
+    pub(crate) fn live_rows(&self) -> usize {
+        live_rows(&self.program)
+    }
+
+    /// The region's rows in a row of the result.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Its buffers: arguments from 1 on.
+    pub(crate) fn specs(&self, infos: &[ArgInfo]) -> Vec<ArgSpec> {
+        let is_written = |arg: usize| {
+            self.program.steps.iter().any(|s| matches!(s, Step::Store { arg: a, .. } if *a == arg))
+        };
+        let spec = |(i, info): (usize, &ArgInfo)| ArgSpec {
+            dtype: info.dtype,
+            width: self.mapping.widths[i],
+            writable: is_written(i) || info.aliased,
+        };
+        (1..).zip(infos).map(spec).collect()
+    }
+
+    /// How many arguments it has, the tile among them.
+    pub(crate) fn arguments(&self) -> usize {
+        self.mapping.widths.len()
+    }
+
+    /// Lanes of a piece.
+    pub(crate) fn vector(&self) -> usize {
+        self.mapping.vector
+    }
+
+    /// The program as text, one step a line.
+    pub(crate) fn describe(&self) -> String {
+        (0..self.program.steps.len()).map(|i| format!("{}\n", self.program.line(i))).collect()
+    }
+
+    /// Makes vectors of this kernel as wide as a piece.
+    pub(crate) fn register(&self, scope: &mut Scope) {
+        scope.register_size::<Lanes>(self.mapping.vector);
+    }
+
+    /// Emits the region for pieces of one row. Buffers are those from argument 0 on, of which the first is not touched.
+    pub(crate) fn emit(
+        &self,
+        scope: &mut Scope,
+        (buffers, args): (&[ManagedVariable], &[ArgSpec]),
+        at: TileRow,
+        pieces: Vec<TilePiece>,
+    ) {
+        let mut walker = Walker::new(&self.program, &self.mapping, buffers, args);
+        walker.place.axes = self.axes(scope, &at);
+        walker.row_ok = at.ok;
+        if self.mapping.units > 1 {
+            let me = unit_in_cube::expand(scope);
+            let unit = part::expand(scope, me, 1, self.mapping.units as u32);
+            walker.first = Some(is_zero::expand(scope, unit));
+        }
+        let mut places = Vec::new();
+        let mut tile = Vec::new();
+        for piece in pieces {
+            places.push(Piece { index: signed::expand(scope, piece.index), ok: piece.ok });
+            tile.push(Value::new(piece.value, Kind::Float, true));
+        }
+        walker.on_tile(scope, &places, &tile);
+    }
+
+    /// The index along each row axis: outer axes are those that number matrices, and inner axes those that number
+    /// parts of rows, where the axes say it.
+    fn axes(&self, scope: &mut Scope, at: &TileRow) -> Vec<NativeExpand<i32>> {
+        let rows = &self.program.rows;
+        let inner = |from: usize| rows[from..].iter().product::<usize>();
+        let from = |n: usize| (0..=rows.len()).find(|&at| inner(at) == n);
+        let (outer, within) = match from(self.parts) {
+            Some(within) => (from(self.parts * self.height).filter(|o| *o <= within), Some(within)),
+            None => (None, None),
+        };
+        if let (Some(outer), Some(within)) = (outer, within) {
+            let mut axes = split(scope, &at.matrix, &rows[..outer]);
+            axes.extend(split(scope, &at.row, &rows[outer..within]));
+            axes.extend(split(scope, &at.part, &rows[within..]));
+            return axes;
+        }
+        let mut all = row_of::expand(scope, at.matrix.clone(), at.row.clone(), self.height as u32);
+        if let Some(within) = within {
+            let mut axes = split(scope, &all, &rows[..within]);
+            axes.extend(split(scope, &at.part, &rows[within..]));
+            return axes;
+        }
+        if self.parts > 1 {
+            all = row_of::expand(scope, all, at.part.clone(), self.parts as u32);
+        }
+        split(scope, &all, rows)
+    }
+}

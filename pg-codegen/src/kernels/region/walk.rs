@@ -1,0 +1,383 @@
+//! Walks a region's program and emits each step for the current row.
+
+use cubecl::frontend::assign;
+use cubecl::frontend::branch::{RangeExpand, for_expand};
+use cubecl::ir::{ManagedVariable, NonSemantic};
+use cubecl::prelude::*;
+use pg_ir::op::Reduction;
+use pg_ir::ty::DType;
+
+use super::access::{Gathered, Mask, Piece, Place, Source, and};
+use super::lanes;
+use super::mapping::Mapping;
+use super::program::{Class, Kind, Program, Step};
+use super::reduce::{Scratch, combine, identity, reduce_row};
+use super::value::{Lanes, Value};
+use crate::kernels::kernel::ArgSpec;
+use crate::kernels::math;
+use crate::region::Reg;
+
+/// Emission of one row.
+pub(super) struct Walker<'a> {
+    pub(super) program: &'a Program,
+    pub(super) mapping: &'a Mapping,
+    pub(super) buffers: &'a [ManagedVariable],
+    pub(super) args: &'a [ArgSpec],
+    pub(super) place: Place,
+    /// The row exists.
+    pub(super) row_ok: Mask,
+    /// This unit writes what a row has one of.
+    pub(super) first: Mask,
+    pub(super) scratch: Scratch,
+    /// By step: one value, or one for each piece of the row.
+    pub(super) values: Vec<Vec<Value>>,
+    /// By accumulation in order: running results, one for each piece of the row.
+    pub(super) accumulators: Vec<Vec<Value>>,
+}
+
+impl<'a> Walker<'a> {
+    /// Emission of a program's rows, in pieces as the mapping says.
+    pub(super) fn new(
+        program: &'a Program,
+        mapping: &'a Mapping,
+        buffers: &'a [ManagedVariable],
+        args: &'a [ArgSpec],
+    ) -> Walker<'a> {
+        Walker {
+            program,
+            mapping,
+            buffers,
+            args,
+            place: Place { axes: Vec::new(), vector: mapping.vector },
+            row_ok: None,
+            first: None,
+            scratch: Scratch::default(),
+            values: vec![Vec::new(); program.steps.len()],
+            accumulators: Vec::new(),
+        }
+    }
+
+    /// Emits every step for a row whose pieces are kept in registers.
+    pub(super) fn resident(&mut self, scope: &mut Scope, pieces: &[Piece]) {
+        for step in 0..self.program.steps.len() {
+            self.step(scope, step, pieces);
+        }
+    }
+
+    /// Emits every step for pieces of a row whose argument 0 is at hand.
+    pub(super) fn on_tile(&mut self, scope: &mut Scope, pieces: &[Piece], tile: &[Value]) {
+        for (i, step) in self.program.steps.iter().enumerate() {
+            match step {
+                Step::Load { arg: 0, .. } => self.values[i] = tile.to_vec(),
+                _ => self.step(scope, i, pieces),
+            }
+        }
+    }
+
+    /// Emits a row that is too long for registers: its lanes are walked once for each level of row
+    /// reductions, and values per lane are computed anew each time.
+    pub(super) fn streamed(&mut self, scope: &mut Scope, unit: &NativeExpand<i32>) {
+        let (program, mapping) = (self.program, self.mapping);
+        let (steps, classes) = (&program.steps, &program.classes);
+        let last = classes.iter().map(|c| c.level).max().unwrap_or(0);
+        for level in 0..=last {
+            let is_total =
+                |i: usize| matches!(steps[i], Step::RowReduce(..)) && classes[i].level == level + 1;
+            let is_write = |i: usize| matches!(steps[i], Step::Store { .. } | Step::Accumulate { .. });
+            let of_row =
+                |i: usize| !classes[i].wide && !matches!(steps[i], Step::RowReduce(..)) && !is_write(i);
+            for i in (0..steps.len()).filter(|&i| of_row(i) && classes[i].level == level) {
+                self.step(scope, i, &[]);
+            }
+            let totals: Vec<usize> = (0..steps.len()).filter(|&i| is_total(i)).collect();
+            let lane_write =
+                |i: usize| matches!(&steps[i], Step::Store { at, .. } if program.writes_lanes(at));
+            let writes: Vec<usize> = (0..steps.len()).filter(|&i| level == last && is_write(i)).collect();
+            let mut roots: Vec<usize> = totals.clone();
+            roots.extend(writes.iter().copied().filter(|&i| lane_write(i)));
+            let needed = self.wide_operands(&roots);
+            let parts: Vec<Option<Value>> = totals.iter().map(|&i| self.start_total(scope, i)).collect();
+            let range = RangeExpand::new(0u32.into(), (mapping.chunks as u32).into(), false);
+            for_expand(scope, range, false, |scope, chunk: NativeExpand<u32>| {
+                let index = lanes::chunk_index::expand(scope, unit.clone(), chunk, mapping.units as i32);
+                let ok = mapping.exact_chunks().then_some(());
+                let ok = match ok {
+                    Some(()) => None,
+                    None => Some(lanes::below::expand(scope, index.clone(), mapping.pieces as i32)),
+                };
+                let piece = Piece { index, ok };
+                for &i in &needed {
+                    self.step(scope, i, std::slice::from_ref(&piece));
+                }
+                for (&i, part) in totals.iter().zip(&parts) {
+                    if let (Step::RowReduce(kind, x), Some(part)) = (&steps[i], part) {
+                        let x = self.masked(scope, &self.values[*x as usize][0].clone(), &piece, *kind);
+                        let sum = *kind == Reduction::Sum;
+                        let next =
+                            combine::expand::<Lanes>(scope, part.var.clone().into(), x.var.into(), sum);
+                        assign::expand(scope, next, part.var.clone().into());
+                    }
+                }
+                for &i in writes.iter().filter(|&&i| lane_write(i)) {
+                    self.step(scope, i, std::slice::from_ref(&piece));
+                }
+            });
+            for (&i, part) in totals.iter().zip(&parts) {
+                self.finish_total(scope, i, part.as_ref());
+            }
+            for &i in writes.iter().filter(|&&i| !lane_write(i)) {
+                self.step(scope, i, &[]);
+            }
+        }
+    }
+
+    /// Steps with a value per lane that the roots need, in order.
+    fn wide_operands(&self, roots: &[usize]) -> Vec<usize> {
+        let program = self.program;
+        let mut needed = vec![false; program.steps.len()];
+        roots.iter().for_each(|&i| program.operands(i).iter().for_each(|&r| needed[r as usize] = true));
+        for i in (0..program.steps.len()).rev() {
+            if needed[i] && program.classes[i].wide {
+                program.operands(i).iter().for_each(|&r| needed[r as usize] = true);
+            }
+        }
+        (0..program.steps.len()).filter(|&i| needed[i] && program.classes[i].wide).collect()
+    }
+
+    fn start_total(&mut self, scope: &mut Scope, step: usize) -> Option<Value> {
+        let Step::RowReduce(kind, x) = self.program.steps[step] else { return None };
+        self.class(x).wide.then(|| mutable(scope, identity(kind), true))
+    }
+
+    fn finish_total(&mut self, scope: &mut Scope, step: usize, part: Option<&Value>) {
+        let Step::RowReduce(kind, x) = self.program.steps[step] else { return };
+        self.comment(scope, step);
+        let value = match part {
+            Some(part) => self.total(scope, kind, part),
+            None => self.repeat(scope, kind, x),
+        };
+        self.values[step] = vec![value];
+    }
+
+    fn class(&self, reg: Reg) -> Class {
+        self.program.classes[reg as usize]
+    }
+
+    fn comment(&self, scope: &mut Scope, step: usize) {
+        scope.register(NonSemantic::Comment { content: self.program.line(step) });
+    }
+
+    /// A register's value at piece `i` of the row.
+    fn value(&self, reg: Reg, i: usize) -> Value {
+        let values = &self.values[reg as usize];
+        values[if self.class(reg).wide { i } else { 0 }].clone()
+    }
+
+    /// As [`Self::value`], as a vector if `wide`.
+    fn operand(&self, scope: &mut Scope, reg: Reg, i: usize, wide: bool) -> ManagedVariable {
+        self.value(reg, i).widened(scope, wide).var
+    }
+
+    fn source(&self, arg: usize) -> Source<'_> {
+        let spec = self.args[arg];
+        Source { var: &self.buffers[arg], dtype: spec.dtype, width: spec.width }
+    }
+
+    /// A value with the identity where the piece or the row is not there.
+    fn masked(&self, scope: &mut Scope, x: &Value, piece: &Piece, kind: Reduction) -> Value {
+        self.masked_by(scope, x, piece.ok.clone(), kind)
+    }
+
+    fn masked_by(&self, scope: &mut Scope, x: &Value, mask: Mask, kind: Reduction) -> Value {
+        let Some(mask) = mask else { return x.clone() };
+        let other = Value::new(NativeExpand::<f32>::from(identity(kind)), Kind::Float, false);
+        let other = other.widened(scope, x.wide);
+        let var: ManagedVariable = match x.wide {
+            true => select::expand::<Vector<f32, Lanes>>(scope, mask, x.var.clone().into(), other.var.into())
+                .into(),
+            false => select::expand::<f32>(scope, mask, x.var.clone().into(), other.var.into()).into(),
+        };
+        Value { var, ..x.clone() }
+    }
+
+    fn total(&mut self, scope: &mut Scope, kind: Reduction, part: &Value) -> Value {
+        let total = reduce_row(scope, &mut self.scratch, kind, part, self.mapping);
+        Value::new(total, Kind::Float, false)
+    }
+
+    /// The reduction of a row whose lanes are all alike.
+    fn repeat(&self, scope: &mut Scope, kind: Reduction, x: Reg) -> Value {
+        let x = self.value(x, 0);
+        match kind {
+            Reduction::Max => x,
+            Reduction::Sum => {
+                let times = NativeExpand::<f32>::from(self.program.lanes as f32);
+                let product = math::scale::expand(scope, x.var.into(), times);
+                Value::new(product, Kind::Float, false)
+            }
+        }
+    }
+
+    /// Emits one step, for all pieces of the row that are at hand.
+    pub(super) fn step(&mut self, scope: &mut Scope, step: usize, pieces: &[Piece]) {
+        let program = self.program;
+        let class = program.classes[step];
+        if !matches!(program.steps[step], Step::Float(_) | Step::Int(_)) {
+            self.comment(scope, step);
+        }
+        match &program.steps[step] {
+            Step::Store { arg, value, at } => {
+                if program.writes_lanes(at) {
+                    for (i, piece) in pieces.iter().enumerate() {
+                        let value = self.value(*value, i);
+                        let mask = self.row_ok.clone();
+                        self.place.store(scope, &self.source(*arg), at, &value, Some(piece), mask);
+                    }
+                } else {
+                    let mask = and(scope, self.row_ok.clone(), self.first.clone());
+                    self.place.store(scope, &self.source(*arg), at, &self.value(*value, 0), None, mask);
+                }
+            }
+            Step::Accumulate { value, kind, at, .. } => {
+                let before = |s: &&Step| matches!(s, Step::Accumulate { .. });
+                let number = program.steps[..step].iter().filter(before).count();
+                let wide = program.writes_lanes(at);
+                for i in 0..self.accumulators[number].len() {
+                    let x = self.value(*value, i).widened(scope, wide);
+                    let x = self.masked_by(scope, &x, self.row_ok.clone(), *kind);
+                    let into = self.accumulators[number][i].var.clone();
+                    let sum = *kind == Reduction::Sum;
+                    if wide {
+                        let next = combine::expand::<Lanes>(scope, into.clone().into(), x.var.into(), sum);
+                        assign::expand(scope, next, into.into());
+                    } else {
+                        let next = combine::expand::<Const<1>>(scope, into.clone().into(), x.var.into(), sum);
+                        assign::expand(scope, next, into.into());
+                    }
+                }
+            }
+            Step::RowReduce(kind, x) => {
+                let value = if self.class(*x).wide {
+                    let mut part = self.masked(scope, &self.value(*x, 0), &pieces[0], *kind);
+                    for (i, piece) in pieces.iter().enumerate().skip(1) {
+                        let next = self.masked(scope, &self.value(*x, i), piece, *kind);
+                        let sum = *kind == Reduction::Sum;
+                        part.var =
+                            combine::expand::<Lanes>(scope, part.var.into(), next.var.into(), sum).into();
+                    }
+                    self.total(scope, *kind, &part)
+                } else {
+                    self.repeat(scope, *kind, *x)
+                };
+                self.values[step] = vec![value];
+            }
+            Step::Lanes(perm, x) => {
+                let row: Vec<Value> = (0..pieces.len()).map(|i| self.value(*x, i)).collect();
+                self.values[step] = lanes::permute(scope, self.mapping, perm, &row, pieces);
+            }
+            _ => {
+                let count = if class.wide { pieces.len() } else { 1 };
+                let all = (0..count).map(|i| {
+                    let piece = class.wide.then(|| &pieces[i]);
+                    let var = self.compute(scope, step, i, piece);
+                    Value::new(var, class.kind, class.wide)
+                });
+                self.values[step] = all.collect();
+            }
+        }
+    }
+
+    /// Emits a step that computes each lane by itself, at piece `i`.
+    fn compute(&self, scope: &mut Scope, step: usize, i: usize, piece: Option<&Piece>) -> ManagedVariable {
+        match &self.program.steps[step] {
+            Step::Load { arg, map } => {
+                self.place.load(scope, &self.source(*arg), map, None, piece, self.row_ok.clone())
+            }
+            Step::Gather { arg, row, stride, rows, map } => {
+                let gather = Gathered { row: self.value(*row, i), stride: *stride, rows: *rows };
+                self.place.load(scope, &self.source(*arg), map, Some(&gather), piece, self.row_ok.clone())
+            }
+            Step::Float(c) => NativeExpand::<f32>::from(*c).into(),
+            Step::Int(c) => NativeExpand::<i32>::from(*c).into(),
+            Step::Index(at) => {
+                let elements = if piece.is_some() { self.place.vector } else { 1 };
+                let elements: Vec<ManagedVariable> = (0..elements)
+                    .map(|e| self.place.position(scope, at, piece.map(|p| (p, e))).into())
+                    .collect();
+                super::access::vector_of(scope, Kind::Int, &elements)
+            }
+            _ if piece.is_some() => self.elementwise::<Lanes>(scope, step, i, true),
+            _ => self.elementwise::<Const<1>>(scope, step, i, false),
+        }
+    }
+
+    fn elementwise<N: Size>(&self, scope: &mut Scope, step: usize, i: usize, wide: bool) -> ManagedVariable {
+        let steps = &self.program.steps;
+        match &steps[step] {
+            Step::Unary(f, x) => {
+                let x = self.operand(scope, *x, i, wide);
+                math::unary::<N>(scope, *f, x.into()).into()
+            }
+            Step::Binary(f, a, b) => {
+                let kind = self.class(*a).kind;
+                let (a, b) = (self.operand(scope, *a, i, wide), self.operand(scope, *b, i, wide));
+                match kind {
+                    Kind::Float => math::binary_float::<N>(scope, *f, a.into(), b.into()),
+                    _ => math::binary_int::<N>(scope, *f, a.into(), b.into()),
+                }
+            }
+            Step::Select(c, a, b) => {
+                let kind = self.class(*a).kind;
+                let c = self.operand(scope, *c, i, wide);
+                let (a, b) = (self.operand(scope, *a, i, wide), self.operand(scope, *b, i, wide));
+                match kind {
+                    Kind::Float => math::choose::expand::<f32, N>(scope, c.into(), a.into(), b.into()).into(),
+                    Kind::Int => math::choose::expand::<i32, N>(scope, c.into(), a.into(), b.into()).into(),
+                    Kind::Bool => math::choose::expand::<bool, N>(scope, c.into(), a.into(), b.into()).into(),
+                }
+            }
+            Step::Cast(to, x) => {
+                let from = self.class(*x).kind;
+                let x = self.operand(scope, *x, i, wide);
+                cast::<N>(scope, from, *to, x)
+            }
+            Step::Magnitude(x) => {
+                let x = self.operand(scope, *x, i, wide);
+                math::magnitude::expand::<N>(scope, x.into()).into()
+            }
+            Step::GridScale(grid, x) => {
+                let x = self.operand(scope, *x, i, wide);
+                math::scale_of::<N>(scope, *grid, x.into()).into()
+            }
+            Step::GridValue(grid, x, scale) => {
+                let (x, scale) = (self.operand(scope, *x, i, wide), self.operand(scope, *scale, i, wide));
+                math::quantised::<N>(scope, *grid, x.into(), scale.into()).into()
+            }
+            other => unreachable!("{other:?} is no element-wise step"),
+        }
+    }
+}
+
+/// A variable with a starting value.
+pub(super) fn mutable(scope: &mut Scope, start: f32, wide: bool) -> Value {
+    let start = Value::new(NativeExpand::<f32>::from(start), Kind::Float, false).widened(scope, wide);
+    let var: ManagedVariable = match wide {
+        true => IntoMut::into_mut(NativeExpand::<Vector<f32, Lanes>>::from(start.var), scope).into(),
+        false => IntoMut::into_mut(NativeExpand::<f32>::from(start.var), scope).into(),
+    };
+    Value::new(var, Kind::Float, wide)
+}
+
+fn cast<N: Size>(scope: &mut Scope, from: Kind, to: DType, x: ManagedVariable) -> ManagedVariable {
+    let float: NativeExpand<Vector<f32, N>> = match (from, to) {
+        (Kind::Int, DType::I32) | (Kind::Bool, DType::Bool) | (Kind::Float, DType::F32) => return x,
+        (Kind::Float, DType::I32) => return math::convert::expand::<f32, i32, N>(scope, x.into()).into(),
+        (Kind::Bool, DType::I32) => return math::convert::expand::<bool, i32, N>(scope, x.into()).into(),
+        (Kind::Float, DType::Bool) => return math::is_not_zero::expand::<f32, N>(scope, x.into()).into(),
+        (Kind::Int, DType::Bool) => return math::is_not_zero::expand::<i32, N>(scope, x.into()).into(),
+        (Kind::Int, _) => math::convert::expand::<i32, f32, N>(scope, x.into()),
+        (Kind::Bool, _) => math::convert::expand::<bool, f32, N>(scope, x.into()),
+        (Kind::Float, DType::BF16) => x.into(),
+    };
+    if to == DType::BF16 { math::round_bf16::expand::<N>(scope, float).into() } else { float.into() }
+}

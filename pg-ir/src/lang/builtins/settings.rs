@@ -1,0 +1,163 @@
+//! Initialisers, quantisers, optimisers, export rules and triggers: the values of blocks.
+
+use std::sync::Arc;
+
+use super::{Args, Row, boolean, float, get, is_storable, positive, size, text};
+use crate::lang::interp::{Fault, Interp, Outcome};
+use crate::lang::model::{AdamW, Init, Muon, Optimiser, Trigger};
+use crate::lang::span::Span;
+use crate::lang::value::{ExportRule, Value};
+use crate::quant::{Grid, GridError, ScaleRule};
+use crate::ty::{Axis, Role};
+
+pub(super) const ROWS: &[Row] = &[
+    ("batch", "size", "an axis of independent sequences", |_, a, _| axis(a, Role::Batch)),
+    ("time", "size", "an axis of positions", |_, a, _| axis(a, Role::Time)),
+    ("head", "size", "an axis of attention heads", |_, a, _| axis(a, Role::Head)),
+    ("channel", "size", "an axis of features", |_, a, _| axis(a, Role::Channel)),
+    ("constant", "value", "starts with every element the same", |_, a, _| {
+        Ok(Value::Init(Init::Constant(float(get(a, 0)?, "the value")?)))
+    }),
+    ("normal", "std", "starts normal with mean 0", |_, a, _| {
+        Ok(Value::Init(Init::Normal { std: magnitude(get(a, 0)?, "the standard deviation")? }))
+    }),
+    ("uniform", "bound", "starts uniform on -bound … bound", |_, a, _| {
+        Ok(Value::Init(Init::Uniform { bound: magnitude(get(a, 0)?, "the bound")? }))
+    }),
+    ("first_row", "first rest", "starts with row 0 one constant and the others another", |_, a, _| {
+        let (first, rest) = (float(get(a, 0)?, "the first row")?, float(get(a, 1)?, "the rest")?);
+        Ok(Value::Init(Init::FirstRow { first, rest }))
+    }),
+    (
+        "int",
+        "clip? bits? rule?",
+        "quantises rows to integers -clip … clip; clip 0 is no quantiser",
+        |_, a, _| {
+            let rule = rule(a, 2)?.unwrap_or(ScaleRule::Amax);
+            Ok(Value::Grid(clip(a)?.filter(|c| *c > 0).map(|clip| Grid { clip, rule })))
+        },
+    ),
+    ("clip_search", "clip? bits? per_matrix? rule?", "exports with GPTQ-lite's clip search", |_, a, _| {
+        let per_matrix = a[2].as_ref().map_or(Ok(false), |v| boolean(v, "per_matrix"))?;
+        Ok(Value::Export(ExportRule::ClipSearch { clip: nonzero(a)?, rule: rule(a, 3)?, per_matrix }))
+    }),
+    ("quantile_rows", "clip? bits? rule?", "exports rows clipped at their 0.9999984 quantile", |_, a, _| {
+        Ok(Value::Export(ExportRule::QuantileRows { clip: nonzero(a)?, rule: rule(a, 2)? }))
+    }),
+    (
+        "muon",
+        "lr weight_decay? ns_steps?",
+        "momentum orthogonalised by Newton–Schulz, for matrices",
+        |_, a, _| {
+            Ok(Value::Optimiser(Optimiser::Muon(Muon {
+                lr: magnitude(get(a, 0)?, "lr")?,
+                weight_decay: opt(a, 1, 0.0, "weight_decay", magnitude)?,
+                ns_steps: a[2].as_ref().map_or(Ok(5), |v| positive(v, "ns_steps"))?,
+            })))
+        },
+    ),
+    ("adamw", "lr beta1? beta2? eps? weight_decay?", "AdamW", |_, a, _| {
+        Ok(Value::Optimiser(Optimiser::AdamW(AdamW {
+            lr: magnitude(get(a, 0)?, "lr")?,
+            beta1: opt(a, 1, 0.9, "beta1", fraction)?,
+            beta2: opt(a, 2, 0.95, "beta2", fraction)?,
+            eps: opt(a, 3, 1e-8, "eps", magnitude)?,
+            weight_decay: opt(a, 4, 0.0, "weight_decay", magnitude)?,
+        })))
+    }),
+    ("step", "step", "a phase begins at this step", |_, a, _| {
+        Ok(Value::Trigger(Trigger::Step(size(get(a, 0)?, "the step")? as u64)))
+    }),
+    ("fraction", "spent", "a phase begins when this fraction of the budget is spent", |_, a, _| {
+        Ok(Value::Trigger(Trigger::Fraction(fraction(get(a, 0)?, "the fraction")?)))
+    }),
+    ("lr_scale_below", "scale", "a phase begins when the learning-rate scale falls below", |_, a, _| {
+        Ok(Value::Trigger(Trigger::LrScaleBelow(magnitude(get(a, 0)?, "the scale")?)))
+    }),
+    ("param", "name shape init shared?", "a parameter, named under the scopes in force", param),
+];
+
+fn axis(args: &Args, role: Role) -> Outcome {
+    Ok(Value::Axis(Axis::new(positive(get(args, 0)?, "the size of an axis")?, role)))
+}
+
+type Read = fn(&Value, &str) -> Outcome<f64>;
+
+fn opt(args: &Args, i: usize, default: f64, what: &str, read: Read) -> Outcome<f64> {
+    args[i].as_ref().map_or(Ok(default), |v| read(v, what))
+}
+
+/// A finite number from 0.
+fn magnitude(value: &Value, what: &str) -> Outcome<f64> {
+    match float(value, what)? {
+        f if f.is_finite() && f >= 0.0 => Ok(f),
+        f => Err(format!("{what} is a finite number from 0, found {f:?}").into()),
+    }
+}
+
+/// A number from 0 and below 1.
+fn fraction(value: &Value, what: &str) -> Outcome<f64> {
+    match float(value, what)? {
+        f if (0.0..1.0).contains(&f) => Ok(f),
+        f => Err(format!("{what} is from 0 and below 1, found {f:?}").into()),
+    }
+}
+
+fn rule(args: &Args, i: usize) -> Outcome<Option<ScaleRule>> {
+    let Some(value) = &args[i] else { return Ok(None) };
+    text(value, "the scale rule")?.parse().map(Some).map_err(|e: GridError| e.to_string().into())
+}
+
+/// `clip = 31` or `bits = 6`; `None` if neither is given.
+fn clip(args: &Args) -> Outcome<Option<u16>> {
+    let help = Some("clip 7 is int4, clip 31 is int6, clip 127 is int8".to_string());
+    match (&args[0], &args[1]) {
+        (Some(c), None) => match size(c, "clip")? {
+            c @ 0..=127 => Ok(Some(c as u16)),
+            c => Err(Fault::Error(format!("clip is at most 127, found {c}"), help)),
+        },
+        (None, Some(b)) => match size(b, "bits")? {
+            b @ 2..=8 => Ok(Some((1 << (b - 1)) - 1)),
+            b => Err(Fault::Error(format!("bits is 2 to 8, found {b}"), help)),
+        },
+        _ => Err(Fault::Error("give either clip or bits".into(), help)),
+    }
+}
+
+fn nonzero(args: &Args) -> Outcome<u16> {
+    match clip(args)? {
+        Some(0) | None => Err("an export grid has a clip of at least 1".into()),
+        Some(c) => Ok(c),
+    }
+}
+
+fn param(cx: &mut Interp<'_>, args: &Args, span: &Span) -> Outcome {
+    let name: Arc<str> = text(get(args, 0)?, "the name")?;
+    if !crate::lang::interp::is_path(&name) {
+        return Err(
+            format!("`{name}` is not a parameter's name: names joined by dots, as in \"fc.weight\"").into()
+        );
+    }
+    let Value::List(sizes) = get(args, 1)? else {
+        return Err(super::wrong("the shape", "a List of sizes", get(args, 1)?));
+    };
+    let shape: Vec<usize> =
+        sizes.iter().map(|s| positive(s, "a size of the shape")).collect::<Outcome<_>>()?;
+    if !is_storable(shape.iter().copied()) {
+        return Err(format!("a parameter of shape {shape:?} is too large").into());
+    }
+    let Value::Init(init) = get(args, 2)? else {
+        let found = get(args, 2)?;
+        let help =
+            "zeros, ones, orthogonal, constant(x), normal(std), uniform(bound), first_row(a, b)".to_string();
+        return Err(Fault::Error(
+            format!("the third argument says how it starts, found {}", found.kind()),
+            Some(help),
+        ));
+    };
+    if *init == Init::Orthogonal && shape.len() != 2 {
+        return Err(format!("orthogonal is for matrices, found shape {shape:?}").into());
+    }
+    let shared = args[3].as_ref().map_or(Ok(false), |v| boolean(v, "shared"))?;
+    cx.declare(&name, shape, *init, shared, span)
+}

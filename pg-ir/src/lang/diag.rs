@@ -1,0 +1,249 @@
+//! Diagnostics: what is wrong, where, where each part of it came from, and what to write instead.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+
+use super::span::Span;
+use crate::graph::Loc;
+use crate::lang::model::SourceText;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// Likely a mistake, but the model is well formed.
+    Warning,
+    /// There is no model.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        })
+    }
+}
+
+/// One finding.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was expected and what was found.
+    pub message: String,
+    /// The innermost place it is about.
+    pub span: Span,
+    /// What to say at [`Self::span`] itself, beneath the carets.
+    pub here: String,
+    /// Other places that took part: calls on the way, where a shape came from, a constant's declaration.
+    pub labels: Vec<(Span, String)>,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error at `span`.
+    pub fn error(span: &Span, message: impl Into<String>) -> Self {
+        Diagnostic {
+            severity: Severity::Error,
+            message: message.into(),
+            span: span.clone(),
+            here: String::new(),
+            labels: Vec::new(),
+            help: None,
+        }
+    }
+
+    /// Adds what to say beneath the carets.
+    pub fn here(mut self, text: impl Into<String>) -> Self {
+        self.here = text.into();
+        self
+    }
+
+    /// Adds another place with what it has to do with this one.
+    pub fn label(mut self, span: &Span, text: impl Into<String>) -> Self {
+        self.labels.push((span.clone(), text.into()));
+        self
+    }
+
+    /// Adds what to write instead.
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+
+    /// Adds "a similar name exists" if one does.
+    pub fn nearest<'a>(mut self, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        if let Some(best) = nearest(name, known) {
+            self.help = Some(format!("a similar name exists: `{best}`"));
+        }
+        self
+    }
+
+    /// The innermost location.
+    pub fn loc(&self) -> Loc {
+        self.span.loc()
+    }
+
+    /// The innermost place inside `file`: the finding's own, or the nearest label's, as a macro needs to
+    /// point at a token of its own input.
+    pub fn span_in(&self, file: &str) -> Option<&Span> {
+        std::iter::once(&self.span).chain(self.labels.iter().map(|(s, _)| s)).find(|s| &*s.file == file)
+    }
+}
+
+/// The known name closest to `name` by Damerau–Levenshtein distance, if one is close at all.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let bound = 1 + name.len() / 4;
+    known
+        .into_iter()
+        .filter(|k| *k != name)
+        .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
+        .filter(|(d, _)| *d <= bound)
+        .min()
+        .map(|(_, k)| k)
+}
+
+/// Findings with the text they are about. As an error it prints like rustc.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Diagnostics {
+    /// Findings, in the order found.
+    pub list: Vec<Diagnostic>,
+    /// Texts of the files they mention.
+    pub sources: Vec<SourceText>,
+}
+
+impl Diagnostics {
+    /// One finding without any text.
+    pub fn one(diagnostic: Diagnostic) -> Self {
+        Diagnostics { list: vec![diagnostic], sources: Vec::new() }
+    }
+
+    /// Whether any finding is an error.
+    pub fn has_errors(&self) -> bool {
+        self.list.iter().any(|d| d.severity == Severity::Error)
+    }
+
+    /// Whether there is nothing to say.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// One finding with source excerpts.
+    pub fn render(&self, d: &Diagnostic) -> String {
+        let mut out = format!("{}: {}\n", d.severity, d.message);
+        let mut marks: Vec<(&Span, &str, char)> = vec![(&d.span, &d.here, '^')];
+        marks.extend(d.labels.iter().map(|(s, t)| (s, t.as_str(), '-')));
+
+        // Files in order of first mention, each file's lines in order.
+        let mut files: Vec<&Arc<str>> = Vec::new();
+        for (span, ..) in &marks {
+            if !files.contains(&&span.file) {
+                files.push(&span.file);
+            }
+        }
+        let width = marks.iter().map(|(s, ..)| s.start.0.to_string().len()).max().unwrap_or(1);
+        for (i, file) in files.iter().enumerate() {
+            let in_file: Vec<_> = marks.iter().filter(|(s, ..)| s.file == **file).collect();
+            let first = in_file[0].0;
+            let arrow = if i == 0 { "-->" } else { ":::" };
+            let _ = writeln!(out, "{:width$}{arrow} {}", "", first.loc());
+            let source = self.sources.iter().find(|s| s.file == **file);
+            excerpt(&mut out, source.map(|s| &*s.text), &in_file, width);
+        }
+        if let Some(help) = &d.help {
+            let _ = writeln!(out, "{:width$} = help: {help}", "");
+        }
+        out
+    }
+}
+
+/// The lines of one file that carry marks, with the marks beneath them.
+fn excerpt(out: &mut String, text: Option<&str>, marks: &[&(&Span, &str, char)], width: usize) {
+    let mut by_line: BTreeMap<u32, Vec<&(&Span, &str, char)>> = BTreeMap::new();
+    for mark in marks {
+        by_line.entry(mark.0.start.0).or_default().push(mark);
+    }
+    let lines: Vec<&str> = text.map(|t| t.lines().collect()).unwrap_or_default();
+    let mut last = None;
+    for (number, mut marks) in by_line {
+        let Some(line) = lines.get(number as usize - 1) else {
+            // No text to show: the labels still say something.
+            for (span, label, _) in marks {
+                if !label.is_empty() {
+                    let _ = writeln!(out, "{:width$} = {}: {label}", "", span.loc());
+                }
+            }
+            continue;
+        };
+        let gutter = match last {
+            None => "|",
+            Some(l) if l + 1 == number => "",
+            Some(_) => "...",
+        };
+        if !gutter.is_empty() {
+            let pad = if gutter == "|" { width + 1 } else { 0 };
+            let _ = writeln!(out, "{:pad$}{gutter}", "");
+        }
+        let _ = writeln!(out, "{number:>width$} | {line}");
+        marks.sort_by_key(|(s, ..)| std::cmp::Reverse(s.start.1));
+        for (span, label, mark) in marks {
+            let start = (span.start.1 as usize).saturating_sub(1);
+            let end = if span.end.0 == span.start.0 { span.end.1 as usize - 1 } else { line.chars().count() };
+            // Tabs stay tabs, so that the carets stand under their text.
+            let lead: String = line.chars().take(start).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let carets = mark.to_string().repeat(end.saturating_sub(start).max(1));
+            let text = format!("{:width$} | {lead}{carets} {label}", "");
+            let _ = writeln!(out, "{}", text.trim_end());
+        }
+        last = Some(number);
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, d) in self.list.iter().enumerate() {
+            if i > 0 {
+                f.write_char('\n')?;
+            }
+            f.write_str(&self.render(d))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        assert_eq!(nearest("rms_nrom", ["rms_norm", "smear_gate"]), Some("rms_norm"));
+        assert_eq!(nearest("LAYER", ["LAYERS", "XSA_LAST"]), Some("LAYERS"));
+        assert_eq!(nearest("attention", ["xsa", "rope"]), None);
+    }
+
+    #[test]
+    fn excerpts_point_at_their_text() {
+        let file: Arc<str> = "m.rs".into();
+        let text = "one\n  two three\nfour\n";
+        let span = |l, a, b| Span { file: file.clone(), start: (l, a), end: (l, b) };
+        let d = Diagnostic::error(&span(2, 7, 12), "bad")
+            .here("this")
+            .label(&span(1, 1, 4), "from here")
+            .help("do");
+        let all = Diagnostics {
+            list: vec![d],
+            sources: vec![SourceText { file: file.clone(), text: text.into() }],
+        };
+        let want = "error: bad\n --> m.rs:2:7\n  |\n1 | one\n  | --- from here\n2 |   two three\n  |       ^^^^^ this\n  = help: do\n";
+        assert_eq!(all.to_string(), want);
+    }
+}

@@ -1,0 +1,180 @@
+//! From a parsed source to a checked model: constants, a trace of every phase, settings, and what the
+//! rules say of each parameter.
+
+mod overrides;
+mod rules;
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use self::rules::Evaluated;
+use crate::lang::ast::{Expr, ModelAst};
+use crate::lang::diag::{Diagnostic, Diagnostics, Severity};
+use crate::lang::glob::Glob;
+use crate::lang::interp::Interp;
+use crate::lang::library::Library;
+use crate::lang::model::{Model, SourceText};
+use crate::lang::settings::{self, Reader};
+use crate::lang::trace::{self, Head, PhaseProgram, Trace};
+use crate::lang::value::Value;
+use crate::lang::{Program, Source, builtins};
+
+/// What the command line adds to a source.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `--set NAME=VALUE`, in order: constants (`LAYERS`, `6`) and settings (`train.seed`, `7`).
+    pub overrides: Vec<(String, String)>,
+    /// `--profile NAME`; none takes the file as it stands, and so does `full` where no profile has that name.
+    pub profile: Option<String>,
+}
+
+/// Checks a source and makes the model of it.
+pub fn elaborate(source: &Source, options: &Options) -> Result<Model, Diagnostics> {
+    let mut e = Elaborator { model: &source.ast, errors: Vec::new(), notes: Vec::new(), extra: Vec::new() };
+    let model = e.run(source, options);
+    let sources = || source.texts.iter().chain(Library::std().texts()).chain(&e.extra).cloned().collect();
+    match model {
+        Some(mut model) if e.errors.is_empty() => {
+            model.notes = Diagnostics { list: e.notes, sources: sources() };
+            Ok(model)
+        }
+        _ => Err(Diagnostics { sources: sources(), list: e.errors }),
+    }
+}
+
+/// A value given from outside the declaration, with who gave it.
+type Given = IndexMap<Arc<str>, (Expr, String)>;
+
+struct Elaborator<'a> {
+    model: &'a ModelAst,
+    errors: Vec<Diagnostic>,
+    notes: Vec<Diagnostic>,
+    /// Command line arguments as texts, so that errors can show them.
+    extra: Vec<SourceText>,
+}
+
+impl<'m> Elaborator<'m> {
+    fn error(&mut self, d: Diagnostic) {
+        if !self.errors.iter().any(|e| e.span == d.span) {
+            self.errors.push(d);
+        }
+    }
+
+    fn run(&mut self, source: &Source, options: &Options) -> Option<Model> {
+        let model = self.model;
+        self.shadowed();
+        let mut settings = settings::collect(model);
+        let given = self.given(options, &mut settings);
+
+        // Constants of each phase; a phase keeps what the phases before it changed.
+        let mut switched: Given = given.clone();
+        let mut consts = vec![self.constants(&switched)];
+        for phase in &model.phases {
+            let by = format!("phase {}", phase.name.text);
+            for setting in &phase.settings {
+                let before = switched.clone();
+                self.switch(setting, &by, &mut switched);
+                self.keeps_what_is_fixed(setting, &settings, &before, &switched);
+            }
+            consts.push(self.constants(&switched));
+        }
+        if !self.errors.is_empty() {
+            return None;
+        }
+
+        let (train, eval, freeze, export, f16_up_to) = {
+            let mut cx = Interp::new(&model.functions, Library::std(), consts[0].clone());
+            let has_ttt = model.blocks.iter().flat_map(|b| &b.groups).any(|g| &*g.text == "ttt");
+            let mut reader = Reader::new(&mut cx, &settings, &model.name.span);
+            let train = reader.train();
+            let eval = reader.eval(&train, has_ttt);
+            let freeze = reader.ttt_freeze();
+            let (export, f16_up_to) = reader.export();
+            reader.unknown_keys();
+            self.errors.append(&mut cx.errors);
+            (train, eval, freeze, export, f16_up_to)
+        };
+        let phases = self.phases(&consts);
+
+        let programs: Vec<PhaseProgram> = consts
+            .into_iter()
+            .map(|consts| {
+                let rules = self.rules("quant", &consts);
+                let grid = |e: Evaluated<'_>| match e.value {
+                    Value::Grid(g) => Some((e.glob, g)),
+                    Value::None => Some((e.glob, None)),
+                    other => self.kind_error(e.rule, "a quantiser such as int(clip = 7), or none", &other),
+                };
+                PhaseProgram { consts, grids: rules.into_iter().filter_map(grid).collect() }
+            })
+            .collect();
+
+        // Two sequences, so that a mistaken batch axis of 1 does not broadcast.
+        let request = |phase, head| Trace { phase, batch: 2, seq: train.seq_len, qat: true, head };
+        let mut runs = Vec::new();
+        for (i, program) in programs.iter().enumerate() {
+            for head in [Head::Loss, Head::Logits] {
+                let run = trace::run(model, program, &request(i, head));
+                run.errors.iter().for_each(|d| self.error(d.clone()));
+                runs.push(run);
+            }
+        }
+        let traced = runs.iter().all(|r| r.value.is_some());
+        let mut params = self.parameters(&runs, &programs);
+        self.apply_rules(&mut params, programs.last()?, &export, f16_up_to, traced);
+        for frozen in &freeze {
+            match Glob::new(&frozen.text) {
+                Ok(glob) => {
+                    let hits = params.values_mut().filter(|p| glob.matches(&p.name));
+                    let hits = hits.map(|p| p.ttt_frozen = true).count();
+                    self.matched(&frozen.text, &frozen.span, hits, &params, traced);
+                }
+                Err(e) => self.error(Diagnostic::error(&frozen.span, e)),
+            }
+        }
+        if !self.errors.is_empty() {
+            return None;
+        }
+
+        let logits = runs.get(1)?;
+        let vocab = logits.builder.ty(logits.value?.value).axes.last()?.size;
+        let used = |name: &str| runs.iter().any(|r| r.used.contains(name));
+        let consts = &programs.first()?.consts;
+        Some(Model {
+            name: model.name.text.to_string(),
+            doc: model.doc.clone(),
+            consts: consts.iter().map(|(name, c)| (name.to_string(), c.value.to_string())).collect(),
+            params,
+            vocab,
+            phases,
+            train,
+            eval,
+            export,
+            profiles: model.profiles.iter().map(|p| p.name.text.to_string()).collect(),
+            sources: source.texts.iter().cloned().chain(Library::std().excerpt(used)).collect(),
+            notes: Diagnostics::default(),
+            program: Arc::new(Program {
+                ast: source.ast.clone(),
+                phases: programs,
+                texts: source.texts.clone(),
+            }),
+        })
+    }
+
+    fn shadowed(&mut self) {
+        for f in &self.model.functions {
+            let name = &f.name.text;
+            let library = Library::std().function(name);
+            if library.is_some() || builtins::find(name).is_some() {
+                let what = if library.is_some() { "library's" } else { "built-in" };
+                let mut d = Diagnostic::error(&f.name.span, format!("`{name}` shadows the {what} `{name}`"));
+                d.severity = Severity::Warning;
+                if let Some(f) = library {
+                    d = d.label(&f.name.span, "library functions go on using this one");
+                }
+                self.notes.push(d);
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What the rules of `quant`, `optim`, `export` and `weight_std` say of each parameter.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::Elaborator;
+use crate::lang::ast::Rule;
+use crate::lang::diag::Diagnostic;
+use crate::lang::glob::Glob;
+use crate::lang::interp::{ConstValue, Interp};
+use crate::lang::library::Library;
+use crate::lang::model::{Export, ExportSettings, Init, Optimiser, Param};
+use crate::lang::span::Span;
+use crate::lang::trace::{PhaseProgram, Run};
+use crate::lang::value::{ExportRule, Value};
+use crate::quant::{Grid, ScaleRule};
+
+/// A rule with its pattern compiled and its value computed.
+pub(super) struct Evaluated<'r> {
+    pub(super) rule: &'r Rule,
+    pub(super) glob: Glob,
+    pub(super) value: Value,
+}
+
+impl<'m> Elaborator<'m> {
+    /// The rules of the blocks of one name whose guard holds, in order.
+    pub(super) fn rules(
+        &mut self,
+        block: &str,
+        consts: &IndexMap<Arc<str>, ConstValue>,
+    ) -> Vec<Evaluated<'m>> {
+        let model = self.model;
+        let mut cx = Interp::new(&model.functions, Library::std(), consts.clone());
+        let mut out = Vec::new();
+        for rule in model.blocks.iter().filter(|b| &*b.name.text == block).flat_map(|b| &b.rules) {
+            let glob = match Glob::new(&rule.glob.text) {
+                Ok(glob) => glob,
+                Err(e) => {
+                    cx.error(&rule.glob.span, e);
+                    continue;
+                }
+            };
+            if let Some(guard) = &rule.guard {
+                match cx.expr(guard) {
+                    Value::Bool(true) => {}
+                    Value::Bool(false) | Value::Poison => continue,
+                    other => {
+                        cx.error(&guard.span, format!("a condition is a Bool, found {}", other.kind()));
+                        continue;
+                    }
+                }
+            }
+            let value = cx.expr(&rule.value);
+            if !matches!(value, Value::Poison) {
+                out.push(Evaluated { rule, glob, value });
+            }
+        }
+        let errors = std::mem::take(&mut cx.errors);
+        errors.into_iter().for_each(|d| self.error(d));
+        out
+    }
+
+    pub(super) fn kind_error<T>(&mut self, rule: &Rule, expected: &str, found: &Value) -> Option<T> {
+        let message = format!("expected {expected}, found {}", found.kind());
+        self.error(Diagnostic::error(&rule.value.span, message));
+        None
+    }
+
+    /// An error where a pattern fits no parameter.
+    pub(super) fn matched(
+        &mut self,
+        glob: &str,
+        span: &Span,
+        hits: usize,
+        params: &IndexMap<String, Param>,
+        traced: bool,
+    ) {
+        if hits > 0 || !traced {
+            return;
+        }
+        let d = Diagnostic::error(span, format!("\"{glob}\" matches no parameter"));
+        let score = |name: &&String| (strsim::normalized_damerau_levenshtein(glob, name) * 1e6) as u64;
+        self.error(match params.keys().max_by_key(score) {
+            Some(best) => d.help(format!("the most similar parameter is `{best}`")),
+            None => d,
+        });
+    }
+
+    /// Every parameter of every phase, in order of first use, with defaults for what rules decide.
+    pub(super) fn parameters(&mut self, runs: &[Run], programs: &[PhaseProgram]) -> IndexMap<String, Param> {
+        let mut params: IndexMap<String, Param> = IndexMap::new();
+        for run in runs {
+            for (name, p) in &run.params {
+                if let Some(first) = params.get(name) {
+                    if first.shape != p.shape {
+                        let message =
+                            format!("`{name}` is {:?} here and {:?} in another phase", p.shape, first.shape);
+                        self.error(Diagnostic::error(&p.span, message));
+                    }
+                    continue;
+                }
+                let grid = programs.iter().rev().find_map(|program| PhaseProgram::grid(&program.grids, name));
+                let optimiser = Optimiser::AdamW(crate::lang::model::AdamW {
+                    lr: 0.0,
+                    beta1: 0.9,
+                    beta2: 0.95,
+                    eps: 1e-8,
+                    weight_decay: 0.0,
+                });
+                let (shape, init, export): (_, Init, _) = (p.shape.clone(), p.init, Export::F16);
+                let param = Param {
+                    name: name.clone(),
+                    shape,
+                    init,
+                    optimiser,
+                    grid,
+                    export,
+                    ttt_frozen: false,
+                    weight_std: None,
+                };
+                params.insert(name.clone(), param);
+            }
+        }
+        params
+    }
+
+    /// Optimisers, export and declared deviations; the last rule that fits a parameter decides.
+    pub(super) fn apply_rules(
+        &mut self,
+        params: &mut IndexMap<String, Param>,
+        last: &PhaseProgram,
+        settings: &ExportSettings,
+        f16_up_to: usize,
+        traced: bool,
+    ) {
+        for p in params.values_mut() {
+            p.export = match p.grid {
+                Some(grid) => Export::TrainingGrid(grid),
+                None if p.len() <= f16_up_to => Export::F16,
+                None => Export::QuantileRows(Grid { clip: 127, rule: settings.rule }),
+            };
+        }
+        let mut updated = vec![false; params.len()];
+        for block in ["quant", "optim", "export", "weight_std"] {
+            for Evaluated { rule, glob, value } in self.rules(block, &last.consts) {
+                let hits: Vec<usize> = (0..params.len()).filter(|&i| glob.matches(&params[i].name)).collect();
+                for &i in &hits {
+                    updated[i] |= block == "optim";
+                    if let Err(d) = apply(block, rule, &value, &mut params[i], settings.rule) {
+                        self.error(*d);
+                        break;
+                    }
+                }
+                self.matched(&rule.glob.text, &rule.glob.span, hits.len(), params, traced);
+            }
+        }
+        let missed: Vec<&str> =
+            params.keys().zip(&updated).filter(|(_, done)| !**done).map(|(n, _)| n.as_str()).collect();
+        if traced && let Some(first) = missed.first() {
+            let at = self.model.blocks.iter().rev().find(|b| &*b.name.text == "optim");
+            let span = at.map_or(&self.model.name.span, |b| &b.name.span).clone();
+            let rest = if missed.len() > 1 {
+                format!(" and {} more parameters", missed.len() - 1)
+            } else {
+                String::new()
+            };
+            let d = Diagnostic::error(&span, format!("no optimiser for `{first}`{rest}"));
+            self.error(d.help("a first rule for everything: \"*\" => adamw(lr = SCALAR_LR)"));
+        }
+    }
+}
+
+/// Applies one rule to one parameter that it matches.
+fn apply(
+    block: &str,
+    rule: &Rule,
+    value: &Value,
+    p: &mut Param,
+    default: ScaleRule,
+) -> Result<(), Box<Diagnostic>> {
+    let error = |message: String| Err(Box::new(Diagnostic::error(&rule.value.span, message)));
+    match (block, value) {
+        ("quant", _) => {}
+        ("optim", Value::Optimiser(o)) => {
+            if matches!(o, Optimiser::Muon(_)) && p.shape.len() != 2 {
+                return error(format!("Muon is for matrices; `{}` has shape {:?}", p.name, p.shape));
+            }
+            p.optimiser = *o;
+        }
+        ("export", Value::Export(e)) => {
+            let grid = |clip: u16, rule: Option<ScaleRule>| Grid { clip, rule: rule.unwrap_or(default) };
+            p.export = match *e {
+                ExportRule::F16 => Export::F16,
+                ExportRule::TrainingGrid => match p.grid {
+                    Some(grid) => Export::TrainingGrid(grid),
+                    None => {
+                        return error(format!(
+                            "`{}` is not trained on a grid: no `quant` rule fits it",
+                            p.name
+                        ));
+                    }
+                },
+                ExportRule::ClipSearch { clip, rule, per_matrix } => {
+                    Export::ClipSearch { grid: grid(clip, rule), per_matrix }
+                }
+                ExportRule::QuantileRows { clip, rule } => Export::QuantileRows(grid(clip, rule)),
+            };
+        }
+        ("weight_std", Value::Float(std)) if *std > 0.0 => p.weight_std = Some(*std),
+        ("weight_std", other) => {
+            return error(format!("a standard deviation is a Float above 0, found {other}"));
+        }
+        ("optim", other) => return error(format!("expected muon(…) or adamw(…), found {}", other.kind())),
+        (_, other) => {
+            return error(format!(
+                "expected f16, training_grid, clip_search(…) or quantile_rows(…), found {}",
+                other.kind()
+            ));
+        }
+    }
+    Ok(())
+}

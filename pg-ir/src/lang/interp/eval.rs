@@ -1,0 +1,281 @@
+//! Statements and expressions.
+
+use std::sync::Arc;
+
+use super::{Interp, MAX_STEPS, Outcome};
+use crate::graph::Origin;
+use crate::lang::ast::*;
+use crate::lang::builtins::{self, MAX_LIST};
+use crate::lang::diag::Diagnostic;
+use crate::lang::span::Span;
+use crate::lang::value::{Closure, Value, Var};
+
+impl Interp<'_> {
+    // ------------------------------------------------------------ statements
+
+    /// A block in a scope of its own for local names.
+    pub(super) fn body(&mut self, body: &Body) -> Value {
+        let mark = self.frame().vars.len();
+        for stmt in &body.stmts {
+            self.stmt(stmt);
+            if self.stopped() {
+                break;
+            }
+        }
+        let value = match &body.value {
+            _ if self.stopped() => Value::Poison,
+            Some(e) => self.expr(e),
+            None => Value::None,
+        };
+        self.frame().vars.truncate(mark);
+        value
+    }
+
+    pub(super) fn stmt(&mut self, stmt: &Stmt) {
+        match stmt {
+            Stmt::Expr(e) => {
+                self.expr(e);
+            }
+            Stmt::Let { pattern, value } => {
+                let v = self.expr(value);
+                self.bind(pattern, v, &value.span);
+            }
+            Stmt::Assign { name, op, value } => {
+                let mut v = self.expr(value);
+                if let Some(op) = op {
+                    let old = self.name(&name.text, &name.span);
+                    let span = name.span.to(&value.span);
+                    v = self.binary(*op, old, v, &span, &[value]);
+                }
+                self.assign(name, v);
+            }
+            Stmt::For { pattern, items, body } => {
+                let list = match self.expr(items) {
+                    Value::List(list) => list,
+                    Value::Poison => return,
+                    other => {
+                        let message = format!("`for` walks a list or a range `a..b`, found {}", other.kind());
+                        self.error(&items.span, message);
+                        return;
+                    }
+                };
+                for item in list.iter() {
+                    let mark = self.frame().vars.len();
+                    self.bind(pattern, item.clone(), &items.span);
+                    self.body(body);
+                    self.frame().vars.truncate(mark);
+                    if self.stopped() {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn bind(&mut self, pattern: &Pattern, value: Value, span: &Span) {
+        match pattern {
+            Pattern::Ignore => {}
+            Pattern::Bind { name, mutable } => {
+                self.frame().vars.push(Var { name: name.text.clone(), value, mutable: *mutable });
+            }
+            Pattern::List(patterns, at) => match value {
+                Value::List(items) if items.len() == patterns.len() => {
+                    patterns.iter().zip(items.iter()).for_each(|(p, v)| self.bind(p, v.clone(), span));
+                }
+                Value::Poison => patterns.iter().for_each(|p| self.bind(p, Value::Poison, span)),
+                other => {
+                    let found = match &other {
+                        Value::List(items) => format!("a list of {}", items.len()),
+                        other => other.kind().to_string(),
+                    };
+                    let message = format!("expected a list of {}, found {found}", patterns.len());
+                    let d = Diagnostic::error(at, message).label(span, "this value");
+                    self.report(d);
+                    patterns.iter().for_each(|p| self.bind(p, Value::Poison, span));
+                }
+            },
+        }
+    }
+
+    pub(super) fn assign(&mut self, name: &Name, value: Value) {
+        let frame = self.frame();
+        let captured = frame.captured;
+        let found = frame.vars.iter_mut().enumerate().rev().find(|(_, v)| v.name == name.text);
+        match found {
+            Some((i, var)) if var.mutable && i >= captured => var.value = value,
+            Some((i, _)) if i < captured => {
+                let d = Diagnostic::error(&name.span, format!("a closure cannot assign `{}`", name.text));
+                self.report(d.help("closures see copies: return the new value instead"));
+            }
+            Some(_) => {
+                let d = Diagnostic::error(&name.span, format!("`{}` is not mutable", name.text));
+                self.report(d.help(format!("declare it with `let mut {}`", name.text)));
+            }
+            None => {
+                let known = self.frame().vars.iter().map(|v| v.name.clone()).collect::<Vec<_>>();
+                let d = Diagnostic::error(&name.span, format!("unknown variable `{}`", name.text));
+                self.report(d.nearest(&name.text, known.iter().map(|n| &**n)));
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ expressions
+
+    /// Evaluates an expression; tensors are traced.
+    pub(crate) fn expr(&mut self, e: &Expr) -> Value {
+        self.steps += 1;
+        if self.steps > MAX_STEPS && !self.halted {
+            self.halted = true;
+            return self.error(&e.span, format!("elaboration takes more than {MAX_STEPS} steps"));
+        }
+        if self.halted {
+            return Value::Poison;
+        }
+        match &e.kind {
+            ExprKind::Poison => Value::Poison,
+            ExprKind::Int(v) => Value::Int(*v),
+            ExprKind::Float(v) => Value::Float(*v),
+            ExprKind::Bool(v) => Value::Bool(*v),
+            ExprKind::Text(parts) => self.text(parts, &e.span),
+            ExprKind::Name(name) => self.name(name, &e.span),
+            ExprKind::List(items) => {
+                let items: Vec<Value> = items.iter().map(|e| self.expr(e)).collect();
+                if items.iter().any(|v| matches!(v, Value::Poison)) {
+                    Value::Poison
+                } else {
+                    Value::list(items)
+                }
+            }
+            ExprKind::Range(a, b) => self.range(a, b, &e.span),
+            ExprKind::Unary(op, x) => {
+                let value = self.expr(x);
+                let result = self.at(&e.span, |this| match op {
+                    UnOp::Neg => builtins::negate(this, &value),
+                    UnOp::Not => match &value {
+                        Value::Bool(b) => Ok(Value::Bool(!b)),
+                        other => Err(format!("`!` takes a Bool, found {}", other.kind()).into()),
+                    },
+                });
+                self.settle(result, &e.span, &[x], &[&value])
+            }
+            ExprKind::Binary(op, l, r) => {
+                let (a, b) = (self.expr(l), self.expr(r));
+                self.binary(*op, a, b, &e.span, &[l, r])
+            }
+            ExprKind::Logic(and, l, r) => match self.condition(l) {
+                Some(value) if value == *and => self.condition(r).map_or(Value::Poison, Value::Bool),
+                Some(value) => Value::Bool(value),
+                None => Value::Poison,
+            },
+            ExprKind::If { cond, then, otherwise } => match (self.condition(cond), otherwise) {
+                (Some(true), _) => self.body(then),
+                (Some(false), Some(e)) => self.expr(e),
+                (Some(false), None) => Value::None,
+                (None, _) => Value::Poison,
+            },
+            ExprKind::Block(body) => self.body(body),
+            ExprKind::Scope { args, body } => self.scoped(args, body, &e.span),
+            ExprKind::Closure { params, body } => {
+                let (captured, home) = (self.frame().vars.clone(), self.home());
+                Value::Closure(Arc::new(Closure {
+                    params: params.clone(),
+                    body: body.clone(),
+                    captured,
+                    home,
+                }))
+            }
+            ExprKind::Call { callee, args } => self.call(callee, None, args, &e.span),
+            ExprKind::Method { receiver, method, args } => {
+                if let Some(value) = self.list_method(receiver, method, args) {
+                    return value;
+                }
+                self.call(method, Some(receiver), args, &e.span)
+            }
+            ExprKind::Index(x, i) => {
+                let (x_value, i_value) = (self.expr(x), self.expr(i));
+                let result = self.at(&e.span, |this| builtins::index(this, &x_value, &i_value));
+                self.settle(result, &e.span, &[x, i], &[&x_value])
+            }
+        }
+    }
+
+    pub(super) fn text(&mut self, parts: &[TextPart], span: &Span) -> Value {
+        let mut out = String::new();
+        for part in parts {
+            match part {
+                TextPart::Lit(text) => out.push_str(text),
+                TextPart::Expr(e) => match self.expr(e) {
+                    Value::Poison => return Value::Poison,
+                    Value::Tensor(_) => {
+                        return self.error(span, "a tensor has no text before the program runs");
+                    }
+                    value => out.push_str(&value.to_string()),
+                },
+            }
+        }
+        Value::text(out)
+    }
+
+    pub(super) fn range(&mut self, a: &Expr, b: &Expr, span: &Span) -> Value {
+        match (self.expr(a), self.expr(b)) {
+            (Value::Int(a), Value::Int(b)) if b.saturating_sub(a) <= MAX_LIST as i64 => {
+                Value::list((a..b).map(Value::Int).collect())
+            }
+            (Value::Int(_), Value::Int(_)) => self.error(span, "this range is too long"),
+            (Value::Poison, _) | (_, Value::Poison) => Value::Poison,
+            (a, b) => {
+                self.error(span, format!("a range takes two Ints, found {} and {}", a.kind(), b.kind()))
+            }
+        }
+    }
+
+    pub(super) fn condition(&mut self, e: &Expr) -> Option<bool> {
+        match self.expr(e) {
+            Value::Bool(b) => Some(b),
+            Value::Poison => None,
+            Value::Tensor(_) => {
+                let d = Diagnostic::error(&e.span, "a condition on a tensor: its values are not known yet");
+                self.report(d.help("choose element by element with select(cond, a, b)"));
+                None
+            }
+            other => {
+                self.error(&e.span, format!("a condition is a Bool, found {}", other.kind()));
+                None
+            }
+        }
+    }
+
+    pub(super) fn binary(&mut self, op: BinOp, a: Value, b: Value, span: &Span, exprs: &[&Expr]) -> Value {
+        let result = self.at(span, |this| builtins::binary(this, op, &a, &b));
+        self.settle(result, span, exprs, &[&a, &b])
+    }
+
+    /// Runs an operation whose graph nodes come from `span`.
+    pub(super) fn at<T>(&mut self, span: &Span, run: impl FnOnce(&mut Self) -> T) -> T {
+        let (loc, call, scope) = (span.loc(), self.model_call(span), self.scope.clone());
+        if let Some(t) = &mut self.tracer {
+            t.builder.set_origin(Origin { loc, call, scope, backward: false });
+        }
+        run(self)
+    }
+
+    /// The value of an operation, or its error with where the operands come from.
+    pub(super) fn settle(
+        &mut self,
+        result: Outcome,
+        span: &Span,
+        exprs: &[&Expr],
+        operands: &[&Value],
+    ) -> Value {
+        match result {
+            Ok(value) => {
+                if let (Value::Tensor(id), Some(t)) = (&value, &mut self.tracer) {
+                    t.born.entry(*id).or_insert_with(|| span.clone());
+                }
+                value
+            }
+            Err(_) if operands.iter().any(|v| matches!(v, Value::Poison)) => Value::Poison,
+            Err(fault) => self.fault(span, fault, exprs, operands),
+        }
+    }
+}

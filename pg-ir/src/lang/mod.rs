@@ -1,0 +1,63 @@
+//! The DSL front end: from the text of a model file to a checked [`Model`](crate::lang::model::Model), and from
+//! that to the graph of each of its programs.
+//!
+//! A model file is Rust source with one `model! { name { … } }`. The same parser and elaborator serve the
+//! macro at compile time and `pg` at run time. The grammar of items is in `parse`, bodies are Rust
+//! expressions (`body`), evaluated by `interp` with the functions of `builtins` and of the standard
+//! library (`pg-ir/library/*.pg`).
+//!
+//! ```
+//! use pg_ir::lang::{Head, Options, Source, Trace, elaborate};
+//!
+//! let text = r#"model! { bigram_table {
+//!     const VOCAB = 16;
+//!     fn forward(tokens) { gather(param("table", [VOCAB, VOCAB], normal(0.02)), tokens) }
+//!     optim { "*" => adamw(lr = 0.01) }
+//! } }"#;
+//! let source = Source::parse("bigram.rs", text, &|_| Err("no base".into()))?;
+//! let model = elaborate(&source, &Options::default())?;
+//! assert_eq!(model.param_count(), 256);
+//! let request = Trace { phase: 0, batch: 4, seq: 32, qat: true, head: Head::Loss };
+//! assert!(model.trace(&request)?.builder.graph().value_count() > 0);
+//! # Ok::<(), pg_ir::lang::Diagnostics>(())
+//! ```
+
+mod ast;
+mod body;
+pub mod budget;
+mod builtins;
+mod diag;
+mod elaborate;
+mod glob;
+mod interp;
+pub mod layout;
+mod lex;
+mod library;
+pub mod model;
+mod parse;
+mod reference;
+mod settings;
+mod size;
+mod source;
+mod span;
+mod trace;
+mod value;
+
+use std::sync::Arc;
+
+pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
+pub use elaborate::{Options, elaborate};
+pub use reference::{Reference, reference};
+pub use source::{ResolveBase, Source};
+pub use span::Span;
+pub use trace::{Head, Trace, Traced};
+
+use crate::lang::model::SourceText;
+
+/// A parsed model with everything it derives from, kept for tracing.
+#[derive(Debug)]
+pub struct Program {
+    pub(crate) ast: Arc<ast::ModelAst>,
+    pub(crate) phases: Vec<trace::PhaseProgram>,
+    pub(crate) texts: Vec<SourceText>,
+}

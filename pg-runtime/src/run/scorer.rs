@@ -1,0 +1,133 @@
+//! Scores of weights on a corpus, in bits per byte.
+
+use super::Corpus;
+use crate::data::Score;
+use crate::eval::{
+    EvalError, TttOutcome, Windows, score_and_adapt, ttt_programs, window_nll, window_programs,
+};
+use crate::report::{Event, Observer, TttReport};
+use crate::session::{Key, Session};
+use crate::state::State;
+
+/// Every program that scores of so many targets ask for, in windows of so many tokens.
+pub(super) fn score_programs(session: &Session, seq: usize, targets: usize, with_ttt: bool) -> Vec<Key> {
+    let sliding = sliding(session, seq);
+    let mut keys = Vec::new();
+    for windows in [Windows::plain(seq), sliding] {
+        keys.extend(window_programs(session, windows.cover(targets).len(), (windows.seq, false)));
+    }
+    if let Some(ttt) = session.model.eval.ttt.as_ref().filter(|_| with_ttt) {
+        keys.extend(ttt_programs(session, targets, sliding, ttt, false));
+    }
+    keys
+}
+
+fn sliding(session: &Session, seq: usize) -> Windows {
+    let eval = &session.model.eval;
+    Windows { seq, stride: eval.stride.min(seq), rescore_tail: eval.rescore_tail }
+}
+
+/// Scores weights on one text in one way throughout a run.
+pub struct Scorer<'a> {
+    corpus: &'a Corpus,
+    seq: usize,
+}
+
+impl<'a> Scorer<'a> {
+    /// Windows of the model's evaluation length, or of the whole text where that is shorter.
+    pub fn new(corpus: &'a Corpus, session: &Session) -> Scorer<'a> {
+        let targets = corpus.val.len().saturating_sub(1);
+        Scorer { corpus, seq: session.model.eval.seq_len.min(targets).max(1) }
+    }
+
+    /// Every program that its scores ask for, with or without test-time training.
+    pub fn programs(&self, session: &Session, with_ttt: bool) -> Result<Vec<Key>, EvalError> {
+        Ok(score_programs(session, self.seq, self.targets()?, with_ttt))
+    }
+
+    /// Bits per byte over windows that do not overlap.
+    pub fn plain(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        stage: &str,
+        observer: &mut Observer<'_>,
+    ) -> Result<f64, EvalError> {
+        self.windows(session, state, Windows::plain(self.seq), stage, observer)
+    }
+
+    /// Bits per byte by sliding window.
+    pub fn sliding(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        observer: &mut Observer<'_>,
+    ) -> Result<f64, EvalError> {
+        let windows = self.sliding_windows(session);
+        let stage = format!("score by sliding window, stride {}", windows.stride);
+        self.windows(session, state, windows, &stage, observer)
+    }
+
+    /// Bits per byte with score-first test-time training, if the model has it, and what it did. The weights are
+    /// changed.
+    pub fn ttt(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        observer: &mut Observer<'_>,
+    ) -> Result<Option<(f64, TttReport)>, EvalError> {
+        let Some(ttt) = session.model.eval.ttt.clone() else { return Ok(None) };
+        let windows = self.sliding_windows(session);
+        let total = windows.cover(self.targets()?).len() as u64;
+        observer(Event::Begin { stage: "score, then adapt".into(), total });
+        let mut progress = |done| observer(Event::Progress(done));
+        let val = &self.corpus.val;
+        let outcome = score_and_adapt(session, state, val, windows, &ttt, false, &mut progress)?;
+        let mut score = Score::default();
+        self.add(&mut score, 0, &outcome.nll);
+        outcome.rescored.iter().for_each(|&(target, nll)| self.add(&mut score, target, &[nll]));
+        observer(Event::End(format!(
+            "{:.4} bits per byte; {} chunks scored, {} trained on, {} updates",
+            score.bits_per_byte(),
+            outcome.chunks_scored,
+            outcome.chunks_trained,
+            outcome.updates
+        )));
+        let TttOutcome { chunks_scored, chunks_trained, updates, .. } = outcome;
+        Ok(Some((score.bits_per_byte(), TttReport { chunks_scored, chunks_trained, updates })))
+    }
+
+    fn targets(&self) -> Result<usize, EvalError> {
+        let tokens = self.corpus.val.len();
+        tokens.checked_sub(1).filter(|&n| n > 0).ok_or(EvalError::TooShort(tokens))
+    }
+
+    fn sliding_windows(&self, session: &Session) -> Windows {
+        sliding(session, self.seq)
+    }
+
+    fn windows(
+        &mut self,
+        session: &mut Session,
+        state: &mut State,
+        windows: Windows,
+        stage: &str,
+        observer: &mut Observer<'_>,
+    ) -> Result<f64, EvalError> {
+        let list = windows.cover(self.targets()?);
+        observer(Event::Begin { stage: stage.into(), total: list.len() as u64 });
+        let mut score = Score::default();
+        let mut sink = |target: usize, nll: f32| self.add(&mut score, target, &[nll]);
+        let mut progress = |done| observer(Event::Progress(done));
+        let val = &self.corpus.val;
+        window_nll(session, state, val, &list, (windows.seq, false), &mut sink, &mut progress)?;
+        observer(Event::End(format!("{:.4} bits per byte", score.bits_per_byte())));
+        Ok(score.bits_per_byte())
+    }
+
+    /// Adds the losses of consecutive targets from `first` on.
+    fn add(&self, score: &mut Score, first: usize, nll: &[f32]) {
+        let (val, end) = (&self.corpus.val, first + nll.len());
+        score.add(self.corpus.tokenizer.tables(), &val[first..end], &val[first + 1..=end], nll);
+    }
+}
