@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use pg_codegen::plan::{AttentionShape, BufferId, Kernel, Matmul, Matmuls, MatrixView, Place, Plan};
-use pg_codegen::region::{Affine, IndexMap, Instr, Region};
+use pg_codegen::region::{Region, interp};
 use pg_ir::interp::{Environment, Tensor};
-use pg_ir::op::{Bits, Op, Reduction};
+use pg_ir::op::{Bits, Op};
 use pg_ir::ty::{Axis, DType, Role, Type};
 
 /// Runs a plan on an environment and gives the external buffers back.
@@ -73,7 +73,7 @@ pub fn run_watched(
 /// Runs a kernel on its arguments.
 pub fn launch(kernel: &Kernel, args: &mut [Tensor]) {
     match kernel {
-        Kernel::Region(r) => region(r, args),
+        Kernel::Region(r) => interp::run(r, args),
         Kernel::Matmul(m) => matmul(m, args),
         Kernel::MatmulRegion(m, r) => matmul_region(m, r, args),
         Kernel::Matmuls(all) => matmuls(all, args),
@@ -110,142 +110,10 @@ fn clobber(plan: &Plan, written: BufferId, memory: &mut [Tensor]) {
     }
 }
 
-fn affine(a: &Affine, index: &[usize]) -> i64 {
-    assert_eq!(a.strides.len(), index.len());
-    a.offset + a.strides.iter().zip(index).map(|(s, i)| s * *i as i64).sum::<i64>()
-}
-
-fn load(arg: &[f64], map: &IndexMap, extra: i64, index: &[usize]) -> f64 {
-    let inside = map.guards.iter().all(|g| (0..g.size).contains(&affine(&g.expr, index)));
-    if inside { arg[(affine(&map.at, index) + extra) as usize] } else { 0.0 }
-}
-
-/// Whether a load or index gives one element a row.
-fn is_narrow(map: &IndexMap) -> bool {
-    let flat = |a: &Affine| a.strides.last() == Some(&0);
-    flat(&map.at) && map.guards.iter().all(|g| flat(&g.expr))
-}
-
-fn region(r: &Region, args: &mut [Tensor]) {
-    assert_eq!(r.args.len(), args.len());
-    let reduced: usize = r.rows[r.rows.len() - r.reduced..].iter().product();
-    for row in 0..r.row_count() {
-        let mut index = vec![0; r.rows.len() + 1];
-        let mut rest = row;
-        for (i, n) in r.rows.iter().enumerate().rev() {
-            index[i] = rest % n;
-            rest /= n;
-        }
-        let mut regs: Vec<Tensor> = Vec::new();
-        for instr in &r.body {
-            let wide = |narrow: bool| if narrow { 1 } else { r.lanes };
-            let value = match instr {
-                Instr::Load { arg, map } => {
-                    tabulate(wide(is_narrow(map)), &mut index, |ix, _| load(&args[*arg as usize], map, 0, ix))
-                }
-                Instr::Gather { arg, row, stride, map } => {
-                    let ids = &regs[*row as usize];
-                    tabulate(wide(is_narrow(map) && ids.len() == 1), &mut index, |ix, l| {
-                        load(&args[*arg as usize], map, at(ids, l) as i64 * stride, ix)
-                    })
-                }
-                Instr::Const(v) => vec![f64::from(*v)],
-                Instr::ConstInt(v) => vec![f64::from(*v)],
-                Instr::Index(a) => {
-                    tabulate(wide(a.strides.last() == Some(&0)), &mut index, |ix, _| affine(a, ix) as f64)
-                }
-                Instr::Unary(f, a) => elementwise(Op::Unary(*f), DType::F32, &[&regs[*a as usize]]),
-                Instr::Binary(f, a, b) => {
-                    elementwise(Op::Binary(*f), DType::F32, &[&regs[*a as usize], &regs[*b as usize]])
-                }
-                Instr::Select(c, a, b) => {
-                    let [c, a, b] = [c, a, b].map(|r| &regs[*r as usize]);
-                    let n = c.len().max(a.len()).max(b.len());
-                    (0..n).map(|l| if at(c, l) != 0.0 { at(a, l) } else { at(b, l) }).collect()
-                }
-                Instr::Cast(to, a) => elementwise(Op::Cast(*to), DType::F32, &[&regs[*a as usize]]),
-                Instr::RowReduce(kind, a) => {
-                    assert_eq!(regs[*a as usize].len(), r.lanes, "row reduction of a row");
-                    vec![combine(*kind, &regs[*a as usize])]
-                }
-                Instr::Lanes(perm, a) => {
-                    assert!(regs[*a as usize].len() == r.lanes && perm.len() == r.lanes);
-                    perm.iter().map(|&p| regs[*a as usize][p as usize]).collect()
-                }
-                Instr::FakeQuant(grid, a) => {
-                    assert_eq!(regs[*a as usize].len(), r.lanes, "fake quantisation of a row");
-                    let src: Vec<f32> = regs[*a as usize].iter().map(|&x| x as f32).collect();
-                    let mut dst = vec![0f32; src.len()];
-                    grid.fake_quantize_row(&src, &mut dst);
-                    dst.into_iter().map(f64::from).collect()
-                }
-                Instr::Store { arg, value, at: to } => {
-                    let value = &regs[*value as usize];
-                    let n = wide(to.strides.last() == Some(&0));
-                    assert_eq!(value.len(), n, "a store of a row stores a row");
-                    for (l, v) in value.iter().enumerate() {
-                        *index.last_mut().unwrap() = l;
-                        args[*arg as usize][affine(to, &index) as usize] = *v;
-                    }
-                    *index.last_mut().unwrap() = 0;
-                    Vec::new()
-                }
-                Instr::Accumulate { arg, value, kind, at: to } => {
-                    assert!(r.reduced > 0);
-                    let n = r.rows.len();
-                    assert!(to.strides[n - r.reduced..n].iter().all(|s| *s == 0));
-                    let value = &regs[*value as usize];
-                    let n = wide(to.strides.last() == Some(&0));
-                    assert_eq!(value.len(), n, "an accumulation of a row takes a row");
-                    for (l, &v) in value.iter().enumerate() {
-                        *index.last_mut().unwrap() = l;
-                        let slot = &mut args[*arg as usize][affine(to, &index) as usize];
-                        let is_first = row % reduced == 0;
-                        *slot = if is_first { v } else { combine(*kind, &[*slot, v]) };
-                    }
-                    *index.last_mut().unwrap() = 0;
-                    Vec::new()
-                }
-            };
-            regs.push(value);
-        }
-    }
-}
-
-fn at(reg: &[f64], lane: usize) -> f64 {
-    if reg.len() == 1 { reg[0] } else { reg[lane] }
-}
-
-fn tabulate(n: usize, index: &mut [usize], f: impl Fn(&[usize], usize) -> f64) -> Tensor {
-    let last = index.len() - 1;
-    let out = (0..n)
-        .map(|l| {
-            index[last] = l;
-            f(index, l)
-        })
-        .collect();
-    index[last] = 0;
-    out
-}
-
-fn combine(kind: Reduction, values: &[f64]) -> f64 {
-    match kind {
-        Reduction::Sum => values.iter().sum(),
-        Reduction::Max => values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-    }
-}
-
-/// An op on whole registers: of one element, or of as many as the longest has.
-fn elementwise(op: Op, from: DType, regs: &[&[f64]]) -> Tensor {
-    let n = regs.iter().map(|r| r.len()).max().unwrap_or(0);
-    let tensors: Vec<Tensor> = regs.iter().map(|r| (0..n).map(|l| at(r, l)).collect()).collect();
-    let ty = |dtype| Type::new(dtype, [Axis::channel(n)]);
-    let (tensors, from): (Vec<&Tensor>, Type) = (tensors.iter().collect(), ty(from));
-    (op.record().eval)(&op, &tensors, &vec![&from; regs.len()], &[ty(DType::F32)]).swap_remove(0)
-}
-
 fn cast(to: DType, x: f64) -> f64 {
-    elementwise(Op::Cast(to), DType::F32, &[&[x]])[0]
+    let ty = Type::scalar(DType::F32);
+    let op = Op::Cast(to);
+    (op.record().eval)(&op, &[&vec![x]], &[&ty], &[ty.with_dtype(to)])[0][0]
 }
 
 fn matmul(m: &Matmul, args: &mut [Tensor]) {
@@ -269,7 +137,7 @@ fn matmul_region(m: &Matmul, r: &Region, args: &mut [Tensor]) {
     matmul(m, &mut tile);
     let mut own = vec![tile.remove(2).into_iter().map(|x| cast(r.args[0], x)).collect()];
     own.extend(args[2..].iter().cloned());
-    region(r, &mut own);
+    interp::run(r, &mut own);
     args[2..].clone_from_slice(&own[1..]);
 }
 

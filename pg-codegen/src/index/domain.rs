@@ -10,7 +10,8 @@ use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
 use crate::index::view::Sizes;
-use crate::region::{Affine, IndexMap, Instr, Reg, Region};
+use crate::region::types::{RegType, reg_type};
+use crate::region::{Affine, Instr, Reg, Region};
 
 /// Lanes are merged with rows until they are this many: enough for any vector unit, and few enough that
 /// a block of rows stays in cache.
@@ -138,21 +139,21 @@ impl Draft {
         self.merge(&mut reduced);
         let axes: Vec<usize> = kept.iter().chain(&reduced).chain(&lanes).map(|r| r.inner).collect();
         let no_lanes = lanes.is_empty();
-        for_each_affine(&mut self.body, |affine| {
+        for affine in self.body.iter_mut().flat_map(Instr::affines_mut) {
             let mut strides: SmallVec<[i64; 5]> = axes.iter().map(|&a| affine.strides[a]).collect();
             if no_lanes {
                 strides.push(0);
             }
             affine.strides = strides;
-        });
+        }
         let lanes = lanes.first().map_or(1, |r| r.size);
-        Some(Region {
+        Some(widen(Region {
             rows: kept.iter().chain(&reduced).map(|r| r.size).collect(),
             reduced: reduced.len(),
             lanes,
-            body: if lanes > 1 { widen(self.body, kept.len() + reduced.len()) } else { self.body },
+            body: self.body,
             args: self.args,
-        })
+        }))
     }
 
     /// Merges neighbours wherever every index map continues from one into the other.
@@ -168,87 +169,47 @@ impl Draft {
         *runs = merged;
     }
 
-    fn joined(&mut self, outer: &Run, inner: &Run) -> Option<Run> {
-        let mut continues = true;
-        for_each_affine(&mut self.body, |a| {
-            continues &= a.strides[outer.inner] == a.strides[inner.inner] * inner.size as i64;
-        });
-        continues.then(|| Run { size: outer.size * inner.size, inner: inner.inner })
+    fn joined(&self, outer: &Run, inner: &Run) -> Option<Run> {
+        let is_one = |a: &Affine| a.strides[outer.inner] == a.strides[inner.inner] * inner.size as i64;
+        self.body
+            .iter()
+            .flat_map(Instr::affines)
+            .all(is_one)
+            .then(|| Run { size: outer.size * inner.size, inner: inner.inner })
     }
 }
 
-/// Calls `f` with every affine expression of a program.
-fn for_each_affine(body: &mut [Instr], mut f: impl FnMut(&mut Affine)) {
-    let map = |m: &mut IndexMap, f: &mut dyn FnMut(&mut Affine)| {
-        f(&mut m.at);
-        m.guards.iter_mut().for_each(|g| f(&mut g.expr));
-    };
-    for instr in body {
-        match instr {
-            Instr::Load { map: m, .. } | Instr::Gather { map: m, .. } => map(m, &mut f),
-            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => f(at),
-            _ => {}
-        }
+/// Gives every row instruction and every store of a whole row a register that has a whole row, as the verifier of regions
+/// wants it: a register has one element where nothing it came from knows lanes.
+fn widen(mut region: Region) -> Region {
+    if region.lanes == 1 {
+        return region;
     }
-}
-
-/// Gives every row instruction and every store of a whole row a register that has a whole row.
-/// Executors may then rely on it; a register has one element where nothing it came from knows lanes.
-fn widen(body: Vec<Instr>, lane: usize) -> Vec<Instr> {
-    let mut out: Vec<Instr> = Vec::with_capacity(body.len());
-    let mut wide: Vec<bool> = Vec::with_capacity(body.len());
+    let (body, lane) = (std::mem::take(&mut region.body), region.rows.len());
+    let mut types: Vec<RegType> = Vec::with_capacity(body.len());
     let mut renamed: Vec<Reg> = Vec::with_capacity(body.len());
-    let spread = |a: &Affine| a.strides[lane] != 0;
-    let spread_map = |m: &IndexMap| spread(&m.at) || m.guards.iter().any(|g| spread(&g.expr));
+    let push = |region: &mut Region, types: &mut Vec<RegType>, instr: Instr| {
+        types.push(reg_type(region, types, &instr));
+        region.body.push(instr);
+        types.len() as Reg - 1
+    };
     for mut instr in body {
-        for_each_operand(&mut instr, |r| *r = renamed[*r as usize]);
+        instr.for_each_operand(|r| *r = renamed[*r as usize]);
         let needs_row = match &instr {
-            Instr::Store { at, .. } | Instr::Accumulate { at, .. } => spread(at),
+            Instr::Store { at, .. } | Instr::Accumulate { at, .. } => at.varies_along_lanes(),
             other => other.is_row_op(),
         };
         if needs_row {
-            for_each_operand(&mut instr, |r| {
-                if !wide[*r as usize] {
-                    let at = out.len() as Reg;
-                    let index = Affine::axis(lane + 1, lane);
-                    out.extend([
-                        Instr::Index(index),
-                        Instr::ConstInt(-1),
-                        Instr::Binary(Binary::Gt, at, at + 1),
-                    ]);
-                    out.push(Instr::Select(at + 2, *r, *r));
-                    wide.extend([true, false, true, true]);
-                    *r = at + 3;
+            instr.for_each_operand(|r| {
+                if !types[*r as usize].wide {
+                    let index = push(&mut region, &mut types, Instr::Index(Affine::axis(lane + 1, lane)));
+                    let least = push(&mut region, &mut types, Instr::ConstInt(-1));
+                    let always = push(&mut region, &mut types, Instr::Binary(Binary::Gt, index, least));
+                    *r = push(&mut region, &mut types, Instr::Select(always, *r, *r));
                 }
             });
         }
-        let mut any = false;
-        for_each_operand(&mut instr, |r| any |= wide[*r as usize]);
-        wide.push(match &instr {
-            Instr::Load { map, .. } => spread_map(map),
-            Instr::Gather { map, .. } => any || spread_map(map),
-            Instr::Index(at) => spread(at),
-            Instr::RowReduce(..) => false,
-            _ => any,
-        });
-        renamed.push(out.len() as Reg);
-        out.push(instr);
+        renamed.push(push(&mut region, &mut types, instr));
     }
-    out
-}
-
-/// Calls `f` with every register that an instruction reads.
-pub(crate) fn for_each_operand(instr: &mut Instr, mut f: impl FnMut(&mut Reg)) {
-    match instr {
-        Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => {}
-        Instr::Gather { row, .. } => f(row),
-        Instr::Unary(_, a)
-        | Instr::Cast(_, a)
-        | Instr::RowReduce(_, a)
-        | Instr::Lanes(_, a)
-        | Instr::FakeQuant(_, a) => f(a),
-        Instr::Store { value, .. } | Instr::Accumulate { value, .. } => f(value),
-        Instr::Binary(_, a, b) => [a, b].into_iter().for_each(f),
-        Instr::Select(c, a, b) => [c, a, b].into_iter().for_each(f),
-    }
+    region
 }

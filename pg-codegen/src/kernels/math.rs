@@ -219,7 +219,7 @@ pub(super) fn binary_float<N: Size>(
         Binary::Max => larger::expand(scope, a, b).into(),
         Binary::Gt => greater::expand(scope, a, b).into(),
         Binary::Eq => same::expand(scope, a, b).into(),
-        Binary::Rem | Binary::Xor => unreachable!("a checked program has these of integers only"),
+        Binary::Rem | Binary::Xor => unreachable!("a verified region has these of integers only"),
     }
 }
 
@@ -234,7 +234,7 @@ pub(super) fn binary_int<N: Size>(
         Binary::Add => sum::expand(scope, a, b).into(),
         Binary::Sub => difference::expand(scope, a, b).into(),
         Binary::Mul => product::expand(scope, a, b).into(),
-        Binary::Div => quotient::expand(scope, a, b).into(),
+        Binary::Div => unreachable!("a verified region divides floats only"),
         Binary::Max => larger_int::expand(scope, a, b).into(),
         Binary::Gt => greater::expand(scope, a, b).into(),
         Binary::Eq => same::expand(scope, a, b).into(),

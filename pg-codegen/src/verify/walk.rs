@@ -15,12 +15,12 @@ use super::describe;
 use super::element::{Below, Coords, below, ravel, split, unravel};
 use super::known::{Known, eval};
 use super::points::{self, Row};
-use super::region::{Kind, Register, registers};
+use crate::region::types::{Kind, RegType};
 use crate::region::{Affine, IndexMap, Instr, Reg, Region};
 
 /// What does not depend on the launch.
 pub(super) struct Prepared {
-    pub(super) registers: Vec<Register>,
+    pub(super) registers: Vec<RegType>,
     /// Registers that follow from the place in the domain alone, by integer arithmetic.
     pub(super) exact: Vec<bool>,
     pub(super) sizes: Vec<usize>,
@@ -31,7 +31,7 @@ pub(super) struct Prepared {
 impl Prepared {
     pub(super) fn new(region: &Region) -> Prepared {
         // `region::check` has passed.
-        let registers = registers(region).unwrap_or_default();
+        let registers = region.reg_types();
         let mut exact: Vec<bool> = Vec::with_capacity(registers.len());
         for (instr, register) in region.body.iter().zip(&registers) {
             let of = |r: &Reg| exact[*r as usize];
@@ -425,11 +425,7 @@ impl Walk<'_> {
     }
 
     fn evaluated(&self, op: Op, regs: &[Reg], numbers: &[f64]) -> f64 {
-        let dtype = |r: &Reg| match self.prepared.registers[*r as usize].kind {
-            Kind::Int => DType::I32,
-            Kind::Bool => DType::Bool,
-            Kind::Float | Kind::Nothing => DType::F32,
-        };
+        let dtype = |r: &Reg| self.prepared.registers[*r as usize].kind.dtype();
         let types: Vec<pg_ir::ty::Type> = regs.iter().map(|r| pg_ir::ty::Type::scalar(dtype(r))).collect();
         let operands: Vec<Vec<f64>> = numbers.iter().map(|&x| vec![x]).collect();
         eval(&op, &operands, &types, pg_ir::ty::Type::scalar(DType::F32))[0]

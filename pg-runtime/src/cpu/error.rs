@@ -1,5 +1,6 @@
 //! What can be wrong with a plan or with a call.
 
+use pg_codegen::region::verify::Malformed;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
 
@@ -101,8 +102,8 @@ pub enum Problem {
     ReadOnly { arg: usize },
     #[error("argument {written} is written where argument {read} is read, at other indices")]
     Hazard { written: usize, read: usize },
-    #[error("instruction {at}: {problem}")]
-    Instr { at: usize, problem: &'static str },
+    #[error(transparent)]
+    Region(#[from] Malformed),
     #[error("{0}")]
     Shape(&'static str),
 }

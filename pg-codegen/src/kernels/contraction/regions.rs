@@ -4,7 +4,6 @@
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
-use crate::index::domain::for_each_operand;
 use crate::plan::Matmul;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
@@ -56,7 +55,7 @@ pub(crate) fn on_sum_of_parts(region: &Region, parts: usize) -> Region {
             continue;
         }
         let mut instr = instr.clone();
-        for_each_operand(&mut instr, |r| *r = renamed[*r as usize]);
+        instr.for_each_operand(|r| *r = renamed[*r as usize]);
         renamed.push(body.len() as u32);
         body.push(instr);
     }

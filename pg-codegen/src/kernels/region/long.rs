@@ -7,7 +7,6 @@
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 
-use crate::index::domain::for_each_operand;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::kernels::target::{CubeError, Target};
 use crate::region::{Affine, IndexMap, Instr, Reg, Region};
@@ -162,7 +161,7 @@ fn partial_reduction(region: &Region, kind: Reduction, value: Reg, parts: usize)
         (0..=value as usize).filter(|&i| !matches!(region.body[i], Instr::Store { .. })).collect();
     let number = |r: Reg| numbers.iter().position(|&n| n == r as usize).expect("no store") as Reg;
     for instr in &mut body {
-        for_each_operand(instr, |r| *r = number(*r));
+        instr.for_each_operand(|r| *r = number(*r));
         match instr {
             Instr::Load { map, .. } | Instr::Gather { map, .. } => {
                 cut(&mut map.at);
@@ -200,27 +199,18 @@ fn live(region: &Region) -> Region {
         mark(&mut body, i, &mut needed);
     }
     let number = |r: Reg| needed[..r as usize].iter().filter(|n| **n).count() as Reg;
-    body.iter_mut().for_each(|instr| for_each_operand(instr, |r| *r = number(*r)));
+    body.iter_mut().for_each(|instr| instr.for_each_operand(|r| *r = number(*r)));
     let mut keep = needed.iter();
     body.retain(|_| *keep.next().expect("one for each"));
-    let knows = |a: &Affine| a.strides[region.rows.len()] != 0;
-    let is_wide = body.iter().any(|instr| match instr {
-        Instr::Load { map, .. } | Instr::Gather { map, .. } => {
-            knows(&map.at) || map.guards.iter().any(|g| knows(&g.expr))
-        }
-        Instr::Index(at) | Instr::Store { at, .. } => knows(at),
-        _ => false,
-    });
+    let is_wide = body.iter().flat_map(Instr::affines).any(Affine::varies_along_lanes);
     Region { body, lanes: if is_wide { region.lanes } else { 1 }, ..region.clone() }
 }
 
 /// Marks what an instruction needs.
 fn mark(body: &mut [Instr], at: usize, needed: &mut [bool]) {
-    let mut operands = Vec::new();
-    for_each_operand(&mut body[at], |r| operands.push(*r as usize));
-    for r in operands {
-        if !std::mem::replace(&mut needed[r], true) {
-            mark(body, r, needed);
+    for r in body[at].operands() {
+        if !std::mem::replace(&mut needed[r as usize], true) {
+            mark(body, r as usize, needed);
         }
     }
 }

@@ -1,118 +1,61 @@
-//! From instructions to typed and classed steps.
+//! From instructions to steps, each register with what it varies with.
 
+use super::compile::{Accumulator, Class, Register, Run, Step};
+use pg_codegen::region::types::RegType;
 use pg_codegen::region::{Affine, IndexMap, Instr, Reg, Region};
-use pg_ir::op::Binary;
-use pg_ir::ty::DType;
-
-use super::check::interval;
-use super::compile::{Accumulator, Class, Kind, Register, Run, Step};
 
 /// Turns instructions into steps, one after the other.
 pub(super) struct Builder<'a> {
     pub(super) region: &'a Region,
+    pub(super) types: &'a [RegType],
     pub(super) registers: Vec<Register>,
     pub(super) steps: Vec<Step>,
 }
 
 impl Builder<'_> {
     /// Adds an instruction's register and step.
-    pub(super) fn add(
-        &mut self,
-        instr: &Instr,
-        accumulators: &mut Vec<Accumulator>,
-        reductions: &mut usize,
-    ) -> Result<(), &'static str> {
+    pub(super) fn add(&mut self, instr: &Instr, accumulators: &mut Vec<Accumulator>, reductions: &mut usize) {
         let reg = |r: Reg| self.registers[r as usize];
-        let arg_kind = |arg: u32| Kind::of(self.region.args[arg as usize]);
-        let float = |r: Reg| {
-            if reg(r).kind == Kind::Float { Ok(reg(r)) } else { Err("the operand must be a float") }
-        };
-        let nothing = Register { kind: Kind::Float, class: Class::default(), slot: usize::MAX, level: 0 };
+        let kind = self.types[self.registers.len()].kind;
+        let nothing = Register { kind, class: Class::default(), slot: usize::MAX, level: 0 };
         let (register, step) = match instr {
             Instr::Load { arg, map } => {
                 let map = self.simplify(map);
                 let class = class_of(&map);
                 let dense = map.guards.is_empty() && self.is_dense(&map.at);
-                let register = Register { kind: arg_kind(*arg), class, ..nothing };
-                (register, Step::Load { arg: *arg as usize, map, dense, direct: false })
+                (Register { class, ..nothing }, Step::Load { arg: *arg as usize, map, dense, direct: false })
             }
             Instr::Gather { arg, row, stride, map } => {
-                if reg(*row).kind != Kind::Int {
-                    return Err("the row index must be an integer");
-                }
                 let map = self.simplify(map);
                 let class = class_of(&map).union(reg(*row).class);
-                let register = Register { kind: arg_kind(*arg), class, ..reg(*row) };
+                let register = Register { class, level: reg(*row).level, ..nothing };
                 (register, Step::Gather { arg: *arg as usize, row: *row, stride: *stride, map })
             }
             Instr::Const(value) => (nothing, Step::Splat(value.to_bits())),
-            Instr::ConstInt(value) => (Register { kind: Kind::Int, ..nothing }, Step::Splat(*value as u32)),
-            Instr::Index(at) => {
-                (Register { kind: Kind::Int, class: Class::of(at), ..nothing }, Step::Index(at.clone()))
-            }
-            Instr::Unary(f, x) => (float(*x)?, Step::Unary(*f, *x)),
-            Instr::Binary(f, a, b) => {
-                let (x, y) = (reg(*a), reg(*b));
-                if x.kind != y.kind {
-                    return Err("the operands are of different types");
-                }
-                let ok = match f {
-                    Binary::Add | Binary::Sub | Binary::Mul | Binary::Max | Binary::Gt => {
-                        x.kind != Kind::Bool
-                    }
-                    Binary::Div => x.kind == Kind::Float,
-                    Binary::Rem => x.kind == Kind::Int,
-                    Binary::Xor => x.kind != Kind::Float,
-                    Binary::Eq => true,
-                };
-                if !ok {
-                    return Err("the function does not take operands of this type");
-                }
-                let kind = if matches!(f, Binary::Gt | Binary::Eq) { Kind::Bool } else { x.kind };
-                (Register { kind, ..join(x, y) }, Step::Binary(*f, *a, *b))
-            }
+            Instr::ConstInt(value) => (nothing, Step::Splat(*value as u32)),
+            Instr::Index(at) => (Register { class: Class::of(at), ..nothing }, Step::Index(at.clone())),
+            Instr::Unary(f, x) => (reg(*x), Step::Unary(*f, *x)),
+            Instr::Binary(f, a, b) => (Register { kind, ..join(reg(*a), reg(*b)) }, Step::Binary(*f, *a, *b)),
             Instr::Select(c, a, b) => {
-                if reg(*c).kind != Kind::Bool || reg(*a).kind != reg(*b).kind {
-                    return Err("a selection takes a boolean and two values of one type");
-                }
-                let register = Register { kind: reg(*a).kind, ..join(reg(*c), join(reg(*a), reg(*b))) };
+                let register = Register { kind, ..join(reg(*c), join(reg(*a), reg(*b))) };
                 (register, Step::Select(*c, *a, *b))
             }
-            Instr::Cast(to, x) => (Register { kind: Kind::of(*to), ..reg(*x) }, Step::Cast(*to, *x)),
-            Instr::RowReduce(kind, x) => {
-                let x_reg = float(*x)?;
-                let class = Class { lane: false, ..x_reg.class };
+            Instr::Cast(to, x) => (Register { kind, ..reg(*x) }, Step::Cast(*to, *x)),
+            Instr::RowReduce(f, x) => {
+                let class = Class { lane: false, ..reg(*x).class };
                 *reductions += 1;
-                let register = Register { class, level: x_reg.level + 1, ..x_reg };
-                (register, Step::RowReduce(*kind, *x, *reductions - 1))
+                let register = Register { class, level: reg(*x).level + 1, ..nothing };
+                (register, Step::RowReduce(*f, *x, *reductions - 1))
             }
             Instr::Lanes(perm, x) => (reg(*x), Step::Lanes(runs(perm), *x)),
-            Instr::FakeQuant(grid, x) => (float(*x)?, Step::FakeQuant(*grid, *x)),
+            Instr::FakeQuant(grid, x) => (reg(*x), Step::FakeQuant(*grid, *x)),
             Instr::Store { arg, value, at } => {
-                if reg(*value).kind != arg_kind(*arg) {
-                    return Err("the stored value is not of the argument's type");
-                }
-                if reg(*value).class.lane && self.region.lanes > 1 && at.strides.last() == Some(&0) {
-                    return Err("a whole row is stored to one element");
-                }
-                let step = Step::Store {
-                    arg: *arg as usize,
-                    value: *value,
-                    at: at.clone(),
-                    dense: self.is_dense(at),
-                };
-                (Register { level: reg(*value).level, ..nothing }, step)
+                let (arg, value, dense) = (*arg as usize, *value, self.is_dense(at));
+                let register = Register { level: reg(value).level, ..nothing };
+                (register, Step::Store { arg, value, at: at.clone(), dense })
             }
             Instr::Accumulate { arg, value, kind, at } => {
-                let x = float(*value)?;
-                if self.region.args[*arg as usize] != DType::F32 {
-                    return Err("accumulated results are float32");
-                }
-                let wide = at.strides.last() != Some(&0);
-                if x.class.lane && !wide && self.region.lanes > 1 {
-                    return Err("a whole row is accumulated to one element");
-                }
-                let width = if wide { self.region.lanes } else { 1 };
+                let width = if at.varies_along_lanes() { self.region.lanes } else { 1 };
                 let offset = accumulators.iter().map(|a: &Accumulator| a.width).sum();
                 let (arg, at) = (*arg as usize, at.clone());
                 accumulators.push(Accumulator { arg, value: *value, kind: *kind, at, width, offset });
@@ -121,15 +64,14 @@ impl Builder<'_> {
         };
         self.registers.push(register);
         self.steps.push(step);
-        Ok(())
     }
 
     /// The same map without the guards that always hold.
     fn simplify(&self, map: &IndexMap) -> IndexMap {
-        let domain: Vec<usize> = self.region.rows.iter().copied().chain([self.region.lanes]).collect();
+        let sizes = self.region.sizes();
         let mut map = map.clone();
         map.guards.retain(|g| {
-            let (low, high) = interval(&g.expr, &domain);
+            let (low, high) = g.expr.interval(&sizes);
             low < 0 || high >= g.size
         });
         map

@@ -1,80 +1,36 @@
-//! What must hold of a region before it may run without further checks: that its program is well formed,
-//! that its index maps stay inside its arguments, and that no element is written while another task
-//! reads or writes it.
+//! What must hold of a region before it may run without further checks: that it is well formed, that its index maps
+//! stay inside its arguments, and that no element is written while another task reads or writes it.
 
+use pg_codegen::region::verify::{Malformed, verify};
 use pg_codegen::region::{Affine, Instr, Region};
 use pg_ir::ty::DType;
 
 use super::super::error::Problem;
 use super::super::raw::Arg;
-use super::canonical::{affines, operands_mut};
 
-/// Checks everything about a region that does not need its arguments.
+/// Checks everything about a region that does not need its arguments: that it is well formed, and that no two elements
+/// of its domain are written to one place.
 pub(super) fn check(region: &Region) -> Result<(), Problem> {
-    if region.rows.contains(&0) || region.lanes == 0 {
-        return Err(Problem::Shape("the domain is empty"));
-    }
-    if region.reduced > region.rows.len() {
-        return Err(Problem::Shape("more reduced axes than axes"));
-    }
+    verify(region)?;
     let rank = region.rows.len() + 1;
     for (at, instr) in region.body.iter().enumerate() {
-        let bad = |problem| Err(Problem::Instr { at, problem });
-        if affines(instr).iter().any(|a| a.strides.len() != rank) {
-            return bad("an index map has not one stride per axis");
-        }
-        for reg in operands_mut(&mut instr.clone()) {
-            match region.body[..at].get(*reg as usize) {
-                None => return bad("an operand is not an earlier instruction"),
-                Some(Instr::Store { .. } | Instr::Accumulate { .. }) => {
-                    return bad("an operand is a store, which has no value");
-                }
-                Some(_) => {}
+        let mut domain = region.sizes();
+        let to = match instr {
+            Instr::Store { at: to, .. } => to,
+            Instr::Accumulate { at: to, .. } => {
+                domain[rank - 1 - region.reduced..rank - 1].fill(1);
+                to
             }
-        }
-        match instr {
-            Instr::Load { arg, .. } | Instr::Gather { arg, .. } if *arg as usize >= region.args.len() => {
-                return bad("no such argument");
-            }
-            Instr::Store { arg, at: to, .. } => {
-                if *arg as usize >= region.args.len() {
-                    return bad("no such argument");
-                }
-                let domain = domain(region);
-                // A lane stride of 0 stores one element a row; the value's class is checked with types.
-                let axes = if to.strides[rank - 1] == 0 { &domain[..rank - 1] } else { &domain[..] };
-                if !injective(to, axes) {
-                    return bad("two elements of the domain are stored to one place");
-                }
-            }
-            Instr::Accumulate { arg, at: to, .. } => {
-                if *arg as usize >= region.args.len() {
-                    return bad("no such argument");
-                }
-                let kept = region.rows.len() - region.reduced;
-                if to.strides[kept..rank - 1].iter().any(|&s| s != 0) {
-                    return bad("an accumulated result moves along a reduced axis");
-                }
-                let mut domain = domain(region);
-                domain[kept..rank - 1].fill(1);
-                let axes = if to.strides[rank - 1] == 0 { &domain[..rank - 1] } else { &domain[..] };
-                if !injective(to, axes) {
-                    return bad("two results are accumulated to one place");
-                }
-            }
-            Instr::Lanes(perm, _)
-                if perm.len() != region.lanes || perm.iter().any(|&p| p as usize >= region.lanes) =>
-            {
-                return bad("the lane permutation does not fit the lanes");
-            }
-            _ => {}
+            _ => continue,
+        };
+        // A lane stride of 0 writes one element a row.
+        let axes = if to.varies_along_lanes() { &domain[..] } else { &domain[..rank - 1] };
+        if !injective(to, axes) {
+            let message = "two elements of the domain are written to one place".into();
+            return Err(Malformed { instr: Some(at), message }.into());
         }
     }
     Ok(())
-}
-
-fn domain(region: &Region) -> Vec<usize> {
-    region.rows.iter().copied().chain([region.lanes]).collect()
 }
 
 /// Whether distinct indices give distinct values: sorted by size, each stride steps over everything that
@@ -88,14 +44,6 @@ pub(crate) fn injective(at: &Affine, axes: &[usize]) -> bool {
         let clear = stride > reach;
         reach += stride * (n - 1);
         clear
-    })
-}
-
-/// Least and greatest value of an index map over the domain. Exact.
-pub(super) fn interval(at: &Affine, domain: &[usize]) -> (i64, i64) {
-    at.strides.iter().zip(domain).fold((at.offset, at.offset), |(low, high), (&s, &n)| {
-        let reach = s * (n as i64 - 1);
-        (low + reach.min(0), high + reach.max(0))
     })
 }
 
@@ -117,7 +65,7 @@ pub(crate) struct Touch {
 /// Checks the accesses of a region against its arguments.
 pub(crate) fn check_touches(touches: &[Touch], domain: &[usize], args: &[Arg]) -> Result<(), Problem> {
     for t in touches.iter().filter(|t| !t.dynamic) {
-        let (first, last) = interval(&t.at, domain);
+        let (first, last) = t.at.interval(domain);
         let len = args[t.arg].len();
         if first < 0 || last >= len as i64 {
             return Err(Problem::ArgRange { arg: t.arg, len, first, last });

@@ -1,6 +1,7 @@
 //! From a region to the steps that the interpreter runs: types, classes, slots, passes and block sizes.
 
-use pg_codegen::region::{Affine, IndexMap, Instr, Reg, Region};
+use pg_codegen::region::types::Kind;
+use pg_codegen::region::{Affine, IndexMap, Instr, Reg, Region, canonical};
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::quant::Grid;
 use pg_ir::ty::DType;
@@ -8,7 +9,6 @@ use pg_ir::ty::DType;
 use super::super::error::Problem;
 use super::super::raw::Arg;
 use super::build::Builder;
-use super::canonical::canonical;
 use super::check::{Touch, check, check_touches, check_types};
 use super::registers::{assign_slots, find_direct, needed};
 
@@ -45,27 +45,10 @@ impl Class {
     }
 }
 
-/// Type of a register: 32 bits an element in all cases. Booleans are all ones or all zeros.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
-    Float,
-    Int,
-    Bool,
-}
-
-impl Kind {
-    pub(super) fn of(dtype: DType) -> Kind {
-        match dtype {
-            DType::F32 | DType::BF16 => Kind::Float,
-            DType::I32 => Kind::Int,
-            DType::Bool => Kind::Bool,
-        }
-    }
-}
-
 /// A register.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Register {
+    /// 32 bits an element in all cases; booleans are all ones or all zeros.
     pub(super) kind: Kind,
     pub(super) class: Class,
     pub(super) slot: usize,
@@ -165,13 +148,12 @@ impl Program {
     pub(crate) fn new(region: &Region) -> Result<Program, Problem> {
         check(region)?;
         let region = canonical(region);
-        let mut builder = Builder { region: &region, registers: Vec::new(), steps: Vec::new() };
+        let types = region.reg_types();
+        let mut builder =
+            Builder { region: &region, types: &types, registers: Vec::new(), steps: Vec::new() };
         let mut accumulators = Vec::new();
         let mut reductions = 0;
-        for (at, instr) in region.body.iter().enumerate() {
-            let bad = |problem| Problem::Instr { at, problem };
-            builder.add(instr, &mut accumulators, &mut reductions).map_err(bad)?;
-        }
+        region.body.iter().for_each(|instr| builder.add(instr, &mut accumulators, &mut reductions));
         let Builder { mut registers, mut steps, .. } = builder;
         find_direct(&mut steps, &registers, &accumulators, &region);
 

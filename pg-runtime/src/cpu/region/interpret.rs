@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use pg_codegen::region::types::Kind;
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 
@@ -10,7 +11,7 @@ use super::super::math;
 use super::super::raw::Arg;
 use super::super::simd::Isa;
 use super::access::{self, Block, Outside};
-use super::compile::{Class, Kind, Program, Run, Step};
+use super::compile::{Class, Program, Run, Step};
 use super::lines::{
     AccumulateKernel, BinaryKernel, Convert, ConvertKernel, Line, ReduceKernel, SelectKernel, Shape,
     UnaryKernel, View, identity,

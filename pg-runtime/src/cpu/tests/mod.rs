@@ -2,7 +2,6 @@
 
 mod attention;
 mod executor;
-mod naive;
 mod random;
 mod regions;
 mod simple;

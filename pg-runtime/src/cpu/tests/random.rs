@@ -1,15 +1,16 @@
-//! Random regions against the naive evaluator. Every instruction, class of operand, mode of execution
+//! Random regions against their meaning in float64. Every instruction, class of operand, mode of execution
 //! and kind of access must turn up; the test counts them.
 
 use std::collections::BTreeMap;
 
 use pg_codegen::plan::Kernel;
-use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Reg, Region};
+use pg_codegen::region::types::{RegType, reg_type};
+use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Reg, Region, interp};
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::ty::DType;
 
-use super::{Data, Random, assert_close, launch_all, naive};
+use super::{Data, Random, assert_close, launch_all};
 
 const TABLE: usize = 20_000;
 
@@ -21,8 +22,7 @@ struct Gen {
     exact: Vec<Reg>,
     ints: Vec<Reg>,
     bools: Vec<Reg>,
-    /// Registers that are one element a row, by construction.
-    narrow: Vec<bool>,
+    types: Vec<RegType>,
 }
 
 impl Gen {
@@ -35,13 +35,26 @@ impl Gen {
         // Arguments: floats, ids, bfloat16, booleans; outputs follow.
         let args = vec![DType::F32, DType::I32, DType::BF16, DType::Bool];
         let region = Region { rows, reduced, lanes, body: Vec::new(), args };
-        Gen { random, region, floats: vec![], exact: vec![], ints: vec![], bools: vec![], narrow: vec![] }
+        Gen { random, region, floats: vec![], exact: vec![], ints: vec![], bools: vec![], types: vec![] }
     }
 
-    fn push(&mut self, instr: Instr, narrow: bool) -> Reg {
+    fn push(&mut self, instr: Instr) -> Reg {
+        self.types.push(reg_type(&self.region, &self.types, &instr));
         self.region.body.push(instr);
-        self.narrow.push(narrow);
         self.region.body.len() as Reg - 1
+    }
+
+    /// The register, or one with its element for every lane: what instructions on rows read.
+    fn row(&mut self, reg: Reg) -> Reg {
+        if self.types[reg as usize].wide || self.region.lanes == 1 {
+            return reg;
+        }
+        let rank = self.region.rows.len();
+        let lane = Affine { offset: 0, strides: (0..=rank).map(|a| i64::from(a == rank)).collect() };
+        let index = self.push(Instr::Index(lane));
+        let least = self.push(Instr::ConstInt(-1));
+        let always = self.push(Instr::Binary(Binary::Gt, index, least));
+        self.push(Instr::Select(always, reg, reg))
     }
 
     fn sizes(&self) -> Vec<usize> {
@@ -87,16 +100,10 @@ impl Gen {
         IndexMap { at, guards }
     }
 
-    fn is_narrow(map: &IndexMap) -> bool {
-        let flat = |a: &Affine| a.strides.last() == Some(&0);
-        flat(&map.at) && map.guards.iter().all(|g| flat(&g.expr))
-    }
-
     fn load(&mut self) {
         let arg = self.random.pick(&[0, 0, 0, 1, 2, 3]);
         let map = self.index_map(TABLE);
-        let narrow = Self::is_narrow(&map);
-        let reg = self.push(Instr::Load { arg, map }, narrow);
+        let reg = self.push(Instr::Load { arg, map });
         match arg {
             1 => self.ints.push(reg),
             3 => self.bools.push(reg),
@@ -118,25 +125,22 @@ impl Gen {
     }
 
     fn step(&mut self) {
-        let n = |g: &Gen, regs: &[Reg]| regs.iter().all(|&r| g.narrow[r as usize]);
         match self.random.below(14) {
             0 | 1 => self.load(),
             2 => {
                 let (row, map) = (self.ints[0], self.index_map(TABLE - 8 * 100));
-                let narrow = Self::is_narrow(&map) && n(self, &[row]);
-                let reg = self.push(Instr::Gather { arg: 0, row, stride: 100, map }, narrow);
+                let reg = self.push(Instr::Gather { arg: 0, row, stride: 100, map });
                 self.floats.push(reg);
             }
             3 => {
                 let f = self.random.pick(&[Unary::Tanh, Unary::Sigmoid, Unary::Sin, Unary::Cos]);
                 let x = self.float();
-                let narrow = n(self, &[x]);
-                let reg = self.push(Instr::Unary(f, x), narrow);
+                let reg = self.push(Instr::Unary(f, x));
                 // Bounded, so that the functions of the positive half line are defined, with room.
-                let two = self.push(Instr::Const(2.0), true);
-                let y = self.push(Instr::Binary(Binary::Add, reg, two), narrow);
+                let two = self.push(Instr::Const(2.0));
+                let y = self.push(Instr::Binary(Binary::Add, reg, two));
                 let f = self.random.pick(&[Unary::Exp, Unary::Log, Unary::Sqrt, Unary::Rsqrt]);
-                let y = self.push(Instr::Unary(f, y), narrow);
+                let y = self.push(Instr::Unary(f, y));
                 self.floats.extend([reg, y]);
             }
             4..=6 => {
@@ -155,13 +159,12 @@ impl Gen {
                 } else {
                     (self.float(), self.float())
                 };
-                let narrow = n(self, &[a, b]);
-                let reg = self.push(Instr::Binary(f, a, b), narrow);
+                let reg = self.push(Instr::Binary(f, a, b));
                 match f {
                     Binary::Gt | Binary::Eq => self.bools.push(reg),
                     // Products of products would outgrow the tolerance.
                     _ => {
-                        let y = self.push(Instr::Unary(Unary::Tanh, reg), narrow);
+                        let y = self.push(Instr::Unary(Unary::Tanh, reg));
                         self.floats.push(y);
                     }
                 }
@@ -169,29 +172,29 @@ impl Gen {
             7 => {
                 let (a, b) = (self.int(), self.int());
                 let f = self.random.pick(&[Binary::Add, Binary::Mul, Binary::Xor, Binary::Sub, Binary::Max]);
-                let narrow = n(self, &[a, b]);
-                let reg = self.push(Instr::Binary(f, a, b), narrow);
-                let k = self.push(Instr::ConstInt(13), true);
-                let reg = self.push(Instr::Binary(Binary::Rem, reg, k), narrow);
+                let reg = self.push(Instr::Binary(f, a, b));
+                let k = self.push(Instr::ConstInt(13));
+                let reg = self.push(Instr::Binary(Binary::Rem, reg, k));
                 self.ints.push(reg);
             }
             8 => {
                 let (a, b) = (self.float(), self.float());
                 let c = self.random.below(self.bools.len());
                 let c = self.bools[c];
-                let narrow = n(self, &[a, b, c]);
-                let reg = self.push(Instr::Select(c, a, b), narrow);
+                let reg = self.push(Instr::Select(c, a, b));
                 self.floats.push(reg);
             }
             9 => {
                 let x = self.float();
+                let x = self.row(x);
                 let kind = self.random.pick(&[Reduction::Sum, Reduction::Max]);
-                let reg = self.push(Instr::RowReduce(kind, x), true);
-                let reg = self.push(Instr::Unary(Unary::Tanh, reg), true);
+                let reg = self.push(Instr::RowReduce(kind, x));
+                let reg = self.push(Instr::Unary(Unary::Tanh, reg));
                 self.floats.push(reg);
             }
             10 => {
                 let x = self.float();
+                let x = self.row(x);
                 let lanes = self.region.lanes;
                 let by = self.random.below(lanes);
                 let perm: Vec<u32> = match self.random.below(3) {
@@ -199,30 +202,27 @@ impl Gen {
                     1 => (0..lanes).rev().map(|l| l as u32).collect(),
                     _ => (0..lanes).map(|_| self.random.below(lanes) as u32).collect(),
                 };
-                let narrow = n(self, &[x]);
-                let reg = self.push(Instr::Lanes(perm.into(), x), narrow);
+                let reg = self.push(Instr::Lanes(perm.into(), x));
                 self.floats.push(reg);
             }
             11 => {
                 let x = self.int();
-                let narrow = n(self, &[x]);
-                let reg = self.push(Instr::Cast(DType::F32, x), narrow);
-                let reg = self.push(Instr::Unary(Unary::Sin, reg), narrow);
+                let reg = self.push(Instr::Cast(DType::F32, x));
+                let reg = self.push(Instr::Unary(Unary::Sin, reg));
                 self.floats.push(reg);
             }
             12 => {
                 let sizes = self.sizes();
                 let strides = sizes.iter().map(|_| self.random.below(4) as i64 - 1).collect::<Vec<_>>();
-                let narrow = strides.last() == Some(&0);
-                let reg = self.push(Instr::Index(Affine { offset: 5, strides: strides.into() }), narrow);
+                let reg = self.push(Instr::Index(Affine { offset: 5, strides: strides.into() }));
                 self.ints.push(reg);
             }
             // The quantiser amplifies rounding, so it takes loaded values only: register 0.
             _ => {
                 let clip = self.random.pick(&[7, 31]);
                 let rule = self.random.pick(&[ScaleRule::Amax, ScaleRule::Floored]);
-                let narrow = n(self, &[0]);
-                let reg = self.push(Instr::FakeQuant(Grid { clip, rule }, 0), narrow);
+                let x = self.row(0);
+                let reg = self.push(Instr::FakeQuant(Grid { clip, rule }, x));
                 self.floats.push(reg);
             }
         }
@@ -254,20 +254,18 @@ impl Gen {
 }
 
 #[test]
-fn random_regions_agree_with_naive_loops() {
+fn random_regions_agree_with_their_meaning() {
     let mut coverage: BTreeMap<&str, usize> = BTreeMap::new();
     for seed in 0..400 {
         let mut g = Gen::new(seed);
         let map = g.map(TABLE);
-        let narrow = map.strides.last() == Some(&0);
-        let x = g.push(Instr::Load { arg: 0, map: IndexMap { at: map, guards: vec![] } }, narrow);
+        let x = g.push(Instr::Load { arg: 0, map: IndexMap { at: map, guards: vec![] } });
         g.floats.push(x);
         g.exact.push(x);
         let map = g.index_map(TABLE);
-        let narrow = Gen::is_narrow(&map);
-        let id = g.push(Instr::Load { arg: 1, map }, narrow);
+        let id = g.push(Instr::Load { arg: 1, map });
         g.ints.push(id);
-        let c = g.push(Instr::Binary(Binary::Gt, x, x), g.narrow[0]);
+        let c = g.push(Instr::Binary(Binary::Gt, x, x));
         g.bools.push(c);
         for _ in 0..3 + g.random.below(12) {
             g.step();
@@ -275,17 +273,21 @@ fn random_regions_agree_with_naive_loops() {
         let mut lens = Vec::new();
         for _ in 0..1 + g.random.below(3) {
             let value = g.float();
-            let narrow = g.narrow[value as usize] && g.random.below(2) == 0;
+            let narrow = !g.types[value as usize].wide && g.random.below(2) == 0;
+            let value = if narrow { value } else { g.row(value) };
             if g.region.reduced > 0 && g.random.below(2) == 0 {
                 let (arg, at, len) = g.output(narrow, true, DType::F32);
                 let kind = g.random.pick(&[Reduction::Sum, Reduction::Max]);
-                g.push(Instr::Accumulate { arg, value, kind, at }, true);
+                g.push(Instr::Accumulate { arg, value, kind, at });
                 lens.push(len);
             } else {
                 let (arg, at, len) = g.output(narrow, false, DType::F32);
-                g.push(Instr::Store { arg, value, at }, true);
+                g.push(Instr::Store { arg, value, at });
                 lens.push(len);
             }
+        }
+        if !g.region.body.iter().any(|i| matches!(i, Instr::Accumulate { .. })) {
+            g.region.reduced = 0;
         }
         for instr in &g.region.body {
             let text = format!("{instr:?}");
@@ -298,7 +300,7 @@ fn random_regions_agree_with_naive_loops() {
         data.push(Data::Bool((0..TABLE).map(|_| g.random.below(2) as u8).collect()));
         data.extend(lens.iter().map(|&len| Data::zeros(DType::F32, len)));
         let mut want: Vec<Vec<f64>> = data.iter().map(Data::f64).collect();
-        naive::run(&g.region, &mut want);
+        interp::run(&g.region, &mut want);
         let have = launch_all(&Kernel::Region(g.region.clone()), &data);
         for (i, (have, want)) in have.iter().zip(&want).enumerate().skip(4) {
             let close = std::panic::catch_unwind(|| assert_close(have.f32(), want, 2e-4));

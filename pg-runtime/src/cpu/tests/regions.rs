@@ -1,12 +1,14 @@
 //! Regions in the shapes that models need, and regions that must be rejected.
 
 use pg_codegen::plan::Kernel;
-use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
+use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region, interp};
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::ty::DType;
 
+use pg_codegen::region::verify::Malformed;
+
 use super::super::error::Problem;
-use super::{Data, Random, assert_close, launch, launch_all, naive};
+use super::{Data, Random, assert_close, launch, launch_all};
 
 fn at(offset: i64, strides: &[i64]) -> Affine {
     Affine { offset, strides: strides.into() }
@@ -22,7 +24,7 @@ fn store(arg: u32, value: u32, strides: &[i64]) -> Instr {
 
 fn compare(region: &Region, args: &[Data], tolerance: f64) -> Vec<Data> {
     let mut want: Vec<Vec<f64>> = args.iter().map(Data::f64).collect();
-    naive::run(region, &mut want);
+    interp::run(region, &mut want);
     let have = launch_all(&Kernel::Region(region.clone()), args);
     for (have, want) in have.iter().zip(&want) {
         if let Data::F32(have) = have {
@@ -209,15 +211,15 @@ fn unsound_regions_are_rejected() {
     let before = vec![load(0, &[-4, 1]), store(1, 0, &[4, 1])];
     assert!(matches!(run(before), Err(Problem::ArgRange { arg: 0, first: -16, .. })));
     let twice = vec![load(0, &[4, 1]), store(1, 0, &[3, 1])];
-    assert!(matches!(run(twice), Err(Problem::Instr { at: 1, .. })));
+    assert!(matches!(run(twice), Err(Problem::Region(Malformed { instr: Some(1), .. }))));
     let wide = vec![load(0, &[4, 1]), store(1, 0, &[1, 0])];
-    assert!(matches!(run(wide), Err(Problem::Instr { at: 1, .. })));
+    assert!(matches!(run(wide), Err(Problem::Region(Malformed { instr: Some(1), .. }))));
     let forward = vec![Instr::Unary(Unary::Exp, 1), load(0, &[4, 1])];
-    assert!(matches!(run(forward), Err(Problem::Instr { at: 0, .. })));
+    assert!(matches!(run(forward), Err(Problem::Region(Malformed { instr: Some(0), .. }))));
     let no_argument = vec![load(2, &[4, 1])];
-    assert!(matches!(run(no_argument), Err(Problem::Instr { at: 0, .. })));
+    assert!(matches!(run(no_argument), Err(Problem::Region(Malformed { instr: Some(0), .. }))));
     let typed = vec![load(0, &[4, 1]), Instr::Index(at(0, &[1, 1])), Instr::Binary(Binary::Add, 0, 1)];
-    assert!(matches!(run(typed), Err(Problem::Instr { at: 2, .. })));
+    assert!(matches!(run(typed), Err(Problem::Region(Malformed { instr: Some(2), .. }))));
     // In place at other indices: another task's element.
     let reversed = Instr::Load { arg: 0, map: IndexMap { at: at(19, &[-4, -1]), guards: vec![] } };
     assert!(matches!(

@@ -7,7 +7,6 @@
 mod attention;
 mod executor;
 mod matmul;
-mod naive;
 mod region;
 mod requests;
 mod scatter;
@@ -46,6 +45,17 @@ enum Arg {
     Out(usize),
     /// Read and written, in state, beginning so many elements into its bank; given back.
     InOut(Vec<f32>, usize),
+}
+
+impl Arg {
+    /// What it holds before a launch.
+    fn f64(&self) -> Vec<f64> {
+        match self {
+            Arg::Floats(v) | Arg::InOut(v, _) => v.iter().map(|&x| f64::from(x)).collect(),
+            Arg::Ints(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Arg::Out(len) => vec![0.0; *len],
+        }
+    }
 }
 
 /// A plan of one launch.

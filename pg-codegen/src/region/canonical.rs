@@ -4,10 +4,10 @@
 //! Merging is what turns most element-wise regions into one long contiguous row, and most loads into a
 //! single copy per block.
 
-use pg_codegen::region::{Affine, Instr, Reg, Region};
+use super::{Instr, Reg, Region};
 
-/// The canonical form of a checked region (see [`super::check`]).
-pub(super) fn canonical(region: &Region) -> Region {
+/// The canonical form of a [verified](super::verify) region.
+pub fn canonical(region: &Region) -> Region {
     let mut region = region.clone();
     drop_unit_axes(&mut region);
     merge_rows(&mut region);
@@ -29,46 +29,8 @@ pub(super) fn canonical(region: &Region) -> Region {
     region
 }
 
-/// The index maps of an instruction.
-pub(super) fn affines(instr: &Instr) -> Vec<&Affine> {
-    match instr {
-        Instr::Load { map, .. } | Instr::Gather { map, .. } => {
-            std::iter::once(&map.at).chain(map.guards.iter().map(|g| &g.expr)).collect()
-        }
-        Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => vec![at],
-        _ => Vec::new(),
-    }
-}
-
-fn affines_mut(instr: &mut Instr) -> Vec<&mut Affine> {
-    match instr {
-        Instr::Load { map, .. } | Instr::Gather { map, .. } => {
-            std::iter::once(&mut map.at).chain(map.guards.iter_mut().map(|g| &mut g.expr)).collect()
-        }
-        Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => vec![at],
-        _ => Vec::new(),
-    }
-}
-
-/// The registers that an instruction reads.
-pub(super) fn operands_mut(instr: &mut Instr) -> Vec<&mut Reg> {
-    match instr {
-        Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => Vec::new(),
-        Instr::Gather { row: x, .. }
-        | Instr::Unary(_, x)
-        | Instr::Cast(_, x)
-        | Instr::RowReduce(_, x)
-        | Instr::Lanes(_, x)
-        | Instr::FakeQuant(_, x)
-        | Instr::Store { value: x, .. }
-        | Instr::Accumulate { value: x, .. } => vec![x],
-        Instr::Binary(_, a, b) => vec![a, b],
-        Instr::Select(c, a, b) => vec![c, a, b],
-    }
-}
-
 fn remove_axis(region: &mut Region, axis: usize) {
-    for affine in region.body.iter_mut().flat_map(affines_mut) {
+    for affine in region.body.iter_mut().flat_map(Instr::affines_mut) {
         affine.strides.remove(axis);
     }
 }
@@ -87,7 +49,7 @@ fn drop_unit_axes(region: &mut Region) {
 
 /// Whether axes `outer` and `outer + 1` (of size `inner_size`) are one axis to every index map.
 fn mergeable(region: &Region, outer: usize, inner_size: usize) -> bool {
-    (region.body.iter().flat_map(affines))
+    (region.body.iter().flat_map(Instr::affines))
         .all(|a| a.strides[outer] == a.strides[outer + 1] * inner_size as i64)
 }
 
@@ -116,9 +78,7 @@ fn give_lanes(region: &mut Region) {
     let mut body: Vec<Instr> = Vec::with_capacity(region.body.len() + 1);
     let mut renamed: Vec<Reg> = Vec::with_capacity(region.body.len());
     for mut instr in std::mem::take(&mut region.body) {
-        for reg in operands_mut(&mut instr) {
-            *reg = renamed[*reg as usize];
-        }
+        instr.for_each_operand(|r| *r = renamed[*r as usize]);
         match instr {
             // Of one lane, these are the identity.
             Instr::RowReduce(_, x) | Instr::Lanes(_, x) => renamed.push(x),

@@ -1,0 +1,154 @@
+//! Instructions of a region, and the walks over what they read.
+
+use std::sync::Arc;
+
+use pg_ir::op::{Binary, Reduction, Unary};
+use pg_ir::quant::Grid;
+use pg_ir::ty::DType;
+use smallvec::{SmallVec, smallvec};
+
+use super::affine::{Affine, IndexMap};
+
+/// An instruction's result, by position in [`Region::body`].
+pub type Reg = u32;
+
+/// An argument of a kernel, by position.
+pub type ArgId = u32;
+
+/// One instruction. Instruction i defines register i; stores define nothing that may be read.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Instr {
+    /// An element of an argument per lane.
+    Load {
+        /// The argument.
+        arg: ArgId,
+        /// Which element.
+        map: IndexMap,
+    },
+    /// Like a load, at `map` + `row` · `stride`: a row of a table by id.
+    Gather {
+        /// The table.
+        arg: ArgId,
+        /// Register of the row index, int32.
+        row: Reg,
+        /// Elements between rows of the table.
+        stride: i64,
+        /// The rest of the offset.
+        map: IndexMap,
+    },
+    /// A float constant.
+    Const(f32),
+    /// An integer constant.
+    ConstInt(i32),
+    /// An index, int32.
+    Index(Affine),
+    /// Element-wise function.
+    Unary(Unary, Reg),
+    /// Element-wise function of two registers of one type.
+    Binary(Binary, Reg, Reg),
+    /// cond ? a : b.
+    Select(Reg, Reg, Reg),
+    /// Conversion; to bf16 it rounds to nearest even and stays in a float32 register.
+    Cast(DType, Reg),
+    /// Combines the lanes of each row into one element, in a fixed order.
+    RowReduce(Reduction, Reg),
+    /// result[j] = operand[perm[j]] within each row. `perm.len()` is the number of lanes.
+    Lanes(Arc<[u32]>, Reg),
+    /// The row rounded to the grid with its own scale; the row is the whole row of the parameter.
+    FakeQuant(Grid, Reg),
+    /// Writes a register; one element a row if the register has one and the lane stride is 0.
+    Store {
+        /// The argument.
+        arg: ArgId,
+        /// What to write.
+        value: Reg,
+        /// Where.
+        at: Affine,
+    },
+    /// Combines a register over the region's reduced axes, in a fixed order whatever the thread count,
+    /// and writes the result once per kept row. Strides of reduced axes in `at` are 0.
+    Accumulate {
+        /// The argument.
+        arg: ArgId,
+        /// What to combine.
+        value: Reg,
+        /// How.
+        kind: Reduction,
+        /// Where the result goes.
+        at: Affine,
+    },
+}
+
+impl Instr {
+    /// The argument that it reads or writes.
+    pub fn arg(&self) -> Option<ArgId> {
+        match self {
+            Instr::Load { arg, .. }
+            | Instr::Gather { arg, .. }
+            | Instr::Store { arg, .. }
+            | Instr::Accumulate { arg, .. } => Some(*arg),
+            _ => None,
+        }
+    }
+
+    /// Whether it writes an argument, and so defines no register.
+    pub fn is_store(&self) -> bool {
+        matches!(self, Instr::Store { .. } | Instr::Accumulate { .. })
+    }
+
+    /// The registers that it reads, in their order.
+    pub fn operands(&self) -> SmallVec<[Reg; 3]> {
+        let mut found = SmallVec::new();
+        self.clone().for_each_operand(|r| found.push(*r));
+        found
+    }
+
+    /// Calls `f` with every register that it reads.
+    pub fn for_each_operand(&mut self, mut f: impl FnMut(&mut Reg)) {
+        match self {
+            Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => {}
+            Instr::Gather { row, .. } => f(row),
+            Instr::Unary(_, a)
+            | Instr::Cast(_, a)
+            | Instr::RowReduce(_, a)
+            | Instr::Lanes(_, a)
+            | Instr::FakeQuant(_, a) => f(a),
+            Instr::Store { value, .. } | Instr::Accumulate { value, .. } => f(value),
+            Instr::Binary(_, a, b) => [a, b].into_iter().for_each(f),
+            Instr::Select(c, a, b) => [c, a, b].into_iter().for_each(f),
+        }
+    }
+
+    /// Its affine functions of the index: offsets and guards.
+    pub fn affines(&self) -> SmallVec<[&Affine; 2]> {
+        match self {
+            Instr::Load { map, .. } | Instr::Gather { map, .. } => map.affines().collect(),
+            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => smallvec![at],
+            _ => SmallVec::new(),
+        }
+    }
+
+    /// [`Instr::affines`], to change them.
+    pub fn affines_mut(&mut self) -> SmallVec<[&mut Affine; 2]> {
+        match self {
+            Instr::Load { map, .. } | Instr::Gather { map, .. } => map.affines_mut().collect(),
+            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => smallvec![at],
+            _ => SmallVec::new(),
+        }
+    }
+
+    /// Whether it combines or moves the lanes of a row.
+    pub fn is_row_op(&self) -> bool {
+        matches!(self, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..))
+    }
+}
+
+/// The piece of `width` lanes that each piece comes from, if a permutation moves all of them whole.
+pub(crate) fn pieces_from(perm: &[u32], width: usize) -> Option<Vec<usize>> {
+    let piece = |lanes: &[u32]| {
+        let moves = lanes.iter().zip(lanes[0]..).all(|(&p, q)| p == q);
+        let first = lanes[0] as usize;
+        (first.is_multiple_of(width) && moves).then_some(first / width)
+    };
+    perm.chunks(width).map(piece).collect()
+}
