@@ -94,7 +94,7 @@ fn sliding(session: &mut Session, state: &mut State, tokens: &[i32], windows: Wi
     nll
 }
 
-/// Target i is token i + 1: changing token t changes the scores of targets t − 1 and later, at most.
+/// Machine i is token i + 1: changing token t changes the scores of targets t − 1 and later, at most.
 fn assert_only_later(before: &[f32], after: &[f32], t: usize) {
     let same = t - 1;
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pg_ir::graph::{Graph, Origin};
 
-use crate::machine::Target;
+use crate::machine::Machine;
 use crate::passes::{
     cached_weights, canonicalize, fold_constants, fuse, fuse_epilogues, fuse_horizontally, materialize,
     precision, rematerialize, schedule,
@@ -20,7 +20,7 @@ use crate::{CodegenError, Options, verify};
 /// A pass, in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Pass {
-    /// [`precision`]: storage types of the target, as explicit rounds.
+    /// [`precision`]: storage types of the machine, as explicit rounds.
     Precision,
     /// `cached_weights`: quantised and rounded weights written for other programs, or read.
     CachedWeights,
@@ -115,9 +115,9 @@ pub fn compile_for(
     program_name: &str,
     graph: &Graph,
     options: &Options,
-    target: &Target,
+    machine: &Machine,
 ) -> Result<Plan, CodegenError> {
-    compile_timed(program_name, graph, options, target).map(|(plan, _)| plan)
+    compile_timed(program_name, graph, options, machine).map(|(plan, _)| plan)
 }
 
 /// [`compile_for`], and how long each pass took.
@@ -128,9 +128,9 @@ pub fn compile_timed(
     program_name: &str,
     graph: &Graph,
     options: &Options,
-    target: &Target,
+    machine: &Machine,
 ) -> Result<(Plan, Timing), CodegenError> {
-    let (lowered, mut timing) = lower(program_name, graph, options, target)?;
+    let (lowered, mut timing) = lower(program_name, graph, options, machine)?;
     timing.run(Pass::Verify, || verify::verify(&lowered))?;
     Ok((lowered.plan, timing))
 }
@@ -143,29 +143,29 @@ pub fn lower_for(
     program_name: &str,
     graph: &Graph,
     options: &Options,
-    target: &Target,
+    machine: &Machine,
 ) -> Result<Lowered, CodegenError> {
-    lower(program_name, graph, options, target).map(|(lowered, _)| lowered)
+    lower(program_name, graph, options, machine).map(|(lowered, _)| lowered)
 }
 
 fn lower(
     program_name: &str,
     graph: &Graph,
     options: &Options,
-    target: &Target,
+    machine: &Machine,
 ) -> Result<(Lowered, Timing), CodegenError> {
-    let (graphs, mut timing) = graphs(graph, options, target)?;
+    let (graphs, mut timing) = graphs(graph, options, machine)?;
     let Graphs { rematerialized: graph, again, .. } = graphs;
     let constants = timing.run(Pass::FoldConstants, || fold_constants::fold(&graph));
     let selection = timing.run(Pass::Materialize, || materialize::select(&graph, &constants, options))?;
     let mut groups =
         timing.run(Pass::Fuse, || fuse::groups(&graph, &constants, selection, &again, options))?;
-    if let Some(epilogues) = target.epilogues.filter(|_| options.fuse) {
+    if let Some(epilogues) = machine.epilogues.filter(|_| options.fuse) {
         timing.run(Pass::FuseEpilogues, || fuse_epilogues::attach(&graph, &mut groups, epilogues))?;
     }
-    if options.fuse && target.side_by_side {
+    if options.fuse && machine.fuse_horizontally {
         timing.run(Pass::FuseHorizontally, || {
-            fuse_horizontally::join(&graph, &constants, &mut groups, target.storage)
+            fuse_horizontally::join(&graph, &constants, &mut groups, machine.storage)
         })?;
     }
     let lowered = timing.run(Pass::Schedule, || schedule::plan(program_name, graph, &constants, groups))?;
@@ -180,9 +180,9 @@ pub fn graph_after(
     pass: Pass,
     graph: &Graph,
     options: &Options,
-    target: &Target,
+    machine: &Machine,
 ) -> Result<Graph, CodegenError> {
-    let (graphs, _) = graphs(graph, options, target)?;
+    let (graphs, _) = graphs(graph, options, machine)?;
     Ok(match pass {
         Pass::Precision => graphs.stored,
         Pass::CachedWeights => graphs.placed,
@@ -200,18 +200,18 @@ struct Graphs {
     again: rematerialize::Again,
 }
 
-fn graphs(graph: &Graph, options: &Options, target: &Target) -> Result<(Graphs, Timing), CodegenError> {
+fn graphs(graph: &Graph, options: &Options, machine: &Machine) -> Result<(Graphs, Timing), CodegenError> {
     let mut timing = Timing::default();
     let t = &mut timing;
     t.run(Pass::Verify, || sound("what was to be lowered", graph))?;
-    let stored = t.run(Pass::Precision, || precision::store_as(graph, target.storage))?;
+    let stored = t.run(Pass::Precision, || precision::store_as(graph, machine.storage))?;
     t.run(Pass::Verify, || after(Pass::Precision, graph, &stored))?;
     let placed = t.run(Pass::CachedWeights, || cached_weights::place(&stored, options.weight_cache))?;
     t.run(Pass::Verify, || after(Pass::CachedWeights, &stored, &placed))?;
     let canonical = t.run(Pass::Canonicalize, || canonicalize::canonical(&placed))?;
     t.run(Pass::Verify, || after(Pass::Canonicalize, &placed, &canonical))?;
     let (rematerialized, again) = t.run(Pass::Rematerialize, || {
-        rematerialize::rematerialize(&canonical, options, target.recompute_traffic)
+        rematerialize::rematerialize(&canonical, options, machine.remat_traffic)
     })?;
     t.run(Pass::Verify, || after(Pass::Rematerialize, &canonical, &rematerialized))?;
     Ok((Graphs { stored, placed, canonical, rematerialized, again }, timing))

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use pg_codegen::machine::{CPU, H100, Target};
+use pg_codegen::machine::{CPU, H100, Machine};
 use pg_codegen::passes::precision::store_as;
 use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::Place;
@@ -65,7 +65,7 @@ impl Numbers {
     }
 }
 
-fn canonical(program: &Program, options: &Options, target: &Target) -> Graph {
+fn canonical(program: &Program, options: &Options, target: &Machine) -> Graph {
     let graph = graph_after(Pass::Canonicalize, &program.graph, options, target);
     graph.unwrap_or_else(|e| panic!("{e}"))
 }

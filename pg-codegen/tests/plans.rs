@@ -3,7 +3,7 @@
 
 mod common;
 
-use pg_codegen::machine::{CPU, Epilogues, FEWEST_BINDINGS, Target};
+use pg_codegen::machine::{CPU, Epilogues, FEWEST_BINDINGS, Machine};
 use pg_codegen::plan::{Kernel, Plan, Side};
 use pg_codegen::{Options, compile, compile_for};
 use pg_ir::graph::{Builder, Loc, Origin, ValueId};
@@ -157,7 +157,7 @@ fn small_regions_share_launches() {
 /// sizes of its members. The plan's numbers are held to the interpreter.
 fn products(b: Builder) -> Vec<(Side, Vec<[usize; 3]>)> {
     let graph = b.finish();
-    let target = Target { side_by_side: true, ..CPU };
+    let target = Machine { fuse_horizontally: true, ..CPU };
     let plan = compile_for("products", &graph, &Options::default(), &target).unwrap();
     let mut rng = pg_fuzz::rng::Rng::new(3);
     let values = |len| (0..len).map(|_| rng.float()).collect();
@@ -264,7 +264,7 @@ fn a_shared_part_of_a_buffer_counts_once() {
         let y = b.dot(DotDims::contract(1, 1), x, w);
         result(&mut b, name, y);
     }
-    let target = Target { side_by_side: true, ..CPU };
+    let target = Machine { fuse_horizontally: true, ..CPU };
     let plan = compile_for("slice", &b.finish(), &Options::default(), &target).unwrap();
     let [launch] = &plan.launches[..] else { panic!("one launch: {plan}") };
     assert_eq!(launch.bytes, 4.0 * (96 * 32 + (32 + 16) * 32 + 96 * (32 + 16)) as f64);
@@ -282,7 +282,7 @@ fn a_result_that_leaves_as_a_view_is_kept() {
     result(&mut b, "sin", sin);
     let graph = b.finish();
     let epilogues = Some(Epilogues { rows: &[], of: DType::F32, chunk: 1 });
-    let plan = compile_for("view", &graph, &Options::default(), &Target { epilogues, ..CPU }).unwrap();
+    let plan = compile_for("view", &graph, &Options::default(), &Machine { epilogues, ..CPU }).unwrap();
     let mut rng = pg_fuzz::rng::Rng::new(5);
     let mut value = |len| (0..len).map(|_| rng.float()).collect();
     let env: Environment = graph.inputs().map(|(slot, v)| (slot.clone(), value(graph.ty(v).len()))).collect();

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::programs::{ODD, SMALL, programs};
-use pg_codegen::machine::{ALL, CPU, Epilogues, H100, Target};
+use pg_codegen::machine::{ALL, CPU, Epilogues, H100, Machine};
 use pg_codegen::{Options, compile_for, lower_for, verify};
 use pg_ir::ty::DType;
 
 /// Compiles every program of a model, verifying each plan.
-fn check(path: &Path, settings: &[(&str, &str)], shape: (usize, usize), targets: &[Target], fused: &[bool]) {
+fn check(path: &Path, settings: &[(&str, &str)], shape: (usize, usize), targets: &[Machine], fused: &[bool]) {
     for program in programs(path, settings, shape) {
         for target in targets {
             for &fuse in fused {
@@ -56,7 +56,7 @@ fn random_graphs() {
     let seeds = std::env::var("PG_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(1000);
     let rows: Vec<usize> = (1..=16).collect();
     let anywhere = Epilogues { rows: rows.leak(), of: DType::F32, chunk: 1 };
-    let any = Target { name: "any", epilogues: Some(anywhere), side_by_side: true, ..CPU };
+    let any = Machine { name: "any".into(), epilogues: Some(anywhere), fuse_horizontally: true, ..CPU };
     for seed in 0..seeds {
         let (graph, _) = pg_fuzz::graphs::graph(seed);
         for (target, fuse) in [(&CPU, false), (&CPU, true), (&H100, false), (&H100, true), (&any, true)] {

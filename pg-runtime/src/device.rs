@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "cube")]
 use pg_codegen::cuda::BundleError;
-#[cfg(feature = "cube")]
-use pg_codegen::kernels::Target;
-use pg_codegen::machine;
+use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
 use pg_ir::lang::layout::Layout;
 use serde::Serialize;
@@ -215,9 +213,9 @@ impl Device {
 
     /// A machine that is not here: programs can be compiled for it, and none can run.
     #[cfg(feature = "cube")]
-    pub fn absent(name: DeviceName, target: Target) -> Device {
-        let description = format!("{}, not here", target.name);
-        Device::new(name, description, Arc::new(Absent(target)))
+    pub fn absent(name: DeviceName, machine: Machine) -> Device {
+        let description = format!("{}, not here", machine.name);
+        Device::new(name, description, Arc::new(Absent(machine)))
     }
 
     /// The bundle that its kernels come from.
@@ -234,19 +232,9 @@ impl Device {
         None
     }
 
-    /// What kernels are generated for; `None` where plans run as they are.
-    #[cfg(feature = "cube")]
-    pub fn target(&self) -> Option<&Target> {
-        self.backend.target()
-    }
-
-    /// The machine to compile plans for.
-    pub fn machine(&self) -> machine::Target {
-        #[cfg(feature = "cube")]
-        if let Some(target) = self.target() {
-            return target.machine();
-        }
-        machine::CPU
+    /// The machine that plans are compiled and kernels are generated for.
+    pub fn machine(&self) -> &Machine {
+        self.backend.machine()
     }
 
     /// Its name on the command line.
@@ -269,10 +257,7 @@ impl Device {
 
     /// Whether plans run without anything being generated or compiled for them.
     pub fn runs_plans_as_they_are(&self) -> bool {
-        #[cfg(feature = "cube")]
-        return self.target().is_none();
-        #[cfg(not(feature = "cube"))]
-        true
+        self.machine().isa.is_none()
     }
 
     /// How it runs each launch of a plan of a model with this layout, as far as it chooses by sizes: kinds of kernels,
@@ -287,8 +272,8 @@ impl Device {
         layout: &Layout,
     ) -> Result<Vec<String>, ExecError> {
         #[cfg(feature = "cube")]
-        if let Some(target) = self.target() {
-            return Ok(gpu::ways(plan, layout, target).map_err(|e| CubeExecError::launch(plan, e))?);
+        if !self.runs_plans_as_they_are() {
+            return Ok(gpu::ways(plan, layout, self.machine()).map_err(|e| CubeExecError::launch(plan, e))?);
         }
         Ok(self.backend.ways(plan))
     }

@@ -7,8 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(feature = "cube")]
-use pg_codegen::kernels::Target;
+use pg_codegen::machine::{self, Machine};
 use pg_codegen::plan::Plan;
 use thiserror::Error;
 
@@ -51,13 +50,13 @@ pub trait Backend: fmt::Debug + Send + Sync {
     /// If the plan does not fit the device.
     fn prepare(&self, plan: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError>;
 
-    /// What kernels are generated for; `None` where plans run as they are.
-    #[cfg(feature = "cube")]
-    fn target(&self) -> Option<&Target> {
-        None
+    /// The device, as plans are compiled and kernels generated for it.
+    fn machine(&self) -> &Machine {
+        static CPU: Machine = machine::CPU;
+        &CPU
     }
 
-    /// How a device without a [target](Self::target) runs each launch of a plan, as far as it chooses by sizes: kinds of
+    /// How a device for which no kernels are generated runs each launch of a plan, as far as it chooses by sizes: kinds of
     /// kernels and how work is cut, without the sizes.
     fn ways(&self, plan: &Plan) -> Vec<String> {
         vec![String::new(); plan.launches.len()]

@@ -13,7 +13,7 @@ use std::time::Instant;
 use pg_codegen::cuda::BundleError;
 #[cfg(feature = "cube")]
 use pg_codegen::kernels::Generations;
-use pg_codegen::machine::Target;
+use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
 use pg_codegen::{CodegenError, Options, compile_for};
 use pg_ir::lang::Diagnostics;
@@ -224,8 +224,8 @@ impl Session {
     }
 
     /// The machine that a program is compiled for: the device, storing as the session does.
-    pub fn machine_of(&self, key: Key) -> Target {
-        Target { storage: self.storage_of(key), ..self.device.machine() }
+    pub fn machine_of(&self, key: Key) -> Machine {
+        Machine { storage: self.storage_of(key), ..self.device.machine().clone() }
     }
 
     /// How a program stores activations and operands. Scores are float32, so that they can be compared, but where
@@ -245,8 +245,10 @@ impl Session {
     #[cfg(feature = "cube")]
     pub fn generate(&self, key: Key) -> Result<(Plan, Generations), SessionError> {
         let plan = self.lower(key)?;
-        let Some(target) = self.device.target() else { return Ok((plan, Generations::default())) };
-        let made = offline(&plan, &self.layout, target);
+        if self.device.runs_plans_as_they_are() {
+            return Ok((plan, Generations::default()));
+        }
+        let made = offline(&plan, &self.layout, self.device.machine());
         let made = made.map_err(|e| ExecError::from(CubeExecError::launch(&plan, e)))?;
         Ok((plan, made))
     }

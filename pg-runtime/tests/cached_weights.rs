@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{SMALL, model, noisy_weights};
-use pg_codegen::machine::Target;
+use pg_codegen::machine::Machine;
 use pg_codegen::{Options, compile_for};
 use pg_ir::slot::Space;
 use pg_ir::ty::DType;
@@ -47,7 +47,7 @@ fn gradients(storage: DType, fuse: bool, finds: bool) -> Weights {
         session.run(grad(true), &mut state, &data, &scalars).unwrap();
     } else {
         let program = session.program(grad(true)).unwrap();
-        let machine = Target { storage, ..session.device().machine() };
+        let machine = Machine { storage, ..session.device().machine().clone() };
         let options = Options { fuse, ..Options::default() };
         let plan = compile_for(&program.name, &program.graph, &options, &machine).unwrap();
         let mut executor = Device::cpu().prepare(Arc::new(plan)).unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use pg_codegen::cuda::Tools;
-use pg_codegen::kernels::{Target, emit_cuda};
+use pg_codegen::kernels::emit_cuda;
 use pg_codegen::machine::H100;
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::gpu::run_recipe;
@@ -161,10 +161,9 @@ fn a_run_on_emulated_kernels_is_the_cpus(machine: &Machine) {
 
 /// Compiles the bundle's kernels for the host, as `FAKE_CUDA_KERNELS` wants them.
 fn compile_for_the_host(machine: &Machine) {
-    let (target, _) = Target::of(&H100).unwrap();
     let options = RunOptions {
         model: machine.path("small.rs"),
-        device: Device::absent(DeviceName::Cuda(0), target),
+        device: Device::absent(DeviceName::Cuda(0), H100),
         ..RunOptions::default()
     };
     let recipe = run_recipe(&requests(&options, &mut |_| {}).unwrap()).unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::kernel::Generated;
 use super::program::Generations;
-use crate::machine::Target;
+use crate::machine::Machine;
 use crate::machine::roofline::{Bound, Prediction, predict};
 use crate::plan::Plan;
 
@@ -33,7 +33,7 @@ pub struct Entry {
 }
 
 /// Every kernel of a plan, in order of its first launch, on a machine.
-pub fn inventory(plan: &Plan, generations: &Generations, machine: &Target) -> Vec<Entry> {
+pub fn inventory(plan: &Plan, generations: &Generations, machine: &Machine) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut predictions: Vec<Prediction> = Vec::new();
     let mut known: HashMap<[u64; 4], usize> = HashMap::new();

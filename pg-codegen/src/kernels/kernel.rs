@@ -10,8 +10,10 @@ use cubecl::ir::{ElemType, FloatKind, IntKind, ManagedVariable, UIntKind};
 use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
-use super::target::{CubeError, Needs, Target};
+use super::error::CubeError;
+use super::limits::Needs;
 use super::{attention, contraction, region, scatter, tensor_core};
+use crate::machine::Machine;
 
 /// Version of CubeCL that kernels are generated with; part of every kernel's hash.
 pub const CUBECL: &str = "0.10.0";
@@ -70,7 +72,7 @@ impl Generated {
         body: Body,
         args: Vec<ArgSpec>,
         (units, shared_bytes): (u32, usize),
-        target: &Target,
+        machine: &Machine,
     ) -> Result<Generated, CubeError> {
         let text = format!(
             "pg {} generator {GENERATOR} cubecl {CUBECL} {units} {shared_bytes} {args:?} {body:?}",
@@ -85,7 +87,7 @@ impl Generated {
         // Short enough to read, long enough to tell kernels of a model apart.
         let name = format!("{family}_{:08x}", hash[0] >> 32);
         let bf16 = args.iter().any(|a| a.dtype == DType::BF16);
-        target.check(&name, Needs { units, shared_bytes, bindings: args.len(), bf16 })?;
+        machine.check(&name, Needs { units, shared_bytes, bindings: args.len(), bf16 })?;
         Ok(Generated { name, body, args, units, shared_bytes, hash })
     }
 

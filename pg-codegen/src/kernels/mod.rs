@@ -14,8 +14,10 @@
 
 mod attention;
 mod contraction;
+mod error;
 mod inventory;
 mod kernel;
+mod limits;
 mod listing;
 mod math;
 mod program;
@@ -23,63 +25,64 @@ mod region;
 mod scatter;
 mod source;
 mod stage;
-mod target;
 mod tensor_core;
 #[cfg(test)]
 mod tests;
 
+use crate::machine::Machine;
 use crate::plan::{Kernel, Matmul, Matmuls};
 use crate::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::ty::DType;
 
+pub use self::error::CubeError;
 pub use self::inventory::{Entry, inventory};
 pub use self::kernel::{ArgSpec, CUBECL, GENERATOR, Generated, Launchable};
+pub use self::limits::Needs;
 pub use self::listing::{formatted, listing};
 pub use self::program::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
 #[cfg(feature = "wgsl")]
 pub use self::source::emit_wgsl;
 pub use self::source::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch, emit_in};
 pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
-pub use self::target::{CubeError, CudaProperties, Language, Needs, Target};
 
 /// The generated launches of one launch of a plan, whose arguments are as `args` says.
 ///
 /// # Errors
 /// If the kernel is malformed, needs what the target does not have, or exceeds one of its limits.
-pub fn lower(kernel: &Kernel, args: &[ArgInfo], target: &Target) -> Result<Launches, CubeError> {
+pub fn lower(kernel: &Kernel, args: &[ArgInfo], machine: &Machine) -> Result<Launches, CubeError> {
     let mut out = Launches::default();
     match kernel {
-        Kernel::Region(r) => region::lower(r, args, target, false, &mut out)?,
-        Kernel::Matmul(m) if contraction::tensor_core::fits(m, args, target) => {
-            contraction::tensor_core::lower(m, args, target, &mut out)?
+        Kernel::Region(r) => region::lower(r, args, machine, false, &mut out)?,
+        Kernel::Matmul(m) if contraction::tensor_core::fits(m, args, machine) => {
+            contraction::tensor_core::lower(m, args, machine, &mut out)?
         }
         // A column is a row of the transpose.
         Kernel::Matmul(m) if m.n == 1 && m.m > 1 && has_bf16(args) && args.len() == 3 => {
-            let made = lower(&Kernel::Matmul(m.transposed()), &[args[1], args[0], args[2]], target)?;
+            let made = lower(&Kernel::Matmul(m.transposed()), &[args[1], args[0], args[2]], machine)?;
             out.merge(made, &[1, 0, 2].map(StageArg::Arg));
         }
-        Kernel::Matmul(_) if has_bf16(args) => through_float32(kernel, args, target, &mut out)?,
-        Kernel::Matmul(m) => contraction::portable::lower(m, args, target, &mut out)?,
-        Kernel::MatmulRegion(m, r) if contraction::tensor_core::region_fits(m, r, args, target) => {
-            contraction::tensor_core::lower_region(m, r, args, target, &mut out)?;
+        Kernel::Matmul(_) if has_bf16(args) => through_float32(kernel, args, machine, &mut out)?,
+        Kernel::Matmul(m) => contraction::portable::lower(m, args, machine, &mut out)?,
+        Kernel::MatmulRegion(m, r) if contraction::tensor_core::region_fits(m, r, args, machine) => {
+            contraction::tensor_core::lower_region(m, r, args, machine, &mut out)?;
         }
-        Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, target, &mut out)?,
-        Kernel::Matmuls(all) => side_by_side(all, args, target, &mut out)?,
-        Kernel::Attention(shape) if attention::tensor_core::fits(shape, args, target) => {
-            attention::tensor_core::lower(shape, args, target, &mut out)?;
+        Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, machine, &mut out)?,
+        Kernel::Matmuls(all) => side_by_side(all, args, machine, &mut out)?,
+        Kernel::Attention(shape) if attention::tensor_core::fits(shape, args, machine) => {
+            attention::tensor_core::lower(shape, args, machine, &mut out)?;
         }
-        Kernel::AttentionGrad(shape) if attention::tensor_core_grad::fits(shape, args, target) => {
-            attention::tensor_core_grad::lower(shape, args, target, &mut out)?;
+        Kernel::AttentionGrad(shape) if attention::tensor_core_grad::fits(shape, args, machine) => {
+            attention::tensor_core_grad::lower(shape, args, machine, &mut out)?;
         }
         Kernel::Attention(_) | Kernel::AttentionGrad(_) if has_bf16(args) => {
-            through_float32(kernel, args, target, &mut out)?;
+            through_float32(kernel, args, machine, &mut out)?;
         }
-        Kernel::Attention(shape) => attention::portable::lower(shape, args, target, &mut out)?,
-        Kernel::AttentionGrad(shape) => attention::portable_grad::lower(shape, args, target, &mut out)?,
+        Kernel::Attention(shape) => attention::portable::lower(shape, args, machine, &mut out)?,
+        Kernel::AttentionGrad(shape) => attention::portable_grad::lower(shape, args, machine, &mut out)?,
         Kernel::ScatterAdd { rows, width, count } => {
-            scatter::lower((*rows, *width, *count), args, target, &mut out)?;
+            scatter::lower((*rows, *width, *count), args, machine, &mut out)?;
         }
-        Kernel::Copy { len } => region::lower(&copy(*len, args)?, args, target, false, &mut out)?,
+        Kernel::Copy { len } => region::lower(&copy(*len, args)?, args, machine, false, &mut out)?,
     }
     Ok(out)
 }
@@ -93,7 +96,7 @@ fn has_bf16(args: &[ArgInfo]) -> bool {
 fn through_float32(
     kernel: &Kernel,
     args: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let float = |info: &ArgInfo| match info.dtype {
@@ -106,13 +109,13 @@ fn through_float32(
     for &i in &converted {
         names[i] = StageArg::Workspace(out.workspace(4 * args[i].len));
         if !kernel.writes(i) {
-            let made = lower(&Kernel::Copy { len: args[i].len }, &[args[i], infos[i]], target)?;
+            let made = lower(&Kernel::Copy { len: args[i].len }, &[args[i], infos[i]], machine)?;
             out.append(made, &[StageArg::Arg(i), names[i]]);
         }
     }
-    out.merge(lower(kernel, &infos, target)?, &names);
+    out.merge(lower(kernel, &infos, machine)?, &names);
     for &i in converted.iter().filter(|&&i| kernel.writes(i)) {
-        let made = lower(&Kernel::Copy { len: args[i].len }, &[infos[i], args[i]], target)?;
+        let made = lower(&Kernel::Copy { len: args[i].len }, &[infos[i], args[i]], machine)?;
         out.append(made, &[names[i], StageArg::Arg(i)]);
     }
     Ok(())
@@ -123,7 +126,7 @@ fn matmul_then_region(
     m: &Matmul,
     region: &Region,
     args: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let malformed = |what: &str| CubeError::Malformed { kernel: "matmul_region".into(), what: what.into() };
@@ -133,13 +136,13 @@ fn matmul_then_region(
     let len = m.batch * m.m * m.n;
     let product = Kernel::Matmul(m.densely());
     let between = ArgInfo::whole(dtype, len);
-    let made = lower(&product, &[*a, *b, between], target)?;
+    let made = lower(&product, &[*a, *b, between], machine)?;
     let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
     out.merge(made, &[StageArg::Arg(0), StageArg::Arg(1), result]);
     let infos: Vec<ArgInfo> = [between].into_iter().chain(rest.iter().copied()).collect();
     let names: Vec<StageArg> = [result].into_iter().chain((2..args.len()).map(StageArg::Arg)).collect();
     let mut inner = Launches::default();
-    region::lower(region, &infos, target, true, &mut inner)?;
+    region::lower(region, &infos, machine, true, &mut inner)?;
     out.append(inner, &names);
     Ok(())
 }
@@ -148,7 +151,7 @@ fn matmul_then_region(
 fn side_by_side(
     all: &Matmuls,
     args: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let is_product = |m: &Kernel| m.product().is_some() && m.arg_count() > 2;
@@ -160,7 +163,7 @@ fn side_by_side(
     let own = |member: usize| -> Vec<ArgInfo> { all.args(member).iter().map(|&at| args[at]).collect() };
     let mut together: Vec<(Option<contraction::tensor_core::Walks>, Vec<usize>)> = Vec::new();
     for (i, member) in all.members.iter().enumerate() {
-        let walks = contraction::tensor_core::walks(member, &own(i), target);
+        let walks = contraction::tensor_core::walks(member, &own(i), machine);
         match together.iter_mut().find(|(w, _)| w.is_some() && *w == walks) {
             Some((_, members)) => members.push(i),
             None => together.push((walks, vec![i])),
@@ -170,7 +173,7 @@ fn side_by_side(
     let whole: f64 = all.products().map(size).sum();
     for (_, members) in together {
         let (mut made, names) = match members[..] {
-            [one] => (lower(&all.members[one], &own(one), target)?, all.args(one)),
+            [one] => (lower(&all.members[one], &own(one), machine)?, all.args(one)),
             _ => {
                 let some = members.iter().map(|&i| all.members[i].clone()).collect();
                 let some = Matmuls { shared: all.shared, members: some };
@@ -178,7 +181,7 @@ fn side_by_side(
                 let names: Vec<usize> = [0].into_iter().chain(rest).collect();
                 let infos: Vec<ArgInfo> = names.iter().map(|&at| args[at]).collect();
                 let mut made = Launches::default();
-                contraction::tensor_core::lower_all(&some, &infos, target, &mut made)?;
+                contraction::tensor_core::lower_all(&some, &infos, machine, &mut made)?;
                 (made, names)
             }
         };

@@ -10,9 +10,10 @@ use std::fmt;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
+use super::error::CubeError;
 use super::lower;
 use super::stage::{ArgInfo, Launches, Stage};
-use super::target::{CubeError, Target};
+use crate::machine::Machine;
 use crate::plan::{Place, Plan};
 
 /// Where a buffer lies in a device's memory.
@@ -111,17 +112,17 @@ impl std::error::Error for LaunchError {}
 ///
 /// # Errors
 /// The first launch that is malformed or does not fit the target.
-pub fn generate(plan: &Plan, extents: &[Extent], target: &Target) -> Result<Generations, LaunchError> {
+pub fn generate(plan: &Plan, extents: &[Extent], machine: &Machine) -> Result<Generations, LaunchError> {
     let mut known: HashMap<(u32, Vec<ArgInfo>), Launches> = HashMap::new();
     let mut all = Generations::default();
     for (launch, l) in plan.launches.iter().enumerate() {
         let failed = |error| LaunchError { launch, error };
-        let infos = infos(plan, launch, extents, target).map_err(failed)?;
+        let infos = infos(plan, launch, extents, machine).map_err(failed)?;
         let key = (l.kernel.0, infos);
         let launches = match known.get(&key) {
             Some(launches) => launches.clone(),
             None => {
-                let lowered = lower(&plan.kernels[key.0 as usize], &key.1, target).map_err(failed)?;
+                let lowered = lower(&plan.kernels[key.0 as usize], &key.1, machine).map_err(failed)?;
                 known.entry(key).or_insert(lowered).clone()
             }
         };
@@ -137,7 +138,12 @@ pub fn generate(plan: &Plan, extents: &[Extent], target: &Target) -> Result<Gene
 }
 
 /// What the generator must know of a launch's arguments.
-fn infos(plan: &Plan, launch: usize, extents: &[Extent], target: &Target) -> Result<Vec<ArgInfo>, CubeError> {
+fn infos(
+    plan: &Plan,
+    launch: usize,
+    extents: &[Extent],
+    machine: &Machine,
+) -> Result<Vec<ArgInfo>, CubeError> {
     let l = &plan.launches[launch];
     let malformed = |what: &str| CubeError::Malformed { kernel: format!("#{launch}"), what: what.into() };
     let kernel =
@@ -155,11 +161,11 @@ fn infos(plan: &Plan, launch: usize, extents: &[Extent], target: &Target) -> Res
             return Err(malformed(&format!("it writes the input `{name}`")));
         }
         let size = element_bytes(buffer.dtype);
-        let shift = extent.shift(target.binding_align);
+        let shift = extent.shift(machine.limits.binding_align);
         if shift % size != 0 {
             return Err(malformed("an argument does not begin at an element"));
         }
-        target.check_binding(kernel.family(), extent.bound_bytes(target.binding_align) as u64)?;
+        machine.check_binding(kernel.family(), extent.bound_bytes(machine.limits.binding_align) as u64)?;
         let shares = |(j, other): (usize, &crate::plan::BufferId)| {
             let other = extents.get(other.0 as usize);
             j != i && writes[j] && other.is_some_and(|other| other.overlaps(extent))

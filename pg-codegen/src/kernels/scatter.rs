@@ -9,9 +9,10 @@ use cubecl::prelude::*;
 use half::bf16;
 use pg_ir::ty::DType;
 
+use super::error::CubeError;
 use super::kernel::{ArgSpec, Body, Generated};
 use super::stage::{ArgInfo, Launches, StageArg};
-use super::target::{CubeError, Target};
+use crate::machine::Machine;
 
 const UNITS: usize = 256;
 
@@ -39,7 +40,7 @@ pub(crate) struct SegmentSum {
 pub(crate) fn lower(
     (rows, width, count): (usize, usize, usize),
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let malformed = |what: &str| CubeError::Malformed { kernel: "scatter_add".into(), what: what.into() };
@@ -59,10 +60,10 @@ pub(crate) fn lower(
     let order = out.workspace(4 * count.max(1));
     let workspaces = [StageArg::Workspace(sorted), StageArg::Workspace(order)];
     if count > 0 {
-        let grid = target.fold("rank", count.div_ceil(UNITS) as u64)?;
+        let grid = machine.fold("rank", count.div_ceil(UNITS) as u64)?;
         let body = Body::Rank(Rank { count, shift: ids.shift });
         let args = vec![int(false), int(true), int(true)];
-        let kernel = Generated::new("rank", body, args, (UNITS as u32, 4 * UNITS), target)?;
+        let kernel = Generated::new("rank", body, args, (UNITS as u32, 4 * UNITS), machine)?;
         out.push(kernel, vec![StageArg::Arg(0), workspaces[0], workspaces[1]], grid, 0.0);
     }
     let aligned = [width, values.shift, result.shift].iter().all(|n| n.is_multiple_of(4));
@@ -70,10 +71,10 @@ pub(crate) fn lower(
     let (values_shift, out_shift) = (values.shift, result.shift);
     let sum =
         SegmentSum { rows, width, count, vector, bf16: values.dtype == DType::BF16, values_shift, out_shift };
-    let grid = target.fold("segment_sum", (rows * width / vector).div_ceil(UNITS) as u64)?;
+    let grid = machine.fold("segment_sum", (rows * width / vector).div_ceil(UNITS) as u64)?;
     let float = |dtype, writable| ArgSpec { dtype, width: vector, writable };
     let args = vec![int(false), int(false), float(values.dtype, values.aliased), float(DType::F32, true)];
-    let kernel = Generated::new("segment_sum", Body::SegmentSum(sum), args, (UNITS as u32, 0), target)?;
+    let kernel = Generated::new("segment_sum", Body::SegmentSum(sum), args, (UNITS as u32, 0), machine)?;
     let args = vec![workspaces[0], workspaces[1], StageArg::Arg(1), StageArg::Arg(2)];
     out.push(kernel, args, grid, 1.0);
     Ok(())

@@ -6,8 +6,9 @@ use cubecl_common::backtrace::BackTrace;
 use cubecl_cpp::cuda::mma::CudaWmmaCompiler;
 use cubecl_cpp::shared::{CompilationOptions, CppCompiler, CppSupportedFeatures};
 
+use super::error::CubeError;
 use super::kernel::{Generated, Launchable};
-use super::target::{CubeError, Language};
+use crate::machine::Language;
 
 /// Bytes of stack for CubeCL's expansion and compiler.
 const STACK: usize = 64 << 20;

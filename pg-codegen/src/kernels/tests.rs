@@ -5,6 +5,7 @@ use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::ty::DType;
 
 use super::*;
+use crate::machine::{CUDA, H100, Limits, VULKAN_CPU};
 use crate::plan::{AttentionShape, Matmul, Matmuls, MatrixView, Side};
 
 fn affine(strides: &[i64]) -> Affine {
@@ -76,9 +77,9 @@ fn every_family() -> Vec<(Kernel, Vec<ArgInfo>)> {
 }
 
 #[test]
-fn every_family_becomes_cuda_and_fits_the_portable_target() {
+fn every_family_becomes_cuda_and_fits_portable_limits() {
     for (kernel, args) in every_family() {
-        let launches = lower(&kernel, &args, &Target::portable()).unwrap();
+        let launches = lower(&kernel, &args, &VULKAN_CPU).unwrap();
         assert!(!launches.stages.is_empty());
         for stage in &launches.stages {
             let source = emit_cuda(&stage.kernel).unwrap();
@@ -94,7 +95,7 @@ fn every_family_becomes_cuda_and_fits_the_portable_target() {
 
 #[test]
 fn a_generated_region_is_readable() {
-    let launches = lower(&Kernel::Region(norm(1000, 512)), &whole(&[512_000, 512_000, 512]), &Target::cuda());
+    let launches = lower(&Kernel::Region(norm(1000, 512)), &whole(&[512_000, 512_000, 512]), &CUDA);
     let launches = launches.unwrap();
     assert_eq!(launches.stages.len(), 2, "columns over many rows are summed in two passes");
     let source = emit_cuda(&launches.stages[0].kernel).unwrap();
@@ -115,7 +116,7 @@ fn golden_sources() {
         ("copy", Kernel::Copy { len: 1000 }, whole(&[1000, 1000])),
     ];
     for (name, kernel, args) in cases {
-        let stage = lower(&kernel, &args, &Target::cuda()).unwrap().stages.swap_remove(0);
+        let stage = lower(&kernel, &args, &CUDA).unwrap().stages.swap_remove(0);
         let text = formatted(&stage.kernel.describe(), &emit_cuda(&stage.kernel).unwrap());
         // CubeCL places shared arrays in another order every time.
         let is_placed = |l: &&str| !l.contains("&dynamic_shared_mem[") && !l.contains("// Shared array size");
@@ -185,11 +186,11 @@ fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
 #[test]
 fn another_source_is_another_version_of_the_generator() {
     let mut digest = blake3::Hasher::new();
-    let portable = every_family().into_iter().map(|k| (k, Target::cuda()));
-    let hopper = every_family_of_hopper().into_iter().map(|k| (k, Target::hopper()));
+    let portable = every_family().into_iter().map(|k| (k, CUDA));
+    let hopper = every_family_of_hopper().into_iter().map(|k| (k, H100));
     let mut count = 0;
-    for ((kernel, args), target) in portable.chain(hopper) {
-        for stage in lower(&kernel, &args, &target).unwrap().stages {
+    for ((kernel, args), machine) in portable.chain(hopper) {
+        for stage in lower(&kernel, &args, &machine).unwrap().stages {
             let source = emit_cuda(&stage.kernel).unwrap().replace(stage.kernel.name(), "kernel");
             // CubeCL places shared arrays in another order every time.
             let is_placed =
@@ -220,7 +221,7 @@ fn another_source_is_another_version_of_the_generator() {
 #[test]
 fn equal_kernels_are_one() {
     let (kernel, args) = matmul(64, 64, 64);
-    let make = |args: &[ArgInfo]| lower(&kernel, args, &Target::portable()).unwrap().stages[0].kernel.clone();
+    let make = |args: &[ArgInfo]| lower(&kernel, args, &VULKAN_CPU).unwrap().stages[0].kernel.clone();
     assert_eq!(make(&args).hash(), make(&args).hash());
     let mut shifted = args.clone();
     shifted[0].shift = 4;
@@ -229,10 +230,11 @@ fn equal_kernels_are_one() {
 
 #[test]
 fn what_does_not_fit_is_one_error() {
-    let small = Target { shared_bytes: 1024, ..Target::portable() };
+    let limits = Limits { shared_bytes: 1024, ..VULKAN_CPU.limits };
+    let small = Machine { limits, ..VULKAN_CPU };
     let (kernel, args) = matmul(128, 128, 64);
     let error = lower(&kernel, &args, &small).unwrap_err().to_string();
-    assert!(error.contains("bytes of shared memory, portable has 1024"), "{error}");
+    assert!(error.contains("bytes of shared memory, vulkan-cpu has 1024"), "{error}");
     let error = lower(&Kernel::Copy { len: 4 }, &whole(&[4]), &small).unwrap_err().to_string();
     assert!(error.contains("two arguments"), "{error}");
     let mut region = norm(4, 8);

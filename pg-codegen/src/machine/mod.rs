@@ -1,54 +1,128 @@
-//! Targets as plain values: what a machine computes and moves in a second, and what a kernel may ask of it.
+//! Machines as plain values: what each computes and moves in a second, what a kernel may ask of it, which kernels are
+//! generated for it, and how they are tuned.
 //!
-//! There is one fused graph for all targets. What may differ by target is storage precision and schedule,
-//! and what every report predicts from it. The figures are peaks: no launch runs faster, most run slower.
-//! Nothing here asks a device: the limits of the one at hand are the executor's business.
+//! There is one fused graph for all machines. What may differ is storage precision and schedule, and what every report
+//! predicts. Rates are peaks: no launch runs faster, most run slower. Nothing here asks a device: what a driver
+//! reports of the one at hand overrides the limits here.
 
+mod catalog;
 pub mod roofline;
 pub mod tuning;
+
+use std::borrow::Cow;
 
 use pg_ir::lang::nearest;
 use pg_ir::ty::DType;
 
+pub(crate) use self::catalog::TILES;
+pub use self::catalog::{A100, ALL, CPU, CUDA, H100, H200, VULKAN_CPU};
+use self::tuning::Tuning;
 use crate::region::{Instr, Region, pieces_from};
 
 /// A machine to compile for.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Target {
-    /// Name on the command line.
-    pub name: &'static str,
+pub struct Machine {
+    /// Name on the command line, or a driver's name for the device.
+    pub name: Cow<'static, str>,
     /// What it is, and where its figures come from.
     pub summary: &'static str,
     /// Element type in which activations and operands of contractions are stored.
     pub storage: DType,
-    /// What its executor runs on a matmul's result where it is computed, if anything.
+    /// The regions that its kernels run as epilogues of contractions, if any.
     pub epilogues: Option<Epilogues>,
-    /// Whether its executor runs products that share an operand as one kernel.
-    pub side_by_side: bool,
+    /// Whether contractions that share an operand run as one kernel.
+    pub fuse_horizontally: bool,
     /// Bytes that the backward pass may move to compute something again, for each byte of memory that this
     /// saves: 1 where memory is as scarce as bandwidth, 0 where it is plentiful.
-    pub recompute_traffic: usize,
-    /// Processors: cores, or streaming multiprocessors.
-    pub processors: usize,
+    pub remat_traffic: usize,
+    /// Cores, or streaming multiprocessors: how many thread blocks keep it busy.
+    pub processors: u32,
+    /// What it computes and moves in a second, at best.
+    pub rates: Rates,
+    /// What a launch may ask of it.
+    pub limits: Limits,
+    /// What kernels are generated for; `None` where an executor runs plans as they are.
+    pub isa: Option<Isa>,
+    /// The CUDA devices that it describes.
+    pub cuda: Option<CudaDevice>,
+    /// Tile sizes, vector widths and split factors of its kernels.
+    pub tuning: Tuning,
+}
+
+/// Peak rates.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rates {
     /// FLOP/s of contractions with operands of the storage type and float32 sums, dense.
     pub matrix_flops: f64,
-    /// FLOP/s of float32 arithmetic outside of matrix units.
+    /// FLOP/s of float32 arithmetic without tensor cores.
     pub vector_flops: f64,
     /// Bytes/s between processors and main memory.
     pub bandwidth: f64,
-    /// Bytes of the cache that all processors share.
-    pub cache_bytes: usize,
-    /// Bytes of fast memory that one kernel instance may claim: shared memory of a block, or a core's L2.
-    pub shared_bytes: usize,
     /// Seconds that a launch costs beside its work.
     pub launch_seconds: f64,
-    /// Buffers that one kernel may bind.
+}
+
+/// Limits of a launch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Greatest number of thread blocks along an axis of the grid.
+    pub grid_axis: u32,
+    /// Greatest number of threads of a block.
+    pub block_threads: u32,
+    /// Bytes of fast memory that one kernel instance may claim: shared memory of a block, or a core's L2.
+    pub shared_bytes: usize,
+    /// Greatest number of buffers of a kernel.
     pub bindings: usize,
     /// Bytes of the largest buffer that can be bound.
     pub binding_bytes: u64,
+    /// Bytes of the largest allocation.
+    pub allocation_bytes: u64,
+    /// Buffers are bound at multiples of so many bytes.
+    pub binding_align: u64,
 }
 
-/// Regions that a target runs on a matmul's result where it is computed: element-wise ones of any width, and
+/// What kernels are written in and may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Isa {
+    /// The language of their sources.
+    pub language: Language,
+    /// Whether buffers can hold bfloat16.
+    pub bf16: bool,
+    /// Whether warps multiply bfloat16 matrices (`mma`), with asynchronous copies to feed them.
+    pub tensor_cores: bool,
+    /// Threads of a warp, if they exchange values directly; otherwise they meet in shared memory.
+    pub warp: Option<u32>,
+}
+
+/// What a kernel's source is written in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Language {
+    /// CUDA C++.
+    Cuda,
+    /// WGSL.
+    Wgsl,
+}
+
+impl Language {
+    /// Of its files.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Language::Cuda => "cu",
+            Language::Wgsl => "wgsl",
+        }
+    }
+}
+
+/// Which CUDA devices a machine describes: of this compute capability, with this in their names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CudaDevice {
+    /// Compute capability, such as (9, 0).
+    pub capability: (u32, u32),
+    /// Part of the name, or nothing.
+    pub name: &'static str,
+}
+
+/// Regions that a machine's kernels run as epilogues, on a contraction's result where it is computed: element-wise ones of any width, and
 /// those whose lanes meet within short rows, such as a head's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Epilogues {
@@ -75,94 +149,83 @@ impl Epilogues {
     }
 }
 
-/// Buffers that a kernel may bind on every target, so that one fused graph serves all.
+/// Buffers that a kernel may bind on every machine, so that one fused graph serves all.
 pub const FEWEST_BINDINGS: usize = 31;
 
-/// The project's reference CPU: two cores of a shared Xeon with AVX-512 and AMX (machine `ci` of MEASURED.md).
-/// Measured, as `pg profile` measures its roof: 590 GFLOP/s in float32 products on the matrix units, copies at
-/// 33 GB/s. Assumed: 60 GFLOP/s for element-wise chains, 5 µs to fork and join.
-pub const CPU: Target = Target {
-    name: "cpu",
-    summary: "two cores with AVX-512 and AMX, float32; matrix rate and bandwidth as measured on the machine `ci`",
-    storage: DType::F32,
-    epilogues: None,
-    side_by_side: false,
-    recompute_traffic: 1,
-    processors: 2,
-    matrix_flops: 590e9,
-    vector_flops: 60e9,
-    bandwidth: 33e9,
-    cache_bytes: 32 << 20,
-    shared_bytes: 1 << 20,
-    launch_seconds: 5e-6,
-    bindings: usize::MAX,
-    binding_bytes: u64::MAX,
-};
+/// What a driver says of a CUDA device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CudaProperties {
+    /// Its name.
+    pub name: String,
+    /// Compute capability, such as (9, 0).
+    pub capability: (u32, u32),
+    /// Most threads of a block.
+    pub block_threads: u32,
+    /// Bytes of shared memory that a block gets if it asks for them.
+    pub shared_bytes: usize,
+    /// Streaming multiprocessors.
+    pub processors: u32,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+}
 
-/// Vulkan's software device on the same two cores (Mesa `llvmpipe`), which proves generated kernels and is not
-/// meant to be fast. Its limits are what the driver reports; its rates are assumed to be a tenth of the cores'.
-pub const VULKAN_CPU: Target = Target {
-    name: "vulkan-cpu",
-    summary: "Mesa llvmpipe on two cores, float32; limits as its driver reports, rates assumed",
-    storage: DType::F32,
-    epilogues: None,
-    side_by_side: false,
-    recompute_traffic: 1,
-    processors: 2,
-    matrix_flops: 24e9,
-    vector_flops: 24e9,
-    bandwidth: 10e9,
-    cache_bytes: 32 << 20,
-    shared_bytes: 32 << 10,
-    launch_seconds: 100e-6,
-    bindings: FEWEST_BINDINGS,
-    binding_bytes: 128 << 20,
-};
+impl CudaProperties {
+    /// The machine of this catalogue that describes the device best.
+    fn known(&self) -> Machine {
+        let fits = |m: &Machine| {
+            m.cuda
+                .filter(|c| c.capability == self.capability && self.name.contains(c.name))
+                .map(|c| c.name.len())
+        };
+        ALL.into_iter().filter(|m| fits(m).is_some()).max_by_key(fits).unwrap_or(CUDA)
+    }
 
-/// What a tile of 128 columns in 16-byte chunks of bfloat16 can do.
-pub(crate) const TILES: Epilogues = Epilogues { rows: &[32, 64, 128], of: DType::BF16, chunk: 8 };
+    /// The name of that machine: what a tuning file calls the device.
+    pub fn machine_name(&self) -> Cow<'static, str> {
+        self.known().name
+    }
 
-/// NVIDIA H100 SXM5 80 GB, from its data sheet: 989.4 TFLOP/s dense bf16, 67 TFLOP/s float32, 3.35 TB/s,
-/// 132 SMs, 50 MB of L2, 227 KiB of shared memory a block. Assumed: 3 µs a launch, without CUDA graphs.
-pub const H100: Target = Target {
-    name: "h100",
-    summary: "NVIDIA H100 SXM5, bf16 storage; peaks of the data sheet",
-    storage: DType::BF16,
-    epilogues: Some(TILES),
-    side_by_side: true,
-    recompute_traffic: 0,
-    processors: 132,
-    matrix_flops: 989.4e12,
-    vector_flops: 67e12,
-    bandwidth: 3.35e12,
-    cache_bytes: 50 << 20,
-    shared_bytes: 227 << 10,
-    launch_seconds: 3e-6,
-    bindings: FEWEST_BINDINGS,
-    binding_bytes: 1 << 40,
-};
+    /// The device as a machine, with the limits that its driver reports. On an H100 SXM its kernels are those that are
+    /// compiled ahead of time for [`H100`].
+    pub fn machine(&self) -> Machine {
+        let known = self.known();
+        // Portable kernels are generated for what every device has.
+        let is_hopper = known.isa.is_some_and(|isa| isa.tensor_cores);
+        let most = if is_hopper { self.shared_bytes } else { known.limits.shared_bytes };
+        let limits = Limits {
+            block_threads: self.block_threads,
+            shared_bytes: self.shared_bytes.min(most),
+            allocation_bytes: self.memory_bytes,
+            ..known.limits
+        };
+        Machine { name: self.name.clone().into(), processors: self.processors, limits, ..known }
+    }
+}
 
-/// NVIDIA H200 SXM 141 GB: an H100 with 4.8 TB/s.
-pub const H200: Target = Target {
-    name: "h200",
-    summary: "NVIDIA H200 SXM, bf16 storage; peaks of the data sheet",
-    bandwidth: 4.8e12,
-    ..H100
-};
+impl Machine {
+    /// Whether kernels for tensor cores are generated.
+    pub fn has_tensor_cores(&self) -> bool {
+        self.isa.is_some_and(|isa| isa.tensor_cores)
+    }
 
-/// All targets.
-pub const ALL: [Target; 4] = [CPU, VULKAN_CPU, H100, H200];
+    /// Threads of a warp that exchange values directly.
+    pub fn warp(&self) -> Option<u32> {
+        self.isa.and_then(|isa| isa.warp)
+    }
+}
 
-/// The target of that name.
+/// The machine of that name.
 ///
 /// # Errors
 /// A message with the known names, and the nearest one, if there is none.
-pub fn named(name: &str) -> Result<Target, String> {
-    if let Some(target) = ALL.into_iter().find(|t| t.name == name) {
-        return Ok(target);
+pub fn named(name: &str) -> Result<Machine, String> {
+    if let Some(machine) = ALL.into_iter().find(|m| m.name == name) {
+        return Ok(machine);
     }
-    let known = ALL.map(|t| t.name);
-    let hint = nearest(name, known).map_or(String::new(), |n| format!(" (did you mean `{n}`?)"));
+    let known = ALL.map(|m| m.name);
+    let known: Vec<&str> = known.iter().map(|n| &**n).collect();
+    let hint =
+        nearest(name, known.iter().copied()).map_or(String::new(), |n| format!(" (did you mean `{n}`?)"));
     Err(format!("there is no target `{name}`{hint}; the targets are {}", known.join(", ")))
 }
 
@@ -171,14 +234,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_target_binds_what_fusion_relies_on() {
-        assert_eq!(ALL.iter().map(|t| t.bindings).min(), Some(FEWEST_BINDINGS));
+    fn every_machine_binds_what_fusion_relies_on() {
+        assert_eq!(ALL.iter().map(|m| m.limits.bindings).min(), Some(FEWEST_BINDINGS));
     }
 
     #[test]
-    fn an_unknown_target_names_the_nearest() {
-        assert_eq!(named("h200").unwrap().bandwidth, 4.8e12);
+    fn an_unknown_machine_names_the_nearest() {
+        assert_eq!(named("h200").unwrap().rates.bandwidth, 4.8e12);
         let message = named("H10").unwrap_err();
         assert!(message.contains("did you mean `h100`") && message.contains("vulkan-cpu"), "{message}");
+    }
+
+    #[test]
+    fn a_cuda_device_is_the_machine_that_describes_it() {
+        let device = |name: &str, capability, shared_kib: usize, processors| CudaProperties {
+            name: name.into(),
+            capability,
+            block_threads: 1024,
+            shared_bytes: shared_kib * 1024,
+            processors,
+            memory_bytes: 80 << 30,
+        };
+        let table = [
+            // Device; tensor cores, KiB of shared memory, storage of training, name in a tuning file.
+            (device("NVIDIA H100 80GB HBM3", (9, 0), 227, 132), true, 227, DType::BF16, "h100"),
+            (device("NVIDIA H100 PCIe", (9, 0), 227, 114), true, 227, DType::BF16, "h100"),
+            (device("NVIDIA H200", (9, 0), 227, 132), true, 227, DType::BF16, "h200"),
+            (device("NVIDIA A100-SXM4-80GB", (8, 0), 163, 108), false, 48, DType::F32, "a100"),
+            (device("NVIDIA GeForce RTX 4090", (8, 9), 99, 128), false, 48, DType::F32, "cuda"),
+            (device("NVIDIA B200", (10, 0), 227, 148), false, 48, DType::F32, "cuda"),
+        ];
+        for (device, tensor_cores, shared_kib, storage, known) in table {
+            let machine = device.machine();
+            let found = (machine.has_tensor_cores(), machine.limits.shared_bytes / 1024, machine.storage);
+            assert_eq!(found, (tensor_cores, shared_kib, storage), "{}", device.name);
+            assert_eq!((machine.processors, device.machine_name()), (device.processors, known.into()));
+            assert_eq!(machine.rates, named(known).unwrap().rates);
+        }
+        // What is compiled ahead of time for an H100 is what one asks for.
+        let machine = device("NVIDIA H100 80GB HBM3", (9, 0), 227, 132).machine();
+        let limits = Limits { allocation_bytes: H100.limits.allocation_bytes, ..machine.limits };
+        assert_eq!(Machine { name: H100.name, limits, ..machine }, H100);
     }
 }

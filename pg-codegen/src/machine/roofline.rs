@@ -1,13 +1,13 @@
 //! The roofline model: how long a launch takes at least, and what bounds it.
 //!
-//! The larger of arithmetic at the target's rate and bytes at its bandwidth, plus what a launch costs. It is
+//! The larger of arithmetic at the machine's rate and bytes at its bandwidth, plus what a launch costs. It is
 //! a prediction from peaks, never a measurement, and reports must say so.
 
 use std::fmt;
 
 use pg_ir::ty::DType;
 
-use crate::machine::Target;
+use crate::machine::Machine;
 use crate::plan::{Kernel, Launch, Plan};
 
 /// What a launch waits for longest.
@@ -61,25 +61,25 @@ impl Prediction {
 }
 
 /// Predicts a launch of a plan.
-pub fn predict(plan: &Plan, launch: &Launch, target: &Target) -> Prediction {
+pub fn predict(plan: &Plan, launch: &Launch, machine: &Machine) -> Prediction {
     let is_contraction = !matches!(
         plan.kernels[launch.kernel.0 as usize],
         Kernel::Region(_) | Kernel::ScatterAdd { .. } | Kernel::Copy { .. }
     );
-    // Matrix units take operands of the storage type; wider ones go through the vector units.
+    // Tensor cores take operands of the storage type; wider ones go through the vector units.
     let width = launch.args.iter().take(2).map(|a| plan.buffers[a.0 as usize].dtype);
-    let fits = target.storage == DType::F32 || width.into_iter().all(|dtype| dtype == target.storage);
-    let rate = if is_contraction && fits { target.matrix_flops } else { target.vector_flops };
+    let fits = machine.storage == DType::F32 || width.into_iter().all(|dtype| dtype == machine.storage);
+    let rate = if is_contraction && fits { machine.rates.matrix_flops } else { machine.rates.vector_flops };
     Prediction {
         compute: launch.flops / rate,
-        memory: launch.bytes / target.bandwidth,
-        launch: target.launch_seconds,
+        memory: launch.bytes / machine.rates.bandwidth,
+        launch: machine.rates.launch_seconds,
     }
 }
 
 /// Seconds of a whole plan: its launches one after the other.
-pub fn seconds(plan: &Plan, target: &Target) -> f64 {
-    plan.launches.iter().map(|l| predict(plan, l, target).seconds()).sum()
+pub fn seconds(plan: &Plan, machine: &Machine) -> f64 {
+    plan.launches.iter().map(|l| predict(plan, l, machine).seconds()).sum()
 }
 
 #[cfg(test)]
@@ -137,6 +137,6 @@ mod tests {
         };
         assert_eq!(compute(DType::BF16, H100), 524_288.0 / 989.4e12);
         assert_eq!(compute(DType::F32, H100), 524_288.0 / 67e12);
-        assert_eq!(compute(DType::F32, CPU), 524_288.0 / CPU.matrix_flops);
+        assert_eq!(compute(DType::F32, CPU), 524_288.0 / CPU.rates.matrix_flops);
     }
 }

@@ -1,5 +1,5 @@
-//! Tuning: tile sizes, vector widths and split factors of generated kernels, one documented table for all
-//! targets, `tuning.txt`. A file of the same form overrides it for an experiment.
+//! Tuning: tile sizes, vector widths and split factors of generated kernels. A file overrides those of a machine for an
+//! experiment: lines NAME = NUMBER, those before the first section for every machine, those after [MACHINE] for that one alone.
 //!
 //! Nothing is chosen by racing kernels: the same model, target and table give the same kernels everywhere.
 
@@ -7,23 +7,35 @@ use std::fmt;
 
 use pg_ir::lang::nearest;
 
-use crate::machine;
+use super::named;
 
-/// The choices for one target; `tuning.txt` says what each is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-#[allow(missing_docs, reason = "the table says what each is")]
+/// The choices for one machine. They change a kernel's speed, and not what it computes but for the order of sums.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tuning {
+    /// `matmul.tile`: results along a side of a thread block's square.
     pub matmul_tile: usize,
+    /// `matmul.depth`: terms of the sums that go through shared memory at once.
     pub matmul_depth: usize,
+    /// `attention.block`: queries and keys of a block, if shared memory holds them.
     pub attention_block: usize,
+    /// `region.access`: bytes of an aligned access.
     pub region_access: usize,
+    /// `region.resident`: vectors of a row that a thread keeps in registers, four elements each; longer rows are walked.
     pub region_resident: usize,
+    /// `region.spread`: thread blocks that a sum over rows is spread over.
     pub region_spread: usize,
+    /// `region.rows`: rows that a thread sums before another thread block helps.
     pub region_rows: usize,
+    /// `mma.depth`: terms of the sums in a slice of the operands. A thread block on tensor cores has 128 × 128 results, four
+    /// warps a quarter each: what registers hold.
     pub mma_depth: usize,
+    /// `mma.stages`: slices in shared memory, all but one of them on their way.
     pub mma_stages: usize,
+    /// `mma.part`: terms that a thread block sums before another is worth a second pass.
     pub mma_part: usize,
+    /// `flash.queries`: queries of a thread block of attention, if the sequence is longer than 64.
     pub flash_queries: usize,
+    /// `flash.keys`: keys of a block of attention, of which two are in shared memory.
     pub flash_keys: usize,
 }
 
@@ -51,22 +63,28 @@ const CHOICES: [Choice; 12] = [
     ("flash.keys", Allowed::One(&[32, 64]), |t| &mut t.flash_keys),
 ];
 
-const TABLE: &str = include_str!("tuning.txt");
-
 impl Tuning {
-    /// The checked-in choices for a target.
-    ///
-    /// # Panics
-    /// If the table is wrong, which a test excludes.
-    pub fn of(target: &str) -> Tuning {
-        Tuning::default().with(TABLE, target).unwrap_or_else(|e| panic!("internal error: tuning.txt, {e}"))
-    }
+    /// What holds where nothing was measured that would make a machine differ.
+    pub const DEFAULT: Tuning = Tuning {
+        matmul_tile: 64,
+        matmul_depth: 16,
+        attention_block: 32,
+        region_access: 16,
+        region_resident: 8,
+        region_spread: 512,
+        region_rows: 16,
+        mma_depth: 32,
+        mma_stages: 4,
+        mma_part: 512,
+        flash_queries: 128,
+        flash_keys: 64,
+    };
 
     /// These choices, with those of a file's text on top.
     ///
     /// # Errors
     /// The first line that is wrong: its number, what was expected and what was found.
-    pub fn with(mut self, text: &str, target: &str) -> Result<Tuning, String> {
+    pub fn with(mut self, text: &str, machine: &str) -> Result<Tuning, String> {
         let mut applies = true;
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -75,14 +93,14 @@ impl Tuning {
                 continue;
             }
             if let Some(section) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
-                if let Err(unknown) = machine::named(section) {
+                if let Err(unknown) = named(section) {
                     return wrong(unknown);
                 }
-                applies = section == target;
+                applies = section == machine;
                 continue;
             }
             let Some((name, value)) = line.split_once('=') else {
-                return wrong(format!("expected NAME = NUMBER or [TARGET], found `{line}`"));
+                return wrong(format!("expected NAME = NUMBER or [MACHINE], found `{line}`"));
             };
             let (name, value) = (name.trim(), value.trim());
             let Some((_, allowed, place)) = CHOICES.iter().find(|c| c.0 == name) else {
@@ -132,22 +150,22 @@ impl fmt::Display for Tuning {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::{ALL, H100};
 
-    /// A change of the table is a change of kernels: it should be seen in a review.
+    /// A change of a choice is a change of kernels: it should be seen in a review.
     #[test]
-    fn the_table_gives_every_target_its_choices() {
-        let all = machine::ALL.map(|t| format!("{}\n{}", t.name, Tuning::of(t.name)));
+    fn every_machine_has_its_choices() {
+        let all = ALL.map(|m| format!("{}\n{}", m.name, m.tuning));
         insta::assert_snapshot!(all.join("\n"));
-        // Nothing was left at the 0 of a default.
-        for target in machine::ALL {
-            let tuning = Tuning::of(target.name);
-            assert_eq!(Tuning::default().with(&tuning.to_string(), target.name), Ok(tuning));
+        // Every choice is one that a file may make.
+        for machine in ALL {
+            assert_eq!(Tuning::DEFAULT.with(&machine.tuning.to_string(), &machine.name), Ok(machine.tuning));
         }
     }
 
     #[test]
-    fn a_file_overrides_its_target_only() {
-        let base = Tuning::of("h100");
+    fn a_file_overrides_its_machine_only() {
+        let base = H100.tuning;
         let text = "matmul.tile = 32 # smaller\n[h200]\nmatmul.depth = 8\n";
         assert_eq!(base.with(text, "h100"), Ok(Tuning { matmul_tile: 32, ..base }));
         assert_eq!(base.with(text, "h200"), Ok(Tuning { matmul_tile: 32, matmul_depth: 8, ..base }));
@@ -155,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
-        let wrong = |text: &str| Tuning::of("h100").with(text, "h100").unwrap_err();
+        let wrong = |text: &str| H100.tuning.with(text, "h100").unwrap_err();
         assert_eq!(
             wrong("\nmatmul.tiles = 64"),
             "line 2: there is no choice `matmul.tiles` (did you mean `matmul.tile`?)"
@@ -165,7 +183,7 @@ mod tests {
             wrong("region.rows = -1"),
             "line 1: `region.rows` is a whole number from 1 to 65535, not `-1`"
         );
-        assert_eq!(wrong("tile 64"), "line 1: expected NAME = NUMBER or [TARGET], found `tile 64`");
+        assert_eq!(wrong("tile 64"), "line 1: expected NAME = NUMBER or [MACHINE], found `tile 64`");
         assert!(wrong("[h10]").contains("did you mean `h100`"), "{}", wrong("[h10]"));
     }
 }

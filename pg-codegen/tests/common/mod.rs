@@ -6,7 +6,7 @@ pub(crate) mod programs;
 
 use std::path::PathBuf;
 
-use pg_codegen::machine::{CPU, Epilogues, H100, Target};
+use pg_codegen::machine::{CPU, Epilogues, H100, Machine};
 use pg_codegen::passes::precision::store_as;
 use pg_codegen::{Options, compile_for};
 use pg_fuzz::exec;
@@ -37,8 +37,8 @@ pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan:
 pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan::Plan)> {
     // Graphs are small in tests, so rows of any length meet.
     let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
-    let joined = Target { epilogues: Some(anywhere), side_by_side: true, ..CPU };
-    let rounded = Target { storage: DType::BF16, ..CPU };
+    let joined = Machine { epilogues: Some(anywhere), fuse_horizontally: true, ..CPU };
+    let rounded = Machine { storage: DType::BF16, ..CPU };
     let ways = [
         ("unfused", false, CPU),
         ("fused", true, CPU),
@@ -47,7 +47,7 @@ pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan:
         ("as bfloat16, unfused", false, rounded.clone()),
         ("as bfloat16", true, rounded),
     ];
-    let compiled = |(what, fuse, target): (&str, bool, Target)| {
+    let compiled = |(what, fuse, target): (&str, bool, Machine)| {
         let options = Options { fuse, ..Options::default() };
         let stored = store_as(graph, target.storage).unwrap_or_else(|e| panic!("{what}: {e}"));
         let plan = compile_for("test", graph, &options, &target).unwrap_or_else(|e| panic!("{what}: {e}"));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use cubecl::prelude::KernelMetadata;
 use pg_codegen::cuda::{Bundle, BundleError, Manifest, Recipe, Tools};
-use pg_codegen::kernels::{Generated, Launchable, Target, extents, generate};
+use pg_codegen::kernels::{Generated, Launchable, extents, generate};
+use pg_codegen::machine::H100;
 use pg_ir::programs::Program;
 
 use crate::models;
@@ -33,7 +34,7 @@ fn kernels() -> Vec<Arc<Generated>> {
 
 fn kernels_of(program: &Program) -> Vec<Arc<Generated>> {
     let plan = models::plan(program);
-    let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+    let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
     made.launches.into_iter().map(|g| g.stage.kernel).collect()
 }
 

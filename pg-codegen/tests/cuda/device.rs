@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pg_codegen::kernels::{Extent, Generated, Generations, StageArg, Target, emit_cuda, extents, generate};
+use pg_codegen::kernels::{Extent, Generated, Generations, StageArg, emit_cuda, extents, generate};
+use pg_codegen::machine::Machine;
 use pg_codegen::plan::{Place, Plan};
 use pg_ir::interp::Environment;
 use pg_ir::ty::DType;
@@ -30,7 +31,7 @@ pub(crate) fn source(kernel: &Generated) -> Source {
 
 impl<'a> Device<'a> {
     /// Generates and compiles every kernel of a plan.
-    pub(crate) fn new(plan: &'a Plan, target: &Target) -> Device<'a> {
+    pub(crate) fn new(plan: &'a Plan, target: &Machine) -> Device<'a> {
         let extents = extents(plan, |_| None);
         let generations = generate(plan, &extents, target).unwrap_or_else(|e| {
             panic!("{e}: {}", plan.launches[e.launch].note());

@@ -1,6 +1,7 @@
 //! Element-wise regions on a product's result: one kernel, and the numbers of the two that it stands for.
 
-use pg_codegen::kernels::{ArgInfo, Target, extents, generate, lower};
+use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
+use pg_codegen::machine::H100;
 use pg_codegen::plan::{Kernel, Matmul};
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
 use pg_ir::op::{Binary, Reduction};
@@ -62,11 +63,11 @@ fn a_region_on_a_result_is_one_kernel() {
         let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
         let buffers = epilogue_buffers(&m);
         let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+        let made = lower(&kernel, &infos, &H100).unwrap();
         assert_eq!((made.stages.len(), made.workspaces.len()), (1, 0), "{size:?}");
         let plan = single(kernel, &buffers);
         let env = inputs(&plan, &[0, 1, 2, 3, 4, 5], 37);
-        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{size:?} {tile}"));
+        check(&plan, &env, &H100, 1.0 / 128.0, &format!("{size:?} {tile}"));
     }
 }
 
@@ -92,7 +93,7 @@ fn an_element_a_row_is_stored_once() {
         let buffers = [a, b, (DType::F32, rows), (DType::F32, len), (DType::F32, rows)];
         let plan = single(Kernel::MatmulRegion(m, region), &buffers);
         let env = inputs(&plan, &[0, 1, 2], 37);
-        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{size:?} {tile}"));
+        check(&plan, &env, &H100, 1.0 / 128.0, &format!("{size:?} {tile}"));
     }
 }
 
@@ -104,11 +105,11 @@ fn a_region_on_a_split_sum_is_in_its_second_pass() {
         let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
         let buffers = epilogue_buffers(&m);
         let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+        let made = lower(&kernel, &infos, &H100).unwrap();
         assert_eq!((made.stages.len(), made.workspaces.len()), (2, 1));
         let plan = single(kernel, &buffers);
         let env = inputs(&plan, &[0, 1, 2, 3, 4, 5], 41);
-        check(&plan, &env, &Target::hopper(), 1.0 / 128.0, &format!("{tile}"));
+        check(&plan, &env, &H100, 1.0 / 128.0, &format!("{tile}"));
     }
 }
 
@@ -125,10 +126,10 @@ fn a_region_that_a_tile_cannot_run_is_a_second_launch() {
     let region = Region { rows: vec![24], reduced: 0, lanes: 40, body, args: vec![DType::BF16, DType::F32] };
     let kernel = Kernel::MatmulRegion(m.clone(), region);
     let buffers = buffers(&m, DType::F32);
-    let made = lower(&kernel, &buffers.map(|(t, len)| ArgInfo::whole(t, len)), &Target::hopper()).unwrap();
+    let made = lower(&kernel, &buffers.map(|(t, len)| ArgInfo::whole(t, len)), &H100).unwrap();
     assert_eq!((made.stages.len(), made.workspaces.len()), (2, 1));
     let plan = single(kernel, &buffers);
-    check(&plan, &inputs(&plan, &[0, 1], 43), &Target::hopper(), 1.0 / 64.0, "row sums");
+    check(&plan, &inputs(&plan, &[0, 1], 43), &H100, 1.0 / 64.0, "row sums");
 }
 
 /// Every product with a region of a step of int4mlp_12l at full size: what plain products are, and nothing of the
@@ -144,7 +145,7 @@ fn full_size_products_with_regions_are_what_matrix_units_want() {
             continue;
         }
         let plan = models::plan(&program);
-        let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+        let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
         for (i, launch) in plan.launches.iter().enumerate() {
             let Kernel::MatmulRegion(m, region) = &plan.kernels[launch.kernel.0 as usize] else { continue };
             let stages: Vec<_> = made.launches.iter().filter(|g| g.launch == i).map(|g| &g.stage).collect();

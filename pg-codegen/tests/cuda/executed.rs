@@ -1,8 +1,8 @@
 //! Generated kernels executed on the CPU against float64 references: every family at small and odd sizes,
 //! and whole programs of a model.
 
-use pg_codegen::kernels::{Target, extents, generate};
-use pg_codegen::machine::H100;
+use pg_codegen::kernels::{extents, generate};
+use pg_codegen::machine::{CUDA, H100, Machine};
 use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
@@ -49,7 +49,7 @@ pub(crate) fn slot(i: usize) -> Slot {
 
 /// Runs a plan on the CPU and against the reference executor of plans; each element must be within
 /// `tolerance` of the largest magnitude of its buffer.
-pub(crate) fn check(plan: &Plan, env: &Environment, target: &Target, tolerance: f64, what: &str) {
+pub(crate) fn check(plan: &Plan, env: &Environment, target: &Machine, tolerance: f64, what: &str) {
     let expected = exec::run(plan, env);
     let found = Device::new(plan, target).run_both(env);
     compare(&found, &expected, tolerance, what);
@@ -99,13 +99,7 @@ fn matmuls_of_odd_sizes() {
             );
             let read: &[usize] = if accumulate { &[0, 1, 2] } else { &[0, 1] };
             let env = inputs(&plan, read, 7);
-            check(
-                &plan,
-                &env,
-                &Target::cuda(),
-                1e-5,
-                &format!("{batch}×{m}×{n}×{k} {transposed} {accumulate}"),
-            );
+            check(&plan, &env, &CUDA, 1e-5, &format!("{batch}×{m}×{n}×{k} {transposed} {accumulate}"));
         }
     }
 }
@@ -118,7 +112,7 @@ fn attention_of_odd_sizes() {
         let f = |len| (DType::F32, len);
         let forward = single(Kernel::Attention(shape), &[f(q), f(kv), f(kv), f(q), f(rows)]);
         let mut env = inputs(&forward, &[0, 1, 2], 3);
-        check(&forward, &env, &Target::cuda(), 1e-5, &format!("{shape:?}"));
+        check(&forward, &env, &CUDA, 1e-5, &format!("{shape:?}"));
         let results = exec::run(&forward, &env);
         let all = [f(q), f(kv), f(kv), f(q), f(rows), f(q), f(q), f(kv), f(kv)];
         let backward = single(Kernel::AttentionGrad(shape), &all);
@@ -127,7 +121,7 @@ fn attention_of_odd_sizes() {
             let rounded = results[&slot(i)].iter().map(|&x| f64::from(x as f32)).collect();
             env.insert(slot(i), rounded);
         }
-        check(&backward, &env, &Target::cuda(), 1e-5, &format!("{shape:?} backward"));
+        check(&backward, &env, &CUDA, 1e-5, &format!("{shape:?} backward"));
     }
 }
 
@@ -140,14 +134,14 @@ fn sums_by_id_of_odd_sizes() {
         let mut env = inputs(&plan, &[1], 5);
         let mut rng = Rng::new(6);
         env.insert(slot(0), (0..count).map(|_| rng.below(rows) as f64).collect());
-        check(&plan, &env, &Target::cuda(), 1e-5, &format!("{rows}×{width} of {count}"));
+        check(&plan, &env, &CUDA, 1e-5, &format!("{rows}×{width} of {count}"));
     }
 }
 
 #[test]
 fn copies() {
     let plan = single(Kernel::Copy { len: 261 }, &[(DType::F32, 261), (DType::F32, 261)]);
-    check(&plan, &inputs(&plan, &[0], 8), &Target::cuda(), 0.0, "copy");
+    check(&plan, &inputs(&plan, &[0], 8), &CUDA, 0.0, "copy");
 }
 
 /// Random graphs: every op, operand kind and region instruction. Their kernels must have no fault and give the
@@ -160,7 +154,7 @@ fn regions_of_random_graphs() {
         let plan = compile("random", &graph, &Options::default()).unwrap();
         let expected = exec::run(&plan, &env);
         // Units that share a row meet in shared memory, or directly.
-        for target in [Target::cuda(), Target::hopper()] {
+        for target in [CUDA, H100] {
             let found = Device::new(&plan, &target).run_both(&env);
             compare(&found, &expected, 1e-4, &format!("seed {seed} on {}", target.name));
         }
@@ -193,7 +187,7 @@ fn long_rows_are_cut() {
         let region = Region { rows: vec![rows], reduced: 0, lanes, body, args };
         let buffers = [rows * lanes, rows * lanes, 2, rows].map(|len| (DType::F32, len));
         let plan = single(Kernel::Region(region), &buffers);
-        for target in [Target::cuda(), Target::hopper()] {
+        for target in [CUDA, H100] {
             let made = generate(&plan, &extents(&plan, |_| None), &target).unwrap();
             assert_eq!(made.launches.len(), launches, "{rows} × {lanes}");
             check(&plan, &inputs(&plan, &[0, 2], 47), &target, 1e-5, &format!("{rows} × {lanes}"));
@@ -208,9 +202,9 @@ fn long_rows_are_cut() {
     let region =
         Region { rows: vec![], reduced: 0, lanes: 65_536, body, args: vec![DType::BF16, DType::F32] };
     let plan = single(Kernel::Region(region), &[(DType::BF16, 65_536), (DType::F32, 1)]);
-    let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+    let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
     assert_eq!(made.launches.last().unwrap().stage.grid, [1, 1, 1]);
-    check(&plan, &inputs(&plan, &[0], 53), &Target::hopper(), 1e-5, "a sum of all");
+    check(&plan, &inputs(&plan, &[0], 53), &H100, 1e-5, "a sum of all");
 }
 
 /// A permutation of lanes without any pattern becomes a table of constants.
@@ -230,7 +224,7 @@ fn irregular_permutations_are_tables() {
         ];
         let region = Region { rows: vec![5], reduced: 0, lanes, body, args: vec![DType::F32; 2] };
         let plan = single(Kernel::Region(region), &[(DType::F32, 5 * lanes); 2]);
-        for target in [Target::cuda(), Target::hopper()] {
+        for target in [CUDA, H100] {
             check(&plan, &inputs(&plan, &[0], 61), &target, 1e-6, &format!("{lanes} lanes"));
         }
     }
@@ -276,7 +270,7 @@ fn whole_programs_of_tiny() {
             env.entry(slot).or_insert(values);
         }
         let plan = models::plan(program);
-        let found = Device::new(&plan, &Target::hopper()).run_both(&env);
+        let found = Device::new(&plan, &H100).run_both(&env);
         let left = found.iter().filter(|(slot, _)| slot.space == Space::CachedWeight);
         env.extend(left.map(|(slot, values)| (slot.clone(), values.clone())));
         let rounded = store_as(&program.graph, H100.storage).unwrap();

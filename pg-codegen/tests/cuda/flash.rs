@@ -2,7 +2,8 @@
 //! sizes of int4mlp_12l.
 
 use pg_codegen::cuda::Sass;
-use pg_codegen::kernels::{ArgInfo, Target, emit_cuda, lower};
+use pg_codegen::kernels::{ArgInfo, emit_cuda, lower};
+use pg_codegen::machine::{H100, Machine};
 use pg_codegen::plan::{AttentionShape, Kernel};
 use pg_ir::ty::DType;
 
@@ -18,7 +19,7 @@ fn buffers(s: &AttentionShape) -> [(DType, usize); 5] {
     [half(rows * s.dim), half(kv), half(kv), half(rows * s.dim), (DType::F32, rows)]
 }
 
-fn check_attention([batch, time, heads, kv_heads, dim]: [usize; 5], target: &Target) {
+fn check_attention([batch, time, heads, kv_heads, dim]: [usize; 5], target: &Machine) {
     let shape = AttentionShape { batch, time, heads, kv_heads, dim, scale: 0.7 };
     let plan = single(Kernel::Attention(shape), &buffers(&shape));
     let env = inputs(&plan, &[0, 1, 2], 23);
@@ -36,15 +37,15 @@ fn attention_of_odd_sizes_and_every_width() {
     for size in
         [[1, 70, 2, 1, 64], [2, 133, 2, 2, 32], [1, 1, 4, 2, 64], [1, 200, 1, 1, 128], [2, 37, 2, 1, 48]]
     {
-        check_attention(size, &Target::hopper());
+        check_attention(size, &H100);
     }
 }
 
 /// Numbers of the tuning table change the kernel, and not what it computes.
 #[test]
 fn attention_in_blocks_of_other_sizes() {
-    let tuning = Target::hopper().tuning.with("flash.keys = 32\nflash.queries = 64", "h100").unwrap();
-    check_attention([1, 133, 2, 1, 64], &Target { tuning, ..Target::hopper() });
+    let tuning = H100.tuning.with("flash.keys = 32\nflash.queries = 64", "h100").unwrap();
+    check_attention([1, 133, 2, 1, 64], &Machine { tuning, ..H100 });
 }
 
 /// Attention of another width than those of matrix units is the portable kernel's.
@@ -55,11 +56,11 @@ fn other_widths_are_portable() {
     {
         let shape = AttentionShape { batch: 1, time: 16, heads: 2, kv_heads: 1, dim, scale: 0.7 };
         let infos = buffers(&shape).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let made = lower(&Kernel::Attention(shape), &infos, &Target::hopper()).unwrap();
+        let made = lower(&Kernel::Attention(shape), &infos, &H100).unwrap();
         let main = made.stages.iter().find(|s| s.share > 0.0).unwrap();
         assert!(main.kernel.name().starts_with(name), "{dim}: {}", main.kernel.name());
         let infos = gradient_buffers(&shape, DType::BF16).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let made = lower(&Kernel::AttentionGrad(shape), &infos, &Target::hopper()).unwrap();
+        let made = lower(&Kernel::AttentionGrad(shape), &infos, &H100).unwrap();
         let main: Vec<&str> = made.stages.iter().filter(|s| s.share > 0.0).map(|s| s.kernel.name()).collect();
         assert!(main.len() == 2 && main.iter().all(|n| n.starts_with(name)), "{dim}: {main:?}");
     }
@@ -90,7 +91,7 @@ fn gradients_of_odd_sizes_and_every_width() {
         env.extend(inputs(&plan, &[5], 31));
         env.insert(slot(3), results[&slot(3)].clone());
         env.insert(slot(4), results[&slot(4)].iter().map(|&x| f64::from(x as f32)).collect());
-        let found = Device::new(&plan, &Target::hopper()).run_both(&env);
+        let found = Device::new(&plan, &H100).run_both(&env);
         let expected = exec::run(&plan, &env);
         for i in 6..9 {
             // Probabilities and their gradients are rounded to bfloat16 before they are summed.
@@ -119,7 +120,7 @@ fn full_size_gradients_are_what_matrix_units_want() {
     let Some(tools) = tools() else { return };
     let shape = AttentionShape { batch: 48, time: 2048, heads: 8, kv_heads: 4, dim: 64, scale: 0.125 };
     let infos = gradient_buffers(&shape, DType::BF16).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    let launches = lower(&Kernel::AttentionGrad(shape), &infos, &Target::hopper()).unwrap();
+    let launches = lower(&Kernel::AttentionGrad(shape), &infos, &H100).unwrap();
     // Products of a block of 64 by 64 and 16 rows a warp: three for dq, four for dk and dv.
     for (stage, products) in launches.stages[1..].iter().zip([3, 4]) {
         let compiled = tools.compile(&emit_cuda(&stage.kernel).unwrap()).unwrap_or_else(|e| panic!("{e}"));
@@ -151,7 +152,7 @@ fn attention_over_short_sequences_does_not_spill() {
     let Some(tools) = tools() else { return };
     let shape = AttentionShape { batch: 768, time: 128, heads: 4, kv_heads: 2, dim: 32, scale: 0.2 };
     let infos = buffers(&shape).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    let launches = lower(&Kernel::Attention(shape), &infos, &Target::hopper()).unwrap();
+    let launches = lower(&Kernel::Attention(shape), &infos, &H100).unwrap();
     let compiled = tools.compile(&emit_cuda(&launches.stages[0].kernel).unwrap());
     let compiled = compiled.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((compiled.resources.spill_bytes, compiled.resources.stack_bytes), (0, 0));
@@ -162,7 +163,7 @@ fn full_size_attention_is_what_matrix_units_want() {
     let Some(tools) = tools() else { return };
     let shape = AttentionShape { batch: 48, time: 2048, heads: 8, kv_heads: 4, dim: 64, scale: 0.125 };
     let infos = buffers(&shape).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    let launches = lower(&Kernel::Attention(shape), &infos, &Target::hopper()).unwrap();
+    let launches = lower(&Kernel::Attention(shape), &infos, &H100).unwrap();
     let [stage] = &launches.stages[..] else { panic!("one launch") };
     let source = emit_cuda(&stage.kernel).unwrap();
     let compiled = tools.compile(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use pg_codegen::kernels::{ArgInfo, Target, extents, generate, lower};
+use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
+use pg_codegen::machine::H100;
 use pg_codegen::plan::{Kernel, Matmul, Matmuls, Side};
 use pg_codegen::region::{Affine, Instr, Region};
 use pg_ir::op::{Binary, Reduction, Unary};
@@ -74,9 +75,9 @@ fn proven(m: &Matmul, lanes: usize, perm: Vec<u32>, what: &str) -> (usize, usize
     let kernel = Kernel::MatmulRegion(m.clone(), norm_and_rotate(m, lanes, perm));
     let buffers = heads_buffers(m, lanes);
     let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+    let made = lower(&kernel, &infos, &H100).unwrap();
     let plan = single(kernel, &buffers);
-    check(&plan, &inputs(&plan, &[0, 1, 2, 3], 53), &Target::hopper(), 1.0 / 64.0, what);
+    check(&plan, &inputs(&plan, &[0, 1, 2, 3], 53), &H100, 1.0 / 64.0, what);
     (made.stages.len(), made.workspaces.len())
 }
 
@@ -117,9 +118,9 @@ fn heads_whose_lanes_do_not_meet_are_heads_all_the_same() {
     let buffers = [a, b, (DType::F32, 120), (DType::F32, lanes), (DType::BF16, len)];
     let kernel = Kernel::MatmulRegion(m.clone(), region);
     let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    assert_eq!(lower(&kernel, &infos, &Target::hopper()).unwrap().stages.len(), 1);
+    assert_eq!(lower(&kernel, &infos, &H100).unwrap().stages.len(), 1);
     let plan = single(kernel, &buffers);
-    check(&plan, &inputs(&plan, &[0, 1, 2, 3], 61), &Target::hopper(), 1.0 / 64.0, "heads");
+    check(&plan, &inputs(&plan, &[0, 1, 2, 3], 61), &H100, 1.0 / 64.0, "heads");
 }
 
 #[test]
@@ -156,11 +157,11 @@ fn projections_of_one_input_are_one_launch_with_their_norms() {
     let written: Vec<usize> = (0..buffers.len()).filter(|&at| kernel.writes(at)).collect();
     assert_eq!(written, [4, 5, 6, 10, 11, 12, 14]);
     let infos: Vec<ArgInfo> = buffers.iter().map(|&(dtype, len)| ArgInfo::whole(dtype, len)).collect();
-    let made = lower(&kernel, &infos, &Target::hopper()).unwrap();
+    let made = lower(&kernel, &infos, &H100).unwrap();
     assert_eq!((made.stages.len(), made.workspaces.len()), (1, 0));
     let plan = single(kernel, &buffers);
     let read: Vec<usize> = (0..buffers.len()).filter(|at| !written.contains(at)).collect();
-    check(&plan, &inputs(&plan, &read, 59), &Target::hopper(), 1.0 / 64.0, "projections");
+    check(&plan, &inputs(&plan, &read, 59), &H100, 1.0 / 64.0, "projections");
 }
 
 /// What the planner attaches is one kernel: no product of a model's step on Hopper falls back to two launches, but for
@@ -171,7 +172,7 @@ fn products_with_regions_of_a_step_are_one_kernel_each() {
     let mut meeting = 0;
     for program in models::programs(&model, FULL).iter().filter(|p| p.name == "grad.next.qat") {
         let plan = models::plan(program);
-        let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+        let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
         for (i, launch) in plan.launches.iter().enumerate() {
             let kernel = &plan.kernels[launch.kernel.0 as usize];
             let members = if let Kernel::Matmuls(all) = kernel {

@@ -1,6 +1,7 @@
 //! Products that share an operand: one launch, and the numbers of each alone.
 
-use pg_codegen::kernels::{ArgInfo, Target, extents, generate, lower};
+use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
+use pg_codegen::machine::H100;
 use pg_codegen::plan::{Kernel, Matmul, Matmuls, Side};
 use pg_ir::ty::DType;
 
@@ -52,7 +53,7 @@ fn products_of_one_operand_are_one_launch() {
     for (shared, size, own, layout, stages) in cases {
         let (all, arguments) = beside(shared, size, &own, layout);
         let what = format!("{all:?}");
-        let made = lower(&Kernel::Matmuls(all.clone()), &whole(&arguments), &Target::hopper()).unwrap();
+        let made = lower(&Kernel::Matmuls(all.clone()), &whole(&arguments), &H100).unwrap();
         assert_eq!(made.stages.len(), stages, "{what}");
         let cubes: u32 = made.stages[0].grid.iter().product();
         let tiles: usize = all.products().map(|m| m.batch * m.m.div_ceil(128) * m.n.div_ceil(128)).sum();
@@ -61,7 +62,7 @@ fn products_of_one_operand_are_one_launch() {
         let olds = all.products().enumerate().filter(|(_, m)| m.accumulate).map(|(i, _)| all.args(i)[2]);
         let read: Vec<usize> = (0..arguments.len()).filter(|i| i % 2 == 1 || *i == 0).chain(olds).collect();
         let tolerance = if own.iter().any(|o| o.1 == h) { 1.0 / 256.0 } else { 1e-5 };
-        check(&plan, &inputs(&plan, &read, 47), &Target::hopper(), tolerance, &what);
+        check(&plan, &inputs(&plan, &read, 47), &H100, tolerance, &what);
     }
 }
 
@@ -69,7 +70,7 @@ fn products_of_one_operand_are_one_launch() {
 #[test]
 fn products_that_do_not_go_together_are_launches_of_their_own() {
     let stages = |all: &Matmuls, infos: &[ArgInfo]| {
-        let made = lower(&Kernel::Matmuls(all.clone()), infos, &Target::hopper()).unwrap();
+        let made = lower(&Kernel::Matmuls(all.clone()), infos, &H100).unwrap();
         assert_eq!(made.stages.iter().map(|s| s.share).sum::<f64>(), 1.0);
         made.stages.len()
     };
@@ -77,13 +78,13 @@ fn products_that_do_not_go_together_are_launches_of_their_own() {
     let (unaligned, arguments) = beside(Side::Right, [1, 72, 48], &own, LAYOUTS[2]);
     assert_eq!(stages(&unaligned, &whole(&arguments)), 2);
     let plan = single(Kernel::Matmuls(unaligned.clone()), &arguments);
-    check(&plan, &inputs(&plan, &[0, 1, 3], 53), &Target::hopper(), 1e-5, "apart");
-    assert!(lower(&Kernel::Matmuls(unaligned), &whole(&arguments[..4]), &Target::hopper()).is_err());
+    check(&plan, &inputs(&plan, &[0, 1, 3], 53), &H100, 1e-5, "apart");
+    assert!(lower(&Kernel::Matmuls(unaligned), &whole(&arguments[..4]), &H100).is_err());
     // Those that go together do, whatever stands beside them.
     let (some, arguments) = beside(Side::Right, [1, 72, 48], &[own[0], own[1], own[0]], LAYOUTS[2]);
     assert_eq!(stages(&some, &whole(&arguments)), 2);
     let plan = single(Kernel::Matmuls(some), &arguments);
-    check(&plan, &inputs(&plan, &[0, 1, 3, 5], 53), &Target::hopper(), 1e-5, "two together");
+    check(&plan, &inputs(&plan, &[0, 1, 3, 5], 53), &H100, 1e-5, "two together");
     let (all, arguments) = beside(Side::Left, [1, 72, 48], &[own[0]; 2], LAYOUTS[0]);
     let mut infos = whole(&arguments);
     assert_eq!(stages(&all, &infos), 1);
@@ -103,7 +104,7 @@ fn full_size_products_of_one_operand_are_what_matrix_units_want() {
     let programs = models::programs(&model, FULL);
     let plan =
         models::plan(programs.iter().find(|p| p.name == "grad.next.qat").expect("a program of training"));
-    let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+    let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
     let mut seen = Vec::new();
     for (i, launch) in plan.launches.iter().enumerate() {
         let Kernel::Matmuls(all) = &plan.kernels[launch.kernel.0 as usize] else { continue };

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pg_codegen::kernels::{Generated, Target, emit_cuda};
+use pg_codegen::kernels::{Generated, emit_cuda};
+use pg_codegen::machine::H100;
 
 use crate::models;
 use crate::offline::FULL;
@@ -21,7 +22,7 @@ fn source(kernel: &Generated) -> String {
 fn kernels_of_one_hash_have_one_source() {
     let mut known: HashMap<[u64; 4], (Arc<Generated>, bool)> = HashMap::new();
     let mut compared = 0;
-    models::for_each_program(FULL, &Target::hopper(), |name, plan, made| {
+    models::for_each_program(FULL, &H100, |name, plan, made| {
         let made = made.unwrap_or_else(|e| panic!("{name} {}: {e}", plan.program));
         for kernel in made.launches.into_iter().map(|g| g.stage.kernel) {
             let (first, done) = known.entry(kernel.hash()).or_insert_with(|| (kernel.clone(), false));

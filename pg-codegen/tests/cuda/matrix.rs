@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use pg_codegen::cuda::{Sass, Tools};
-use pg_codegen::kernels::{ArgInfo, Generated, Target, emit_cuda, lower};
+use pg_codegen::kernels::{ArgInfo, Generated, emit_cuda, lower};
+use pg_codegen::machine::{H100, Machine};
 use pg_codegen::plan::{Kernel, Matmul, MatrixView};
 use pg_ir::ty::DType;
 
@@ -41,7 +42,7 @@ pub(crate) fn buffers(m: &Matmul, out: DType) -> [(DType, usize); 3] {
     [(DType::BF16, len(m.m, m.k)), (DType::BF16, len(m.k, m.n)), (out, len(m.m, m.n))]
 }
 
-fn run(m: Matmul, out: DType, target: &Target) {
+fn run(m: Matmul, out: DType, target: &Machine) {
     let what = format!("{m:?} into {out}");
     let buffers = buffers(&m, out);
     let accumulate = m.accumulate;
@@ -53,7 +54,7 @@ fn run(m: Matmul, out: DType, target: &Target) {
 
 #[test]
 fn every_layout_at_aligned_and_odd_sizes() {
-    let hopper = Target::hopper();
+    let hopper = H100;
     for layout in LAYOUTS {
         run(matmul([1, 40, 72, 48], layout, false), DType::F32, &hopper);
         run(matmul([1, 17, 5, 33], layout, true), DType::F32, &hopper);
@@ -62,7 +63,7 @@ fn every_layout_at_aligned_and_odd_sizes() {
 
 #[test]
 fn batches_tiles_and_bfloat16_results() {
-    let hopper = Target::hopper();
+    let hopper = H100;
     // More than a tile along both axes, and a batch.
     run(matmul([2, 136, 200, 160], LAYOUTS[0], false), DType::BF16, &hopper);
     run(matmul([2, 3, 130, 1], LAYOUTS[2], false), DType::BF16, &hopper);
@@ -75,7 +76,7 @@ fn batches_tiles_and_bfloat16_results() {
 /// Products with a vector, and of two: what a model with one head or one output asks for.
 #[test]
 fn a_column_is_a_row_of_the_transpose() {
-    let hopper = Target::hopper();
+    let hopper = H100;
     for (size, out) in
         [([2, 40, 1, 48], DType::BF16), ([1, 130, 1, 33], DType::F32), ([3, 1, 1, 40], DType::BF16)]
     {
@@ -94,10 +95,10 @@ fn a_split_sum_is_the_sum() {
     for accumulate in [false, true] {
         let m = matmul([1, 24, 40, 2100], LAYOUTS[2], accumulate);
         let infos = buffers(&m, DType::F32).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let stages = lower(&Kernel::Matmul(m.clone()), &infos, &Target::hopper()).unwrap();
+        let stages = lower(&Kernel::Matmul(m.clone()), &infos, &H100).unwrap();
         assert_eq!(stages.stages.len(), 2, "partial sums, and their sum");
         assert!(stages.workspaces[0] > 4 * 24 * 40);
-        run(m, DType::F32, &Target::hopper());
+        run(m, DType::F32, &H100);
     }
 }
 
@@ -107,15 +108,15 @@ fn other_slices_and_parts() {
     for (text, layout) in
         [("mma.depth = 64\nmma.stages = 3", LAYOUTS[0]), ("mma.stages = 6\nmma.part = 64", LAYOUTS[2])]
     {
-        let tuning = Target::hopper().tuning.with(text, "h100").unwrap();
-        let target = Target { tuning, ..Target::hopper() };
+        let tuning = H100.tuning.with(text, "h100").unwrap();
+        let target = Machine { tuning, ..H100 };
         run(matmul([1, 40, 72, 392], layout, false), DType::BF16, &target);
         run(matmul([1, 17, 5, 33], layout, true), DType::F32, &target);
     }
-    let tuning = Target::hopper().tuning.with("mma.depth = 64\nmma.stages = 8", "h100").unwrap();
+    let tuning = H100.tuning.with("mma.depth = 64\nmma.stages = 8", "h100").unwrap();
     let m = matmul([1, 40, 72, 48], LAYOUTS[0], false);
     let infos = buffers(&m, DType::F32).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    let error = lower(&Kernel::Matmul(m), &infos, &Target { tuning, ..Target::hopper() }).unwrap_err();
+    let error = lower(&Kernel::Matmul(m), &infos, &Machine { tuning, ..H100 }).unwrap_err();
     assert!(error.to_string().contains("bytes of shared memory"), "{error}");
 }
 
@@ -123,7 +124,7 @@ fn other_slices_and_parts() {
 fn what_matrix_units_do_not_take_stays_portable() {
     let m = matmul([1, 64, 64, 64], LAYOUTS[0], false);
     let infos = buffers(&m, DType::F32).map(|(_, len)| ArgInfo::whole(DType::F32, len));
-    let stages = lower(&Kernel::Matmul(m), &infos, &Target::hopper()).unwrap().stages;
+    let stages = lower(&Kernel::Matmul(m), &infos, &H100).unwrap().stages;
     assert!(stages[0].kernel.name().starts_with("matmul_"), "{}", stages[0].kernel.name());
 }
 
@@ -180,7 +181,7 @@ fn trips(source: &str) -> usize {
 
 /// The first kernel of a launch: the product, without the second pass of a split one.
 fn product(kernel: &Kernel, infos: &[ArgInfo]) -> (Arc<Generated>, [u32; 3]) {
-    let stage = lower(kernel, infos, &Target::hopper()).unwrap().stages.remove(0);
+    let stage = lower(kernel, infos, &H100).unwrap().stages.remove(0);
     (stage.kernel, stage.grid)
 }
 

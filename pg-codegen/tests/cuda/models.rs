@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use pg_codegen::kernels::{Generated, Generations, LaunchError, Target, extents, generate};
-use pg_codegen::machine::H100;
+use pg_codegen::kernels::{Generated, Generations, LaunchError, extents, generate};
+use pg_codegen::machine::{H100, Machine};
 use pg_codegen::plan::Plan;
 use pg_codegen::{Options, compile_for};
 use pg_ir::lang::layout::Layout;
@@ -51,7 +51,7 @@ pub(crate) fn plan(program: &Program) -> Plan {
 /// Calls `f` with every program of every model: the model's name, the plan, and its launches as generated.
 pub(crate) fn for_each_program(
     tokens: usize,
-    target: &Target,
+    target: &Machine,
     mut f: impl FnMut(&str, &Plan, Result<Generations, LaunchError>),
 ) {
     for file in model_files() {
@@ -70,7 +70,7 @@ pub(crate) fn for_each_program(
 pub(crate) type Used = (Arc<Generated>, String);
 
 /// Every distinct generated kernel of every model, and the launches that could not be generated.
-pub(crate) fn distinct_kernels(tokens: usize, target: &Target) -> (Vec<Used>, Vec<String>) {
+pub(crate) fn distinct_kernels(tokens: usize, target: &Machine) -> (Vec<Used>, Vec<String>) {
     let mut all: BTreeMap<[u64; 4], Used> = BTreeMap::new();
     let mut failures = Vec::new();
     for_each_program(tokens, target, |name, plan, made| {

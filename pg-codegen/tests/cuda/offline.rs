@@ -6,7 +6,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pg_codegen::cuda::{Resources, Tools};
-use pg_codegen::kernels::{Generated, Target, emit_cuda};
+use pg_codegen::kernels::{Generated, emit_cuda};
+use pg_codegen::machine::H100;
 
 use crate::models;
 
@@ -44,7 +45,7 @@ fn fault(tools: &Tools, kernel: &Generated) -> Result<Resources, String> {
 #[test]
 fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
     let Some(tools) = tools() else { return };
-    let (kernels, failures) = models::distinct_kernels(FULL, &Target::hopper());
+    let (kernels, failures) = models::distinct_kernels(FULL, &H100);
     let next = AtomicUsize::new(0);
     let failures = Mutex::new(failures);
     let registers = Mutex::new(BTreeMap::<String, u32>::new());

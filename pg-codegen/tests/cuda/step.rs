@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pg_codegen::cuda::Resources;
-use pg_codegen::kernels::{Entry, Generated, Target, emit_cuda, extents, generate, inventory};
-use pg_codegen::machine::{H100, H200, Target as Machine};
+use pg_codegen::kernels::{Entry, Generated, emit_cuda, extents, generate, inventory};
+use pg_codegen::machine::{H100, H200, Machine};
 
 use crate::models;
 use crate::offline::{FULL, tools};
@@ -20,7 +20,7 @@ fn step(machine: &Machine) -> Vec<(f64, Entry)> {
     for (name, times) in [("grad.first.qat", 1.0), ("grad.next.qat", 7.0), ("update", 1.0)] {
         let program = programs.iter().find(|p| p.name == name).expect("a program of training");
         let plan = models::plan(program);
-        let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper());
+        let made = generate(&plan, &extents(&plan, |_| None), &H100);
         let made = made.unwrap_or_else(|e| panic!("{name}: {e}"));
         all.extend(inventory(&plan, &made, machine).into_iter().map(|entry| (times, entry)));
     }
@@ -58,7 +58,7 @@ fn a_step_has_the_operations_of_the_model_and_a_floor_in_time() {
         // 249.1 million a token forward and backward; the backward recomputes, and the update has its own.
         let least = 249.1e6 * 786_432.0;
         assert!((least..1.15 * least).contains(&flops), "{flops:e} operations, at least {least:e}");
-        assert!(seconds >= flops / machine.matrix_flops, "{seconds} s is below the floor");
+        assert!(seconds >= flops / machine.rates.matrix_flops, "{seconds} s is below the floor");
         // The bulk must run where the machine is fast.
         let fast = step
             .iter()

@@ -1,7 +1,8 @@
 //! Regions that stream: what they read and write most of moves in accesses of 16 bytes, in the generator's choice
 //! and in what the assembler made of it.
 
-use pg_codegen::kernels::{ArgSpec, StageArg, Target, element_bytes, emit_cuda, extents, generate};
+use pg_codegen::kernels::{ArgSpec, StageArg, element_bytes, emit_cuda, extents, generate};
+use pg_codegen::machine::H100;
 
 use crate::models;
 use crate::offline::{FULL, tools};
@@ -20,7 +21,7 @@ fn streams_of_regions_move_in_16_bytes() {
             continue;
         }
         let plan = models::plan(&program);
-        let made = generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap();
+        let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
         for g in &made.launches {
             let (kernel, launch) = (&g.stage.kernel, &plan.launches[g.launch]);
             if !kernel.name().starts_with("region_") || seen.contains(&kernel.hash()) {

@@ -1,6 +1,6 @@
 //! Good plans to plant in: of models at small sizes and of random graphs, of every program and target, fused and not.
 
-use pg_codegen::machine::{CPU, Epilogues, H100, Target};
+use pg_codegen::machine::{CPU, Epilogues, H100, Machine};
 use pg_codegen::plan::witness::Lowered;
 use pg_codegen::{Options, lower_for};
 use pg_ir::graph::Graph;
@@ -13,7 +13,7 @@ use crate::common::programs::{ODD, SMALL, programs};
 /// Rows of any length, for a target whose products take regions of all of them.
 const ANY: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
-fn lowered(name: String, program: (&str, &Graph), options: &Options, target: &Target) -> (String, Lowered) {
+fn lowered(name: String, program: (&str, &Graph), options: &Options, target: &Machine) -> (String, Lowered) {
     let found = lower_for(program.0, program.1, options, target);
     (name.clone(), found.unwrap_or_else(|e| panic!("{name}: {e}")))
 }
@@ -21,7 +21,7 @@ fn lowered(name: String, program: (&str, &Graph), options: &Options, target: &Ta
 /// Plans of models at small sizes.
 pub(crate) fn models() -> Vec<(String, Lowered)> {
     let mut plans = Vec::new();
-    let mut add = |model: &str, settings: &[(&str, &str)], shape, wanted: &[&str], target: &Target, fuse| {
+    let mut add = |model: &str, settings: &[(&str, &str)], shape, wanted: &[&str], target: &Machine, fuse| {
         let wants = |p: &Program| wanted.contains(&p.name.as_str());
         for program in programs(&common::model_file(model), settings, shape).iter().filter(|p| wants(p)) {
             let name = format!("{model} {} on {}, fuse {fuse}", program.name, target.name);
@@ -44,7 +44,7 @@ pub(crate) fn models() -> Vec<(String, Lowered)> {
 /// Plans of random graphs.
 pub(crate) fn random() -> Vec<(String, Lowered)> {
     let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
-    let any = Target { name: "any", epilogues: Some(anywhere), side_by_side: true, ..CPU };
+    let any = Machine { name: "any".into(), epilogues: Some(anywhere), fuse_horizontally: true, ..CPU };
     let mut plans = Vec::new();
     for seed in 0..14 {
         let (graph, _) = pg_fuzz::graphs::graph(seed);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use pg_codegen::machine::{CPU, Epilogues, H100, Target};
+use pg_codegen::machine::{CPU, Epilogues, H100, Machine};
 use pg_codegen::passes::precision::store_as;
 use pg_codegen::{Options, compile_for};
 use pg_ir::graph::Graph;
@@ -42,10 +42,10 @@ impl Checker<'_> {
         let target = match case.storage {
             // Heads are narrow here; every second seed has tiles that take them.
             DType::BF16 if self.seed.is_multiple_of(2) => {
-                Target { epilogues: Some(Epilogues { of: DType::BF16, ..anywhere }), ..H100 }
+                Machine { epilogues: Some(Epilogues { of: DType::BF16, ..anywhere }), ..H100 }
             }
             DType::BF16 => H100,
-            _ => Target { epilogues: Some(anywhere), side_by_side: true, ..CPU },
+            _ => Machine { epilogues: Some(anywhere), fuse_horizontally: true, ..CPU },
         };
         let name = &case.program.name;
         let plan = compile_for(name, &case.program.graph, &Options::default().of(case.program), &target);
@@ -144,7 +144,7 @@ impl Checker<'_> {
     ) -> Result<Written, String> {
         let start = Instant::now();
         let options = Options { fuse, ..Options::default() }.of(program);
-        let machine = Target { storage, ..self.session.device().machine() };
+        let machine = Machine { storage, ..self.session.device().machine().clone() };
         let plan = compile_for(&program.name, graph, &options, &machine).map_err(|e| e.to_string())?;
         self.report.coverage.plan(&plan);
         if program.weight_cache == WeightCache::Write {

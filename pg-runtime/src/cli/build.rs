@@ -7,13 +7,12 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 use pg_codegen::cuda::{Bundle, Manifest, Tools};
-use pg_codegen::kernels::Language;
 use pg_runtime::gpu::run_recipe;
 use pg_runtime::run::requests;
 use serde::Serialize;
 
 use super::format::{grouped, megabytes};
-use super::machine::{MachineArgs, build_all};
+use super::machine::{MachineArgs, absent, build_all};
 use super::progress::Progress;
 use super::run::JobArgs;
 use super::summary::invocation;
@@ -38,7 +37,7 @@ pub(crate) struct BuildArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     bundle: PathBuf,
-    target: &'static str,
+    target: String,
     /// False where the same bundle was there already.
     built: bool,
     seconds: f64,
@@ -58,15 +57,16 @@ struct Report {
 /// Compiles and reports.
 pub(crate) fn build(args: BuildArgs, ui: &Ui) -> anyhow::Result<()> {
     let started = Instant::now();
-    let machine = args.machine.machine()?;
-    let target = machine.peaks.name;
-    if machine.language != Language::Cuda {
+    let (machine, language) = args.machine.machine()?;
+    let target = machine.name.clone();
+    // Binaries are for Hopper's own instructions.
+    if !machine.has_tensor_cores() {
         bail!(
             "for {target} nothing is compiled ahead of time: its driver compiles; the targets are h100 and h200"
         );
     }
     let tools = Tools::find()?;
-    let options = args.job.options(machine.device());
+    let options = args.job.options(absent(machine, language));
     let mut progress = Progress::new(ui);
     let requests = requests(&options, &mut |event| progress.event(event))?;
     progress.finish();
@@ -83,13 +83,13 @@ pub(crate) fn build(args: BuildArgs, ui: &Ui) -> anyhow::Result<()> {
         }
     };
     let seconds = started.elapsed().as_secs_f64();
-    let report = Report::new(args.out, target, built, seconds, bundle.manifest().clone());
+    let report = Report::new(args.out, target.into(), built, seconds, bundle.manifest().clone());
     ui.report(&report, || report.text(&options.model.display().to_string()))?;
     Ok(())
 }
 
 impl Report {
-    fn new(bundle: PathBuf, target: &'static str, built: bool, seconds: f64, manifest: Manifest) -> Report {
+    fn new(bundle: PathBuf, target: String, built: bool, seconds: f64, manifest: Manifest) -> Report {
         let Manifest { content, built_for, kernels, .. } = manifest;
         Report {
             bundle,

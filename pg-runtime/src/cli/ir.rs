@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use pg_codegen::machine::{self, Target};
+use pg_codegen::machine::{self, Machine};
 use pg_codegen::pipeline::{self, compile_timed};
 use pg_codegen::{Options, compile_for, graph_after};
 use pg_ir::lang::{Head, Trace};
@@ -110,7 +110,7 @@ fn text(
     session: &Session,
     key: Key,
     after: Pass,
-    (options, target): (&Options, &Target),
+    (options, target): (&Options, &Machine),
 ) -> anyhow::Result<(&'static str, String)> {
     let last = session.model.phases.len() - 1;
     let forward = |phase, batch, seq, qat, head| Trace { phase, batch, seq, qat, head };
@@ -145,7 +145,7 @@ fn text(
 fn list(
     session: &Session,
     named: Vec<(String, Key)>,
-    (options, target): (&Options, &Target),
+    (options, target): (&Options, &Machine),
     args: &IrArgs,
     ui: &Ui,
 ) -> anyhow::Result<()> {

@@ -14,7 +14,7 @@ use pg_runtime::session::Session;
 
 use self::compiled::Compiled;
 use self::report::Report;
-use super::machine::MachineArgs;
+use super::machine::{MachineArgs, absent};
 use super::model::{PrecisionArgs, Variation, load};
 use super::programs::{ProgramArgs, find};
 use super::ui::Ui;
@@ -59,16 +59,16 @@ pub(crate) fn kernels(args: KernelsArgs, ui: &Ui) -> anyhow::Result<()> {
         return Ok(());
     }
     let Some(file) = &args.file else { bail!("a model file is missing") };
-    let machine = args.machine.machine()?;
+    let (machine, language) = args.machine.machine()?;
     let model = load(file, &args.variation.options(), ui)?;
-    let session = Session::on(machine.device(), Arc::new(model), args.programs.options());
+    let session = Session::on(absent(machine.clone(), language), Arc::new(model), args.programs.options());
     let session = args.precision.of(session);
     let mut named = args.programs.named(&session);
     if let Some(name) = &args.programs.program {
         let key = find(&named, name)?;
         named.retain(|(_, k)| *k == key);
     }
-    let mut report = Report::new(&session, &named, &args.programs, &machine.peaks)?;
+    let mut report = Report::new(&session, &named, &args.programs, &machine)?;
     if let Some(line) = args.line {
         report.keep_line(file, line)?;
     }
@@ -76,10 +76,10 @@ pub(crate) fn kernels(args: KernelsArgs, ui: &Ui) -> anyhow::Result<()> {
     if !args.no_compile {
         // A table shows the most expensive kernels: nobody should wait for the others.
         let wanted = report.kernels(all || ui.is_json() || args.dump.is_some());
-        report.compiled = Compiled::of(machine.language, &wanted, ui)?;
+        report.compiled = Compiled::of(&machine, &wanted, ui)?;
     }
     if let Some(folder) = &args.dump {
-        let written = dump::dump(&report, machine.language, folder)?;
+        let written = dump::dump(&report, language, folder)?;
         ui.note(format_args!("wrote {written} kernels to {}", folder.display()));
     }
     ui.report(&report.public(), || report.text(all))?;

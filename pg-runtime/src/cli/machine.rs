@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail};
 use clap::Args;
 use pg_codegen::cuda::{BuildError, Builds, Tools, distinct};
-use pg_codegen::kernels::{Generated, Language, Target};
-use pg_codegen::machine;
+use pg_codegen::kernels::Generated;
+use pg_codegen::machine::{self, Isa, Language, Machine};
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::report::Event;
 
@@ -19,7 +19,7 @@ use super::ui::Ui;
 /// Which machine.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MachineArgs {
-    /// Machine to generate for: vulkan-cpu, h100 or h200.
+    /// Machine to generate for: vulkan-cpu, cuda, a100, h100 or h200.
     #[arg(long, value_name = "NAME", default_value = "h100")]
     target: String,
     /// Tile sizes, vector widths and split factors on top of the checked-in ones.
@@ -31,43 +31,32 @@ pub(crate) struct MachineArgs {
     multiprocessors: Option<u32>,
 }
 
-/// A machine to generate kernels for.
-pub(crate) struct Machine {
-    /// What it computes and moves in a second.
-    pub(crate) peaks: machine::Target,
-    /// What a kernel may ask of it.
-    pub(crate) limits: Target,
-    pub(crate) language: Language,
-}
-
 impl MachineArgs {
-    /// The machine, with a tuning file's choices.
-    pub(crate) fn machine(&self) -> anyhow::Result<Machine> {
-        let peaks = machine::named(&self.target).map_err(|message| anyhow!(message))?;
-        let Some((mut limits, language)) = Target::of(&peaks) else {
+    /// The machine, with a tuning file's choices, and the language of its kernels.
+    pub(crate) fn machine(&self) -> anyhow::Result<(Machine, Language)> {
+        let mut machine = machine::named(&self.target).map_err(|message| anyhow!(message))?;
+        let Some(Isa { language, .. }) = machine.isa else {
             bail!(
                 "for {} no kernels are generated: its executor runs plans as they are (see `pg plan`)",
-                peaks.name
+                machine.name
             );
         };
         if let Some(path) = &self.tuning {
-            let tuned = limits.tuning.with(&read_tuning(path)?, peaks.name);
-            limits.tuning = tuned.map_err(|what| anyhow!("{}, {what}", path.display()))?;
+            let tuned = machine.tuning.with(&read_tuning(path)?, &machine.name);
+            machine.tuning = tuned.map_err(|what| anyhow!("{}, {what}", path.display()))?;
         }
-        limits.multiprocessors = self.multiprocessors.unwrap_or(limits.multiprocessors);
-        Ok(Machine { peaks, limits, language })
+        machine.processors = self.multiprocessors.unwrap_or(machine.processors);
+        Ok((machine, language))
     }
 }
 
-impl Machine {
-    /// A device like it, on which nothing runs.
-    pub(crate) fn device(&self) -> Device {
-        let name = match self.language {
-            Language::Cuda => DeviceName::Cuda(0),
-            Language::Wgsl => DeviceName::Vulkan(0),
-        };
-        Device::absent(name, self.limits.clone())
-    }
+/// A device like a machine, on which nothing runs.
+pub(crate) fn absent(machine: Machine, language: Language) -> Device {
+    let name = match language {
+        Language::Cuda => DeviceName::Cuda(0),
+        Language::Wgsl => DeviceName::Vulkan(0),
+    };
+    Device::absent(name, machine)
 }
 
 /// Compiles kernels, equal ones once, and shows how far it is.

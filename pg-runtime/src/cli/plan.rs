@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use clap::Args;
 use pg_codegen::machine::roofline::{Bound, predict};
-use pg_codegen::machine::{self, Target};
+use pg_codegen::machine::{self, Machine};
 use pg_codegen::plan::{Launch, Place, Plan};
 use pg_codegen::report::summary::{Peak, Row, passes, peak, rows};
 use pg_codegen::{Options, compile_for};
@@ -27,7 +27,7 @@ pub(crate) struct PlanArgs {
     model: ModelArgs,
     #[command(flatten)]
     programs: ProgramArgs,
-    /// Machine to predict times for: cpu, vulkan-cpu, h100 or h200.
+    /// Machine to predict times for: cpu, vulkan-cpu, cuda, a100, h100 or h200.
     #[arg(long, value_name = "NAME", default_value = "cpu")]
     target: String,
     /// A line for each launch, instead of one for those that differ only in their layer.
@@ -41,7 +41,7 @@ pub(crate) struct PlanArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
-    target: &'static str,
+    target: String,
     /// Times are predictions from peaks, never measurements.
     times: &'static str,
     batch: usize,
@@ -153,7 +153,7 @@ pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
     let (batch, seq_len) = args.programs.shape(&session);
     let mut report = Report {
         model: session.model.name.clone(),
-        target: target.name,
+        target: target.name.to_string(),
         times: "predicted from the target's peaks",
         batch,
         seq_len,
@@ -175,7 +175,7 @@ impl Program {
         name: &str,
         key: Key,
         args: &PlanArgs,
-        target: &Target,
+        target: &Machine,
     ) -> anyhow::Result<Program> {
         let program = session.program(key)?;
         let lower = |options: Options| compile_for(name, &program.graph, &options.of(&program), target);
@@ -225,7 +225,7 @@ fn held(peak: Peak) -> Vec<Held> {
 }
 
 /// Predicted seconds of some launches of a plan, and what bounds most of that time.
-fn time(plan: &Plan, launches: &[usize], target: &Target) -> (f64, String) {
+fn time(plan: &Plan, launches: &[usize], target: &Machine) -> (f64, String) {
     let mut by_bound: BTreeMap<Bound, f64> = BTreeMap::new();
     for &i in launches {
         let prediction = predict(plan, &plan.launches[i], target);
@@ -236,7 +236,7 @@ fn time(plan: &Plan, launches: &[usize], target: &Target) -> (f64, String) {
 }
 
 /// The launches by scope and family, the most expensive first.
-fn summary(plan: &Plan, target: &Target) -> Vec<Group> {
+fn summary(plan: &Plan, target: &Machine) -> Vec<Group> {
     let mut grouped: BTreeMap<(String, &'static str), Vec<Row>> = BTreeMap::new();
     for row in rows(plan, false) {
         grouped.entry((row.scope.clone(), row.family)).or_default().push(row);
@@ -274,7 +274,7 @@ fn short(line: &pg_codegen::report::provenance::Line) -> String {
 }
 
 impl Line {
-    fn new(plan: &Plan, row: Row, target: &Target) -> Line {
+    fn new(plan: &Plan, row: Row, target: &Machine) -> Line {
         let (seconds, bound) = time(plan, &row.launches, target);
         Line {
             family: row.family,

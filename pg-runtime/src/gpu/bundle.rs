@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pg_codegen::cuda::{Bundle, BundleError, Recipe};
-use pg_codegen::kernels::{Generated, Target, extents, generate};
+use pg_codegen::kernels::{Generated, extents, generate};
+use pg_codegen::machine::Machine;
 use tempfile::TempDir;
 
 use super::error::CubeExecError;
@@ -26,9 +27,9 @@ use crate::session::{Key, Session, SessionError};
 pub fn run_recipe(requests: &[Request]) -> Result<Recipe, SessionError> {
     let programs: Vec<_> = requests.iter().map(|r| (&r.session, &r.programs[..])).collect();
     let mut recipe = recipe(&programs)?;
-    if let Some(target) = requests.first().and_then(|r| r.session.device().target()) {
+    if let Some(device) = requests.first().map(|r| r.session.device()) {
         for plan in Roof::plans() {
-            let made = generate(&plan, &extents(&plan, |_| None), target);
+            let made = generate(&plan, &extents(&plan, |_| None), device.machine());
             let made = made.map_err(|e| ExecError::from(CubeExecError::launch(&plan, e)))?;
             recipe.kernels.extend(made.launches.into_iter().map(|g| g.stage.kernel));
         }
@@ -55,21 +56,21 @@ pub fn recipe(requests: &[(&Session, &[Key])]) -> Result<Recipe, SessionError> {
     if let Some((session, _)) = requests.first() {
         built_for.insert("model".into(), session.model.name.clone());
         built_for.insert("precision".into(), format!("{}", session.storage()));
-        built_for.extend(session.device().target().map(facts).into_iter().flatten());
+        built_for.extend(described(session.device().machine()));
     }
     built_for.insert("programs".into(), programs.join(", "));
     Ok(Recipe { kernels, built_for })
 }
 
-/// What kernels depend on of a target, in words.
-fn facts(target: &Target) -> [(String, String); 2] {
-    let units = if target.matrix_units { "with" } else { "without" };
-    let Target { multiprocessors, shared_bytes, .. } = target;
-    let machine = format!(
-        "{multiprocessors} multiprocessors {units} matrix units, {shared_bytes} bytes of shared memory"
+/// What kernels depend on of a machine, in words.
+fn described(machine: &Machine) -> [(String, String); 2] {
+    let cores = if machine.has_tensor_cores() { "with" } else { "without" };
+    let (processors, shared_bytes) = (machine.processors, machine.limits.shared_bytes);
+    let target = format!(
+        "{processors} processors {cores} tensor cores, {shared_bytes} bytes of shared memory a block"
     );
-    let tuning = target.tuning.to_string().trim().replace('\n', ", ");
-    [("target".into(), machine), ("tuning".into(), tuning)]
+    let tuning = machine.tuning.to_string().trim().replace('\n', ", ");
+    [("target".into(), target), ("tuning".into(), tuning)]
 }
 
 /// A bundle that this process's CUDA server reads.

@@ -7,7 +7,7 @@ use cubecl::Runtime as _;
 use cubecl::config::cache::CacheConfig;
 use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
 use cubecl_cuda::{CudaDevice, CudaRuntime};
-use pg_codegen::kernels::CudaProperties;
+use pg_codegen::machine::CudaProperties;
 
 use super::device::Device;
 use crate::device::{DeviceError, Opened};
@@ -86,7 +86,8 @@ fn open_device(number: usize, tuning: &str) -> Opened {
     check_device(number)?;
     let properties = properties(number)?;
     let client = CudaRuntime::client(&CudaDevice { index: number });
-    let device = Device::new(number, client, properties.target()).tuned(tuning, properties.section())?;
+    let device =
+        Device::new(number, client, properties.machine()).tuned(tuning, &properties.machine_name())?;
     Ok((device.name().to_string(), Arc::new(device)))
 }
 
@@ -106,10 +107,10 @@ fn properties(number: usize) -> Result<CudaProperties, DeviceError> {
             attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
             attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
-        units: attribute(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
+        block_threads: attribute(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?,
         // CubeCL asks for what a kernel needs of it at each launch (`compute/context.rs`, `execute_task`).
         shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize,
-        multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        processors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
         // SAFETY: as above.
         memory_bytes: unsafe { device::total_mem(at) }.map_err(failed)? as u64,
     })

@@ -11,8 +11,8 @@ use cubecl::future::block_on;
 use cubecl::prelude::*;
 use cubecl::server::{Handle, KernelArguments, MetadataBindingInfo};
 use cubecl::{Compiler, CubeTask};
-use pg_codegen::kernels::{Generated, Launchable, Target};
-use pg_codegen::machine::tuning::Tuning;
+use pg_codegen::kernels::{Generated, Launchable};
+use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
 
 use super::error::CubeExecError;
@@ -29,7 +29,7 @@ const PAD: usize = 256;
 pub struct Device<R: Runtime> {
     number: usize,
     client: ComputeClient<R>,
-    target: Target,
+    machine: Machine,
     task: fn(Arc<Generated>) -> Task<R>,
 }
 
@@ -38,7 +38,7 @@ type Task<R> = Box<dyn CubeTask<<R as Runtime>::Compiler>>;
 
 impl<R: Runtime> std::fmt::Debug for Device<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Device").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Device").field("machine", &self.machine).finish_non_exhaustive()
     }
 }
 
@@ -57,31 +57,31 @@ pub(super) struct Memory {
     allow(dead_code, reason = "without a runtime no device is opened, and kernels are only shown")
 )]
 impl<R: Runtime> Device<R> {
-    pub(super) fn new(number: usize, client: ComputeClient<R>, target: Target) -> Self
+    pub(super) fn new(number: usize, client: ComputeClient<R>, machine: Machine) -> Self
     where
         <R::Compiler as Compiler>::Representation: Send,
         <R::Compiler as Compiler>::CompilationOptions: Sync,
     {
-        Device { number, client, target, task: |kernel| Box::new(Launchable(kernel)) }
+        Device { number, client, machine, task: |kernel| Box::new(Launchable(kernel)) }
     }
 
-    /// The same device with a target's choices, and a tuning file's text on top.
-    pub(super) fn tuned(mut self, text: &str, target: &str) -> Result<Self, DeviceError> {
-        let remedy = "pg-codegen/src/machine/tuning.txt shows the form and says what each choice is";
-        self.target.tuning = Tuning::of(target)
-            .with(text, target)
-            .map_err(|what| DeviceError::new(format!("the tuning file is wrong in {what}"), remedy))?;
+    /// The same device with a tuning file's text on top of its choices; `name` is what the file calls it.
+    pub(super) fn tuned(mut self, text: &str, name: &str) -> Result<Self, DeviceError> {
+        let remedy = "docs/TUNING.md shows the form and says what each choice is";
+        let tuning = self.machine.tuning.with(text, name);
+        self.machine.tuning =
+            tuning.map_err(|what| DeviceError::new(format!("the tuning file is wrong in {what}"), remedy))?;
         Ok(self)
     }
 
-    /// Its limits.
-    pub fn target(&self) -> &Target {
-        &self.target
+    /// What kernels are generated for.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.target.name
+        &self.machine.name
     }
 
     /// Memory that stays until it is dropped, with unspecified contents.
@@ -125,7 +125,7 @@ impl<R: Runtime> Device<R> {
         self.guarded(|client| block_on(client.sync()))?.map_err(|e| self.failed(&e))
     }
 
-    /// Launches a kernel whose needs and grid were checked against [`Self::target`].
+    /// Launches a kernel whose needs and grid were checked against [`Self::machine`].
     pub(super) fn launch(
         &self,
         kernel: &Arc<Generated>,
@@ -154,7 +154,7 @@ impl<R: Runtime> Device<R> {
     }
 
     pub(super) fn failed(&self, why: &(impl std::fmt::Debug + ?Sized)) -> CubeExecError {
-        CubeExecError::Device { device: self.target.name.clone(), why: format!("{why:?}") }
+        CubeExecError::Device { device: self.machine.name.to_string(), why: format!("{why:?}") }
     }
 }
 
@@ -163,8 +163,8 @@ impl<R: Runtime> Backend for Device<R> {
         Ok(Box::new(CubeExecutor::new(plan, self)?))
     }
 
-    fn target(&self) -> Option<&Target> {
-        Some(&self.target)
+    fn machine(&self) -> &Machine {
+        &self.machine
     }
 }
 

@@ -55,7 +55,7 @@ impl<R: Runtime> CubeExecutor<R> {
         // What a launch lacks is found now rather than in the middle of a run, as far as it does not depend on
         // where state lies.
         let apart = extents(&executor.plan, |_| None);
-        let found = generate(&executor.plan, &apart, executor.device.target());
+        let found = generate(&executor.plan, &apart, executor.device.machine());
         found.map_err(|e| CubeExecError::launch(&executor.plan, e))?;
         Ok(executor)
     }
@@ -78,7 +78,7 @@ impl<R: Runtime> CubeExecutor<R> {
             let extents: Vec<Extent> = ranges.iter().map(|r| r.extent).collect();
             self.prepare(state.id(), &extents)?;
         }
-        let align = self.device.target().binding_align;
+        let align = self.device.machine().limits.binding_align;
         let handles: Vec<_> = ranges.iter().map(|r| r.handle(align)).collect();
         let Some((_, prepared)) = &self.prepared else { return Ok(()) };
         if observe.is_some() {
@@ -121,7 +121,7 @@ impl<R: Runtime> CubeExecutor<R> {
     /// Generates every launch for where its arguments lie.
     fn prepare(&mut self, state: u64, extents: &[Extent]) -> Result<(), CubeExecError> {
         self.prepared = None;
-        let generated = generate(&self.plan, extents, self.device.target());
+        let generated = generate(&self.plan, extents, self.device.machine());
         let mut generated = generated.map_err(|e| CubeExecError::launch(&self.plan, e))?;
         for Generation { stage, .. } in &mut generated.launches {
             // One value for each kernel, so that CubeCL compiles it once.
@@ -214,7 +214,7 @@ fn tables(plan: &Plan) -> Vec<(Slot, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use pg_codegen::machine::{CPU, Epilogues, Target};
+    use pg_codegen::machine::{CPU, Epilogues, Machine};
     use pg_codegen::{Options, compile_for};
     use pg_ir::graph::Builder;
     use pg_ir::op::{DotDims, Op};
@@ -239,7 +239,7 @@ mod tests {
         b.output(Slot::new(Space::Result, "sum"), sum);
         let graph = b.finish();
         let epilogues = Some(Epilogues { rows: &[], of: DType::F32, chunk: 1 });
-        for (target, family) in [(CPU, "region"), (Target { epilogues, ..CPU }, "matmul_region")] {
+        for (target, family) in [(CPU, "region"), (Machine { epilogues, ..CPU }, "matmul_region")] {
             let plan = compile_for("lookup", &graph, &Options::default(), &target).unwrap();
             assert!(plan.kernels.iter().any(|k| k.family() == family));
             assert_eq!(tables(&plan), [(Slot::new(Space::Data, "tokens"), 7)], "{family}");

@@ -42,13 +42,18 @@ pub(super) struct Buffers {
 
 impl Buffers {
     pub(super) fn new<R: Runtime>(plan: &Plan, device: &Device<R>) -> Result<Self, CubeExecError> {
-        let target = device.target();
+        let machine = device.machine();
         let check = |bytes: usize| {
-            if bytes as u64 <= target.allocation_bytes {
+            if bytes as u64 <= machine.limits.allocation_bytes {
                 return Ok(());
             }
-            let (program, device) = (plan.program.clone(), target.name.clone());
-            Err(CubeExecError::Memory { program, device, need: bytes as u64, have: target.allocation_bytes })
+            let (program, device) = (plan.program.clone(), machine.name.to_string());
+            Err(CubeExecError::Memory {
+                program,
+                device,
+                need: bytes as u64,
+                have: machine.limits.allocation_bytes,
+            })
         };
         check(plan.arena_bytes)?;
         let mut results: Vec<(Slot, Memory, usize)> = Vec::new();
@@ -60,7 +65,7 @@ impl Buffers {
                 let (program, label) = (plan.program.clone(), buffer.label.clone());
                 CubeExecError::Buffer { program, label, problem: problem.into() }
             };
-            if buffer.dtype == DType::BF16 && !target.bf16 {
+            if buffer.dtype == DType::BF16 && !machine.isa.is_some_and(|isa| isa.bf16) {
                 return Err(bad("the device has no bfloat16 buffers; use --precision f32"));
             }
             sources.push(match &buffer.place {

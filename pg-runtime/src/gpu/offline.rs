@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pg_codegen::kernels::{Generations, LaunchError, Target, extents, generate};
+use pg_codegen::kernels::{Generations, LaunchError, extents, generate};
+use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
 use pg_ir::lang::layout::Layout;
 use pg_ir::slot::{Slot, Space};
@@ -12,11 +13,11 @@ use pg_ir::slot::{Slot, Space};
 use super::error::CubeExecError;
 use crate::executor::{Backend, ExecError, Executor};
 
-/// Generates every launch of a program of a model with this layout, as an executor on `target` does.
+/// Generates every launch of a program of a model with this layout, as an executor on `machine` does.
 ///
 /// # Errors
-/// The first launch that does not fit the target.
-pub fn offline(plan: &Plan, layout: &Layout, target: &Target) -> Result<Generations, LaunchError> {
+/// The first launch that does not fit the machine.
+pub fn offline(plan: &Plan, layout: &Layout, machine: &Machine) -> Result<Generations, LaunchError> {
     let numbers: RefCell<HashMap<(Space, String), u64>> = RefCell::default();
     let bank = |slot: &Slot| {
         // A bank is its own name, and so is a cached weight; a parameter is a stretch of one.
@@ -29,17 +30,17 @@ pub fn offline(plan: &Plan, layout: &Layout, target: &Target) -> Result<Generati
         let next = numbers.len() as u64;
         Some((*numbers.entry((slot.space, bank)).or_insert(next), element))
     };
-    generate(plan, &extents(plan, bank), target)
+    generate(plan, &extents(plan, bank), machine)
 }
 
-/// How each launch of a plan runs on `target`: its kernels with their cubes, shared memory and widths of access, which
+/// How each launch of a plan runs on `machine`: its kernels with their cubes, shared memory and widths of access, which
 /// say how it is tiled and split, without its sizes.
 ///
 /// # Errors
-/// The first launch that does not fit the target.
-pub fn ways(plan: &Plan, layout: &Layout, target: &Target) -> Result<Vec<String>, LaunchError> {
+/// The first launch that does not fit the machine.
+pub fn ways(plan: &Plan, layout: &Layout, machine: &Machine) -> Result<Vec<String>, LaunchError> {
     let mut ways = vec![String::new(); plan.launches.len()];
-    for made in offline(plan, layout, target)?.launches {
+    for made in offline(plan, layout, machine)?.launches {
         let kernel = &made.stage.kernel;
         let family = kernel.name().rsplit_once('_').map_or(kernel.name(), |(family, _)| family);
         let widths: Vec<usize> = kernel.args().iter().map(|a| a.width).collect();
@@ -51,15 +52,15 @@ pub fn ways(plan: &Plan, layout: &Layout, target: &Target) -> Result<Vec<String>
 
 /// A machine that programs are compiled for, and on which none can run.
 #[derive(Debug)]
-pub(crate) struct Absent(pub(crate) Target);
+pub(crate) struct Absent(pub(crate) Machine);
 
 impl Backend for Absent {
     fn prepare(&self, _: Arc<Plan>) -> Result<Box<dyn Executor>, ExecError> {
         let why = "it is not here: programs are compiled for it and none can run".into();
-        Err(CubeExecError::Device { device: self.0.name.clone(), why }.into())
+        Err(CubeExecError::Device { device: self.0.name.to_string(), why }.into())
     }
 
-    fn target(&self) -> Option<&Target> {
-        Some(&self.0)
+    fn machine(&self) -> &Machine {
+        &self.0
     }
 }

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use cubecl::Runtime as _;
 use cubecl::future::block_on;
 use cubecl_wgpu::{RuntimeOptions, WgpuDevice, WgpuRuntime, WgpuSetup};
-use pg_codegen::kernels::Target;
-use pg_codegen::machine::tuning::Tuning;
+use pg_codegen::machine::{Limits, Machine, VULKAN_CPU};
 
 use super::device::Device;
 use crate::device::{DeviceError, Opened};
@@ -15,7 +14,7 @@ use crate::device::{DeviceError, Opened};
 const REMEDY: &str = "install a Vulkan driver (on Debian, mesa-vulkan-drivers has one that runs on the CPU) or \
                       use --device cpu";
 
-type Open = HashMap<usize, (WgpuDevice, Target)>;
+type Open = HashMap<usize, (WgpuDevice, Machine)>;
 
 /// Names of the Vulkan devices, by number.
 pub(crate) fn find() -> Vec<String> {
@@ -24,7 +23,7 @@ pub(crate) fn find() -> Vec<String> {
 
 /// Whether the Vulkan device of a number can be used.
 pub(crate) fn check(number: usize) -> Result<(), DeviceError> {
-    target_of(&adapter(&instance(), number)?).map(|_| ())
+    machine_of(&adapter(&instance(), number)?).map(|_| ())
 }
 
 /// Opens the Vulkan device of a number.
@@ -37,12 +36,12 @@ pub(crate) fn open(number: usize, tuning: &str) -> Opened {
 pub(super) fn device(number: usize) -> Result<Device<WgpuRuntime>, DeviceError> {
     static OPEN: OnceLock<Mutex<Open>> = OnceLock::new();
     let mut open = OPEN.get_or_init(Mutex::default).lock().unwrap_or_else(|e| e.into_inner());
-    if let Some((device, target)) = open.get(&number) {
-        return Ok(Device::new(number, WgpuRuntime::client(device), target.clone()));
+    if let Some((device, machine)) = open.get(&number) {
+        return Ok(Device::new(number, WgpuRuntime::client(device), machine.clone()));
     }
     let instance = instance();
     let adapter = adapter(&instance, number)?;
-    let target = target_of(&adapter)?;
+    let machine = machine_of(&adapter)?;
     let descriptor = wgpu::DeviceDescriptor {
         label: None,
         required_features: adapter.features() & wgpu::Features::all_webgpu_mask(),
@@ -51,13 +50,13 @@ pub(super) fn device(number: usize) -> Result<Device<WgpuRuntime>, DeviceError> 
         ..Default::default()
     };
     let (device, queue) = block_on(adapter.request_device(&descriptor))
-        .map_err(|e| DeviceError::new(format!("{} could not be opened: {e}", target.name), REMEDY))?;
+        .map_err(|e| DeviceError::new(format!("{} could not be opened: {e}", machine.name), REMEDY))?;
     let backend = adapter.get_info().backend;
     let setup = WgpuSetup { instance, adapter, device, queue, backend };
     let device = cubecl_wgpu::init_device(setup, RuntimeOptions::default());
     let client = WgpuRuntime::client(&device);
-    open.insert(number, (device, target.clone()));
-    Ok(Device::new(number, client, target))
+    open.insert(number, (device, machine.clone()));
+    Ok(Device::new(number, client, machine))
 }
 
 fn adapter(instance: &wgpu::Instance, number: usize) -> Result<wgpu::Adapter, DeviceError> {
@@ -90,28 +89,25 @@ fn describe(adapter: &wgpu::Adapter) -> String {
 }
 
 /// What an adapter offers, checked to be at least what kernels are generated for.
-fn target_of(adapter: &wgpu::Adapter) -> Result<Target, DeviceError> {
+fn machine_of(adapter: &wgpu::Adapter) -> Result<Machine, DeviceError> {
     let limits = adapter.limits();
-    let target = Target {
-        name: describe(adapter),
+    let limits = Limits {
         grid_axis: limits.max_compute_workgroups_per_dimension.min(65_535),
-        units: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+        block_threads: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
         shared_bytes: limits.max_compute_workgroup_storage_size as usize,
         // CubeCL binds one more buffer of its own, and wgpu another.
         bindings: (limits.max_storage_buffers_per_shader_stage as usize).saturating_sub(2),
         binding_bytes: limits.max_storage_buffer_binding_size,
         allocation_bytes: limits.max_buffer_size,
         binding_align: u64::from(limits.min_storage_buffer_offset_alignment).max(16),
-        bf16: false,
-        tuning: Tuning::of("vulkan-cpu"),
-        ..Target::portable()
     };
-    if target.units < 256 || target.shared_bytes < 16 * 1024 {
+    let machine = Machine { name: describe(adapter).into(), limits, ..VULKAN_CPU };
+    if limits.block_threads < 256 || limits.shared_bytes < 16 * 1024 {
         let what = format!(
-            "{} runs {} units with {} bytes of shared memory; kernels need 256 and 16384",
-            target.name, target.units, target.shared_bytes
+            "{} runs {} threads a workgroup with {} bytes of shared memory; kernels need 256 and 16384",
+            machine.name, limits.block_threads, limits.shared_bytes
         );
         return Err(DeviceError::new(what, REMEDY));
     }
-    Ok(target)
+    Ok(machine)
 }

@@ -62,8 +62,6 @@ impl Identity {
         let device = session.device();
         add(&format!("{} {} {}", device.name(), device.description(), session.storage()));
         add(&format!("{:?}", device.machine()));
-        #[cfg(feature = "cube")]
-        add(&format!("{:?}", device.target()));
         add(&cpu::features());
         Identity(hash.finalize().to_hex().to_string())
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use pg_codegen::machine::{self, Target};
+use pg_codegen::machine::{self, Machine};
 use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
@@ -143,7 +143,7 @@ fn small(name: &str, (settings, ..): Size) -> Session {
 }
 
 /// Every program of a model, compiled for a machine.
-fn plans(session: &Session, (_, batch, seq): Size, machine: &Target) -> Vec<(Plan, Environment)> {
+fn plans(session: &Session, (_, batch, seq): Size, machine: &Machine) -> Vec<(Plan, Environment)> {
     let qat = session.model.is_quantised(0);
     let mut keys = vec![
         Key::Grad { phase: 0, batch, seq, qat, accumulate: false },
@@ -285,7 +285,7 @@ fn every_kernel(size: Size) {
 }
 
 /// Runs what is compiled for a machine on a device.
-fn every_kernel_on(device: &Device, machine: &Target, size: Size) {
+fn every_kernel_on(device: &Device, machine: &Machine, size: Size) {
     let mut known: HashSet<String> = HashSet::new();
     let mut families: BTreeMap<&str, usize> = BTreeMap::new();
     for model in MODELS {

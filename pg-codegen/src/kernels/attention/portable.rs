@@ -8,9 +8,10 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
+use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::target::{CubeError, Target};
+use crate::machine::Machine;
 use crate::plan::AttentionShape;
 
 pub(crate) const UNITS: usize = 256;
@@ -49,15 +50,15 @@ impl Tiling {
         heads: usize,
         (tiles, squares): (usize, usize),
         aligned: bool,
-        target: &Target,
+        machine: &Machine,
     ) -> (Tiling, usize) {
         let size = |block: usize| {
             let elements = shape.dim.div_ceil(UNITS / block);
             let stride = elements * (UNITS / block) + 1;
             4 * (tiles * block * stride + squares * block * (block + 1))
         };
-        let longest = shape.time.next_power_of_two().clamp(4, target.tuning.attention_block);
-        let fits = |b: &usize| *b <= longest && size(*b) <= target.shared_bytes;
+        let longest = shape.time.next_power_of_two().clamp(4, machine.tuning.attention_block);
+        let fits = |b: &usize| *b <= longest && size(*b) <= machine.limits.shared_bytes;
         let block = [32, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
         let columns = UNITS / block;
         let elements = shape.dim.div_ceil(columns);
@@ -135,18 +136,18 @@ pub(crate) fn check_sizes(s: &AttentionShape, infos: &[ArgInfo], names: &str) ->
 pub(crate) fn lower(
     shape: &AttentionShape,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     check(shape, infos, "q k v o lse")?;
     let aligned = infos[..3].iter().all(|i| i.shift.is_multiple_of(4));
-    let (mut tiling, shared) = Tiling::new(*shape, shape.heads, (3, 1), aligned, target);
-    let grid = target.fold("attention", tiling.cubes as u64)?;
+    let (mut tiling, shared) = Tiling::new(*shape, shape.heads, (3, 1), aligned, machine);
+    let grid = machine.fold("attention", tiling.cubes as u64)?;
     tiling.exact = grid[0] as usize * grid[1] as usize == tiling.cubes;
     let shifts = [0, 1, 2, 3, 4].map(|i| infos[i].shift);
     let args = specs(infos, tiling.vector, 3, 3);
     let body = Body::Attention(Forward { tiling, shifts });
-    let kernel = Generated::new("attention", body, args, (UNITS as u32, shared), target)?;
+    let kernel = Generated::new("attention", body, args, (UNITS as u32, shared), machine)?;
     out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }

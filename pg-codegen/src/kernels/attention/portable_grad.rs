@@ -10,10 +10,11 @@ use pg_ir::op::{Binary, Reduction};
 use pg_ir::ty::DType;
 
 use super::portable::{Tiling, UNITS, Width, add_row, check, dot, load_rows, specs, write_row};
+use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{Body, Generated};
 use crate::kernels::region;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::target::{CubeError, Target};
+use crate::machine::Machine;
 use crate::plan::AttentionShape;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
@@ -38,7 +39,7 @@ pub(crate) struct KeyGrad {
 pub(crate) fn lower(
     shape: &AttentionShape,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     check(shape, infos, "q k v o lse do dq dk dv")?;
@@ -47,34 +48,34 @@ pub(crate) fn lower(
     let delta_info = ArgInfo::whole(DType::F32, rows);
     let [o, d_o] = [infos[3], infos[5]];
     let mut inner = Launches::default();
-    region::lower(&row_products(rows, shape.dim), &[o, d_o, delta_info], target, true, &mut inner)?;
+    region::lower(&row_products(rows, shape.dim), &[o, d_o, delta_info], machine, true, &mut inner)?;
     out.append(inner, &[StageArg::Arg(3), StageArg::Arg(5), delta]);
 
     let read = [infos[0], infos[1], infos[2], infos[5], infos[4], delta_info];
     let read_args = [0, 1, 2, 5, 4].map(StageArg::Arg).into_iter().chain([delta]);
     let aligned = read[..4].iter().all(|i| i.shift.is_multiple_of(4));
     let fold = |mut tiling: Tiling| {
-        let grid = target.fold("attention_grad", tiling.cubes as u64)?;
+        let grid = machine.fold("attention_grad", tiling.cubes as u64)?;
         tiling.exact = grid[0] as usize * grid[1] as usize == tiling.cubes;
         Ok::<_, CubeError>((tiling, grid))
     };
 
-    let (tiling, shared) = Tiling::new(*shape, shape.heads, (4, 1), aligned, target);
+    let (tiling, shared) = Tiling::new(*shape, shape.heads, (4, 1), aligned, machine);
     let (tiling, grid) = fold(tiling)?;
     let all: Vec<ArgInfo> = read.iter().copied().chain([infos[6]]).collect();
     let shifts = std::array::from_fn(|i| all[i].shift);
     let body = Body::AttentionDq(QueryGrad { tiling, shifts });
     let specs_q = specs(&all, tiling.vector, 4, 6);
-    let kernel = Generated::new("attention_dq", body, specs_q, (UNITS as u32, shared), target)?;
+    let kernel = Generated::new("attention_dq", body, specs_q, (UNITS as u32, shared), machine)?;
     out.push(kernel, read_args.clone().chain([StageArg::Arg(6)]).collect(), grid, QUERY_SHARE);
 
-    let (tiling, shared) = Tiling::new(*shape, shape.kv_heads, (4, 2), aligned, target);
+    let (tiling, shared) = Tiling::new(*shape, shape.kv_heads, (4, 2), aligned, machine);
     let (tiling, grid) = fold(tiling)?;
     let all: Vec<ArgInfo> = read.iter().copied().chain([infos[7], infos[8]]).collect();
     let shifts = std::array::from_fn(|i| all[i].shift);
     let body = Body::AttentionDkv(KeyGrad { tiling, shifts });
     let specs_kv = specs(&all, tiling.vector, 4, 6);
-    let kernel = Generated::new("attention_dkv", body, specs_kv, (UNITS as u32, shared), target)?;
+    let kernel = Generated::new("attention_dkv", body, specs_kv, (UNITS as u32, shared), machine)?;
     let args = read_args.chain([StageArg::Arg(7), StageArg::Arg(8)]).collect();
     out.push(kernel, args, grid, 1.0 - QUERY_SHARE);
     Ok(())

@@ -10,11 +10,12 @@ use half::bf16;
 use pg_ir::ty::DType;
 
 use super::portable::{LOWEST, check_sizes};
+use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::target::{CubeError, Target};
 use crate::kernels::tensor_core::fragments::{left_of, multiply, set, sums_of, zeros};
 use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, fragment_a, load, place};
+use crate::machine::Machine;
 use crate::plan::AttentionShape;
 
 /// Blocks of keys in shared memory.
@@ -40,18 +41,18 @@ pub(crate) struct MmaAttention {
 }
 
 /// Whether a target can run attention over these arguments here.
-pub(crate) fn fits(s: &AttentionShape, infos: &[ArgInfo], target: &Target) -> bool {
+pub(crate) fn fits(s: &AttentionShape, infos: &[ArgInfo], machine: &Machine) -> bool {
     let types = infos.iter().map(|i| i.dtype).collect::<Vec<_>>();
     let bf16 = [DType::BF16, DType::BF16, DType::BF16, DType::BF16, DType::F32];
     let aligned = infos.iter().take(4).all(|i| i.shift.is_multiple_of(CHUNK));
-    target.matrix_units && types == bf16 && aligned && matches!(s.dim, 32 | 64 | 128)
+    machine.has_tensor_cores() && types == bf16 && aligned && matches!(s.dim, 32 | 64 | 128)
 }
 
 /// Adds the launch of attention.
 pub(crate) fn lower(
     shape: &AttentionShape,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     check_sizes(shape, infos, "q k v o lse")?;
@@ -68,7 +69,7 @@ pub(crate) fn lower(
         along_depth: true,
         aligned: true,
     };
-    let keys = target.tuning.flash_keys;
+    let keys = machine.tuning.flash_keys;
     let k = rows(infos[1].shift, s.kv_heads, keys);
     // Values are summed over keys: the same rows, walked the other way.
     let v = Operand {
@@ -83,12 +84,12 @@ pub(crate) fn lower(
         ..k
     };
     // Two fragments halve what is read of keys and values; a short sequence has too few queries for that.
-    let most = target.tuning.flash_queries / QUERIES;
+    let most = machine.tuning.flash_queries / QUERIES;
     let fragments = if s.time > QUERIES { most } else { 1 };
     let q = rows(infos[0].shift, s.heads, fragments * QUERIES);
     let blocks = s.time.div_ceil(fragments * QUERIES);
     let cubes = s.batch * s.heads * blocks;
-    let grid = target.fold("flash", cubes as u64)?;
+    let grid = machine.fold("flash", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
     let shifts = [infos[3].shift, infos[4].shift];
     let shared = 128 + 2 * CHUNK * (q.chunks() + STAGES * (k.chunks() + v.chunks()));
@@ -100,7 +101,7 @@ pub(crate) fn lower(
         writable: i > 2 || info.aliased,
     };
     let args = infos.iter().enumerate().map(spec).collect();
-    let kernel = Generated::new("flash", body, args, (UNITS as u32, shared), target)?;
+    let kernel = Generated::new("flash", body, args, (UNITS as u32, shared), machine)?;
     out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }

@@ -12,12 +12,13 @@ use pg_ir::ty::DType;
 
 use super::portable::check_sizes;
 use super::portable_grad::{QUERY_SHARE, row_products};
+use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::target::{CubeError, Target};
 use crate::kernels::tensor_core::fragments::{four, left_of, multiply, set, sums_of, zeros};
 use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, fragment_a, load};
+use crate::machine::Machine;
 use crate::plan::AttentionShape;
 
 /// Own rows of a cube, a fragment of 16 a warp, and rows of a streamed block.
@@ -43,20 +44,20 @@ pub(crate) struct MmaAttentionGrad {
 }
 
 /// Whether a target can run the gradient over these arguments here.
-pub(crate) fn fits(s: &AttentionShape, infos: &[ArgInfo], target: &Target) -> bool {
+pub(crate) fn fits(s: &AttentionShape, infos: &[ArgInfo], machine: &Machine) -> bool {
     let read = [0, 1, 2, 3, 5].iter().all(|&i| infos.get(i).is_some_and(|i| i.dtype == DType::BF16));
     let aligned = infos.iter().all(|i| i.shift.is_multiple_of(CHUNK));
     let written = infos.len() == 9
         && infos[6..].iter().all(|i| matches!(i.dtype, DType::F32 | DType::BF16))
         && infos[7].dtype == infos[8].dtype;
-    target.matrix_units && read && aligned && written && matches!(s.dim, 32 | 64 | 128)
+    machine.has_tensor_cores() && read && aligned && written && matches!(s.dim, 32 | 64 | 128)
 }
 
 /// Adds the launches of the gradient: delta, dq, and dk with dv.
 pub(crate) fn lower(
     shape: &AttentionShape,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     check_sizes(shape, infos, "q k v o lse do dq dk dv")?;
@@ -67,7 +68,7 @@ pub(crate) fn lower(
     let mut products = row_products(rows, s.dim);
     products.args = vec![infos[3].dtype, infos[5].dtype, DType::F32];
     let mut inner = Launches::default();
-    region::lower(&products, &[infos[3], infos[5], delta_info], target, true, &mut inner)?;
+    region::lower(&products, &[infos[3], infos[5], delta_info], machine, true, &mut inner)?;
     out.append(inner, &[StageArg::Arg(3), StageArg::Arg(5), delta]);
 
     let operand = |i: usize, heads: usize| Operand {
@@ -89,7 +90,7 @@ pub(crate) fn lower(
     for keys in [false, true] {
         let results: &[usize] = if keys { &[7, 8] } else { &[6] };
         let cubes = s.batch * if keys { s.kv_heads } else { s.heads } * blocks;
-        let grid = target.fold("flash_grad", cubes as u64)?;
+        let grid = machine.fold("flash_grad", cubes as u64)?;
         let exact = grid[0] as usize * grid[1] as usize == cubes;
         let last = results[results.len() - 1];
         let shifts = [infos[4].shift, 0, infos[results[0]].shift, infos[last].shift];
@@ -101,7 +102,7 @@ pub(crate) fn lower(
         args.extend(results.iter().map(|&i| ArgSpec { dtype: infos[i].dtype, width: 4, writable: true }));
         let name = if keys { "flash_dkv" } else { "flash_dq" };
         let kernel =
-            Generated::new(name, Body::MmaAttentionGrad(body), args, (UNITS as u32, shared), target)?;
+            Generated::new(name, Body::MmaAttentionGrad(body), args, (UNITS as u32, shared), machine)?;
         let mut names: Vec<StageArg> = [0, 1, 2, 5, 4].map(StageArg::Arg).into();
         names.push(delta);
         names.extend(results.iter().map(|&i| StageArg::Arg(i)));

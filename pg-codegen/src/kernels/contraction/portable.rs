@@ -6,9 +6,10 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
+use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::target::{CubeError, Target};
+use crate::machine::Machine;
 use crate::plan::Matmul;
 
 /// Units along each side of a tile of results.
@@ -47,7 +48,7 @@ pub(crate) struct MatmulKernel {
 pub(crate) fn lower(
     m: &Matmul,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let malformed = |what: &str| CubeError::Malformed { kernel: "matmul".into(), what: what.into() };
@@ -61,7 +62,7 @@ pub(crate) fn lower(
     if m.batch * m.m * m.n * m.k == 0 {
         return Err(malformed("an axis is empty"));
     }
-    let tile = |n: usize| n.next_power_of_two().clamp(SIDE, target.tuning.matmul_tile);
+    let tile = |n: usize| n.next_power_of_two().clamp(SIDE, machine.tuning.matmul_tile);
     let a = Operand::new(m, m.a.offset + a_info.shift, m.a.batch, (m.m, m.a.row), m.a.col, tile(m.m));
     let b = Operand::new(m, m.b.offset + b_info.shift, m.b.batch, (m.n, m.b.col), m.b.row, tile(m.n));
     for (view, info) in [(a.reach(m.batch), a_info), (b.reach(m.batch), b_info)] {
@@ -73,9 +74,9 @@ pub(crate) fn lower(
     c.offset += c_info.shift;
     let tiles = [m.batch, m.m.div_ceil(a.tile), m.n.div_ceil(b.tile)];
     let cubes: usize = tiles.iter().product();
-    let grid = target.fold("matmul", cubes as u64)?;
+    let grid = machine.fold("matmul", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
-    let deep = target.tuning.matmul_depth;
+    let deep = machine.tuning.matmul_depth;
     let body = Body::Matmul(MatmulKernel { a, b, c, tiles, deep, accumulate: m.accumulate, exact });
     let shared = 4 * deep * (a.tile + 1 + b.tile + 1);
     let spec = |width: usize, info: &ArgInfo, written: bool| ArgSpec {
@@ -84,7 +85,7 @@ pub(crate) fn lower(
         writable: written || info.aliased,
     };
     let args = vec![spec(a.vector, a_info, false), spec(b.vector, b_info, false), spec(1, c_info, true)];
-    let kernel = Generated::new("matmul", body, args, ((SIDE * SIDE) as u32, shared), target)?;
+    let kernel = Generated::new("matmul", body, args, ((SIDE * SIDE) as u32, shared), machine)?;
     out.push(kernel, (0..3).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }

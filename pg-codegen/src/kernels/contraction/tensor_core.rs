@@ -15,11 +15,12 @@ use pg_ir::ty::DType;
 use super::epilogue::{Exit, Sink, shared_tile};
 use super::mainloop::{Place, Product, Products, TILE, multiply, place_of};
 use super::regions::{on_sum_of_parts, partial, result};
+use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region::{self, TileRegion};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::target::{CubeError, Target};
 use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, operands};
+use crate::machine::Machine;
 use crate::machine::TILES;
 use crate::machine::tuning::Tuning;
 use crate::plan::{Kernel, Matmul, Matmuls, Side};
@@ -56,19 +57,19 @@ struct Part<'a> {
 }
 
 /// Whether a target can run a matmul of these arguments here: results leave in rows of more than one.
-pub(crate) fn fits(m: &Matmul, infos: &[ArgInfo], target: &Target) -> bool {
+pub(crate) fn fits(m: &Matmul, infos: &[ArgInfo], machine: &Machine) -> bool {
     let operands = infos.len() == 3 && infos[..2].iter().all(|i| i.dtype == DType::BF16);
-    target.matrix_units && m.n > 1 && operands && matches!(infos[2].dtype, DType::F32 | DType::BF16)
+    machine.has_tensor_cores() && m.n > 1 && operands && matches!(infos[2].dtype, DType::F32 | DType::BF16)
 }
 
 /// Whether a target can run a matmul and a region on its result here, as one kernel. Otherwise they are two: the
 /// result is written, and read again. It takes a region that runs on tiles, and operands that no result overwrites
 /// while other cubes still read them.
-pub(crate) fn region_fits(m: &Matmul, region: &Region, infos: &[ArgInfo], target: &Target) -> bool {
+pub(crate) fn region_fits(m: &Matmul, region: &Region, infos: &[ArgInfo], machine: &Machine) -> bool {
     let is_operand = |i: &ArgInfo| i.dtype == DType::BF16 && !i.aliased;
     let operands = infos.len() > 2 && infos[..2].iter().all(is_operand);
     let runs = |of: &DType| matches!(of, DType::F32 | DType::BF16) && TILES.take(region, m.n, *of);
-    target.matrix_units && operands && region.args.first().is_some_and(runs)
+    machine.has_tensor_cores() && operands && region.args.first().is_some_and(runs)
 }
 
 /// How a product's operands lie in shared memory: whether along k, and in whole chunks.
@@ -76,15 +77,15 @@ pub(crate) type Walks = [[bool; 2]; 2];
 
 /// How the operands of one of several products lie in shared memory, through which they pass in turn: those that lie
 /// alike run as one kernel. `None` if it does not run here; as above no result may overwrite an operand.
-pub(crate) fn walks(product: &Kernel, infos: &[ArgInfo], target: &Target) -> Option<Walks> {
+pub(crate) fn walks(product: &Kernel, infos: &[ArgInfo], machine: &Machine) -> Option<Walks> {
     let (m, runs) = match product {
-        Kernel::Matmul(m) => (m, fits(m, infos, target)),
-        Kernel::MatmulRegion(m, region) => (m, region_fits(m, region, infos, target)),
+        Kernel::Matmul(m) => (m, fits(m, infos, machine)),
+        Kernel::MatmulRegion(m, region) => (m, region_fits(m, region, infos, machine)),
         _ => return None,
     };
     let [a, b, ..] = infos else { return None };
     let apart = !a.aliased && !b.aliased;
-    (apart && runs).then(|| operands(m, [a, b], target).map(|x| [x.along_depth, x.aligned]))
+    (apart && runs).then(|| operands(m, [a, b], machine).map(|x| [x.along_depth, x.aligned]))
 }
 
 fn bound(infos: &[ArgInfo], at: usize) -> Bound {
@@ -98,11 +99,11 @@ fn bound(infos: &[ArgInfo], at: usize) -> Bound {
 pub(crate) fn lower(
     m: &Matmul,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let Some(c) = infos.get(2) else { return Err(malformed("it takes three arguments")) };
-    lower_region(m, &result(m, c.dtype), infos, target, out)
+    lower_region(m, &result(m, c.dtype), infos, machine, out)
 }
 
 /// Adds the launches of a matmul and a region on its result. Arguments: a, b, and the region's from 1 on.
@@ -113,7 +114,7 @@ pub(crate) fn lower_region(
     m: &Matmul,
     region: &Region,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     if infos.len() < 2 {
@@ -121,7 +122,7 @@ pub(crate) fn lower_region(
     }
     let rest = (2..infos.len()).map(|at| bound(infos, at)).collect();
     let operands = [0, 1].map(|at| bound(infos, at));
-    lower_parts(Side::Left, &[Part { m, operands, region: region.clone(), rest }], target, out)
+    lower_parts(Side::Left, &[Part { m, operands, region: region.clone(), rest }], machine, out)
 }
 
 /// Adds the launches of products that share an operand and [lie alike](walks): one, and if k is split another for each.
@@ -131,7 +132,7 @@ pub(crate) fn lower_region(
 pub(crate) fn lower_all(
     all: &Matmuls,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let parts: Option<Vec<Part>> = (0..all.members.len()).map(|i| part(all, i, infos)).collect();
@@ -147,7 +148,7 @@ pub(crate) fn lower_all(
     if !parts.iter().all(alike) {
         return Err(malformed("its products do not share an operand"));
     }
-    lower_parts(all.shared, &parts, target, out)
+    lower_parts(all.shared, &parts, machine, out)
 }
 
 /// One of several products; `None` if it is something else.
@@ -162,8 +163,8 @@ fn part<'a>(all: &'a Matmuls, member: usize, infos: &[ArgInfo]) -> Option<Part<'
     Some(Part { m, operands: [*a, *b], region, rest: rest.to_vec() })
 }
 
-fn lower_parts(shared: Side, parts: &[Part], target: &Target, out: &mut Launches) -> Result<(), CubeError> {
-    parts.iter().try_for_each(|part| check(part, target))?;
+fn lower_parts(shared: Side, parts: &[Part], machine: &Machine, out: &mut Launches) -> Result<(), CubeError> {
+    parts.iter().try_for_each(|part| check(part, machine))?;
     let extent = |part: &Part| [part.m.m.div_ceil(TILE), part.m.n.div_ceil(TILE)];
     let Matmul { batch, k, .. } = *parts[0].m;
     // Results lie side by side along columns of a shared left operand, along rows of a right one.
@@ -171,15 +172,15 @@ fn lower_parts(shared: Side, parts: &[Part], target: &Target, out: &mut Launches
     let mut tiles = extent(&parts[0]);
     tiles[along] = parts.iter().map(|part| extent(part)[along]).sum();
     let [rows, columns] = tiles;
-    let (splits, steps) = split(batch * rows * columns, k, target);
+    let (splits, steps) = split(batch * rows * columns, k, machine);
     let tiles = [batch, splits, rows, columns];
     let product = |part: &Part| {
-        let [a, b] = operands(part.m, [&part.operands[0].1, &part.operands[1].1], target);
-        Product { a, b, tiles, steps, stages: target.tuning.mma_stages }
+        let [a, b] = operands(part.m, [&part.operands[0].1, &part.operands[1].1], machine);
+        Product { a, b, tiles, steps, stages: machine.tuning.mma_stages }
     };
     let products = Products { shared, each: parts.iter().map(product).collect() };
     if splits == 1 {
-        return push(products, parts, target, out);
+        return push(products, parts, machine, out);
     }
     let mut sums = Vec::new();
     for part in parts {
@@ -190,12 +191,12 @@ fn lower_parts(shared: Side, parts: &[Part], target: &Target, out: &mut Launches
         let sum = (StageArg::Workspace(out.workspace(4 * len)), ArgInfo::whole(DType::F32, len));
         sums.push(Part { region: partial(part.m, splits), rest: vec![sum], ..part.clone() });
     }
-    push(products, &sums, target, out)?;
+    push(products, &sums, machine, out)?;
     for (part, sum) in parts.iter().zip(sums) {
         let (names, infos): (Vec<StageArg>, Vec<ArgInfo>) =
             sum.rest.iter().chain(&part.rest).copied().unzip();
         let mut inner = Launches::default();
-        region::lower(&on_sum_of_parts(&part.region, splits), &infos, target, true, &mut inner)?;
+        region::lower(&on_sum_of_parts(&part.region, splits), &infos, machine, true, &mut inner)?;
         out.append(inner, &names);
     }
     Ok(())
@@ -205,7 +206,7 @@ fn malformed(what: &str) -> CubeError {
     CubeError::Malformed { kernel: "mma".into(), what: what.into() }
 }
 
-fn check(part: &Part, target: &Target) -> Result<(), CubeError> {
+fn check(part: &Part, machine: &Machine) -> Result<(), CubeError> {
     let Part { m, operands: [a, b], region, rest } = part;
     if m.batch * m.m * m.n * m.k == 0 {
         return Err(malformed("an axis is empty"));
@@ -214,7 +215,7 @@ fn check(part: &Part, target: &Target) -> Result<(), CubeError> {
     if !is_own || rest.len() + 1 != region.args.len() {
         return Err(malformed("its region is not of its result"));
     }
-    for (x, info) in operands(m, [&a.1, &b.1], target).iter().zip([&a.1, &b.1]) {
+    for (x, info) in operands(m, [&a.1, &b.1], machine).iter().zip([&a.1, &b.1]) {
         if x.reach(m.batch) > info.len + info.shift || x.reach(m.batch) > i32::MAX as usize {
             return Err(malformed("an operand reaches beyond its buffer"));
         }
@@ -223,7 +224,7 @@ fn check(part: &Part, target: &Target) -> Result<(), CubeError> {
 }
 
 /// Adds the launch of products and the regions on their results.
-fn push(products: Products, parts: &[Part], target: &Target, out: &mut Launches) -> Result<(), CubeError> {
+fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launches) -> Result<(), CubeError> {
     let (mut takers, mut specs, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for (product, part) in products.each.iter().zip(parts) {
         let Part { m, operands: [a, b], region, rest } = part;
@@ -234,7 +235,7 @@ fn push(products: Products, parts: &[Part], target: &Target, out: &mut Launches)
             _ => 1,
         };
         let (rest, infos): (Vec<StageArg>, Vec<ArgInfo>) = rest.iter().copied().unzip();
-        let tile = TileRegion::new(region, (m.m, m.n), vector, &infos, target)?;
+        let tile = TileRegion::new(region, (m.m, m.n), vector, &infos, machine)?;
         let exit = match vector {
             CHUNK => Exit::shared(&tile),
             _ => Exit::Registers { vector, rounded },
@@ -257,25 +258,25 @@ fn push(products: Products, parts: &[Part], target: &Target, out: &mut Launches)
         takers.push(Taker { exit, region: tile });
     }
     let cubes: usize = products.tiles().iter().product();
-    let grid = target.fold("mma", cubes as u64)?;
+    let grid = machine.fold("mma", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
     let results = takers.iter().map(|t| t.exit.shared_bytes()).max().unwrap_or(0);
     // The barriers come first, and tiles are at multiples of 128 bytes.
-    let Tuning { mma_stages: stages, mma_depth: depth, .. } = target.tuning;
+    let Tuning { mma_stages: stages, mma_depth: depth, .. } = machine.tuning;
     let bytes = (8 * stages).next_multiple_of(128) + stages * depth * 2 * TILE * 2 + results;
     let body = Body::MmaMatmul(MmaMatmul { products, takers, exact });
-    let kernel = Generated::new("mma", body, specs, (UNITS as u32, bytes), target)?;
+    let kernel = Generated::new("mma", body, specs, (UNITS as u32, bytes), machine)?;
     out.push(kernel, names, grid, 1.0);
     Ok(())
 }
 
 /// How k is cut: the number of parts, and slices of each. Weight gradients have 8 to 48 tiles and a k of
 /// tens of thousands; without a split most of a device would idle.
-fn split(tiles: usize, k: usize, target: &Target) -> (usize, usize) {
-    let Tuning { mma_stages: stages, mma_depth: depth, mma_part: least, .. } = target.tuning;
+fn split(tiles: usize, k: usize, machine: &Machine) -> (usize, usize) {
+    let Tuning { mma_stages: stages, mma_depth: depth, mma_part: least, .. } = machine.tuning;
     let slices = k.div_ceil(depth).next_multiple_of(stages);
     // Two cubes fit a multiprocessor.
-    let wanted = (2 * target.multiprocessors as usize / tiles).min(k / least).max(1);
+    let wanted = (2 * machine.processors as usize / tiles).min(k / least).max(1);
     let steps = slices.div_ceil(wanted).next_multiple_of(stages);
     (slices.div_ceil(steps), steps)
 }

@@ -7,8 +7,9 @@
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 
+use crate::kernels::error::CubeError;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::target::{CubeError, Target};
+use crate::machine::Machine;
 use crate::region::{Affine, IndexMap, Instr, Reg, Region};
 
 /// Rows from this many lanes on are cut.
@@ -35,7 +36,7 @@ pub(super) struct Rest {
 pub(super) fn cut(
     region: &Region,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     out: &mut Launches,
 ) -> Result<Option<Rest>, CubeError> {
     let is_short = region.row_count() > FEW || region.lanes < LONG;
@@ -44,7 +45,7 @@ pub(super) fn cut(
     if is_short || region.args.len() != infos.len() || region.body.iter().any(is_other) {
         return Ok(None);
     }
-    let Some(parts) = parts_of(region.lanes, target.tuning.region_spread) else { return Ok(None) };
+    let Some(parts) = parts_of(region.lanes, machine.tuning.region_spread) else { return Ok(None) };
     let names = (0..infos.len()).map(StageArg::Arg).collect();
     let start = out.stages.len();
     let mut rest = Rest { before: 0, region: region.clone(), infos: infos.to_vec(), names };
@@ -57,14 +58,14 @@ pub(super) fn cut(
         let total = StageArg::Workspace(out.workspace(4 * rows));
         let first =
             rest.with(&partial_reduction(&rest.region, kind, value, parts), info(rows * parts), partial);
-        first.used().launch(target, out)?;
+        first.used().launch(machine, out)?;
         let second = Rest {
             before: 0,
             region: reduction_of_parts(rows, parts, kind),
             infos: vec![info(rows * parts), info(rows)],
             names: vec![partial, total],
         };
-        second.launch(target, out)?;
+        second.launch(machine, out)?;
         let mut region = rest.region.clone();
         let at_row = IndexMap { at: row_number(&region, 1, &[0]), guards: vec![] };
         region.body[at] = Instr::Load { arg: region.args.len() as u32, map: at_row };
@@ -108,9 +109,9 @@ impl Rest {
     }
 
     /// Adds the launches, in one pass each.
-    pub(super) fn launch(&self, target: &Target, out: &mut Launches) -> Result<(), CubeError> {
+    pub(super) fn launch(&self, machine: &Machine, out: &mut Launches) -> Result<(), CubeError> {
         let mut inner = Launches::default();
-        super::lower(&self.region, &self.infos, target, true, &mut inner)?;
+        super::lower(&self.region, &self.infos, machine, true, &mut inner)?;
         out.append(inner, &self.names);
         Ok(())
     }

@@ -5,7 +5,7 @@ use pg_ir::ty::DType;
 
 use super::program::{Program, Step};
 use crate::kernels::program::element_bytes;
-use crate::kernels::target::Target;
+use crate::machine::Machine;
 use crate::machine::tuning::Tuning;
 use crate::region::{Affine, IndexMap};
 
@@ -61,23 +61,23 @@ impl Mapping {
     pub(crate) fn new(
         p: &Program,
         dtypes: &[DType],
-        target: &Target,
+        machine: &Machine,
         single: bool,
     ) -> Result<Mapping, String> {
-        let tuning = &target.tuning;
+        let tuning = &machine.tuning;
         let accumulates = p.steps.iter().any(|s| matches!(s, Step::Accumulate { .. }));
         let flat = !accumulates && !p.has_row_steps();
         let (mut vector, mut widths) = widths(p, dtypes, tuning.region_access);
-        if flat && target.plane.is_some() {
+        if flat && machine.warp().is_some() {
             // Little work is spread over a device rather than done in wide accesses.
-            let busy = target.multiprocessors as usize * PLANE_UNITS;
+            let busy = machine.processors as usize * PLANE_UNITS;
             while vector > 1 && p.row_count() * p.lanes / vector < busy {
                 vector /= 2;
             }
             widths.iter_mut().for_each(|w| *w = vector.min(*w));
         }
         let pieces = p.lanes / vector;
-        let cube = if target.plane.is_some() { PLANE_UNITS } else { UNITS };
+        let cube = if machine.warp().is_some() { PLANE_UNITS } else { UNITS };
         let mut s = Mapping {
             cube,
             flat,
@@ -93,7 +93,7 @@ impl Mapping {
             folded: 1,
             blocks: 1,
             trip: 1,
-            plane: target.plane.map_or(1, |n| n as usize),
+            plane: machine.warp().map_or(1, |n| n as usize),
             widths,
         };
         if s.flat {
@@ -134,8 +134,8 @@ impl Mapping {
     }
 
     /// Chooses for a program that another kernel runs on its own pieces, of `vector` lanes.
-    pub(super) fn on_tile(p: &Program, dtypes: &[DType], target: &Target, vector: usize) -> Mapping {
-        let (_, widths) = widths(p, dtypes, target.tuning.region_access);
+    pub(super) fn on_tile(p: &Program, dtypes: &[DType], machine: &Machine, vector: usize) -> Mapping {
+        let (_, widths) = widths(p, dtypes, machine.tuning.region_access);
         Mapping {
             cube: 1,
             flat: !p.has_row_steps(),
@@ -151,7 +151,7 @@ impl Mapping {
             folded: 1,
             blocks: 1,
             trip: 1,
-            plane: target.plane.map_or(1, |n| n as usize),
+            plane: machine.warp().map_or(1, |n| n as usize),
             widths: widths.iter().map(|&w| w.min(vector)).collect(),
         }
     }

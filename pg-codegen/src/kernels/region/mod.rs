@@ -31,9 +31,10 @@ use self::reduce::{identity, reduce_slots};
 pub(crate) use self::tile::{TilePiece, TileRegion, TileRow};
 use self::value::Lanes;
 use self::walk::{Walker, mutable};
+use super::error::CubeError;
 use super::kernel::{ArgSpec, Body, Generated};
 use super::stage::{ArgInfo, Launches, StageArg};
-use super::target::{CubeError, Target};
+use crate::machine::Machine;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
 /// The description of a region's kernel.
@@ -52,7 +53,7 @@ pub(crate) struct RegionKernel {
 pub(crate) fn lower(
     region: &Region,
     infos: &[ArgInfo],
-    target: &Target,
+    machine: &Machine,
     single: bool,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
@@ -62,16 +63,16 @@ pub(crate) fn lower(
         .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
         .collect();
     let mut program = Program::new(region, &buffers).map_err(malformed)?;
-    if let Some(rest) = long::cut(region, infos, target, out)? {
+    if let Some(rest) = long::cut(region, infos, machine, out)? {
         let first = out.stages.len() - rest.before;
-        rest.launch(target, out)?;
+        rest.launch(machine, out)?;
         // What reads the most: what is left, if it knows lanes, or else the first reduction.
         let most = if rest.region.lanes > 1 { out.stages.len() - 1 } else { first };
         out.stages[most].share = 1.0;
         return Ok(());
     }
     let mut dtypes = region.args.clone();
-    let mut mapping = Mapping::new(&program, &dtypes, target, single).map_err(unsupported)?;
+    let mut mapping = Mapping::new(&program, &dtypes, machine, single).map_err(unsupported)?;
     let work = program.row_count() as u64 * program.lanes as u64;
     if work > i32::MAX as u64 {
         return Err(unsupported(format!("{work} elements are more than 2^31")));
@@ -90,7 +91,7 @@ pub(crate) fn lower(
             *arg = dtypes.len();
             dtypes.push(DType::F32);
             args.push(StageArg::Workspace(workspace));
-            mapping.widths.push(if wide { mapping.width_of(DType::F32, &target.tuning) } else { 1 });
+            mapping.widths.push(if wide { mapping.width_of(DType::F32, &machine.tuning) } else { 1 });
         }
     }
     let written = |i: usize| {
@@ -104,14 +105,14 @@ pub(crate) fn lower(
         .map(|(i, (&dtype, &width))| ArgSpec { dtype, width, writable: written(i) })
         .collect();
     let cubes = mapping.cubes();
-    let grid = target.fold("region", cubes as u64)?;
+    let grid = machine.fold("region", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
     let shared = shared_bytes(&program, &mapping);
     let units = mapping.cube_units() as u32;
     let kept_rows = program.rows[..program.rows.len() - program.reduced].to_vec();
     let blocks = mapping.blocks;
     let kernel = RegionKernel { program, mapping, cubes, exact };
-    let kernel = Generated::new("region", Body::Region(kernel), specs, (units, shared), target)?;
+    let kernel = Generated::new("region", Body::Region(kernel), specs, (units, shared), machine)?;
     out.push(kernel, args, grid, 1.0);
     for (arg, kind, at, width, workspace) in second {
         let region = second_pass(&kept_rows, blocks, width, kind, &at, infos[arg].shift);
@@ -119,7 +120,7 @@ pub(crate) fn lower(
         let workspace_info = ArgInfo::whole(DType::F32, len);
         let passed = [workspace_info, infos[arg]];
         let mut inner = Launches::default();
-        lower(&region, &passed, target, true, &mut inner)?;
+        lower(&region, &passed, machine, true, &mut inner)?;
         let rename = [StageArg::Workspace(workspace), StageArg::Arg(arg)];
         out.append(inner, &rename);
     }

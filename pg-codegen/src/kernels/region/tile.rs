@@ -13,9 +13,10 @@ use super::program::{Buffer, Kind, Program, Step};
 use super::value::{Lanes, Value};
 use super::walk::Walker;
 use super::{is_zero, part, row_of, signed, split, unit_in_cube};
+use crate::kernels::error::CubeError;
 use crate::kernels::kernel::ArgSpec;
 use crate::kernels::stage::ArgInfo;
-use crate::kernels::target::{CubeError, Target};
+use crate::machine::Machine;
 use crate::region::Region;
 
 /// The description of a region on tiles.
@@ -60,7 +61,7 @@ impl TileRegion {
         (height, columns): (usize, usize),
         vector: usize,
         infos: &[ArgInfo],
-        target: &Target,
+        machine: &Machine,
     ) -> Result<TileRegion, CubeError> {
         let malformed = |what: String| CubeError::Malformed { kernel: "region on tiles".into(), what };
         let Some(&tile) = region.args.first() else { return Err(malformed("it has no tile".into())) };
@@ -72,7 +73,7 @@ impl TileRegion {
             .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
             .collect();
         let program = Program::new(region, &buffers).map_err(malformed)?;
-        let mapping = Mapping::on_tile(&program, &region.args, target, vector);
+        let mapping = Mapping::on_tile(&program, &region.args, machine, vector);
         Ok(TileRegion { program, mapping, height, parts: columns / region.lanes })
     }
 

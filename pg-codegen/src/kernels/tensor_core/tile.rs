@@ -11,7 +11,7 @@ use half::bf16;
 
 use crate::kernels::contraction::mainloop::TILE;
 use crate::kernels::stage::ArgInfo;
-use crate::kernels::target::Target;
+use crate::machine::Machine;
 use crate::plan::{Matmul, MatrixView};
 
 /// Elements of a 16-byte chunk.
@@ -72,8 +72,8 @@ impl Operand {
 }
 
 /// How a product's operands are walked.
-pub(crate) fn operands(m: &Matmul, [a, b]: [&ArgInfo; 2], target: &Target) -> [Operand; 2] {
-    let deep = target.tuning.mma_depth;
+pub(crate) fn operands(m: &Matmul, [a, b]: [&ArgInfo; 2], machine: &Machine) -> [Operand; 2] {
+    let deep = machine.tuning.mma_depth;
     [
         operand((m.k, deep), (&m.a, a), (m.m, m.a.row), m.a.col),
         operand((m.k, deep), (&m.b, b), (m.n, m.b.col), m.b.row),

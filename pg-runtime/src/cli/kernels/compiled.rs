@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use pg_codegen::cuda::{Builds, Built, Occupancy, Resources, Tools};
-use pg_codegen::kernels::{Generated, Language};
+use pg_codegen::kernels::Generated;
+use pg_codegen::machine::Machine;
 
 use super::super::machine::build_all;
 use super::super::ui::Ui;
@@ -23,9 +24,9 @@ pub(super) struct Uses {
 }
 
 impl Compiled {
-    /// Compiles kernels of a language if it is CUDA's and its tools are here.
-    pub(super) fn of(language: Language, kernels: &[Arc<Generated>], ui: &Ui) -> anyhow::Result<Compiled> {
-        if language != Language::Cuda {
+    /// Compiles kernels for a machine with Hopper's instructions, if CUDA's tools are here.
+    pub(super) fn of(machine: &Machine, kernels: &[Arc<Generated>], ui: &Ui) -> anyhow::Result<Compiled> {
+        if !machine.has_tensor_cores() {
             return Ok(Compiled::No("its driver compiles the kernels".into()));
         }
         match Tools::find() {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use pg_codegen::cuda::Built;
-use pg_codegen::kernels::{Entry, Language, emit_in, formatted, listing};
+use pg_codegen::kernels::{Entry, emit_in, formatted, listing};
+use pg_codegen::machine::Language;
 use pg_runtime::artifact::write_atomically;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use pg_codegen::Options;
 use pg_codegen::cuda::Occupancy;
 use pg_codegen::kernels::{Entry, Generated, inventory};
+use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
 use pg_codegen::report::provenance::Provenance;
 use pg_codegen::report::summary::generalise;
-use pg_codegen::{Options, machine};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -34,7 +35,7 @@ pub(super) struct Program {
 /// The kernels of some programs on a target.
 pub(super) struct Report {
     model: String,
-    target: machine::Target,
+    target: Machine,
     pub(super) programs: Vec<Program>,
     pub(super) compiled: Compiled,
 }
@@ -79,7 +80,7 @@ impl Report {
         session: &Session,
         named: &[(String, Key)],
         args: &ProgramArgs,
-        machine: &machine::Target,
+        machine: &Machine,
     ) -> anyhow::Result<Report> {
         let (batch, seq) = args.shape(session);
         let micro_batches = (session.model.train.batch_tokens / (batch * seq)).max(1);

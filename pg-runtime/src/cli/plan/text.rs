@@ -1,6 +1,6 @@
 //! The report of `pg plan` for people: totals, what is expensive, launches, memory.
 
-use pg_codegen::machine::Target;
+use pg_codegen::machine::Machine;
 
 use super::super::format::{grouped, megabytes, table};
 use super::super::summary::invocation;
@@ -10,7 +10,7 @@ use super::{BufferLine, Group, Held, Line, PlanArgs, Program, Report, Totals};
 const OVERVIEW_ROWS: usize = 6;
 
 impl Report {
-    pub(super) fn text(&self, args: &PlanArgs, target: &Target) -> String {
+    pub(super) fn text(&self, args: &PlanArgs, target: &Machine) -> String {
         let mut out = format!(
             "{} on {} ({}), {} × {} tokens{}. Times are predicted from peaks.\n\n{}\n",
             self.model,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use pg_codegen::kernels::Generated;
+use pg_codegen::machine::{H100, Machine};
 use pg_codegen::plan::Plan;
 use pg_ir::lang::layout::Layout;
 
@@ -18,7 +19,7 @@ use crate::run::{RunOptions, requests, run};
 /// An H100 in the eyes of a run: its plans are noted, and run on the CPU.
 #[derive(Debug)]
 struct Watched {
-    target: Target,
+    target: Machine,
     cpu: Cpu,
     plans: Arc<Mutex<Vec<Arc<Plan>>>>,
 }
@@ -29,8 +30,8 @@ impl Backend for Watched {
         self.cpu.prepare(plan)
     }
 
-    fn target(&self) -> Option<&Target> {
-        Some(&self.target)
+    fn machine(&self) -> &Machine {
+        &self.target
     }
 }
 
@@ -41,7 +42,7 @@ fn keys<'a>(kernels: impl IntoIterator<Item = &'a Arc<Generated>>) -> BTreeSet<(
 #[test]
 fn a_run_asks_for_the_kernels_that_are_compiled_ahead_of_time() {
     let plans = Arc::new(Mutex::new(Vec::new()));
-    let backend = Watched { target: Target::hopper(), cpu: Cpu::default(), plans: plans.clone() };
+    let backend = Watched { target: H100, cpu: Cpu::default(), plans: plans.clone() };
     let folder = tempfile::tempdir().unwrap();
     // Two micro-batches a step; three chunks of test-time training, the last one short.
     let set = |name: &str, value: &str| (name.to_string(), value.to_string());
@@ -73,7 +74,7 @@ fn a_run_asks_for_the_kernels_that_are_compiled_ahead_of_time() {
     let layout = Layout::new(&session.model);
     let mut asked = BTreeSet::new();
     for plan in plans.lock().unwrap().iter() {
-        let made = offline(plan, &layout, &Target::hopper()).unwrap();
+        let made = offline(plan, &layout, &H100).unwrap();
         asked.extend(keys(made.launches.iter().map(|g| &g.stage.kernel)));
     }
     assert_eq!(asked, keys(&ahead.kernels));
@@ -93,8 +94,7 @@ fn what_a_copy_of_a_bundle_gains_is_what_was_compiled() {
         }
     };
     let folder = tempfile::tempdir().unwrap();
-    let made =
-        Roof::plans().map(|plan| generate(&plan, &extents(&plan, |_| None), &Target::hopper()).unwrap());
+    let made = Roof::plans().map(|plan| generate(&plan, &extents(&plan, |_| None), &H100).unwrap());
     let kernels: Vec<_> = made.iter().map(|made| made.launches[0].stage.kernel.clone()).collect();
     let [first, second] =
         [0, 1].map(|i| Recipe { kernels: vec![kernels[i].clone()], built_for: BTreeMap::new() });

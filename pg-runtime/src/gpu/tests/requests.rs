@@ -54,7 +54,7 @@ fn an_executor_launches_what_is_generated_without_a_device() {
     let score = Key::Score { batch: BATCH, seq: SEQ, qat: false };
     for key in [grad(false), grad(true), Key::Update, score, Key::Adapt] {
         let plan = Arc::new(session.lower(key).unwrap());
-        let expected = offline(&plan, &session.layout, device.target()).unwrap();
+        let expected = offline(&plan, &session.layout, device.machine()).unwrap();
         if key == grad(false) {
             state.allocate_cached_weights(&plan).unwrap();
         }
