@@ -12,7 +12,7 @@ use pg_ir::ty::DType;
 
 use super::error::CubeError;
 use super::limits::Needs;
-use super::{attention, contraction, region, scatter, tensor_core};
+use super::tensor_core;
 use crate::machine::Machine;
 
 /// Version of CubeCL that kernels are generated with; part of every kernel's hash.
@@ -33,26 +33,24 @@ pub struct ArgSpec {
     pub writable: bool,
 }
 
-/// What a kernel computes, in full: everything that its source depends on but its buffers.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Body {
-    Region(region::RegionKernel),
-    Matmul(contraction::portable::MatmulKernel),
-    MmaMatmul(contraction::tensor_core::MmaMatmul),
-    Attention(attention::portable::Forward),
-    MmaAttention(attention::tensor_core::MmaAttention),
-    MmaAttentionGrad(attention::tensor_core_grad::MmaAttentionGrad),
-    AttentionDq(attention::portable_grad::QueryGrad),
-    AttentionDkv(attention::portable_grad::KeyGrad),
-    Rank(scatter::Rank),
-    SegmentSum(scatter::SegmentSum),
+/// What a kernel computes, in full: everything that its source depends on but its buffers. Its `Debug` text is hashed, so
+/// it has to show every field.
+pub(crate) trait Body: std::fmt::Debug + Send + Sync {
+    /// The first part of its name.
+    fn family(&self) -> &'static str;
+
+    /// What it computes, for people.
+    fn describe(&self) -> String;
+
+    /// Emits it. Buffers are in the order of `args`.
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]);
 }
 
 /// A kernel, ready for any CubeCL back end.
 #[derive(Clone, Debug)]
 pub struct Generated {
     name: String,
-    body: Body,
+    body: Arc<dyn Body>,
     args: Vec<ArgSpec>,
     units: u32,
     shared_bytes: usize,
@@ -66,10 +64,9 @@ impl PartialEq for Generated {
 }
 
 impl Generated {
-    /// Makes a kernel and checks it against the target.
+    /// Makes a kernel and checks it against the machine.
     pub(crate) fn new(
-        family: &str,
-        body: Body,
+        body: impl Body + 'static,
         args: Vec<ArgSpec>,
         (units, shared_bytes): (u32, usize),
         machine: &Machine,
@@ -85,10 +82,10 @@ impl Generated {
         };
         let hash = [word(0), word(1), word(2), word(3)];
         // Short enough to read, long enough to tell kernels of a model apart.
-        let name = format!("{family}_{:08x}", hash[0] >> 32);
+        let name = format!("{}_{:08x}", body.family(), hash[0] >> 32);
         let bf16 = args.iter().any(|a| a.dtype == DType::BF16);
         machine.check(&name, Needs { units, shared_bytes, bindings: args.len(), bf16 })?;
-        Ok(Generated { name, body, args, units, shared_bytes, hash })
+        Ok(Generated { name, body: Arc::new(body), args, units, shared_bytes, hash })
     }
 
     /// Its entry point: the family, and the start of the content hash.
@@ -123,35 +120,13 @@ impl Generated {
 
     /// What it computes, as text.
     pub fn describe(&self) -> String {
-        match &self.body {
-            Body::Region(k) => k.describe(),
-            Body::Matmul(k) => k.describe(),
-            Body::MmaMatmul(k) => k.describe(),
-            Body::Attention(k) => k.describe(),
-            Body::MmaAttention(k) => k.describe(),
-            Body::MmaAttentionGrad(k) => k.describe(),
-            Body::AttentionDq(k) => k.describe(),
-            Body::AttentionDkv(k) => k.describe(),
-            Body::Rank(k) => k.describe(),
-            Body::SegmentSum(k) => k.describe(),
-        }
+        self.body.describe()
     }
 }
 
 impl KernelMetadata for Generated {
     fn name(&self) -> &'static str {
-        match &self.body {
-            Body::Region(_) => "region",
-            Body::Matmul(_) => "matmul",
-            Body::MmaMatmul(_) => "mma",
-            Body::Attention(_) => "attention",
-            Body::MmaAttention(_) => "flash",
-            Body::MmaAttentionGrad(_) => "flash_grad",
-            Body::AttentionDq(_) => "attention_dq",
-            Body::AttentionDkv(_) => "attention_dkv",
-            Body::Rank(_) => "rank",
-            Body::SegmentSum(_) => "segment_sum",
-        }
+        self.body.family()
     }
 
     fn id(&self) -> KernelId {
@@ -177,19 +152,7 @@ impl CubeKernel for Generated {
             let buffer = if arg.writable { builder.output_array(ty) } else { builder.input_array(ty) };
             buffers.push(buffer);
         }
-        let scope = &mut builder.scope;
-        match &self.body {
-            Body::Region(k) => k.define(scope, &buffers, &self.args),
-            Body::Matmul(k) => k.define(scope, &buffers),
-            Body::MmaMatmul(k) => k.define(scope, &buffers, &self.args),
-            Body::Attention(k) => k.define(scope, &buffers),
-            Body::MmaAttention(k) => k.define(scope, &buffers),
-            Body::MmaAttentionGrad(k) => k.define(scope, &buffers),
-            Body::AttentionDq(k) => k.define(scope, &buffers),
-            Body::AttentionDkv(k) => k.define(scope, &buffers),
-            Body::Rank(k) => k.define(scope, &buffers),
-            Body::SegmentSum(k) => k.define(scope, &buffers),
-        }
+        self.body.define(&mut builder.scope, &buffers, &self.args);
         let settings = KernelSettings::default().cube_dim(CubeDim::new_1d(self.units));
         builder.build(settings.kernel_name(&self.name))
     }

@@ -61,9 +61,9 @@ pub(crate) fn lower(
     let workspaces = [StageArg::Workspace(sorted), StageArg::Workspace(order)];
     if count > 0 {
         let grid = machine.fold("rank", count.div_ceil(UNITS) as u64)?;
-        let body = Body::Rank(Rank { count, shift: ids.shift });
+        let body = Rank { count, shift: ids.shift };
         let args = vec![int(false), int(true), int(true)];
-        let kernel = Generated::new("rank", body, args, (UNITS as u32, 4 * UNITS), machine)?;
+        let kernel = Generated::new(body, args, (UNITS as u32, 4 * UNITS), machine)?;
         out.push(kernel, vec![StageArg::Arg(0), workspaces[0], workspaces[1]], grid, 0.0);
     }
     let aligned = [width, values.shift, result.shift].iter().all(|n| n.is_multiple_of(4));
@@ -74,7 +74,7 @@ pub(crate) fn lower(
     let grid = machine.fold("segment_sum", (rows * width / vector).div_ceil(UNITS) as u64)?;
     let float = |dtype, writable| ArgSpec { dtype, width: vector, writable };
     let args = vec![int(false), int(false), float(values.dtype, values.aliased), float(DType::F32, true)];
-    let kernel = Generated::new("segment_sum", Body::SegmentSum(sum), args, (UNITS as u32, 0), machine)?;
+    let kernel = Generated::new(sum, args, (UNITS as u32, 0), machine)?;
     let args = vec![workspaces[0], workspaces[1], StageArg::Arg(1), StageArg::Arg(2)];
     out.push(kernel, args, grid, 1.0);
     Ok(())
@@ -162,30 +162,34 @@ fn segment_sum<E: Numeric, N: Size>(
 
 define_size!(Width);
 
-impl Rank {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for Rank {
+    fn family(&self) -> &'static str {
+        "rank"
+    }
+
+    fn describe(&self) -> String {
         format!("sorts {} ids, stably: each one's rank is how many come before it", self.count)
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         let [ids, sorted, order] = [0, 1, 2].map(|i| buffers[i].clone());
         rank::expand(scope, ids.into(), sorted.into(), order.into(), *self);
     }
 }
 
-impl SegmentSum {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for SegmentSum {
+    fn family(&self) -> &'static str {
+        "segment_sum"
+    }
+
+    fn describe(&self) -> String {
         let SegmentSum { rows, width, count, .. } = self;
         format!(
             "row r of {rows} × {width} = Σ of those of {count} rows whose id is r, in order; ids are sorted"
         )
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         scope.register_size::<Width>(self.vector);
         let [sorted, order, values, out] = [0, 1, 2, 3].map(|i| buffers[i].clone());
         let (sorted, order) = (sorted.into(), order.into());

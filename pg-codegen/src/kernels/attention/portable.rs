@@ -146,8 +146,8 @@ pub(crate) fn lower(
     tiling.exact = grid[0] as usize * grid[1] as usize == tiling.cubes;
     let shifts = [0, 1, 2, 3, 4].map(|i| infos[i].shift);
     let args = specs(infos, tiling.vector, 3, 3);
-    let body = Body::Attention(Forward { tiling, shifts });
-    let kernel = Generated::new("attention", body, args, (UNITS as u32, shared), machine)?;
+    let body = Forward { tiling, shifts };
+    let kernel = Generated::new(body, args, (UNITS as u32, shared), machine)?;
     out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }
@@ -386,15 +386,17 @@ fn kernel<N: Size>(
 
 define_size!(pub(crate) Width);
 
-impl Forward {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for Forward {
+    fn family(&self) -> &'static str {
+        "attention"
+    }
+
+    fn describe(&self) -> String {
         let shape = self.tiling.describe();
         format!("o = softmax(scale · q kᵀ, keys up to the query) v, lse = log of the softmax's sum\n{shape}")
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         scope.register_size::<Width>(self.tiling.vector);
         let [q, k, v, o, lse] = [0, 1, 2, 3, 4].map(|i| buffers[i].clone());
         kernel::expand::<Width>(scope, q.into(), k.into(), v.into(), o.into(), lse.into(), *self);

@@ -11,7 +11,7 @@ use pg_ir::ty::DType;
 
 use super::portable::{Tiling, UNITS, Width, add_row, check, dot, load_rows, specs, write_row};
 use crate::kernels::error::CubeError;
-use crate::kernels::kernel::{Body, Generated};
+use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
@@ -64,18 +64,18 @@ pub(crate) fn lower(
     let (tiling, grid) = fold(tiling)?;
     let all: Vec<ArgInfo> = read.iter().copied().chain([infos[6]]).collect();
     let shifts = std::array::from_fn(|i| all[i].shift);
-    let body = Body::AttentionDq(QueryGrad { tiling, shifts });
+    let body = QueryGrad { tiling, shifts };
     let specs_q = specs(&all, tiling.vector, 4, 6);
-    let kernel = Generated::new("attention_dq", body, specs_q, (UNITS as u32, shared), machine)?;
+    let kernel = Generated::new(body, specs_q, (UNITS as u32, shared), machine)?;
     out.push(kernel, read_args.clone().chain([StageArg::Arg(6)]).collect(), grid, QUERY_SHARE);
 
     let (tiling, shared) = Tiling::new(*shape, shape.kv_heads, (4, 2), aligned, machine);
     let (tiling, grid) = fold(tiling)?;
     let all: Vec<ArgInfo> = read.iter().copied().chain([infos[7], infos[8]]).collect();
     let shifts = std::array::from_fn(|i| all[i].shift);
-    let body = Body::AttentionDkv(KeyGrad { tiling, shifts });
+    let body = KeyGrad { tiling, shifts };
     let specs_kv = specs(&all, tiling.vector, 4, 6);
-    let kernel = Generated::new("attention_dkv", body, specs_kv, (UNITS as u32, shared), machine)?;
+    let kernel = Generated::new(body, specs_kv, (UNITS as u32, shared), machine)?;
     let args = read_args.chain([StageArg::Arg(7), StageArg::Arg(8)]).collect();
     out.push(kernel, args, grid, 1.0 - QUERY_SHARE);
     Ok(())
@@ -296,15 +296,17 @@ fn key_kernel<N: Size>(
     }
 }
 
-impl QueryGrad {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for QueryGrad {
+    fn family(&self) -> &'static str {
+        "attention_dq"
+    }
+
+    fn describe(&self) -> String {
         let shape = self.tiling.describe();
         format!("dq = Σ over keys of p (do · v − delta) scale k, p = exp(scale · q·k − lse)\n{shape}")
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         scope.register_size::<Width>(self.tiling.vector);
         let b = |i: usize| buffers[i].clone();
         let (q, k, v, d_o) = (b(0).into(), b(1).into(), b(2).into(), b(3).into());
@@ -312,9 +314,12 @@ impl QueryGrad {
     }
 }
 
-impl KeyGrad {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for KeyGrad {
+    fn family(&self) -> &'static str {
+        "attention_dkv"
+    }
+
+    fn describe(&self) -> String {
         let shape = self.tiling.describe();
         format!(
             "dv = Σ over queries of p do, dk = Σ over queries of p (do · v − delta) scale q, \
@@ -322,8 +327,7 @@ impl KeyGrad {
         )
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         scope.register_size::<Width>(self.tiling.vector);
         let b = |i: usize| buffers[i].clone();
         let (q, k, v, d_o) = (b(0).into(), b(1).into(), b(2).into(), b(3).into());

@@ -93,15 +93,14 @@ pub(crate) fn lower(
     let exact = grid[0] as usize * grid[1] as usize == cubes;
     let shifts = [infos[3].shift, infos[4].shift];
     let shared = 128 + 2 * CHUNK * (q.chunks() + STAGES * (k.chunks() + v.chunks()));
-    let body =
-        Body::MmaAttention(MmaAttention { shape: s, fragments, q, k, v, blocks, shifts, cubes, exact });
+    let body = MmaAttention { shape: s, fragments, q, k, v, blocks, shifts, cubes, exact };
     let spec = |(i, info): (usize, &ArgInfo)| ArgSpec {
         dtype: info.dtype,
         width: if i < 4 { CHUNK } else { 1 },
         writable: i > 2 || info.aliased,
     };
     let args = infos.iter().enumerate().map(spec).collect();
-    let kernel = Generated::new("flash", body, args, (UNITS as u32, shared), machine)?;
+    let kernel = Generated::new(body, args, (UNITS as u32, shared), machine)?;
     out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }
@@ -371,9 +370,12 @@ fn kernel(
     }
 }
 
-impl MmaAttention {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for MmaAttention {
+    fn family(&self) -> &'static str {
+        "flash"
+    }
+
+    fn describe(&self) -> String {
         let s = &self.shape;
         format!(
             "causal attention, bfloat16 on matrix units: {} × {} positions, {} heads of {} over {} of keys, scale {}\n\
@@ -390,8 +392,7 @@ impl MmaAttention {
         )
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         let [q, k, v, o, lse] = [0, 1, 2, 3, 4].map(|i| buffers[i].clone());
         kernel::expand(scope, q.into(), k.into(), v.into(), o.into(), lse.into(), *self);
     }

@@ -100,9 +100,7 @@ pub(crate) fn lower(
         let mut args: Vec<ArgSpec> = [0, 1, 2, 5].iter().map(|&i| read(i, CHUNK)).collect();
         args.extend([read(4, 1), ArgSpec { dtype: DType::F32, width: 1, writable: false }]);
         args.extend(results.iter().map(|&i| ArgSpec { dtype: infos[i].dtype, width: 4, writable: true }));
-        let name = if keys { "flash_dkv" } else { "flash_dq" };
-        let kernel =
-            Generated::new(name, Body::MmaAttentionGrad(body), args, (UNITS as u32, shared), machine)?;
+        let kernel = Generated::new(body, args, (UNITS as u32, shared), machine)?;
         let mut names: Vec<StageArg> = [0, 1, 2, 5, 4].map(StageArg::Arg).into();
         names.push(delta);
         names.extend(results.iter().map(|&i| StageArg::Arg(i)));
@@ -422,9 +420,12 @@ fn kernel<O: Numeric>(
     }
 }
 
-impl MmaAttentionGrad {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for MmaAttentionGrad {
+    fn family(&self) -> &'static str {
+        if self.keys { "flash_dkv" } else { "flash_dq" }
+    }
+
+    fn describe(&self) -> String {
         let s = &self.shape;
         let (what, own, seen) = match self.keys {
             true => ("dk and dv", "keys", "queries"),
@@ -437,8 +438,7 @@ impl MmaAttentionGrad {
         )
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         let b = |i: usize| buffers[i].clone();
         let (q, k, v, d_o) = (b(0).into(), b(1).into(), b(2).into(), b(3).into());
         let (lse, delta) = (b(4).into(), b(5).into());

@@ -77,7 +77,7 @@ pub(crate) fn lower(
     let grid = machine.fold("matmul", cubes as u64)?;
     let exact = grid[0] as usize * grid[1] as usize == cubes;
     let deep = machine.tuning.matmul_depth;
-    let body = Body::Matmul(MatmulKernel { a, b, c, tiles, deep, accumulate: m.accumulate, exact });
+    let body = MatmulKernel { a, b, c, tiles, deep, accumulate: m.accumulate, exact };
     let shared = 4 * deep * (a.tile + 1 + b.tile + 1);
     let spec = |width: usize, info: &ArgInfo, written: bool| ArgSpec {
         dtype: DType::F32,
@@ -85,7 +85,7 @@ pub(crate) fn lower(
         writable: written || info.aliased,
     };
     let args = vec![spec(a.vector, a_info, false), spec(b.vector, b_info, false), spec(1, c_info, true)];
-    let kernel = Generated::new("matmul", body, args, ((SIDE * SIDE) as u32, shared), machine)?;
+    let kernel = Generated::new(body, args, ((SIDE * SIDE) as u32, shared), machine)?;
     out.push(kernel, (0..3).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }
@@ -248,9 +248,12 @@ fn kernel<A: Size, B: Size>(
 define_size!(WidthA);
 define_size!(WidthB);
 
-impl MatmulKernel {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for MatmulKernel {
+    fn family(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn describe(&self) -> String {
         let [batch, ..] = self.tiles;
         let operand = |x: &Operand, i: char| {
             let along = if x.along_depth { "k" } else { "its rows" };
@@ -278,8 +281,7 @@ impl MatmulKernel {
         )
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         scope.register_size::<WidthA>(self.a.vector);
         scope.register_size::<WidthB>(self.b.vector);
         let [a, b, c] = [0, 1, 2].map(|i| buffers[i].clone());

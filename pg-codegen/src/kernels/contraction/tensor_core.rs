@@ -264,8 +264,8 @@ fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launche
     // The barriers come first, and tiles are at multiples of 128 bytes.
     let Tuning { mma_stages: stages, mma_depth: depth, .. } = machine.tuning;
     let bytes = (8 * stages).next_multiple_of(128) + stages * depth * 2 * TILE * 2 + results;
-    let body = Body::MmaMatmul(MmaMatmul { products, takers, exact });
-    let kernel = Generated::new("mma", body, specs, (UNITS as u32, bytes), machine)?;
+    let body = MmaMatmul { products, takers, exact };
+    let kernel = Generated::new(body, specs, (UNITS as u32, bytes), machine)?;
     out.push(kernel, names, grid, 1.0);
     Ok(())
 }
@@ -311,9 +311,12 @@ fn is_busy(cube: u32, #[comptime] all: Products) -> bool {
     cube < comptime!(all.tiles().iter().product::<usize>() as u32)
 }
 
-impl MmaMatmul {
-    /// What it computes, as text.
-    pub(crate) fn describe(&self) -> String {
+impl Body for MmaMatmul {
+    fn family(&self) -> &'static str {
+        "mma"
+    }
+
+    fn describe(&self) -> String {
         let walk = |x: &Operand| match (x.along_depth, x.aligned) {
             (true, true) => "along k, in chunks",
             (false, true) => "across k, in chunks",
@@ -344,8 +347,7 @@ impl MmaMatmul {
         all.join(&format!("beside it, of the same {shared}:\n"))
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
         let all = &self.products;
         scope.register_size::<WidthA>(all.each[0].a.vector());
         scope.register_size::<WidthB>(all.each[0].b.vector());

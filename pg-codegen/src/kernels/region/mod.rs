@@ -112,7 +112,7 @@ pub(crate) fn lower(
     let kept_rows = program.rows[..program.rows.len() - program.reduced].to_vec();
     let blocks = mapping.blocks;
     let kernel = RegionKernel { program, mapping, cubes, exact };
-    let kernel = Generated::new("region", Body::Region(kernel), specs, (units, shared), machine)?;
+    let kernel = Generated::new(kernel, specs, (units, shared), machine)?;
     out.push(kernel, args, grid, 1.0);
     for (arg, kind, at, width, workspace) in second {
         let region = second_pass(&kept_rows, blocks, width, kind, &at, infos[arg].shift);
@@ -264,9 +264,12 @@ fn split(scope: &mut Scope, row: &NativeExpand<u32>, sizes: &[usize]) -> Vec<Nat
     indices
 }
 
-impl RegionKernel {
-    /// The program as text, one step a line.
-    pub(crate) fn describe(&self) -> String {
+impl Body for RegionKernel {
+    fn family(&self) -> &'static str {
+        "region"
+    }
+
+    fn describe(&self) -> String {
         let p = &self.program;
         let kept = p.rows.len() - p.reduced;
         let mut text = format!(
@@ -279,8 +282,7 @@ impl RegionKernel {
         text
     }
 
-    /// Emits the kernel.
-    pub(crate) fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
+    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
         scope.register_size::<Lanes>(self.mapping.vector);
         let mut walker = Walker::new(&self.program, &self.mapping, buffers, args);
         if self.mapping.flat {
@@ -295,7 +297,9 @@ impl RegionKernel {
             if_expand(scope, busy, |scope| self.define_rows(scope, &mut walker, &cube));
         }
     }
+}
 
+impl RegionKernel {
     fn define_flat(&self, scope: &mut Scope, walker: &mut Walker<'_>) {
         let s = &self.mapping;
         let total = s.kept * s.pieces;
