@@ -43,7 +43,7 @@ fn kind(kernel: &Kernel) -> String {
         Kernel::Region(region) if region.reduced > 0 => "region, columns combined".into(),
         Kernel::Region(region) if region.lanes > 1 && region.rows.len() > 1 => "region, rows".into(),
         Kernel::Region(_) => "region, flat".into(),
-        other => match other.product() {
+        other => match other.products().next() {
             Some(m) => format!("{} {} × {} × {} × {}", other.family(), m.batch, m.m, m.n, m.k),
             None => other.family().into(),
         },

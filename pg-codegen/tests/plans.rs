@@ -167,7 +167,9 @@ fn products(b: Builder) -> Vec<(Side, Vec<[usize; 3]>)> {
     let apart = compile("apart", &graph, &Options::default()).unwrap();
     assert!(plan.bytes() <= apart.bytes() && plan.flops() == apart.flops());
     let groups = plan.kernels.iter().filter_map(|k| match k {
-        Kernel::Matmuls(all) => Some((all.shared, all.products().map(|m| [m.m, m.n, m.k]).collect())),
+        Kernel::Contraction(all) => {
+            Some((all.shared?, all.members.iter().map(|m| &m.matmul).map(|m| [m.m, m.n, m.k]).collect()))
+        }
         _ => None,
     });
     groups.collect()

@@ -78,8 +78,7 @@ fn check_storage(plan: &Plan) {
     let dtype = |launch: &pg_codegen::plan::Launch, i: usize| plan.buffers[launch.args[i].0 as usize].dtype;
     for launch in &plan.launches {
         let operands = match &plan.kernels[launch.kernel.0 as usize] {
-            Kernel::Matmul(_) | Kernel::MatmulRegion(..) => vec![0, 1],
-            Kernel::Matmuls(all) => {
+            Kernel::Contraction(all) => {
                 (0..all.members.len()).flat_map(|i| all.args(i).into_iter().take(2)).collect()
             }
             Kernel::Attention(_) => vec![0, 1, 2, 3],

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use pg_codegen::passes::rewrites::Rewrite;
-use pg_codegen::plan::{Kernel, Plan};
+use pg_codegen::plan::{Kernel, Matmul, Member, Plan};
 use pg_codegen::region::Instr;
 use pg_ir::graph::Graph;
 use pg_ir::lang::model::Model;
@@ -33,9 +33,33 @@ const INSTRUCTIONS: [&str; 14] = [
     "Accumulate",
 ];
 
-/// Kernel families that every search must meet.
-const FAMILIES: [&str; 8] =
-    ["region", "matmul", "matmul_region", "matmuls", "attention", "attention_grad", "scatter_add", "copy"];
+/// Kernel families, in all their forms, that every search must meet.
+pub const FORMS: [&str; 8] = [
+    "region",
+    "contraction",
+    "contraction with epilogue",
+    "contraction of several",
+    "attention",
+    "attention_grad",
+    "scatter_add",
+    "copy",
+];
+
+/// A kernel's family, and of a contraction which of its forms.
+pub fn form(kernel: &Kernel) -> &'static str {
+    let Kernel::Contraction(contraction) = kernel else { return kernel.family() };
+    match contraction.single() {
+        None => "contraction of several",
+        Some(Member { epilogue: Some(_), .. }) => "contraction with epilogue",
+        Some(_) => "contraction",
+    }
+}
+
+/// The product of a contraction that is nothing else.
+pub fn stored(kernel: &Kernel) -> Option<&Matmul> {
+    let Kernel::Contraction(contraction) = kernel else { return None };
+    contraction.single().filter(|m| m.epilogue.is_none()).map(|m| &m.matmul)
+}
 
 /// Rewrites that no program of a model needs: front end and autodiff drop axes of size 1 before they reduce, and no
 /// program writes one slot with what it reads of another. The random graphs have both.
@@ -69,8 +93,8 @@ impl Coverage {
     /// A plan's kernels.
     pub(crate) fn plan(&mut self, plan: &Plan) {
         for kernel in &plan.kernels {
-            self.0.insert(format!("kernel {}", kernel.family()));
-            if let Kernel::Matmul(m) = kernel {
+            self.0.insert(format!("kernel {}", form(kernel)));
+            if let Some(m) = stored(kernel) {
                 let moved = m.n > 1 && m.c.col != 1;
                 self.0.insert(format!("matmul accumulate {} moved {moved}", m.accumulate));
             }
@@ -89,7 +113,7 @@ impl Coverage {
         let instructions = INSTRUCTIONS.iter().map(|i| format!("instruction {i}"));
         let on_tiles = ["RowReduce", "Lanes", "Unary", "Binary", "Store"];
         let on_tiles = on_tiles.iter().map(|i| format!("instruction {i} on a tile"));
-        let families = FAMILIES.iter().map(|f| format!("kernel {f}"));
+        let families = FORMS.iter().map(|f| format!("kernel {f}"));
         let matmuls = [(false, false), (false, true), (true, false), (true, true)];
         let matmuls = matmuls.iter().map(|(a, m)| format!("matmul accumulate {a} moved {m}"));
         let all = ops.chain(functions).chain(instructions).chain(on_tiles).chain(families).chain(matmuls);

@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use pg_codegen::plan::{AttentionShape, BufferId, Kernel, Matmul, Matmuls, MatrixView, Place, Plan};
+use pg_codegen::plan::{
+    AttentionShape, BufferId, Contraction, Kernel, Matmul, MatrixView, Member, Place, Plan,
+};
 use pg_codegen::region::{Region, interp};
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::op::{Bits, Op};
@@ -74,9 +76,7 @@ pub fn run_watched(
 pub fn launch(kernel: &Kernel, args: &mut [Tensor]) {
     match kernel {
         Kernel::Region(r) => interp::run(r, args),
-        Kernel::Matmul(m) => matmul(m, args),
-        Kernel::MatmulRegion(m, r) => matmul_region(m, r, args),
-        Kernel::Matmuls(all) => matmuls(all, args),
+        Kernel::Contraction(c) => contraction(c, args),
         Kernel::Attention(s) => attention(s, args),
         Kernel::AttentionGrad(s) => attention_grad(s, args),
         &Kernel::ScatterAdd { rows, width, count } => {
@@ -130,26 +130,30 @@ fn matmul(m: &Matmul, args: &mut [Tensor]) {
     }
 }
 
-/// The whole result is the one block.
-fn matmul_region(m: &Matmul, r: &Region, args: &mut [Tensor]) {
-    assert_eq!((r.row_count() * r.lanes, m.n % r.lanes), (m.batch * m.m * m.n, 0));
-    let mut tile = vec![args[0].clone(), args[1].clone(), vec![0.0; m.batch * m.m * m.n]];
-    matmul(m, &mut tile);
-    let mut own = vec![tile.remove(2).into_iter().map(|x| cast(r.args[0], x)).collect()];
-    own.extend(args[2..].iter().cloned());
-    interp::run(r, &mut own);
-    args[2..].clone_from_slice(&own[1..]);
-}
-
-fn matmuls(all: &Matmuls, args: &mut [Tensor]) {
-    for (i, member) in all.members.iter().enumerate() {
-        let at = all.args(i);
+/// One product after the other, each on its own arguments.
+fn contraction(c: &Contraction, args: &mut [Tensor]) {
+    for (i, Member { matmul: m, epilogue }) in c.members.iter().enumerate() {
+        let at = c.args(i);
         let mut own: Vec<Tensor> = at.iter().map(|&at| args[at].clone()).collect();
-        launch(member, &mut own);
+        match epilogue {
+            Some(region) => with_epilogue(m, region, &mut own),
+            None => matmul(m, &mut own),
+        }
         for (at, value) in at.into_iter().zip(own) {
             args[at] = value;
         }
     }
+}
+
+/// The whole result is the one tile.
+fn with_epilogue(m: &Matmul, r: &Region, args: &mut [Tensor]) {
+    assert_eq!((r.row_count() * r.lanes, m.n % r.lanes), (m.batch * m.m * m.n, 0));
+    let mut product = vec![args[0].clone(), args[1].clone(), vec![0.0; m.batch * m.m * m.n]];
+    matmul(&m.densely(), &mut product);
+    let mut own = vec![product.remove(2).into_iter().map(|x| cast(r.args[0], x)).collect()];
+    own.extend(args[2..].iter().cloned());
+    interp::run(r, &mut own);
+    args[2..].clone_from_slice(&own[1..]);
 }
 
 fn attention_types(s: &AttentionShape) -> [Type; 3] {

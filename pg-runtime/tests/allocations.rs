@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{SMALL, session};
-use pg_codegen::plan::{Kernel, Plan};
+use pg_codegen::plan::Plan;
 use pg_ir::ty::DType;
 use pg_runtime::session::Key;
 use pg_runtime::train::schedule::Schedule;
@@ -61,11 +61,8 @@ fn allocations(storage: DType, steps: usize) -> (Vec<usize>, usize) {
     let grad = |accumulate| Key::Grad { phase: 0, batch: BATCH, seq: SEQ, qat: true, accumulate };
     let keys = [grad(false), grad(true), Key::Update];
     let products_of = |plan: &Plan| -> usize {
-        let products = plan.launches.iter().filter_map(|l| match &plan.kernels[l.kernel.0 as usize] {
-            Kernel::Matmul(m) => Some(m.batch),
-            _ => None,
-        });
-        products.sum()
+        let products = plan.launches.iter().flat_map(|l| plan.kernels[l.kernel.0 as usize].products());
+        products.map(|m| m.batch).sum()
     };
     let products = keys.iter().map(|&key| products_of(session.plan(key).unwrap())).sum();
     let weights = session.initial_weights(1);

@@ -195,7 +195,7 @@ fn find(plan: &Plan, family: &str, scope: &str) -> Option<usize> {
 #[test]
 fn a_product_that_is_left_out_is_found() {
     let (d, message) = difference(|plan| {
-        if let Some(at) = find(plan, "matmul", "grad of blocks.1.mlp") {
+        if let Some(at) = find(plan, "contraction", "grad of blocks.1.mlp") {
             plan.launches.remove(at);
         }
     });
@@ -255,7 +255,7 @@ fn a_constant_that_is_a_little_off_is_found_though_the_unfused_plan_has_it_too()
 #[test]
 fn a_fault_of_the_optimiser_is_found() {
     let (d, message) = difference(|plan| {
-        if let Some(at) = find(plan, "matmul", "muon.4.384x128").filter(|_| plan.program == "update") {
+        if let Some(at) = find(plan, "contraction", "muon.4.384x128").filter(|_| plan.program == "update") {
             plan.launches.remove(at);
         }
     });

@@ -30,7 +30,7 @@ mod tensor_core;
 mod tests;
 
 use crate::machine::Machine;
-use crate::plan::{Kernel, Matmul, Matmuls};
+use crate::plan::Kernel;
 use crate::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::ty::DType;
 
@@ -53,21 +53,7 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], machine: &Machine) -> Result<Lau
     let mut out = Launches::default();
     match kernel {
         Kernel::Region(r) => region::lower(r, args, machine, false, &mut out)?,
-        Kernel::Matmul(m) if contraction::tensor_core::fits(m, args, machine) => {
-            contraction::tensor_core::lower(m, args, machine, &mut out)?
-        }
-        // A column is a row of the transpose.
-        Kernel::Matmul(m) if m.n == 1 && m.m > 1 && has_bf16(args) && args.len() == 3 => {
-            let made = lower(&Kernel::Matmul(m.transposed()), &[args[1], args[0], args[2]], machine)?;
-            out.merge(made, &[1, 0, 2].map(StageArg::Arg));
-        }
-        Kernel::Matmul(_) if has_bf16(args) => through_float32(kernel, args, machine, &mut out)?,
-        Kernel::Matmul(m) => contraction::portable::lower(m, args, machine, &mut out)?,
-        Kernel::MatmulRegion(m, r) if contraction::tensor_core::region_fits(m, r, args, machine) => {
-            contraction::tensor_core::lower_region(m, r, args, machine, &mut out)?;
-        }
-        Kernel::MatmulRegion(m, r) => matmul_then_region(m, r, args, machine, &mut out)?,
-        Kernel::Matmuls(all) => side_by_side(all, args, machine, &mut out)?,
+        Kernel::Contraction(c) => contraction::lower(c, args, machine, &mut out)?,
         Kernel::Attention(shape) if attention::tensor_core::fits(shape, args, machine) => {
             attention::tensor_core::lower(shape, args, machine, &mut out)?;
         }
@@ -117,78 +103,6 @@ fn through_float32(
     for &i in converted.iter().filter(|&&i| kernel.writes(i)) {
         let made = lower(&Kernel::Copy { len: args[i].len }, &[infos[i], args[i]], machine)?;
         out.append(made, &[names[i], StageArg::Arg(i)]);
-    }
-    Ok(())
-}
-
-/// A matmul and the region on its result as two launches, with the result in a workspace between them.
-fn matmul_then_region(
-    m: &Matmul,
-    region: &Region,
-    args: &[ArgInfo],
-    machine: &Machine,
-    out: &mut Launches,
-) -> Result<(), CubeError> {
-    let malformed = |what: &str| CubeError::Malformed { kernel: "matmul_region".into(), what: what.into() };
-    let (Some(&dtype), [a, b, rest @ ..]) = (region.args.first(), args) else {
-        return Err(malformed("it takes a, b, and a region's arguments"));
-    };
-    let len = m.batch * m.m * m.n;
-    let product = Kernel::Matmul(m.densely());
-    let between = ArgInfo::whole(dtype, len);
-    let made = lower(&product, &[*a, *b, between], machine)?;
-    let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
-    out.merge(made, &[StageArg::Arg(0), StageArg::Arg(1), result]);
-    let infos: Vec<ArgInfo> = [between].into_iter().chain(rest.iter().copied()).collect();
-    let names: Vec<StageArg> = [result].into_iter().chain((2..args.len()).map(StageArg::Arg)).collect();
-    let mut inner = Launches::default();
-    region::lower(region, &infos, machine, true, &mut inner)?;
-    out.append(inner, &names);
-    Ok(())
-}
-
-/// Products that share an operand: those whose operands lie alike as one kernel, the others as launches of their own.
-fn side_by_side(
-    all: &Matmuls,
-    args: &[ArgInfo],
-    machine: &Machine,
-    out: &mut Launches,
-) -> Result<(), CubeError> {
-    let is_product = |m: &Kernel| m.product().is_some() && m.arg_count() > 2;
-    let wanted = 1 + all.members.iter().map(|m| m.arg_count().saturating_sub(1)).sum::<usize>();
-    if !all.members.iter().all(is_product) || args.len() != wanted {
-        let what = "it takes products and their arguments".into();
-        return Err(CubeError::Malformed { kernel: "matmuls".into(), what });
-    }
-    let own = |member: usize| -> Vec<ArgInfo> { all.args(member).iter().map(|&at| args[at]).collect() };
-    let mut together: Vec<(Option<contraction::tensor_core::Walks>, Vec<usize>)> = Vec::new();
-    for (i, member) in all.members.iter().enumerate() {
-        let walks = contraction::tensor_core::walks(member, &own(i), machine);
-        match together.iter_mut().find(|(w, _)| w.is_some() && *w == walks) {
-            Some((_, members)) => members.push(i),
-            None => together.push((walks, vec![i])),
-        }
-    }
-    let size = |m: &Matmul| (m.batch * m.m * m.n * m.k) as f64;
-    let whole: f64 = all.products().map(size).sum();
-    for (_, members) in together {
-        let (mut made, names) = match members[..] {
-            [one] => (lower(&all.members[one], &own(one), machine)?, all.args(one)),
-            _ => {
-                let some = members.iter().map(|&i| all.members[i].clone()).collect();
-                let some = Matmuls { shared: all.shared, members: some };
-                let rest = members.iter().flat_map(|&i| all.args(i).into_iter().filter(|&at| at > 0));
-                let names: Vec<usize> = [0].into_iter().chain(rest).collect();
-                let infos: Vec<ArgInfo> = names.iter().map(|&at| args[at]).collect();
-                let mut made = Launches::default();
-                contraction::tensor_core::lower_all(&some, &infos, machine, &mut made)?;
-                (made, names)
-            }
-        };
-        let part = members.iter().filter_map(|&i| all.members[i].product()).map(size).sum::<f64>() / whole;
-        made.stages.iter_mut().for_each(|stage| stage.share *= part);
-        let names: Vec<StageArg> = names.into_iter().map(StageArg::Arg).collect();
-        out.merge(made, &names);
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use pg_ir::ty::DType;
 
 use super::*;
 use crate::machine::{CUDA, H100, Limits, VULKAN_CPU};
-use crate::plan::{AttentionShape, Matmul, Matmuls, MatrixView, Side};
+use crate::plan::{AttentionShape, Contraction, Matmul, MatrixView, Side};
 
 fn affine(strides: &[i64]) -> Affine {
     Affine { offset: 0, strides: strides.iter().copied().collect() }
@@ -42,17 +42,19 @@ fn whole(lens: &[usize]) -> Vec<ArgInfo> {
     lens.iter().map(|&len| ArgInfo::whole(DType::F32, len)).collect()
 }
 
-fn matmul(m: usize, n: usize, k: usize) -> (Kernel, Vec<ArgInfo>) {
+fn product(m: usize, n: usize, k: usize) -> Matmul {
     let view = |row| MatrixView { offset: 0, batch: 0, row, col: 1 };
-    let shape =
-        Matmul { batch: 1, m, n, k, a: view(k), b: view(n), c: view(n), accumulate: false, symmetric: false };
-    (Kernel::Matmul(shape), whole(&[m * k, k * n, m * n]))
+    Matmul { batch: 1, m, n, k, a: view(k), b: view(n), c: view(n), accumulate: false, symmetric: false }
+}
+
+fn matmul(m: usize, n: usize, k: usize) -> (Kernel, Vec<ArgInfo>) {
+    (Kernel::from(product(m, n, k)), whole(&[m * k, k * n, m * n]))
 }
 
 /// Two products that share their left operand.
-fn beside(m: usize, [n, other]: [usize; 2], k: usize) -> Kernel {
-    let members = [n, other].map(|n| matmul(m, n, k).0).to_vec();
-    Kernel::Matmuls(Matmuls { shared: Side::Left, members })
+fn sharing(m: usize, [n, other]: [usize; 2], k: usize) -> Kernel {
+    let members = [n, other].map(|n| product(m, n, k).into()).to_vec();
+    Kernel::Contraction(Contraction { shared: Some(Side::Left), members })
 }
 
 /// One launch of every family.
@@ -65,7 +67,7 @@ fn every_family() -> Vec<(Kernel, Vec<ArgInfo>)> {
         (Kernel::Region(norm(30, 9)), whole(&[270, 270, 9])),
         matmul(128, 96, 64),
         matmul(7, 5, 3),
-        (beside(7, [5, 2], 3), whole(&[21, 15, 35, 6, 14])),
+        (sharing(7, [5, 2], 3), whole(&[21, 15, 35, 6, 14])),
         (Kernel::Attention(shape), whole(&[q, kv, kv, q, lse])),
         (Kernel::AttentionGrad(shape), whole(&[q, kv, kv, q, lse, q, q, kv, kv])),
         (
@@ -129,7 +131,7 @@ fn golden_sources() {
 fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
     let half = |len| ArgInfo::whole(DType::BF16, len);
     let float = |len| ArgInfo::whole(DType::F32, len);
-    let Kernel::Matmul(product) = matmul(256, 136, 64).0 else { panic!("a product") };
+    let wide = product(256, 136, 64);
     let [a, b, c] = [256 * 64, 64 * 136, 256 * 136];
     let square = |tile| Region {
         rows: vec![256],
@@ -155,21 +157,28 @@ fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
         ],
         ..square(DType::BF16)
     };
-    let Kernel::Matmul(projection) = matmul(256, 128, 64).0 else { panic!("a product") };
-    let Kernel::Matmul(long) = matmul(24, 40, 2104).0 else { panic!("a product") };
     let shape = AttentionShape { batch: 2, time: 200, heads: 4, kv_heads: 2, dim: 64, scale: 0.125 };
     let [q, kv, lse] = [2 * 200 * 4 * 64, 2 * 200 * 2 * 64, 2 * 200 * 4];
     let mut narrow = norm(30, 64);
     narrow.args[0] = DType::BF16;
     vec![
-        (Kernel::Matmul(product.clone()), vec![half(a), half(b), half(c)]),
-        (Kernel::Matmul(Matmul { accumulate: true, ..product.clone() }), vec![half(a), half(b), float(c)]),
-        (Kernel::MatmulRegion(product.clone(), square(DType::BF16)), vec![half(a), half(b), half(c)]),
-        (Kernel::MatmulRegion(product, square(DType::F32)), vec![half(a), half(b), half(c)]),
-        (Kernel::MatmulRegion(projection, heads.clone()), vec![half(a), half(64 * 128), half(256 * 128)]),
+        (Kernel::from(wide.clone()), vec![half(a), half(b), half(c)]),
+        (Kernel::from(Matmul { accumulate: true, ..wide.clone() }), vec![half(a), half(b), float(c)]),
+        (
+            Kernel::Contraction(Contraction::with_epilogue(wide.clone(), square(DType::BF16))),
+            vec![half(a), half(b), half(c)],
+        ),
+        (
+            Kernel::Contraction(Contraction::with_epilogue(wide, square(DType::F32))),
+            vec![half(a), half(b), half(c)],
+        ),
+        (
+            Kernel::Contraction(Contraction::with_epilogue(product(256, 128, 64), heads.clone())),
+            vec![half(a), half(64 * 128), half(256 * 128)],
+        ),
         (Kernel::Region(heads), vec![half(256 * 128), half(256 * 128)]),
-        (Kernel::Matmul(long), vec![half(24 * 2104), half(40 * 2104), float(24 * 40)]),
-        (beside(256, [136, 12], 64), vec![half(a), half(b), half(c), half(64 * 12), float(256 * 12)]),
+        (Kernel::from(product(24, 40, 2104)), vec![half(24 * 2104), half(40 * 2104), float(24 * 40)]),
+        (sharing(256, [136, 12], 64), vec![half(a), half(b), half(c), half(64 * 12), float(256 * 12)]),
         (Kernel::Attention(shape), vec![half(q), half(kv), half(kv), half(q), float(lse)]),
         (
             Kernel::AttentionGrad(shape),

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use pg_ir::lang::nearest;
 use pg_ir::ty::DType;
 
+#[cfg(feature = "cube")]
 pub(crate) use self::catalog::TILES;
 pub use self::catalog::{A100, ALL, CPU, CUDA, H100, H200, VULKAN_CPU};
 use self::tuning::Tuning;

@@ -121,7 +121,7 @@ mod tests {
         };
         let plan = |dtype| Plan {
             buffers: vec![buffer(dtype), buffer(dtype), buffer(DType::F32)],
-            kernels: vec![Kernel::Matmul(matmul.clone())],
+            kernels: vec![Kernel::from(matmul.clone())],
             launches: vec![Launch {
                 kernel: KernelId(0),
                 args: [0, 1, 2].map(BufferId).to_vec(),

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use pg_ir::graph::{Graph, NodeId, Origin, ValueId};
+use pg_ir::op::Op;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::access::{Blocked, Context};
@@ -35,14 +36,30 @@ const MAX_INSTRS: usize = 400;
 pub(crate) enum Work {
     /// A region.
     Region(Built),
-    /// A node with a kernel family of its own, the buffers it reads and those it writes.
-    Opaque(NodeId, Vec<ValueId>, Vec<ValueId>),
-    /// A dot, the buffers that it reads, and a region whose argument 0 is its result.
-    Epilogue(NodeId, Vec<ValueId>, Built),
-    /// Independent dots that share the operand on one side, with regions on their results or without.
-    Products(Side, Vec<Work>),
+    /// Dots: one, or several that share the operand on one side, none of which waits for another.
+    Contraction(Option<Side>, Vec<Dot>),
+    /// A node with another kernel family of its own, the buffers that it reads and those that it writes.
+    Library(NodeId, Vec<ValueId>, Vec<ValueId>),
     /// Nothing any more: another launch has taken it up.
     Gone,
+}
+
+/// A dot of a contraction.
+pub(crate) struct Dot {
+    /// The node.
+    pub(crate) node: NodeId,
+    /// The buffers of its operands.
+    pub(crate) operands: [ValueId; 2],
+    /// What becomes of its result.
+    pub(crate) result: DotResult,
+}
+
+/// What becomes of a dot's result.
+pub(crate) enum DotResult {
+    /// It is written to this value's buffer.
+    Stored(ValueId),
+    /// A region takes it, whose argument 0 it is.
+    Epilogue(Built),
 }
 
 /// The launches of a program, unordered.
@@ -59,45 +76,54 @@ pub(crate) struct Groups {
     pub(crate) outputs: FxHashSet<ValueId>,
 }
 
-impl Work {
+impl Dot {
     /// Values whose buffers it reads.
     pub(crate) fn reads(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.each().iter().flat_map(|work| {
-            let (args, reads, _) = work.buffers();
-            args.iter().filter(|a| !a.1).map(|a| a.0).chain(reads.iter().copied())
-        })
+        self.operands.iter().copied().chain(self.epilogue_args(false))
     }
 
     /// Values whose buffers it writes.
     pub(crate) fn writes(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.each().iter().flat_map(|work| {
-            let (args, _, writes) = work.buffers();
-            args.iter().filter(|a| a.1).map(|a| a.0).chain(writes.iter().copied())
-        })
+        let stored = if let DotResult::Stored(value) = self.result { Some(value) } else { None };
+        stored.into_iter().chain(self.epilogue_args(true))
+    }
+
+    fn epilogue_args(&self, written: bool) -> impl Iterator<Item = ValueId> + '_ {
+        let args = if let DotResult::Epilogue(built) = &self.result { &built.args[1..] } else { &[] };
+        args.iter().filter(move |a| a.1 == written).map(|a| a.0)
+    }
+}
+
+impl Work {
+    /// Values whose buffers it reads.
+    pub(crate) fn reads(&self) -> Vec<ValueId> {
+        match self {
+            Work::Region(built) => built.args.iter().filter(|a| !a.1).map(|a| a.0).collect(),
+            Work::Contraction(_, dots) => dots.iter().flat_map(Dot::reads).collect(),
+            Work::Library(_, reads, _) => reads.clone(),
+            Work::Gone => Vec::new(),
+        }
+    }
+
+    /// Values whose buffers it writes.
+    pub(crate) fn writes(&self) -> Vec<ValueId> {
+        match self {
+            Work::Region(built) => built.args.iter().filter(|a| a.1).map(|a| a.0).collect(),
+            Work::Contraction(_, dots) => dots.iter().flat_map(Dot::writes).collect(),
+            Work::Library(_, _, writes) => writes.clone(),
+            Work::Gone => Vec::new(),
+        }
     }
 
     /// The buffers that it reads and writes; `None` if it is gone.
     pub(crate) fn access(&self) -> Option<Access> {
         let is_there = !matches!(self, Work::Gone);
-        is_there.then(|| Access { reads: self.reads().collect(), writes: self.writes().collect() })
+        is_there.then(|| Access { reads: self.reads().into(), writes: self.writes().into() })
     }
 
-    /// What it computes side by side: itself, if it is not several.
-    pub(crate) fn each(&self) -> &[Work] {
-        match self {
-            Work::Products(_, members) => members,
-            one => std::slice::from_ref(one),
-        }
-    }
-
-    /// A region's arguments, and what is read and written beside them.
-    fn buffers(&self) -> (&[(ValueId, bool)], &[ValueId], &[ValueId]) {
-        match self {
-            Work::Region(built) => (&built.args, &[], &[]),
-            Work::Opaque(_, reads, writes) => (&[], reads, writes),
-            Work::Epilogue(_, reads, built) => (&built.args[1..], reads, &[]),
-            Work::Products(..) | Work::Gone => (&[], &[], &[]),
-        }
+    /// The dot of a contraction of one.
+    pub(crate) fn single(&self) -> Option<&Dot> {
+        if let Work::Contraction(None, dots) = self { dots.first() } else { None }
     }
 }
 
@@ -121,7 +147,13 @@ pub(crate) fn groups(
             Some(a) => vec![a.value],
             None => graph.results(node).map(|r| rounded.get(&r).copied().unwrap_or(r)).collect(),
         };
-        work.push(Work::Opaque(id, reads, writes));
+        work.push(match (&node.op, &reads[..], &writes[..]) {
+            (Op::Dot(_), &[a, b], &[value]) => Work::Contraction(
+                None,
+                vec![Dot { node: id, operands: [a, b], result: DotResult::Stored(value) }],
+            ),
+            _ => Work::Library(id, reads, writes),
+        });
     }
     let outputs = graph.outputs.iter().filter_map(|o| cx.buffer_of(o.value)).collect();
     let dag = dag(graph, &work)?;
@@ -141,7 +173,7 @@ pub(crate) fn groups(
 /// If launches wait for each other: a pass has joined what it must not.
 pub(crate) fn dag(graph: &Graph, work: &[Work]) -> Result<Dag, CodegenError> {
     Dag::new(graph.value_count(), work.iter().map(Work::access)).map_err(|stuck| {
-        let first = work[stuck].writes().min().map(|v| graph.producer(v));
+        let first = work[stuck].writes().into_iter().min().map(|v| graph.producer(v));
         let origin = first.map_or_else(|| Origin::pass("fuse"), |node| node.origin.clone());
         CodegenError { origin, message: "internal error: its launch waits for itself".into() }
     })
@@ -194,8 +226,8 @@ impl Fuser<'_> {
         let mut writer: FxHashMap<ValueId, usize> = FxHashMap::default();
         let mut readers: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
         for (i, work) in self.alive().filter(|(_, w)| matches!(w, Work::Region(_))) {
-            writer.extend(work.writes().map(|v| (v, i)));
-            work.reads().for_each(|v| readers.entry(v).or_default().push(i));
+            writer.extend(work.writes().into_iter().map(|v| (v, i)));
+            work.reads().into_iter().for_each(|v| readers.entry(v).or_default().push(i));
         }
         let mut saved: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         for (value, who) in &readers {

@@ -12,7 +12,7 @@ use pg_ir::op::Op;
 use crate::CodegenError;
 use crate::machine::Epilogues;
 use crate::passes::emit::Built;
-use crate::passes::fuse::{Groups, MAX_ARGS, Work, dag};
+use crate::passes::fuse::{Dot, DotResult, Groups, MAX_ARGS, Work, dag};
 use crate::passes::rewrites::Rewrite;
 use crate::region::{Affine, ArgId, Instr, Region};
 
@@ -21,10 +21,11 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -
     let mut dag = dag(graph, &groups.work)?;
     // The last matmul first: of two results that one region reads, the first is in memory by then.
     for at in (0..groups.work.len()).rev() {
-        let Work::Opaque(id, operands, results) = &groups.work[at] else { continue };
-        let (id, &[result]) = (*id, &results[..]) else { continue };
-        let is_dot = matches!(graph.node(id).op, Op::Dot(_)) && !groups.absorbed.contains_key(&id);
-        if !is_dot || groups.outputs.contains(&result) {
+        let Some(&Dot { node: id, operands, result: DotResult::Stored(result) }) = groups.work[at].single()
+        else {
+            continue;
+        };
+        if groups.absorbed.contains_key(&id) || groups.outputs.contains(&result) {
             continue;
         }
         let readers = dag.readers(result).to_vec();
@@ -40,7 +41,8 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -
                 return None;
             }
             let built = on_tile(&Built { region, ..built.clone() }, result, readers.len() > 1)?;
-            let work = Work::Epilogue(id, operands.clone(), built);
+            let dot = Dot { node: id, operands, result: DotResult::Epilogue(built) };
+            let work = Work::Contraction(None, vec![dot]);
             dag.join(at, *r, at, work.access()?).then_some((*r, work))
         };
         let Some((region, work)) = readers.iter().find_map(fits) else { continue };
@@ -150,9 +152,4 @@ fn move_first(built: &mut Built, arg: usize) {
             _ => {}
         }
     }
-}
-
-/// The nodes that a launch computes, the matmul's first.
-pub(crate) fn nodes(dot: NodeId, built: &Built) -> Vec<NodeId> {
-    [&[dot], &built.nodes[..]].concat()
 }

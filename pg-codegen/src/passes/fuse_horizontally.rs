@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use pg_ir::graph::{Graph, ValueId};
-use pg_ir::op::Op;
 use pg_ir::ty::DType;
 
 use crate::CodegenError;
@@ -16,7 +15,7 @@ use crate::index::access::Context;
 use crate::index::matrix::{is_symmetric, matmul};
 use crate::passes::dag::{Access, Dag};
 use crate::passes::fold_constants::Constants;
-use crate::passes::fuse::{Groups, MAX_ARGS, Work, dag};
+use crate::passes::fuse::{Dot, DotResult, Groups, MAX_ARGS, Work, dag};
 use crate::passes::rewrites::Rewrite;
 use crate::plan::Side;
 
@@ -41,9 +40,10 @@ pub(crate) fn join(
         let mut alike: BTreeMap<Shared, Vec<usize>> = BTreeMap::new();
         for (i, work) in groups.work.iter().enumerate() {
             // A result that a region computes in a slot's own place needs its launch for itself.
-            let leaves =
-                matches!(work, Work::Epilogue(..)) && work.writes().any(|v| groups.outputs.contains(&v));
-            if let Some(shared) = shared(cx, work, side, storage).filter(|_| !leaves) {
+            let Some(dot) = work.single() else { continue };
+            let leaves = matches!(dot.result, DotResult::Epilogue(_))
+                && dot.writes().any(|v| groups.outputs.contains(&v));
+            if let Some(shared) = shared(cx, dot, side, storage).filter(|_| !leaves) {
                 alike.entry(shared).or_default().push(i);
             }
         }
@@ -58,15 +58,11 @@ pub(crate) fn join(
 }
 
 /// What a product would share with others on one side; `None` if it runs better alone.
-fn shared(cx: Context<'_>, work: &Work, side: Side, storage: DType) -> Option<Shared> {
-    let (id, reads) = match work {
-        Work::Opaque(id, reads, _) | Work::Epilogue(id, reads, _) => (*id, reads),
-        _ => return None,
-    };
-    let node = cx.graph.node(id);
+fn shared(cx: Context<'_>, dot: &Dot, side: Side, storage: DType) -> Option<Shared> {
+    let node = cx.graph.node(dot.node);
     let takes = |v: &ValueId| cx.graph.ty(*v).dtype == storage;
     // One triangle of a symmetric product is computed, by a kernel that knows it.
-    if !matches!(node.op, Op::Dot(_)) || is_symmetric(node) || !reads.iter().all(takes) {
+    if is_symmetric(node) || !dot.operands.iter().all(takes) {
         return None;
     }
     let m = matmul(cx, node).ok()?;
@@ -76,9 +72,9 @@ fn shared(cx: Context<'_>, work: &Work, side: Side, storage: DType) -> Option<Sh
     };
     let bytes = |v: ValueId| cx.graph.ty(v).bytes();
     let own: usize = node.operands.iter().map(|&v| bytes(v)).sum();
-    let moved = own + work.writes().map(bytes).sum::<usize>();
+    let moved = own + dot.writes().map(bytes).sum::<usize>();
     let strides = [view.offset, view.batch, view.row, view.col];
-    (bytes(node.operands[at]) * PART >= moved).then_some((reads[at], strides, [m.batch, free, m.k]))
+    (bytes(node.operands[at]) * PART >= moved).then_some((dot.operands[at], strides, [m.batch, free, m.k]))
 }
 
 /// Joins the first of some products with all of the others that can run with it, and gives those that cannot.
@@ -86,7 +82,7 @@ fn join_first(dag: &mut Dag, work: &mut [Work], side: Side, who: &[usize]) -> Ve
     let into = who[0];
     let (mut together, mut others) = (vec![into], Vec::new());
     // The operand that they share is bound once.
-    let own = |i: usize| work[i].reads().count() + work[i].writes().count() - 1;
+    let own = |i: usize| work[i].reads().len() + work[i].writes().len() - 1;
     let mut bound = 1 + own(into);
     for &i in &who[1..] {
         let waits = dag.reaches(into, i) || dag.reaches(i, into);
@@ -113,7 +109,12 @@ fn join_first(dag: &mut Dag, work: &mut [Work], side: Side, who: &[usize]) -> Ve
         Side::Right => Rewrite::ShareRight,
     };
     rewrite.taken();
-    let members = together.iter().map(|&i| std::mem::replace(&mut work[i], Work::Gone)).collect();
-    work[into] = Work::Products(side, members);
+    let mut dots = Vec::new();
+    for i in together {
+        if let Work::Contraction(_, own) = std::mem::replace(&mut work[i], Work::Gone) {
+            dots.extend(own);
+        }
+    }
+    work[into] = Work::Contraction(Some(side), dots);
     others
 }

@@ -22,14 +22,13 @@ fn kernel(kernel: &Kernel, to: &mut impl Hasher) {
     kernel.family().hash(to);
     match kernel {
         Kernel::Region(r) => region(r, to),
-        Kernel::Matmul(m) => matmul(m, to),
-        Kernel::MatmulRegion(m, r) => {
-            matmul(m, to);
-            region(r, to);
-        }
-        Kernel::Matmuls(all) => {
-            (all.shared, all.members.len()).hash(to);
-            all.members.iter().for_each(|member| self::kernel(member, to));
+        Kernel::Contraction(c) => {
+            (c.shared, c.members.len()).hash(to);
+            for member in &c.members {
+                matmul(&member.matmul, to);
+                member.epilogue.is_some().hash(to);
+                member.epilogue.iter().for_each(|r| region(r, to));
+            }
         }
         Kernel::Attention(s) | Kernel::AttentionGrad(s) => {
             (s.batch > 1, s.time > 1, s.heads, s.kv_heads, s.dim).hash(to);
@@ -84,6 +83,7 @@ fn walked(map: &IndexMap) -> (Vec<i64>, Vec<Vec<i64>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Contraction;
 
     fn product(m: usize, n: usize, k: usize) -> Matmul {
         let view = |row: usize, col: usize| MatrixView { offset: 0, batch: 0, row, col };
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn sizes_do_not_matter_and_the_rest_does() {
-        let of = |m: Matmul| Kernel::Matmul(m).structure();
+        let of = |m: Matmul| Kernel::Contraction(Contraction::of(m)).structure();
         assert_eq!(of(product(128, 64, 64)), of(product(2048, 64, 64)));
         let added = Matmul { accumulate: true, ..product(128, 64, 64) };
         let turned =

@@ -7,7 +7,7 @@ use std::fmt;
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::op::Op;
 
-use crate::plan::{Kernel, Matmul, Place, Plan};
+use crate::plan::{Kernel, Matmul, Member, Place, Plan};
 
 /// What a buffer holds: scope, op, type and place of the value.
 pub(crate) fn label(graph: &Graph, value: ValueId) -> String {
@@ -51,9 +51,7 @@ impl Kernel {
     pub fn family(&self) -> &'static str {
         match self {
             Kernel::Region(_) => "region",
-            Kernel::Matmul(_) => "matmul",
-            Kernel::MatmulRegion(..) => "matmul_region",
-            Kernel::Matmuls(_) => "matmuls",
+            Kernel::Contraction(_) => "contraction",
             Kernel::Attention(_) => "attention",
             Kernel::AttentionGrad(_) => "attention_grad",
             Kernel::ScatterAdd { .. } => "scatter_add",
@@ -65,11 +63,8 @@ impl Kernel {
     pub fn writes(&self, arg: usize) -> bool {
         match self {
             Kernel::Region(region) => region.writes(arg),
-            Kernel::MatmulRegion(_, region) => arg >= 2 && region.writes(arg - 1),
-            Kernel::Matmul(_) | Kernel::ScatterAdd { .. } => arg == 2,
-            Kernel::Matmuls(all) => all.members.iter().enumerate().any(|(i, member)| {
-                arg > 0 && all.args(i).iter().position(|&a| a == arg).is_some_and(|at| member.writes(at))
-            }),
+            Kernel::Contraction(contraction) => contraction.writes(arg),
+            Kernel::ScatterAdd { .. } => arg == 2,
             Kernel::Attention(_) => arg >= 3,
             Kernel::AttentionGrad(_) => arg >= 6,
             Kernel::Copy { .. } => arg == 1,
@@ -86,9 +81,8 @@ impl Kernel {
                     if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
                 format!("{} × {}{over}", product(kept), r.lanes)
             }
-            Kernel::Matmul(m) | Kernel::MatmulRegion(m, _) => m.shape(),
-            Kernel::Matmuls(all) => {
-                let shapes: Vec<String> = all.products().map(Matmul::shape).collect();
+            Kernel::Contraction(_) => {
+                let shapes: Vec<String> = self.products().map(Matmul::shape).collect();
                 shapes.join(", ")
             }
             Kernel::Attention(s) | Kernel::AttentionGrad(s) => {
@@ -153,13 +147,15 @@ impl fmt::Display for Plan {
         for (i, kernel) in self.kernels.iter().enumerate() {
             match kernel {
                 Kernel::Region(region) => write!(f, "  k{i} {region}")?,
-                Kernel::MatmulRegion(matmul, region) => write!(f, "  k{i} {matmul:?}\n    then {region}")?,
-                Kernel::Matmuls(all) => {
-                    writeln!(f, "  k{i} {:?} operand shared by", all.shared)?;
-                    for member in &all.members {
-                        match member {
-                            Kernel::MatmulRegion(m, region) => write!(f, "    {m:?}\n    then {region}")?,
-                            other => writeln!(f, "    {other:?}")?,
+                Kernel::Contraction(contraction) => {
+                    match contraction.shared {
+                        Some(side) => writeln!(f, "  k{i} contraction, {side:?} operand shared")?,
+                        None => writeln!(f, "  k{i} contraction")?,
+                    }
+                    for Member { matmul, epilogue } in &contraction.members {
+                        writeln!(f, "    {matmul:?}")?;
+                        if let Some(region) = epilogue {
+                            write!(f, "    epilogue {region}")?;
                         }
                     }
                 }

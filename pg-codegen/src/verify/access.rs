@@ -25,22 +25,15 @@ pub(super) struct Part<'a> {
 
 /// The products of a kernel.
 pub(super) fn products(kernel: &Kernel) -> Vec<Product<'_>> {
-    match kernel {
-        Kernel::Matmul(matmul) => vec![Product { matmul, region: None, args: vec![0, 1, 2] }],
-        Kernel::MatmulRegion(matmul, region) => {
-            let args = (0..1 + region.args.len()).collect();
-            vec![Product { matmul, region: Some(region), args }]
-        }
-        Kernel::Matmuls(all) => {
-            let own = |(i, member)| {
-                let at = all.args(i);
-                let one = products(member).into_iter().next()?;
-                Some(Product { args: one.args.iter().map(|&a| at[a]).collect(), ..one })
-            };
-            all.members.iter().enumerate().filter_map(own).collect()
-        }
-        _ => Vec::new(),
-    }
+    let Kernel::Contraction(contraction) = kernel else { return Vec::new() };
+    let members = contraction.members.iter().enumerate();
+    members
+        .map(|(i, member)| Product {
+            matmul: &member.matmul,
+            region: member.epilogue.as_ref(),
+            args: contraction.args(i),
+        })
+        .collect()
 }
 
 /// The regions of a kernel.
@@ -66,7 +59,7 @@ pub(super) fn touched(kernel: &Kernel) -> Vec<(bool, bool)> {
         Kernel::Attention(_) => [[READ; 3].as_slice(), &[WRITTEN; 2]].concat(),
         Kernel::AttentionGrad(_) => [[READ; 6].as_slice(), &[WRITTEN; 3]].concat(),
         Kernel::Copy { .. } => vec![READ, WRITTEN],
-        Kernel::Region(_) | Kernel::Matmul(_) | Kernel::MatmulRegion(..) | Kernel::Matmuls(_) => {
+        Kernel::Region(_) | Kernel::Contraction(_) => {
             let mut out = vec![(false, false); kernel.arg_count()];
             for product in products(kernel) {
                 out[product.args[0]].0 = true;

@@ -54,16 +54,12 @@ fn check_buffer(buffer: &Buffer) -> Result<(), String> {
 
 /// What has to hold for [`super::access`] to take a kernel apart.
 fn check_kernel(kernel: &Kernel) -> Result<(), String> {
-    if let Kernel::Matmuls(all) = kernel {
-        let is_product = |m: &Kernel| matches!(m, Kernel::Matmul(_) | Kernel::MatmulRegion(..));
-        if all.members.len() < 2 || !all.members.iter().all(is_product) {
-            return Err("is of products side by side, two or more, and nothing else".into());
+    if let Kernel::Contraction(contraction) = kernel {
+        let is_shared = contraction.shared.is_some();
+        if contraction.members.is_empty() || is_shared != (contraction.members.len() > 1) {
+            return Err("is of one product, or of several that share an operand, and nothing else".into());
         }
-    }
-    let members =
-        if let Kernel::Matmuls(all) = kernel { &all.members[..] } else { std::slice::from_ref(kernel) };
-    for member in members {
-        if matches!(member, Kernel::MatmulRegion(_, region) if region.args.is_empty()) {
+        if contraction.members.iter().filter_map(|m| m.epilogue.as_ref()).any(|r| r.args.is_empty()) {
             return Err("has a region on a product that does not take its result".into());
         }
     }

@@ -6,7 +6,7 @@
 
 use super::access::{products, sizes, touched};
 use super::{Check, Finding, Subject};
-use crate::plan::{Kernel, Launch, Matmul, Matmuls, Side};
+use crate::plan::{Contraction, Kernel, Launch, Matmul, Member, Side};
 use crate::region::{Affine, Instr, Region};
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
@@ -16,7 +16,7 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
         let fault = |message: String| Finding::at(Check::Kernels, i, message);
         let want = match kernel {
             Kernel::Region(_) | Kernel::Copy { .. } => 0,
-            Kernel::Matmuls(all) => all.members.len(),
+            Kernel::Contraction(contraction) => contraction.members.len(),
             _ => 1,
         };
         if roles.opaque.len() != want {
@@ -49,7 +49,7 @@ fn check_kernel(kernel: &Kernel) -> Result<(), String> {
             check_tile(m, region)?;
         }
     }
-    if let Kernel::Matmuls(all) = kernel { check_shared(all) } else { Ok(()) }
+    if let Kernel::Contraction(contraction) = kernel { check_shared(contraction) } else { Ok(()) }
 }
 
 /// A region on a product's result: its rows are the result's or equal parts of them, in order, and it loads the
@@ -98,13 +98,14 @@ fn is_own_place(at: &Affine, region: &Region) -> bool {
     follows && at.offset == 0
 }
 
-/// Products side by side have batch, k, and the shared operand's view and free axis in common.
-fn check_shared(all: &Matmuls) -> Result<(), String> {
-    let shared = |m: &Matmul| match all.shared {
-        Side::Left => (m.batch, m.k, m.a, m.m),
-        Side::Right => (m.batch, m.k, m.b, m.n),
+/// Members have batch, k, and the shared operand's view and free axis in common.
+fn check_shared(contraction: &Contraction) -> Result<(), String> {
+    let Some(side) = contraction.shared else { return Ok(()) };
+    let shared = |member: &Member| match (side, &member.matmul) {
+        (Side::Left, m) => (m.batch, m.k, m.a, m.m),
+        (Side::Right, m) => (m.batch, m.k, m.b, m.n),
     };
-    let mut each = all.members.iter().filter_map(Kernel::product).map(shared);
+    let mut each = contraction.members.iter().map(shared);
     let first = each.next();
     if each.any(|other| Some(other) != first) {
         return Err("products side by side do not read the operand that they share alike".into());

@@ -2,7 +2,7 @@
 
 use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
 use pg_codegen::machine::H100;
-use pg_codegen::plan::{Kernel, Matmul};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, Member};
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
 use pg_ir::op::{Binary, Reduction};
 use pg_ir::ty::DType;
@@ -60,7 +60,7 @@ fn a_region_on_a_result_is_one_kernel() {
     let sizes = [[1, 40, 72, 48], [1, 130, 136, 33], [2, 17, 20, 40], [1, 9, 5, 16], [3, 128, 128, 32]];
     for (size, tile) in sizes.into_iter().flat_map(|s| [(s, DType::BF16), (s, DType::F32)]) {
         let m = matmul(size, LAYOUTS[0], false);
-        let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
+        let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), epilogue(&m, tile)));
         let buffers = epilogue_buffers(&m);
         let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
         let made = lower(&kernel, &infos, &H100).unwrap();
@@ -91,7 +91,7 @@ fn an_element_a_row_is_stored_once() {
         let region = Region { rows: vec![rows], reduced: 0, lanes: m.n, body, args };
         let [a, b, (_, len)] = buffers(&m, DType::F32);
         let buffers = [a, b, (DType::F32, rows), (DType::F32, len), (DType::F32, rows)];
-        let plan = single(Kernel::MatmulRegion(m, region), &buffers);
+        let plan = single(Kernel::Contraction(Contraction::with_epilogue(m, region)), &buffers);
         let env = inputs(&plan, &[0, 1, 2], 37);
         check(&plan, &env, &H100, 1.0 / 128.0, &format!("{size:?} {tile}"));
     }
@@ -102,7 +102,7 @@ fn an_element_a_row_is_stored_once() {
 fn a_region_on_a_split_sum_is_in_its_second_pass() {
     for tile in [DType::BF16, DType::F32] {
         let m = matmul([1, 24, 40, 2100], LAYOUTS[2], false);
-        let kernel = Kernel::MatmulRegion(m.clone(), epilogue(&m, tile));
+        let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), epilogue(&m, tile)));
         let buffers = epilogue_buffers(&m);
         let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
         let made = lower(&kernel, &infos, &H100).unwrap();
@@ -124,7 +124,7 @@ fn a_region_that_a_tile_cannot_run_is_a_second_launch() {
         Instr::Store { arg: 1, value: 2, at: own(&m) },
     ];
     let region = Region { rows: vec![24], reduced: 0, lanes: 40, body, args: vec![DType::BF16, DType::F32] };
-    let kernel = Kernel::MatmulRegion(m.clone(), region);
+    let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), region));
     let buffers = buffers(&m, DType::F32);
     let made = lower(&kernel, &buffers.map(|(t, len)| ArgInfo::whole(t, len)), &H100).unwrap();
     assert_eq!((made.stages.len(), made.workspaces.len()), (2, 1));
@@ -147,7 +147,8 @@ fn full_size_products_with_regions_are_what_matrix_units_want() {
         let plan = models::plan(&program);
         let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
         for (i, launch) in plan.launches.iter().enumerate() {
-            let Kernel::MatmulRegion(m, region) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+            let Kernel::Contraction(contraction) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+            let Some(Member { matmul: m, epilogue: Some(region) }) = contraction.single() else { continue };
             let stages: Vec<_> = made.launches.iter().filter(|g| g.launch == i).map(|g| &g.stage).collect();
             if seen.contains(&stages[0].kernel.hash()) {
                 continue;

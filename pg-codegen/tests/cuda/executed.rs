@@ -92,7 +92,7 @@ fn matmuls_of_odd_sizes() {
         };
         let (a, b, c) = (view(m, k, transposed), view(k, n, !transposed), view(m, n, false));
         for accumulate in [false, true] {
-            let kernel = Kernel::Matmul(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false });
+            let kernel = Kernel::from(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false });
             let plan = single(
                 kernel,
                 &[(DType::F32, batch * m * k), (DType::F32, batch * k * n), (DType::F32, batch * m * n)],

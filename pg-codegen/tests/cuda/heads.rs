@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
 use pg_codegen::machine::H100;
-use pg_codegen::plan::{Kernel, Matmul, Matmuls, Side};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, Member, Side};
 use pg_codegen::region::{Affine, Instr, Region};
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::ty::DType;
@@ -72,7 +72,7 @@ fn reversed(lanes: usize) -> Vec<u32> {
 
 /// Stages and workspaces of the kernels that a launch becomes on Hopper, after its numbers are checked.
 fn proven(m: &Matmul, lanes: usize, perm: Vec<u32>, what: &str) -> (usize, usize) {
-    let kernel = Kernel::MatmulRegion(m.clone(), norm_and_rotate(m, lanes, perm));
+    let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), norm_and_rotate(m, lanes, perm)));
     let buffers = heads_buffers(m, lanes);
     let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
     let made = lower(&kernel, &infos, &H100).unwrap();
@@ -116,7 +116,7 @@ fn heads_whose_lanes_do_not_meet_are_heads_all_the_same() {
     let region = Region { rows: vec![40, 3], reduced: 0, lanes, body, args };
     let [a, b, (_, len)] = buffers(&m, DType::BF16);
     let buffers = [a, b, (DType::F32, 120), (DType::F32, lanes), (DType::BF16, len)];
-    let kernel = Kernel::MatmulRegion(m.clone(), region);
+    let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), region));
     let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
     assert_eq!(lower(&kernel, &infos, &H100).unwrap().stages.len(), 1);
     let plan = single(kernel, &buffers);
@@ -147,12 +147,13 @@ fn projections_of_one_input_are_one_launch_with_their_norms() {
     let [q, k, v] = [128, 64, 64].map(|n| matmul([1, 40, n, 48], LAYOUTS[0], false));
     let (mut members, mut buffers) = (Vec::new(), Vec::new());
     for m in [&q, &k] {
-        members.push(Kernel::MatmulRegion(m.clone(), norm_and_rotate(m, 64, swapped(64))));
+        let epilogue = Some(norm_and_rotate(m, 64, swapped(64)));
+        members.push(Member { matmul: m.clone(), epilogue });
         buffers.extend(heads_buffers(m, 64).into_iter().skip(usize::from(!buffers.is_empty())));
     }
     buffers.extend(crate::matrix::buffers(&v, DType::BF16).into_iter().skip(1));
-    members.push(Kernel::Matmul(v));
-    let kernel = Kernel::Matmuls(Matmuls { shared: Side::Left, members });
+    members.push(Member { matmul: v, epilogue: None });
+    let kernel = Kernel::Contraction(Contraction { shared: Some(Side::Left), members });
     assert_eq!(kernel.arg_count(), buffers.len());
     let written: Vec<usize> = (0..buffers.len()).filter(|&at| kernel.writes(at)).collect();
     assert_eq!(written, [4, 5, 6, 10, 11, 12, 14]);
@@ -175,14 +176,10 @@ fn products_with_regions_of_a_step_are_one_kernel_each() {
         let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
         for (i, launch) in plan.launches.iter().enumerate() {
             let kernel = &plan.kernels[launch.kernel.0 as usize];
-            let members = if let Kernel::Matmuls(all) = kernel {
-                &all.members[..]
-            } else {
-                std::slice::from_ref(kernel)
-            };
+            let Kernel::Contraction(contraction) = kernel else { continue };
             let stages = made.launches.iter().filter(|g| g.launch == i).count();
-            for member in members {
-                let Kernel::MatmulRegion(m, region) = member else { continue };
+            for member in &contraction.members {
+                let Member { matmul: m, epilogue: Some(region) } = member else { continue };
                 meeting += usize::from(region.body.iter().any(|i| matches!(i, Instr::RowReduce(..))));
                 assert!(stages == 1 || m.k > 2048, "{stages} launches of {}", launch.note());
             }

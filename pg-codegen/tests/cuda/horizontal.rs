@@ -2,7 +2,7 @@
 
 use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
 use pg_codegen::machine::H100;
-use pg_codegen::plan::{Kernel, Matmul, Matmuls, Side};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, Member, Side};
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
@@ -16,7 +16,7 @@ fn beside(
     [batch, same, k]: [usize; 3],
     own: &[(usize, DType, bool)],
     layout: Layout,
-) -> (Matmuls, Vec<(DType, usize)>) {
+) -> (Contraction, Vec<(DType, usize)>) {
     let (mut members, mut arguments) = (Vec::new(), Vec::new());
     for &(own, out, accumulate) in own {
         let [m, n] = if shared == Side::Left { [same, own] } else { [own, same] };
@@ -27,9 +27,9 @@ fn beside(
             arguments.push(common);
         }
         arguments.extend([other, c]);
-        members.push(Kernel::Matmul(member));
+        members.push(Member { matmul: member, epilogue: None });
     }
-    (Matmuls { shared, members }, arguments)
+    (Contraction { shared: Some(shared), members }, arguments)
 }
 
 fn whole(arguments: &[(DType, usize)]) -> Vec<ArgInfo> {
@@ -53,12 +53,12 @@ fn products_of_one_operand_are_one_launch() {
     for (shared, size, own, layout, stages) in cases {
         let (all, arguments) = beside(shared, size, &own, layout);
         let what = format!("{all:?}");
-        let made = lower(&Kernel::Matmuls(all.clone()), &whole(&arguments), &H100).unwrap();
+        let made = lower(&Kernel::Contraction(all.clone()), &whole(&arguments), &H100).unwrap();
         assert_eq!(made.stages.len(), stages, "{what}");
         let cubes: u32 = made.stages[0].grid.iter().product();
         let tiles: usize = all.products().map(|m| m.batch * m.m.div_ceil(128) * m.n.div_ceil(128)).sum();
         assert!(stages > 1 || cubes as usize == tiles, "{cubes} cubes: {what}");
-        let plan = single(Kernel::Matmuls(all.clone()), &arguments);
+        let plan = single(Kernel::Contraction(all.clone()), &arguments);
         let olds = all.products().enumerate().filter(|(_, m)| m.accumulate).map(|(i, _)| all.args(i)[2]);
         let read: Vec<usize> = (0..arguments.len()).filter(|i| i % 2 == 1 || *i == 0).chain(olds).collect();
         let tolerance = if own.iter().any(|o| o.1 == h) { 1.0 / 256.0 } else { 1e-5 };
@@ -69,27 +69,27 @@ fn products_of_one_operand_are_one_launch() {
 /// Operands that lie in other ways do not pass through the same shared memory, and none may be overwritten.
 #[test]
 fn products_that_do_not_go_together_are_launches_of_their_own() {
-    let stages = |all: &Matmuls, infos: &[ArgInfo]| {
-        let made = lower(&Kernel::Matmuls(all.clone()), infos, &H100).unwrap();
+    let stages = |all: &Contraction, infos: &[ArgInfo]| {
+        let made = lower(&Kernel::Contraction(all.clone()), infos, &H100).unwrap();
         assert_eq!(made.stages.iter().map(|s| s.share).sum::<f64>(), 1.0);
         made.stages.len()
     };
     let own = [(40, DType::F32, false), (5, DType::F32, false)];
     let (unaligned, arguments) = beside(Side::Right, [1, 72, 48], &own, LAYOUTS[2]);
     assert_eq!(stages(&unaligned, &whole(&arguments)), 2);
-    let plan = single(Kernel::Matmuls(unaligned.clone()), &arguments);
+    let plan = single(Kernel::Contraction(unaligned.clone()), &arguments);
     check(&plan, &inputs(&plan, &[0, 1, 3], 53), &H100, 1e-5, "apart");
-    assert!(lower(&Kernel::Matmuls(unaligned), &whole(&arguments[..4]), &H100).is_err());
+    assert!(lower(&Kernel::Contraction(unaligned), &whole(&arguments[..4]), &H100).is_err());
     // Those that go together do, whatever stands beside them.
     let (some, arguments) = beside(Side::Right, [1, 72, 48], &[own[0], own[1], own[0]], LAYOUTS[2]);
     assert_eq!(stages(&some, &whole(&arguments)), 2);
-    let plan = single(Kernel::Matmuls(some), &arguments);
+    let plan = single(Kernel::Contraction(some), &arguments);
     check(&plan, &inputs(&plan, &[0, 1, 3, 5], 53), &H100, 1e-5, "two together");
     let (all, arguments) = beside(Side::Left, [1, 72, 48], &[own[0]; 2], LAYOUTS[0]);
     let mut infos = whole(&arguments);
     assert_eq!(stages(&all, &infos), 1);
     let mut turned = all.clone();
-    turned.members[1] = Kernel::Matmul(matmul([1, 72, 40, 48], LAYOUTS[1], false));
+    turned.members[1] = matmul([1, 72, 40, 48], LAYOUTS[1], false).into();
     assert_eq!(stages(&turned, &infos), 2);
     infos[3].aliased = true;
     assert_eq!(stages(&all, &infos), 2);
@@ -107,7 +107,10 @@ fn full_size_products_of_one_operand_are_what_matrix_units_want() {
     let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
     let mut seen = Vec::new();
     for (i, launch) in plan.launches.iter().enumerate() {
-        let Kernel::Matmuls(all) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+        let Kernel::Contraction(all) = &plan.kernels[launch.kernel.0 as usize] else { continue };
+        if all.shared.is_none() {
+            continue;
+        }
         let stage = &made.launches.iter().find(|g| g.launch == i).expect("a launch").stage;
         assert_eq!(stage.args.len(), launch.args.len());
         if seen.contains(&stage.kernel.hash()) {
@@ -117,7 +120,7 @@ fn full_size_products_of_one_operand_are_what_matrix_units_want() {
         let products: Vec<Matmul> = all.products().cloned().collect();
         let sass = is_what_matrix_units_want(&tools, &products, &stage.kernel, stage.grid);
         // Regions read what they like, tables of a few elements among it.
-        if products.len() == all.members.iter().filter(|m| matches!(m, Kernel::Matmul(_))).count() {
+        if products.len() == all.members.iter().filter(|m| m.epilogue.is_none()).count() {
             let [loads, stores] = accesses_of_16_bytes(&sass, stage.kernel.name());
             assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");
         }

@@ -46,7 +46,7 @@ fn run(m: Matmul, out: DType, target: &Machine) {
     let what = format!("{m:?} into {out}");
     let buffers = buffers(&m, out);
     let accumulate = m.accumulate;
-    let plan = single(Kernel::Matmul(m), &buffers);
+    let plan = single(Kernel::from(m), &buffers);
     let env = inputs(&plan, if accumulate { &[0, 1, 2] } else { &[0, 1] }, 17);
     let tolerance = if out == DType::BF16 { 1.0 / 256.0 } else { 1e-5 };
     check(&plan, &env, target, tolerance, &what);
@@ -83,7 +83,7 @@ fn a_column_is_a_row_of_the_transpose() {
         run(matmul(size, LAYOUTS[0], out == DType::F32), out, &hopper);
         let infos =
             buffers(&matmul(size, LAYOUTS[0], false), out).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let made = lower(&Kernel::Matmul(matmul(size, LAYOUTS[0], false)), &infos, &hopper).unwrap();
+        let made = lower(&Kernel::from(matmul(size, LAYOUTS[0], false)), &infos, &hopper).unwrap();
         let is_product = |name: &str| made.stages.iter().any(|s| s.kernel.name().starts_with(name));
         assert!(is_product(if size[1] > 1 { "mma_" } else { "matmul_" }), "{size:?}");
     }
@@ -95,7 +95,7 @@ fn a_split_sum_is_the_sum() {
     for accumulate in [false, true] {
         let m = matmul([1, 24, 40, 2100], LAYOUTS[2], accumulate);
         let infos = buffers(&m, DType::F32).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-        let stages = lower(&Kernel::Matmul(m.clone()), &infos, &H100).unwrap();
+        let stages = lower(&Kernel::from(m.clone()), &infos, &H100).unwrap();
         assert_eq!(stages.stages.len(), 2, "partial sums, and their sum");
         assert!(stages.workspaces[0] > 4 * 24 * 40);
         run(m, DType::F32, &H100);
@@ -116,7 +116,7 @@ fn other_slices_and_parts() {
     let tuning = H100.tuning.with("mma.depth = 64\nmma.stages = 8", "h100").unwrap();
     let m = matmul([1, 40, 72, 48], LAYOUTS[0], false);
     let infos = buffers(&m, DType::F32).map(|(dtype, len)| ArgInfo::whole(dtype, len));
-    let error = lower(&Kernel::Matmul(m), &infos, &Machine { tuning, ..H100 }).unwrap_err();
+    let error = lower(&Kernel::from(m), &infos, &Machine { tuning, ..H100 }).unwrap_err();
     assert!(error.to_string().contains("bytes of shared memory"), "{error}");
 }
 
@@ -124,7 +124,7 @@ fn other_slices_and_parts() {
 fn what_matrix_units_do_not_take_stays_portable() {
     let m = matmul([1, 64, 64, 64], LAYOUTS[0], false);
     let infos = buffers(&m, DType::F32).map(|(_, len)| ArgInfo::whole(DType::F32, len));
-    let stages = lower(&Kernel::Matmul(m), &infos, &H100).unwrap().stages;
+    let stages = lower(&Kernel::from(m), &infos, &H100).unwrap().stages;
     assert!(stages[0].kernel.name().starts_with("matmul_"), "{}", stages[0].kernel.name());
 }
 
@@ -245,7 +245,7 @@ fn full_size_products_are_what_matrix_units_want() {
     for m in full_size() {
         let infos = buffers(&m, if m.accumulate { DType::F32 } else { DType::BF16 });
         let (kernel, grid) =
-            product(&Kernel::Matmul(m.clone()), &infos.map(|(dtype, len)| ArgInfo::whole(dtype, len)));
+            product(&Kernel::from(m.clone()), &infos.map(|(dtype, len)| ArgInfo::whole(dtype, len)));
         let sass = is_what_matrix_units_want(&tools, std::slice::from_ref(&m), &kernel, grid);
         let [loads, stores] = accesses_of_16_bytes(&sass, kernel.name());
         assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");

@@ -1,7 +1,7 @@
 //! Where plants go: regions, products and instructions of a plan by position.
 
 use pg_codegen::plan::witness::Lowered;
-use pg_codegen::plan::{Kernel, Matmul, Place};
+use pg_codegen::plan::{Kernel, Matmul, Member, Place};
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region};
 
 use crate::Edit;
@@ -9,54 +9,48 @@ use crate::Edit;
 /// A region of a plan: its kernel, and its product among several.
 pub(crate) type At = (usize, usize);
 
-fn members(kernel: &Kernel) -> &[Kernel] {
+/// The region of a kernel, by the position of its product if it is an epilogue.
+fn region_of(kernel: &Kernel, member: usize) -> Option<&Region> {
     match kernel {
-        Kernel::Matmuls(all) => &all.members,
-        one => std::slice::from_ref(one),
-    }
-}
-
-fn member_mut(bad: &mut Lowered, (kernel, member): At) -> &mut Kernel {
-    match &mut bad.plan.kernels[kernel] {
-        Kernel::Matmuls(all) => &mut all.members[member],
-        one => one,
+        Kernel::Region(region) if member == 0 => Some(region),
+        Kernel::Contraction(contraction) => contraction.members.get(member)?.epilogue.as_ref(),
+        _ => None,
     }
 }
 
 /// All regions of a plan.
 pub(crate) fn regions(good: &Lowered) -> Vec<(At, &Region)> {
-    let of = |(k, kernel)| {
-        members(kernel).iter().enumerate().filter_map(move |(m, member)| match member {
-            Kernel::Region(region) | Kernel::MatmulRegion(_, region) => Some(((k, m), region)),
-            _ => None,
-        })
+    let of = |(k, kernel): (usize, &'_ Kernel)| (k, kernel.products().count().max(1));
+    let places = good.plan.kernels.iter().enumerate().map(of);
+    let places = places.flat_map(|(k, members)| (0..members).map(move |m| (k, m)));
+    places.filter_map(|at| Some((at, region_of(&good.plan.kernels[at.0], at.1)?))).collect()
+}
+
+pub(crate) fn region_mut(bad: &mut Lowered, (kernel, member): At) -> &mut Region {
+    let found = match &mut bad.plan.kernels[kernel] {
+        Kernel::Region(region) => Some(region),
+        Kernel::Contraction(contraction) => contraction.members[member].epilogue.as_mut(),
+        _ => None,
     };
-    good.plan.kernels.iter().enumerate().flat_map(of).collect()
+    found.expect("it has a region")
 }
 
-pub(crate) fn region_mut(bad: &mut Lowered, at: At) -> &mut Region {
-    match member_mut(bad, at) {
-        Kernel::Region(region) | Kernel::MatmulRegion(_, region) => region,
-        other => panic!("{other:?} has no region"),
-    }
-}
-
-/// All products of a plan, and whether each has a region on its result.
+/// All products of a plan, and whether each has an epilogue.
 pub(crate) fn products(good: &Lowered) -> Vec<(At, &Matmul, bool)> {
-    let of = |(k, kernel)| {
-        members(kernel).iter().enumerate().filter_map(move |(m, member)| match member {
-            Kernel::Matmul(product) => Some(((k, m), product, false)),
-            Kernel::MatmulRegion(product, _) => Some(((k, m), product, true)),
-            _ => None,
-        })
-    };
-    good.plan.kernels.iter().enumerate().flat_map(of).collect()
+    let mut found = Vec::new();
+    for (k, kernel) in good.plan.kernels.iter().enumerate() {
+        let Kernel::Contraction(contraction) = kernel else { continue };
+        for (i, Member { matmul, epilogue }) in contraction.members.iter().enumerate() {
+            found.push(((k, i), matmul, epilogue.is_some()));
+        }
+    }
+    found
 }
 
-pub(crate) fn product_mut(bad: &mut Lowered, at: At) -> &mut Matmul {
-    match member_mut(bad, at) {
-        Kernel::Matmul(product) | Kernel::MatmulRegion(product, _) => product,
-        other => panic!("{other:?} is no product"),
+pub(crate) fn product_mut(bad: &mut Lowered, (kernel, member): At) -> &mut Matmul {
+    match &mut bad.plan.kernels[kernel] {
+        Kernel::Contraction(contraction) => &mut contraction.members[member].matmul,
+        other => panic!("{other:?} is no contraction"),
     }
 }
 

@@ -2,9 +2,10 @@
 //! attention, scatters.
 
 use pg_codegen::plan::witness::Lowered;
-use pg_codegen::plan::{AttentionShape, Kernel, Matmul, Matmuls, MatrixView, Side};
+use pg_codegen::plan::{AttentionShape, Contraction, Kernel, Matmul, MatrixView, Member, Side};
 use pg_codegen::region::Instr;
 use pg_codegen::verify::Check;
+use pg_fuzz::coverage::stored;
 use pg_ir::ty::DType;
 
 use crate::places::{edit, product_mut, products, region_mut, regions, touched};
@@ -42,11 +43,13 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant::or_equal("called symmetric", &[Check::Kernels], |good| {
         on(good, |m, has_region| !m.symmetric && !has_region, |m| m.symmetric = true)
     }),
-    Plant::new("beside: other views", &[Check::Kernels], |good| beside(good, other_view)),
-    Plant::new("beside: one unlinked", &[Check::Shapes], |good| beside(good, |all| drop(all.members.pop()))),
-    Plant::new("beside: alone", &[Check::Shapes], |good| beside(good, |all| all.members.truncate(1))),
+    Plant::new("beside: other views", &[Check::Kernels], |good| sharing(good, other_view)),
+    Plant::new("beside: one unlinked", &[Check::Shapes], |good| sharing(good, |all| drop(all.members.pop()))),
+    Plant::new("beside: alone", &[Check::Shapes], |good| sharing(good, |all| all.members.truncate(1))),
     Plant::new("beside: other side", &[Check::Shapes, Check::Kernels, Check::Meaning], |good| {
-        beside(good, |all| all.shared = if all.shared == Side::Left { Side::Right } else { Side::Left })
+        sharing(good, |all| {
+            all.shared = Some(if all.shared == Some(Side::Left) { Side::Right } else { Side::Left })
+        })
     }),
     Plant::new("tile read elsewhere", &[Check::Kernels], tile_elsewhere),
     Plant::new("tile of other rows", &[Check::Kernels], tile_rows),
@@ -101,7 +104,7 @@ fn claimed_sum(good: &Lowered) -> Vec<Edit> {
     for (i, launch) in good.plan.launches.iter().enumerate() {
         let k = launch.kernel.0 as usize;
         let alone = good.plan.launches.iter().filter(|l| l.kernel == launch.kernel).count() == 1;
-        if matches!(&good.plan.kernels[k], Kernel::Matmul(m) if !m.accumulate) && alone {
+        if stored(&good.plan.kernels[k]).is_some_and(|m| !m.accumulate) && alone {
             edits.push(edit(format!("#{i}"), move |bad| {
                 product_mut(bad, (k, 0)).accumulate = true;
                 bad.roles[i].reads[2] = bad.roles[i].writes[2];
@@ -111,12 +114,13 @@ fn claimed_sum(good: &Lowered) -> Vec<Edit> {
     edits
 }
 
-fn beside(good: &Lowered, change: fn(&mut Matmuls)) -> Vec<Edit> {
-    let all = good.plan.kernels.iter().enumerate().filter(|(_, k)| matches!(k, Kernel::Matmuls(_)));
+fn sharing(good: &Lowered, change: fn(&mut Contraction)) -> Vec<Edit> {
+    let is_shared = |k: &Kernel| matches!(k, Kernel::Contraction(c) if c.shared.is_some());
+    let all = good.plan.kernels.iter().enumerate().filter(|(_, k)| is_shared(k));
     all.map(|(i, _)| {
         edit(format!("k{i}"), move |bad| {
-            if let Kernel::Matmuls(all) = &mut bad.plan.kernels[i] {
-                change(all);
+            if let Kernel::Contraction(contraction) = &mut bad.plan.kernels[i] {
+                change(contraction);
             }
         })
     })
@@ -124,10 +128,10 @@ fn beside(good: &Lowered, change: fn(&mut Matmuls)) -> Vec<Edit> {
 }
 
 /// The last member reads the shared operand in another way.
-fn other_view(all: &mut Matmuls) {
-    let shared = all.shared;
-    if let Some(Kernel::Matmul(m) | Kernel::MatmulRegion(m, _)) = all.members.last_mut() {
-        let view = if shared == Side::Left { &mut m.a } else { &mut m.b };
+fn other_view(contraction: &mut Contraction) {
+    let shared = contraction.shared;
+    if let Some(Member { matmul: m, .. }) = contraction.members.last_mut() {
+        let view = if shared == Some(Side::Left) { &mut m.a } else { &mut m.b };
         view.row += 1;
     }
 }

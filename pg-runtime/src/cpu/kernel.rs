@@ -2,14 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pg_codegen::plan::{AttentionShape, Kernel, Matmul};
+use pg_codegen::plan::{AttentionShape, Kernel, Matmul, Member};
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
 use super::aligned::Aligned;
 use super::amx::{self, Amx};
-use super::beside::Beside;
-use super::epilogue::Epilogue;
+use super::contraction::{Epilogue, Shared};
 use super::error::Problem;
 use super::raw::Arg;
 use super::scatter::Scatter;
@@ -36,7 +35,7 @@ pub(crate) enum Compiled {
     Region(Box<region::Program>),
     Matmul(Matmul),
     Epilogue(Box<Epilogue>),
-    Beside(Box<Beside>),
+    Shared(Box<Shared>),
     Attention(AttentionShape),
     AttentionGrad(AttentionShape),
     Scatter(Scatter),
@@ -136,15 +135,22 @@ impl Compiled {
     pub(crate) fn new(kernel: &Kernel) -> Result<Self, Problem> {
         Ok(match *kernel {
             Kernel::Region(ref region) => Compiled::Region(Box::new(region::Program::new(region)?)),
-            Kernel::Matmul(ref matmul) => Compiled::Matmul(matmul.clone()),
-            Kernel::MatmulRegion(ref matmul, ref region) => {
-                Compiled::Epilogue(Box::new(Epilogue::new(matmul, region)?))
-            }
-            Kernel::Matmuls(ref all) => Compiled::Beside(Box::new(Beside::new(all)?)),
+            Kernel::Contraction(ref contraction) => match contraction.single() {
+                Some(member) => Compiled::product(member)?,
+                None => Compiled::Shared(Box::new(Shared::new(contraction)?)),
+            },
             Kernel::Attention(shape) => Compiled::Attention(shape),
             Kernel::AttentionGrad(shape) => Compiled::AttentionGrad(shape),
             Kernel::ScatterAdd { rows, width, count } => Compiled::Scatter(Scatter { rows, width, count }),
             Kernel::Copy { len } => Compiled::Copy(len),
+        })
+    }
+
+    /// A product of a contraction, with its own arguments.
+    pub(crate) fn product(member: &Member) -> Result<Self, Problem> {
+        Ok(match &member.epilogue {
+            Some(region) => Compiled::Epilogue(Box::new(Epilogue::new(&member.matmul, region)?)),
+            None => Compiled::Matmul(member.matmul.clone()),
         })
     }
 
@@ -153,7 +159,7 @@ impl Compiled {
         match self {
             Compiled::Region(program) => program.written().collect(),
             Compiled::Epilogue(both) => both.written(),
-            Compiled::Beside(all) => all.written(),
+            Compiled::Shared(all) => all.written(),
             _ => self.written_by_family().to_vec(),
         }
     }
@@ -161,7 +167,7 @@ impl Compiled {
     /// The arguments that it writes because of its family: none where its description says it.
     fn written_by_family(&self) -> &'static [usize] {
         match self {
-            Compiled::Region(_) | Compiled::Epilogue(_) | Compiled::Beside(_) => &[],
+            Compiled::Region(_) | Compiled::Epilogue(_) | Compiled::Shared(_) => &[],
             Compiled::Matmul(_) | Compiled::Scatter(_) => &[2],
             Compiled::Attention(_) => &[3, 4],
             Compiled::AttentionGrad(_) => &[6, 7, 8],
@@ -188,7 +194,7 @@ impl Compiled {
         let mut dtypes: Types = dtypes.collect();
         let takes_storage = matches!(
             self,
-            Compiled::Region(_) | Compiled::Copy(_) | Compiled::Epilogue(_) | Compiled::Beside(_)
+            Compiled::Region(_) | Compiled::Copy(_) | Compiled::Epilogue(_) | Compiled::Shared(_)
         );
         let units = self.on_units(&dtypes, amx);
         let widened = !takes_storage && units.is_none() && dtypes.contains(&DType::BF16);
@@ -205,7 +211,7 @@ impl Compiled {
         match self {
             Compiled::Region(program) => program.way(),
             Compiled::Epilogue(both) => both.way(dtypes),
-            Compiled::Beside(all) => all.way(dtypes),
+            Compiled::Shared(all) => all.way(dtypes),
             _ => {
                 let Way { widened, units, .. } = self.way(dtypes.iter().copied(), Amx::detect());
                 let many = matches!(self, Compiled::Matmul(mm) if matmul::is_many(mm, units.is_some()));
@@ -221,7 +227,7 @@ impl Compiled {
             Compiled::Region(program) => program.check(args),
             Compiled::Matmul(matmul) => matmul::check(matmul, args),
             Compiled::Epilogue(both) => both.check(args),
-            Compiled::Beside(all) => all.check(args),
+            Compiled::Shared(all) => all.check(args),
             Compiled::Attention(shape) => attention::check(shape, args),
             Compiled::AttentionGrad(shape) => attention::check_grad(shape, args),
             Compiled::Scatter(scatter) => scatter.check(args),
@@ -252,7 +258,7 @@ impl Compiled {
                 }
             }
             Compiled::Epilogue(both) => both.reserve(args, machine),
-            Compiled::Beside(all) => all.reserve(args, machine),
+            Compiled::Shared(all) => all.reserve(args, machine),
             Compiled::Copy(_) => {}
         }
     }
@@ -290,7 +296,7 @@ impl Compiled {
             }
             Compiled::Copy(len) => scatter::copy(*len, args),
             Compiled::Epilogue(both) => both.run(args, machine, outside),
-            Compiled::Beside(all) => all.run(args, machine, outside),
+            Compiled::Shared(all) => all.run(args, machine, outside),
         }
     }
 }

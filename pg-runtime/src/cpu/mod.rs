@@ -10,9 +10,8 @@ pub(crate) mod aligned;
 #[cfg_attr(not(target_arch = "x86_64"), path = "amx/absent.rs")]
 mod amx;
 mod attention;
-mod beside;
 mod bind;
-mod epilogue;
+mod contraction;
 mod error;
 mod kernel;
 mod math;

@@ -42,17 +42,8 @@ impl Roof {
     pub fn plans() -> [Plan; 2] {
         let view = |row| MatrixView { offset: 0, batch: 0, row, col: 1 };
         let (a, b, c) = (view(K), view(N), view(N));
-        let product = Kernel::Matmul(Matmul {
-            batch: 1,
-            m: M,
-            n: N,
-            k: K,
-            a,
-            b,
-            c,
-            accumulate: false,
-            symmetric: false,
-        });
+        let product =
+            Kernel::from(Matmul { batch: 1, m: M, n: N, k: K, a, b, c, accumulate: false, symmetric: false });
         [plan(product, &[M * K, K * N, M * N]), plan(Kernel::Copy { len: COPIED }, &[COPIED; 2])]
     }
 }

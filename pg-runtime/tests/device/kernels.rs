@@ -304,7 +304,7 @@ fn every_kernel_on(device: &Device, machine: &Machine, size: Size) {
         }
     }
     println!("{}: {} kernels: {families:?}", device.description(), known.len());
-    for family in ["region", "matmul", "attention", "attention_grad", "scatter_add"] {
+    for family in ["region", "contraction", "attention", "attention_grad", "scatter_add"] {
         assert!(families.contains_key(family), "no model has a kernel of the family {family}: {families:?}");
     }
 }

@@ -23,7 +23,7 @@ use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, operands};
 use crate::machine::Machine;
 use crate::machine::TILES;
 use crate::machine::tuning::Tuning;
-use crate::plan::{Kernel, Matmul, Matmuls, Side};
+use crate::plan::{Contraction, Matmul, Member, Side};
 use crate::region::Region;
 
 /// The description of a matmul kernel for matrix units.
@@ -56,20 +56,21 @@ struct Part<'a> {
     rest: Vec<Bound>,
 }
 
-/// Whether a target can run a matmul of these arguments here: results leave in rows of more than one.
-pub(crate) fn fits(m: &Matmul, infos: &[ArgInfo], machine: &Machine) -> bool {
-    let operands = infos.len() == 3 && infos[..2].iter().all(|i| i.dtype == DType::BF16);
-    machine.has_tensor_cores() && m.n > 1 && operands && matches!(infos[2].dtype, DType::F32 | DType::BF16)
-}
-
-/// Whether a target can run a matmul and a region on its result here, as one kernel. Otherwise they are two: the
-/// result is written, and read again. It takes a region that runs on tiles, and operands that no result overwrites
-/// while other cubes still read them.
-pub(crate) fn region_fits(m: &Matmul, region: &Region, infos: &[ArgInfo], machine: &Machine) -> bool {
-    let is_operand = |i: &ArgInfo| i.dtype == DType::BF16 && !i.aliased;
-    let operands = infos.len() > 2 && infos[..2].iter().all(is_operand);
-    let runs = |of: &DType| matches!(of, DType::F32 | DType::BF16) && TILES.take(region, m.n, *of);
-    machine.has_tensor_cores() && operands && region.args.first().is_some_and(runs)
+/// Whether a machine can run a product with its epilogue here, as one kernel. Results leave in rows of more than one. An
+/// epilogue has to run on tiles, and no result may overwrite an operand that other thread blocks still read.
+pub(crate) fn fits(member: &Member, infos: &[ArgInfo], machine: &Machine) -> bool {
+    let [a, b, ..] = infos else { return false };
+    let m = &member.matmul;
+    let operands = [a, b].iter().all(|i| i.dtype == DType::BF16);
+    let is_float = |of: &DType| matches!(of, DType::F32 | DType::BF16);
+    let results = match &member.epilogue {
+        None => m.n > 1 && infos.len() == 3 && is_float(&infos[2].dtype),
+        Some(region) => {
+            let runs = |of: &DType| is_float(of) && TILES.take(region, m.n, *of);
+            !a.aliased && !b.aliased && region.args.first().is_some_and(runs)
+        }
+    };
+    machine.has_tensor_cores() && operands && results
 }
 
 /// How a product's operands lie in shared memory: whether along k, and in whole chunks.
@@ -77,69 +78,31 @@ pub(crate) type Walks = [[bool; 2]; 2];
 
 /// How the operands of one of several products lie in shared memory, through which they pass in turn: those that lie
 /// alike run as one kernel. `None` if it does not run here; as above no result may overwrite an operand.
-pub(crate) fn walks(product: &Kernel, infos: &[ArgInfo], machine: &Machine) -> Option<Walks> {
-    let (m, runs) = match product {
-        Kernel::Matmul(m) => (m, fits(m, infos, machine)),
-        Kernel::MatmulRegion(m, region) => (m, region_fits(m, region, infos, machine)),
-        _ => return None,
-    };
+pub(crate) fn walks(member: &Member, infos: &[ArgInfo], machine: &Machine) -> Option<Walks> {
     let [a, b, ..] = infos else { return None };
     let apart = !a.aliased && !b.aliased;
-    (apart && runs).then(|| operands(m, [a, b], machine).map(|x| [x.along_depth, x.aligned]))
+    let walk = |x: Operand| [x.along_depth, x.aligned];
+    (apart && fits(member, infos, machine)).then(|| operands(&member.matmul, [a, b], machine).map(walk))
 }
 
-fn bound(infos: &[ArgInfo], at: usize) -> Bound {
-    (StageArg::Arg(at), infos[at])
-}
-
-/// Adds the launches of a matmul: one, or two if k is split.
+/// Adds the launches of a contraction whose members [lie alike](walks): one, and if k is split another for each.
 ///
 /// # Errors
-/// If it is malformed or does not fit the target.
+/// If a member is malformed or does not fit the machine.
 pub(crate) fn lower(
-    m: &Matmul,
+    contraction: &Contraction,
     infos: &[ArgInfo],
     machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
-    let Some(c) = infos.get(2) else { return Err(malformed("it takes three arguments")) };
-    lower_region(m, &result(m, c.dtype), infos, machine, out)
-}
-
-/// Adds the launches of a matmul and a region on its result. Arguments: a, b, and the region's from 1 on.
-///
-/// # Errors
-/// If it is malformed or does not fit the target.
-pub(crate) fn lower_region(
-    m: &Matmul,
-    region: &Region,
-    infos: &[ArgInfo],
-    machine: &Machine,
-    out: &mut Launches,
-) -> Result<(), CubeError> {
-    if infos.len() < 2 {
-        return Err(malformed("it takes two operands"));
-    }
-    let rest = (2..infos.len()).map(|at| bound(infos, at)).collect();
-    let operands = [0, 1].map(|at| bound(infos, at));
-    lower_parts(Side::Left, &[Part { m, operands, region: region.clone(), rest }], machine, out)
-}
-
-/// Adds the launches of products that share an operand and [lie alike](walks): one, and if k is split another for each.
-///
-/// # Errors
-/// If one is malformed or does not fit the target.
-pub(crate) fn lower_all(
-    all: &Matmuls,
-    infos: &[ArgInfo],
-    machine: &Machine,
-    out: &mut Launches,
-) -> Result<(), CubeError> {
-    let parts: Option<Vec<Part>> = (0..all.members.len()).map(|i| part(all, i, infos)).collect();
-    let parts = parts.ok_or_else(|| malformed("its members are no products"))?;
+    let parts: Option<Vec<Part>> =
+        (0..contraction.members.len()).map(|i| part(contraction, i, infos)).collect();
+    let parts =
+        parts.ok_or_else(|| malformed("a product takes two operands, and arguments of its result"))?;
+    let side = contraction.shared.unwrap_or(Side::Left);
     let first = &parts[0];
     let alike = |p: &Part| {
-        let (same, shape) = match all.shared {
+        let (same, shape) = match side {
             Side::Left => (p.m.a == first.m.a, p.m.m == first.m.m),
             Side::Right => (p.m.b == first.m.b, p.m.n == first.m.n),
         };
@@ -148,17 +111,18 @@ pub(crate) fn lower_all(
     if !parts.iter().all(alike) {
         return Err(malformed("its products do not share an operand"));
     }
-    lower_parts(all.shared, &parts, machine, out)
+    lower_parts(side, &parts, machine, out)
 }
 
-/// One of several products; `None` if it is something else.
-fn part<'a>(all: &'a Matmuls, member: usize, infos: &[ArgInfo]) -> Option<Part<'a>> {
-    let own: Vec<Bound> = all.args(member).into_iter().map(|at| bound(infos, at)).collect();
+/// One of the products; `None` if arguments are missing.
+fn part<'a>(contraction: &'a Contraction, member: usize, infos: &[ArgInfo]) -> Option<Part<'a>> {
+    let own = contraction.args(member).into_iter().map(|at| Some((StageArg::Arg(at), *infos.get(at)?)));
+    let own: Vec<Bound> = own.collect::<Option<_>>()?;
     let [a, b, rest @ ..] = &own[..] else { return None };
-    let (m, region) = match &all.members[member] {
-        Kernel::Matmul(m) => (m, result(m, rest.first()?.1.dtype)),
-        Kernel::MatmulRegion(m, region) => (m, region.clone()),
-        _ => return None,
+    let Member { matmul: m, epilogue } = &contraction.members[member];
+    let region = match epilogue {
+        Some(region) => region.clone(),
+        None => result(m, rest.first()?.1.dtype),
     };
     Some(Part { m, operands: [*a, *b], region, rest: rest.to_vec() })
 }

@@ -18,14 +18,14 @@ use crate::index::access::Context;
 use crate::index::matrix;
 use crate::passes::emit::Built;
 use crate::passes::fold_constants::Constants;
-use crate::passes::fuse::{Groups, Work, dag};
-use crate::passes::fuse_epilogues;
+use crate::passes::fuse::{Dot, DotResult, Groups, Work, dag};
 use crate::passes::schedule::arena::{Lifetime, place};
 use crate::passes::schedule::order::{Outputs, sorted};
 use crate::plan::cost::{self, LaunchCost};
 use crate::plan::witness::{Lowered, Roles};
 use crate::plan::{
-    AttentionShape, Buffer, BufferId, Computed, Kernel, KernelId, Launch, Matmul, Matmuls, Place, Plan, Side,
+    AttentionShape, Buffer, BufferId, Computed, Contraction, Kernel, KernelId, Launch, Member, Place, Plan,
+    Side,
 };
 use crate::region::{ArgId, Instr, Region};
 use crate::report::print;
@@ -34,6 +34,15 @@ use crate::report::provenance::Provenance;
 /// A launch in the making.
 struct Made {
     kernel: Kernel,
+    args: Vec<BufferId>,
+    roles: Roles,
+    nodes: Vec<NodeId>,
+    cost: LaunchCost,
+}
+
+/// A member of a contraction in the making, with its own arguments.
+struct MadeDot {
+    member: Member,
     args: Vec<BufferId>,
     roles: Roles,
     nodes: Vec<NodeId>,
@@ -197,8 +206,8 @@ impl Planner<'_> {
     fn launch(&mut self, work: &Work) -> Result<(), CodegenError> {
         let made = match work {
             Work::Region(built) => self.region(built)?,
-            Work::Products(side, members) => self.products(*side, members)?,
-            Work::Opaque(..) | Work::Epilogue(..) => self.node(work)?,
+            Work::Contraction(shared, dots) => self.contraction(*shared, dots)?,
+            Work::Library(id, reads, writes) => self.library(*id, reads, writes)?,
             Work::Gone => return Ok(()),
         };
         let provenance = Provenance::of(self.cx.graph, &made.nodes);
@@ -214,13 +223,8 @@ impl Planner<'_> {
         Ok(Made { kernel: Kernel::Region(region), args, roles, nodes: built.nodes.clone(), cost })
     }
 
-    /// A node with a kernel family of its own, with a region on its result or without.
-    fn node(&mut self, work: &Work) -> Result<Made, CodegenError> {
-        let (id, reads, writes) = match work {
-            Work::Epilogue(id, operands, built) => return self.epilogue(*id, operands, built),
-            Work::Opaque(id, reads, writes) => (*id, reads, writes),
-            _ => unreachable!("no family of its own computes it"),
-        };
+    /// A node with a kernel family of its own that is no contraction.
+    fn library(&mut self, id: NodeId, reads: &[ValueId], writes: &[ValueId]) -> Result<Made, CodegenError> {
         let graph = self.cx.graph;
         let node = graph.node(id);
         let types = graph.operand_types(node);
@@ -235,14 +239,6 @@ impl Planner<'_> {
             AttentionShape { batch, time, heads, kv_heads: k[2], dim, scale: scale as f32 }
         };
         let kernel = match &node.op {
-            Op::Dot(_) => {
-                let (m, cost) = self.dot(id, writes)?;
-                if let Some(slot) = self.groups.absorbed.get(&id).and_then(|a| a.accumulate.as_ref()) {
-                    let mut inputs = graph.inputs();
-                    roles.reads[2] = inputs.find(|(s, _)| *s == slot).map(|(_, old)| old);
-                }
-                return Ok(Made { kernel: Kernel::Matmul(m), args, roles, nodes: vec![id], cost });
-            }
             Op::Attention { scale } => Kernel::Attention(shape(scale.get())),
             Op::AttentionGrad { scale } => Kernel::AttentionGrad(shape(scale.get())),
             &Op::ScatterAdd { rows } => {
@@ -265,75 +261,100 @@ impl Planner<'_> {
         LaunchCost { flops: whole.flops, bytes: whole.bytes + written as f64 - asked as f64 }
     }
 
-    /// A dot as the matmul that writes where its result goes, and its cost.
-    fn dot(&self, id: NodeId, writes: &[ValueId]) -> Result<(Matmul, LaunchCost), CodegenError> {
-        let node = self.cx.graph.node(id);
-        let mut cost = self.cost(node, writes);
-        let mut m = matrix::matmul(self.cx, node)
-            .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
-        if let Some(absorbed) = self.groups.absorbed.get(&id) {
-            (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
-            // An old value may be anything, and executors mirror rows.
-            m.symmetric &= !m.accumulate && m.c.col == 1;
-            cost.bytes += if m.accumulate { self.cx.graph.ty(node.first).bytes() as f64 } else { 0.0 };
-        }
-        if m.symmetric {
-            cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
-        }
-        Ok((m, cost))
-    }
-
-    /// Matmuls that share an operand, which counts once.
-    fn products(&mut self, shared: Side, members: &[Work]) -> Result<Made, CodegenError> {
-        let mut all = Matmuls { shared, members: Vec::new() };
+    /// Dots; an operand that they share is bound, and counted, once.
+    fn contraction(&mut self, shared: Option<Side>, dots: &[Dot]) -> Result<Made, CodegenError> {
+        let mut members = Vec::new();
         let (mut args, mut nodes, mut cost) = (Vec::new(), Vec::new(), LaunchCost::default());
         let mut roles = Roles::default();
-        let at = usize::from(shared == Side::Right);
-        for work in members {
-            let mut one = self.node(work)?;
-            let common = one.args.remove(at);
-            let role = one.roles.remove(at);
-            let dot = self.cx.graph.node(one.nodes[0]);
-            let again = self.cx.graph.ty(dot.operands[at]).bytes() as f64;
-            if args.is_empty() {
-                args.push(common);
-                roles.reads.push(role.0);
-                roles.writes.push(role.1);
-                cost.bytes += again;
+        for dot in dots {
+            let mut one = self.dot(dot)?;
+            if let Some(side) = shared {
+                let at = usize::from(side == Side::Right);
+                let common = one.args.remove(at);
+                let role = one.roles.remove(at);
+                let operand = self.cx.graph.node(dot.node).operands[at];
+                let again = self.cx.graph.ty(operand).bytes() as f64;
+                if members.is_empty() {
+                    args.push(common);
+                    roles.reads.push(role.0);
+                    roles.writes.push(role.1);
+                    cost.bytes += again;
+                }
+                one.cost.bytes -= again;
             }
             args.extend(one.args);
             roles.extend(one.roles);
             nodes.extend(one.nodes);
             cost.flops += one.cost.flops;
-            cost.bytes += one.cost.bytes - again;
-            all.members.push(one.kernel);
+            cost.bytes += one.cost.bytes;
+            members.push(one.member);
         }
-        Ok(Made { kernel: Kernel::Matmuls(all), args, roles, nodes, cost })
+        let kernel = Kernel::Contraction(Contraction { shared, members });
+        Ok(Made { kernel, args, roles, nodes, cost })
     }
 
-    /// A matmul with a region on its result.
-    fn epilogue(&mut self, dot: NodeId, operands: &[ValueId], built: &Built) -> Result<Made, CodegenError> {
-        let node = self.cx.graph.node(dot);
-        let m = matrix::matmul(self.cx, node)
+    fn dot(&mut self, dot: &Dot) -> Result<MadeDot, CodegenError> {
+        let node = self.cx.graph.node(dot.node);
+        let matmul = matrix::matmul(self.cx, node)
             .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
-        let mut args: Vec<BufferId> = operands.iter().map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
+        let args: Vec<BufferId> = dot.operands.iter().map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
+        let mut roles = Roles { opaque: vec![dot.node], ..Roles::default() };
+        dot.operands.iter().for_each(|&v| roles.read(v));
+        let operands = MadeDot {
+            member: Member { matmul, epilogue: None },
+            args,
+            roles,
+            nodes: vec![dot.node],
+            cost: LaunchCost::default(),
+        };
+        match &dot.result {
+            DotResult::Stored(value) => self.stored(operands, dot.node, *value),
+            DotResult::Epilogue(built) => self.epilogue(operands, node, built),
+        }
+    }
+
+    /// A dot that writes to a value's buffer, where absorption may have it add, or lie as a view.
+    fn stored(&mut self, mut made: MadeDot, id: NodeId, value: ValueId) -> Result<MadeDot, CodegenError> {
+        let graph = self.cx.graph;
+        let node = graph.node(id);
+        made.args.push(self.buffer(value)?);
+        made.roles.write(value);
+        made.cost = self.cost(node, &[value]);
+        let m = &mut made.member.matmul;
+        if let Some(absorbed) = self.groups.absorbed.get(&id) {
+            (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
+            // An old value may be anything, and executors mirror rows.
+            m.symmetric &= !m.accumulate && m.c.col == 1;
+            made.cost.bytes += if m.accumulate { graph.ty(node.first).bytes() as f64 } else { 0.0 };
+            if let Some(slot) = &absorbed.accumulate {
+                let mut inputs = graph.inputs();
+                made.roles.reads[2] = inputs.find(|(s, _)| *s == slot).map(|(_, old)| old);
+            }
+        }
+        if m.symmetric {
+            made.cost.flops *= (m.m + 1) as f64 / (2 * m.m) as f64;
+        }
+        Ok(made)
+    }
+
+    /// A dot whose result a region takes.
+    fn epilogue(&mut self, mut made: MadeDot, node: &Node, built: &Built) -> Result<MadeDot, CodegenError> {
         // Argument 0 is in no buffer.
         let nowhere = BufferId(u32::MAX);
         let rest: Result<Vec<BufferId>, _> = built.args[1..].iter().map(|&(v, _)| self.buffer(v)).collect();
         let (region, bound, mut rest) = share_args(built, [vec![nowhere], rest?].concat());
         let len = |b: &BufferId| if *b == nowhere { 0 } else { self.plan.buffers[b.0 as usize].len };
         let lens: Vec<usize> = bound.iter().map(len).collect();
-        let mut cost = cost::region(&region, &lens);
+        made.cost = cost::region(&region, &lens);
         let types = self.cx.graph.operand_types(node);
-        cost.flops += node.op.cost(&types, &self.cx.graph.result_types(node)).flops;
-        cost.bytes += types.iter().map(|t| t.bytes()).sum::<usize>() as f64;
-        args.extend(&bound[1..]);
+        made.cost.flops += node.op.cost(&types, &self.cx.graph.result_types(node)).flops;
+        made.cost.bytes += types.iter().map(|t| t.bytes()).sum::<usize>() as f64;
+        made.args.extend(&bound[1..]);
         rest.remove(0);
-        let mut roles = Roles { opaque: vec![dot], ..Roles::default() };
-        operands.iter().for_each(|&v| roles.read(v));
-        roles.extend(rest);
-        let nodes = fuse_epilogues::nodes(dot, built);
-        Ok(Made { kernel: Kernel::MatmulRegion(m, region), args, roles, nodes, cost })
+        made.roles.extend(rest);
+        made.nodes.extend(&built.nodes);
+        made.member.epilogue = Some(region);
+        Ok(made)
     }
 
     /// Places temporaries.

@@ -9,7 +9,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::access::Context;
 use crate::passes::dag::Dag;
-use crate::passes::fuse::{Groups, Work};
+use crate::passes::fuse::{Dot, DotResult, Groups, Work};
 use crate::passes::rewrites::Rewrite;
 use crate::region::{ArgId, Instr};
 
@@ -18,9 +18,11 @@ use crate::region::{ArgId, Instr};
 /// its dot stands: the sum may stand at the very end, and its operands would be kept until then.
 fn position(graph: &Graph, work: &Work) -> usize {
     match work {
-        Work::Region(_) | Work::Gone => work.writes().map(ValueId::index).min().unwrap_or(0),
-        Work::Opaque(id, ..) | Work::Epilogue(id, ..) => graph.node(*id).first.index(),
-        Work::Products(_, members) => members.iter().map(|m| position(graph, m)).min().unwrap_or(0),
+        Work::Region(_) | Work::Gone => work.writes().into_iter().map(ValueId::index).min().unwrap_or(0),
+        Work::Library(id, ..) => graph.node(*id).first.index(),
+        Work::Contraction(_, dots) => {
+            dots.iter().map(|dot| graph.node(dot.node).first.index()).min().unwrap_or(0)
+        }
     }
 }
 
@@ -90,9 +92,11 @@ fn overwrite(dag: &mut Dag, work: &[Work], value: ValueId, old: ValueId) -> bool
 
 /// Whether a region reads `old` only at the index at which it then writes `value`.
 fn reads_where_it_writes(work: &Work, value: ValueId, old: ValueId) -> bool {
-    let built = match work {
-        Work::Region(built) => built,
-        Work::Epilogue(_, operands, built) if !operands.contains(&old) => built,
+    let built = match (work, work.single()) {
+        (Work::Region(built), _) => built,
+        (_, Some(Dot { operands, result: DotResult::Epilogue(built), .. })) if !operands.contains(&old) => {
+            built
+        }
         _ => return false,
     };
     let arg = |v, written| built.args.iter().position(|&a| a == (v, written)).map(|i| i as ArgId);

@@ -1,6 +1,6 @@
 //! Matmul, scatter and copy.
 
-use pg_codegen::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Member, Side};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
@@ -33,7 +33,7 @@ fn agrees(batch: usize, m: usize, n: usize, k: usize, transposed: [bool; 3], acc
             }
         }
     }
-    let have = launch_all(&Kernel::Matmul(mm), &args);
+    let have = launch_all(&Kernel::from(mm), &args);
     assert_close(have[2].f32(), &want, 1e-5);
 }
 
@@ -122,18 +122,24 @@ fn a_region_runs_on_a_products_result() {
             (0..k).map(|j| x[row * k + j] * y[row / m * k * n + j * n + col]).sum::<f64>()
         };
         let tolerance = if stored == DType::BF16 { 1.0 / 128.0 } else { 1e-5 };
-        let have = launch_all(&Kernel::MatmulRegion(mm.clone(), region.clone()), &args);
+        let have =
+            launch_all(&Kernel::Contraction(Contraction::with_epilogue(mm.clone(), region.clone())), &args);
         let want: Vec<f64> = (0..len).map(product).collect();
         assert_close(have[4].f32(), &want, tolerance);
         let scaled: Vec<f64> = want.iter().zip(&factor).map(|(w, f)| w * f).collect();
         assert_close(have[3].f32(), &scaled, tolerance);
         // Too few arguments, and a region of another size, are errors.
         assert!(
-            launch(&Kernel::MatmulRegion(mm.clone(), region.clone()), &mut args[..4].to_vec(), 1).is_err()
+            launch(
+                &Kernel::Contraction(Contraction::with_epilogue(mm.clone(), region.clone())),
+                &mut args[..4].to_vec(),
+                1
+            )
+            .is_err()
         );
         let short = Region { rows: vec![1], ..region };
         assert_eq!(
-            launch(&Kernel::MatmulRegion(mm, short), &mut args.to_vec(), 1),
+            launch(&Kernel::Contraction(Contraction::with_epilogue(mm, short)), &mut args.to_vec(), 1),
             Err(Problem::Shape("the region on a product's result is of another size"))
         );
     }
@@ -156,19 +162,25 @@ fn products_of_one_operand_are_what_they_are_alone() {
         for (own, accumulate) in [(64, false), (5, true), (17, false)] {
             let (m, n) = if shared == Side::Left { (same, own) } else { (own, same) };
             let (a, b, c) = (view(m, k), view(k, n), view(m, n));
-            members.push(Kernel::Matmul(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false }));
+            members.push(Member {
+                matmul: Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false },
+                epilogue: None,
+            });
             args.extend([values(batch * own * k), values(batch * m * n)]);
         }
-        let all = Matmuls { shared, members };
-        let have = launch_all(&Kernel::Matmuls(all.clone()), &args);
+        let all = Contraction { shared: Some(shared), members };
+        let have = launch_all(&Kernel::Contraction(all.clone()), &args);
         for (i, m) in all.members.iter().enumerate() {
             let at = all.args(i);
             let own: Vec<Data> = at.iter().map(|&at| args[at].clone()).collect();
-            let alone = launch_all(m, &own);
+            let alone = launch_all(
+                &Kernel::Contraction(Contraction { shared: None, members: vec![m.clone()] }),
+                &own,
+            );
             assert_eq!(have[at[2]], alone[2]);
             assert_ne!(have[at[2]], args[at[2]]);
         }
-        let kernel = Kernel::Matmuls(all);
+        let kernel = Kernel::Contraction(all);
         assert!(matches!(
             launch(&kernel, &mut args[..6].to_vec(), 1),
             Err(Problem::ArgCount { want: 7, have: 6 })
@@ -193,7 +205,7 @@ fn arguments_of_several_float_types_are_widened_and_have_memory() {
     let (a, b) = (args[0].f64(), args[1].f64());
     let element = |at: usize| (0..k).map(|j| a[at / n * k + j] * b[j * n + at % n]).sum();
     let want: Vec<f64> = (0..m * n).map(element).collect();
-    let have = launch_all(&Kernel::Matmul(mm), &args);
+    let have = launch_all(&Kernel::from(mm), &args);
     assert_close(have[2].f32(), &want, 1e-5);
 }
 
@@ -203,11 +215,11 @@ fn matmul_rejects_what_does_not_fit() {
     let mm =
         Matmul { batch: 1, m: 2, n: 3, k: 3, a: view, b: view, c: view, accumulate: false, symmetric: false };
     let sizes = |b| [6, b, 6].map(|n| Data::zeros(DType::F32, n));
-    assert_eq!(launch(&Kernel::Matmul(mm.clone()), &mut sizes(9), 1), Ok(true));
-    let short = launch(&Kernel::Matmul(mm.clone()), &mut sizes(8), 1);
+    assert_eq!(launch(&Kernel::from(mm.clone()), &mut sizes(9), 1), Ok(true));
+    let short = launch(&Kernel::from(mm.clone()), &mut sizes(8), 1);
     assert!(matches!(short, Err(Problem::ArgRange { arg: 1, len: 8, last: 8, .. })), "{short:?}");
     let overlapping = Matmul { c: MatrixView { row: 2, ..view }, ..mm };
-    assert!(matches!(launch(&Kernel::Matmul(overlapping), &mut sizes(9), 1), Err(Problem::Shape(_))));
+    assert!(matches!(launch(&Kernel::from(overlapping), &mut sizes(9), 1), Err(Problem::Shape(_))));
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn throughput() {
         let mut args =
             [random.floats(batch * m * k), random.floats(batch * k * n), Data::zeros(f, batch * m * n)];
         let flops = 2.0 * (batch * m * n * k) as f64;
-        gflops(&format!("matmul {batch} x {m} x {n} x {k}"), flops, time(&Kernel::Matmul(mm), &mut args));
+        gflops(&format!("matmul {batch} x {m} x {n} x {k}"), flops, time(&Kernel::from(mm), &mut args));
     }
     for (batch, time_) in [(4, 512), (1, 2048)] {
         let s = AttentionShape { batch, time: time_, heads: 8, kv_heads: 4, dim: 64, scale: 0.125 };

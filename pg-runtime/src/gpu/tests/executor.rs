@@ -24,7 +24,7 @@ fn malformed_plans_are_refused() {
     let shape =
         Matmul { batch: 1, m: 8, n: 8, k: 8, a: view, b: view, c: view, accumulate: false, symmetric: false };
     let args = [Arg::Floats(noise(8, 1)), Arg::Floats(noise(64, 2)), Arg::Out(64)];
-    let (plan, _) = plan_of(&Kernel::Matmul(shape), &args);
+    let (plan, _) = plan_of(&Kernel::from(shape), &args);
     let error = CubeExecutor::new(Arc::new(plan), &device).unwrap_err();
     assert!(error.to_string().contains("reaches beyond its buffer"), "{error}");
 

@@ -1,6 +1,6 @@
 //! Matrix products: layouts, batches, odd sizes.
 
-use pg_codegen::plan::{Kernel, Matmul, Matmuls, MatrixView, Side};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Member, Side};
 
 use super::{Arg, close, device, noise, run};
 
@@ -39,7 +39,7 @@ fn products_in_every_layout() {
                 }
             }
             let args = [Arg::Floats(x), Arg::Floats(y), Arg::InOut(old, 0)];
-            let have = run(&device, &Kernel::Matmul(shape), &args);
+            let have = run(&device, &Kernel::from(shape), &args);
             close(&format!("{batch} × {m} × {n} × {k}, layout {layout}"), &have[0], &want, 2e-6);
         }
     }
@@ -56,14 +56,24 @@ fn products_of_one_operand_are_what_they_are_alone() {
         for (seed, own, accumulate) in [(2, 64, false), (3, 5, true)] {
             let (m, n) = if shared == Side::Left { (same, own) } else { (own, same) };
             let (a, b, c) = (view(m, k, false, 0), view(k, n, false, 0), view(m, n, false, 0));
-            members.push(Kernel::Matmul(Matmul { batch: 1, m, n, k, a, b, c, accumulate, symmetric: false }));
+            members.push(Member {
+                matmul: Matmul { batch: 1, m, n, k, a, b, c, accumulate, symmetric: false },
+                epilogue: None,
+            });
             args.extend([Arg::Floats(noise(own * k, seed)), Arg::InOut(noise(m * n, 4), 0)]);
         }
-        let all = Matmuls { shared, members };
-        let have = run(&device, &Kernel::Matmuls(all.clone()), &args);
+        let all = Contraction { shared: Some(shared), members };
+        let have = run(&device, &Kernel::Contraction(all.clone()), &args);
         for (i, m) in all.members.iter().enumerate() {
             let own: Vec<Arg> = all.args(i).into_iter().map(|at| args[at].clone()).collect();
-            assert_eq!(have[i], run(&device, m, &own)[0]);
+            assert_eq!(
+                have[i],
+                run(
+                    &device,
+                    &Kernel::Contraction(Contraction { shared: None, members: vec![m.clone()] }),
+                    &own
+                )[0]
+            );
         }
     }
 }

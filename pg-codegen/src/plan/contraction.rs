@@ -1,0 +1,149 @@
+//! Contractions: products of matrices, alone or several that share an operand, each with what becomes of its result.
+
+use crate::region::Region;
+
+/// A matrix operand: strides in elements.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct MatrixView {
+    /// Element offset of the first matrix.
+    pub offset: usize,
+    /// Between matrices of a batch.
+    pub batch: usize,
+    /// Between rows.
+    pub row: usize,
+    /// Between columns.
+    pub col: usize,
+}
+
+/// c[m, n] = Σ_k a[m, k] · b[k, n] for each matrix of a batch, plus c's old value if `accumulate`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Matmul {
+    /// Matrices.
+    pub batch: usize,
+    /// Rows of a and c.
+    pub m: usize,
+    /// Columns of b and c.
+    pub n: usize,
+    /// Columns of a, rows of b.
+    pub k: usize,
+    /// Left operand.
+    pub a: MatrixView,
+    /// Right operand.
+    pub b: MatrixView,
+    /// Result; of no meaning where an epilogue takes it.
+    pub c: MatrixView,
+    /// Add to the result's old value.
+    pub accumulate: bool,
+    /// Each c equals its transpose, because b is aᵀ: one triangle of it need be computed.
+    pub symmetric: bool,
+}
+
+impl Matmul {
+    /// cᵀ = bᵀ · aᵀ: the same numbers at the same places, with b for the left operand and a for the right one.
+    pub fn transposed(&self) -> Matmul {
+        let turned = |x: MatrixView| MatrixView { row: x.col, col: x.row, ..x };
+        let (a, b, c) = (turned(self.b), turned(self.a), turned(self.c));
+        Matmul { m: self.n, n: self.m, a, b, c, ..self.clone() }
+    }
+
+    /// The same product, not added to anything, into memory of its own without gaps.
+    pub fn densely(&self) -> Matmul {
+        let c = MatrixView { offset: 0, batch: self.m * self.n, row: self.n, col: 1 };
+        Matmul { c, accumulate: false, ..self.clone() }
+    }
+}
+
+/// Which operand of a product.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Side {
+    /// a.
+    Left,
+    /// b.
+    Right,
+}
+
+/// One product of a contraction. Its own arguments: a, b, then c, or the epilogue's from 1 on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Member {
+    /// The product.
+    pub matmul: Matmul,
+    /// A region that takes the result where it is computed. The result, rounded to the type of the region's argument 0,
+    /// is that argument, which is in no buffer. The region's rows are the result's rows in order, or equal parts of
+    /// them, and its lanes are their columns. It loads argument 0 only at its own place, and its rows do not meet.
+    pub epilogue: Option<Region>,
+}
+
+impl Member {
+    /// Number of its own arguments.
+    pub fn arg_count(&self) -> usize {
+        2 + self.epilogue.as_ref().map_or(1, |region| region.args.len().saturating_sub(1))
+    }
+
+    /// Whether it writes one of its own arguments.
+    pub fn writes(&self, arg: usize) -> bool {
+        arg >= 2 && self.epilogue.as_ref().is_none_or(|region| region.writes(arg - 1))
+    }
+}
+
+impl From<Matmul> for Member {
+    fn from(matmul: Matmul) -> Member {
+        Member { matmul, epilogue: None }
+    }
+}
+
+/// One product; or several, none of which waits for another, that have `batch`, `k` and the view of one operand in
+/// common, so that their results lie side by side: with the left one shared along columns, with the right one along
+/// rows. Arguments: of each member in turn its own, but the shared operand once, before all others.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Contraction {
+    /// The operand that the members share; `None` of a single one.
+    pub shared: Option<Side>,
+    /// The products.
+    pub members: Vec<Member>,
+}
+
+impl Contraction {
+    /// A single product.
+    pub fn of(matmul: Matmul) -> Contraction {
+        Contraction { shared: None, members: vec![matmul.into()] }
+    }
+
+    /// A single product, whose result a region takes.
+    pub fn with_epilogue(matmul: Matmul, epilogue: Region) -> Contraction {
+        Contraction { shared: None, members: vec![Member { matmul, epilogue: Some(epilogue) }] }
+    }
+
+    /// The products, without what becomes of them.
+    pub fn products(&self) -> impl Iterator<Item = &Matmul> {
+        self.members.iter().map(|member| &member.matmul)
+    }
+
+    /// The only member; `None` if there are several.
+    pub fn single(&self) -> Option<&Member> {
+        if let [member] = &self.members[..] { Some(member) } else { None }
+    }
+
+    /// Number of arguments.
+    pub fn arg_count(&self) -> usize {
+        let again = self.members.len().saturating_sub(1);
+        self.members.iter().map(Member::arg_count).sum::<usize>() - again
+    }
+
+    /// Positions of a member's own arguments among those of all.
+    pub fn args(&self, member: usize) -> Vec<usize> {
+        let Some(shared) = self.shared else { return (0..self.members[member].arg_count()).collect() };
+        let own = |m: &Member| m.arg_count() - 1;
+        let first = 1 + self.members[..member].iter().map(own).sum::<usize>();
+        let mut args: Vec<usize> = (first..first + own(&self.members[member])).collect();
+        args.insert(usize::from(shared == Side::Right), 0);
+        args
+    }
+
+    /// Whether it writes an argument.
+    pub fn writes(&self, arg: usize) -> bool {
+        (0..self.members.len()).any(|i| {
+            let own = self.args(i).iter().position(|&at| at == arg);
+            own.is_some_and(|own| self.members[i].writes(own))
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! Contractions that are more than a product: products that share an operand, and products with an epilogue.
+//!
+//! Machines with tensor cores run the products of one launch together and keep results in registers. No plan for the CPU
+//! asks for either: they are here so that the CPU can run such plans and say what they must compute. One product runs
+//! after the other, and before its epilogue, with the result in memory of the executor's own. No product may write what
+//! another one reads.
+
+use std::sync::atomic::AtomicBool;
+
+use pg_codegen::plan::{Contraction, Matmul};
+use pg_codegen::region::Region;
+use pg_ir::ty::DType;
+use smallvec::SmallVec;
+
+use super::error::Problem;
+use super::kernel::{Compiled, Machine};
+use super::raw::Arg;
+use super::region;
+
+/// A product's own arguments; those that are missing are missed by the checks.
+type List<T> = SmallVec<[T; 32]>;
+
+/// Products that share an operand.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    products: Vec<Compiled>,
+    /// Positions of each one's arguments.
+    positions: Vec<Vec<usize>>,
+}
+
+impl Shared {
+    pub(crate) fn new(contraction: &Contraction) -> Result<Self, Problem> {
+        let products = contraction.members.iter().map(Compiled::product).collect::<Result<Vec<_>, _>>()?;
+        let positions = (0..products.len()).map(|i| contraction.args(i)).collect();
+        Ok(Shared { products, positions })
+    }
+
+    /// Each product with its arguments.
+    fn each<'a, T: Copy>(&'a self, args: &'a [T]) -> impl Iterator<Item = (&'a Compiled, List<T>)> {
+        let own = |at: &Vec<usize>| at.iter().filter_map(|&at| args.get(at).copied()).collect();
+        self.products.iter().zip(&self.positions).map(move |(product, at)| (product, own(at)))
+    }
+
+    /// How each runs on arguments of these types.
+    pub(crate) fn way(&self, dtypes: &[DType]) -> String {
+        let words: Vec<String> = self.each(dtypes).map(|(product, own)| product.in_words(&own)).collect();
+        words.join("; ")
+    }
+
+    /// The arguments that it writes.
+    pub(crate) fn written(&self) -> Vec<usize> {
+        let of = |(product, at): (&Compiled, &Vec<usize>)| -> Vec<usize> {
+            product.written().into_iter().map(|own| at[own]).collect()
+        };
+        self.products.iter().zip(&self.positions).flat_map(of).collect()
+    }
+
+    pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        let want = 1 + self.positions.iter().map(|at| at.len() - 1).sum::<usize>();
+        if args.len() != want {
+            return Err(Problem::ArgCount { want, have: args.len() });
+        }
+        self.each(args).try_for_each(|(product, own)| product.check(&own))?;
+        for written in self.written() {
+            let of_another = |&(read, _): &(usize, &Arg)| read != written;
+            for (read, arg) in args.iter().enumerate().filter(of_another) {
+                let (w, r) = (args[written].addresses(), arg.addresses());
+                if w.start < r.end && r.start < w.end {
+                    return Err(Problem::Hazard { written, read });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
+        self.each(args).for_each(|(product, own)| product.reserve(&own, machine));
+    }
+
+    /// Runs on checked arguments.
+    pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
+        self.each(args).for_each(|(product, own)| product.run(&own, machine, outside));
+    }
+}
+
+/// A product, then a region whose argument 0 is its result.
+#[derive(Debug)]
+pub(crate) struct Epilogue {
+    product: Compiled,
+    region: Compiled,
+    result: (DType, usize),
+}
+
+impl Epilogue {
+    pub(crate) fn new(matmul: &Matmul, region: &Region) -> Result<Self, Problem> {
+        let len = matmul.batch * matmul.m * matmul.n;
+        if region.row_count() * region.lanes != len {
+            return Err(Problem::Shape("the region on a product's result is of another size"));
+        }
+        let dtype =
+            *region.args.first().ok_or(Problem::Shape("a region on a product's result reads none"))?;
+        let region = Compiled::Region(Box::new(region::Program::new(region)?));
+        Ok(Epilogue { product: Compiled::Matmul(matmul.densely()), region, result: (dtype, len) })
+    }
+
+    /// Words of memory for the result.
+    fn words(&self) -> usize {
+        (self.result.0.size() * self.result.1).div_ceil(4)
+    }
+
+    /// The arguments of both, given what stands for the result; those that are missing are missed by the checks.
+    fn args<T: Copy>(args: &[T], result: T) -> (List<T>, List<T>) {
+        let (operands, rest) = args.split_at(args.len().min(2));
+        let own = |first: &[T], second: &[T]| first.iter().chain(second).copied().collect();
+        (own(operands, &[result]), own(&[result], rest))
+    }
+
+    /// How both run on arguments of these types.
+    pub(crate) fn way(&self, dtypes: &[DType]) -> String {
+        let (product, region) = Self::args(dtypes, self.result.0);
+        format!("{}; then {}", self.product.in_words(&product), self.region.in_words(&region))
+    }
+
+    /// The arguments that it writes.
+    pub(crate) fn written(&self) -> Vec<usize> {
+        self.region.written().into_iter().map(|arg| arg + 1).collect()
+    }
+
+    pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        // The result is apart from every argument, wherever it will be.
+        let result = Arg::new(std::ptr::dangling_mut(), self.result.1, self.result.0);
+        let (product, region) = Self::args(args, result);
+        self.product.check(&product)?;
+        self.region.check(&region)
+    }
+
+    pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
+        let (product, region) = Self::args(args, self.result);
+        self.product.reserve(&product, machine);
+        self.region.reserve(&region, machine);
+        machine.reserve_result(self.words());
+    }
+
+    /// Runs on checked arguments. Sets `outside` if an id was outside its table.
+    pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
+        let mut memory = machine.take_result();
+        let result = Arg::new(memory.as_mut_ptr().cast(), self.result.1, self.result.0);
+        let (product, region) = Self::args(args, result);
+        self.product.run(&product, machine, outside);
+        self.region.run(&region, machine, outside);
+        machine.give_back(memory);
+    }
+}
