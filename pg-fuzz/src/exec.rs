@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use pg_codegen::plan::{
-    AttentionShape, BufferId, Contraction, Kernel, Matmul, MatrixView, Member, Place, Plan,
-};
+use pg_codegen::plan::{BufferId, Contraction, Kernel, Matmul, MatrixView, Member, Place, Plan};
 use pg_codegen::region::{Region, interp};
 use pg_ir::interp::{Environment, Tensor};
-use pg_ir::op::{Bits, Op};
-use pg_ir::ty::{Axis, DType, Role, Type};
+use pg_ir::op::Op;
+use pg_ir::ty::{DType, Type};
+
+use crate::attention;
 
 /// Runs a plan on an environment and gives the external buffers back.
 pub fn run(plan: &Plan, env: &Environment) -> Environment {
@@ -77,8 +77,14 @@ pub fn launch(kernel: &Kernel, args: &mut [Tensor]) {
     match kernel {
         Kernel::Region(r) => interp::run(r, args),
         Kernel::Contraction(c) => contraction(c, args),
-        Kernel::Attention(s) => attention(s, args),
-        Kernel::AttentionGrad(s) => attention_grad(s, args),
+        Kernel::Attention(s) => {
+            let out = attention::forward(s, [&args[0], &args[1], &args[2]]);
+            args[3..5].clone_from_slice(&out);
+        }
+        Kernel::AttentionGrad(s) => {
+            let out = attention::backward(s, [0, 1, 2, 3, 4, 5].map(|i| &args[i]));
+            args[6..9].clone_from_slice(&out);
+        }
         &Kernel::ScatterAdd { rows, width, count } => {
             assert_eq!((args[0].len(), args[1].len(), args[2].len()), (count, count * width, rows * width));
             args[2].fill(0.0);
@@ -154,29 +160,4 @@ fn with_epilogue(m: &Matmul, r: &Region, args: &mut [Tensor]) {
     own.extend(args[2..].iter().cloned());
     interp::run(r, &mut own);
     args[2..].clone_from_slice(&own[1..]);
-}
-
-fn attention_types(s: &AttentionShape) -> [Type; 3] {
-    let axes = |heads, dims: &[usize]| {
-        let lead =
-            [Axis::new(s.batch, Role::Batch), Axis::new(s.time, Role::Time), Axis::new(heads, Role::Head)];
-        Type::new(DType::F32, lead.into_iter().chain(dims.iter().map(|&d| Axis::channel(d))))
-    };
-    [axes(s.heads, &[s.dim]), axes(s.kv_heads, &[s.dim]), axes(s.heads, &[])]
-}
-
-fn attention(s: &AttentionShape, args: &mut [Tensor]) {
-    let [q, kv, lse] = attention_types(s);
-    let op = Op::Attention { scale: Bits::new(f64::from(s.scale)) };
-    let out = (op.record().eval)(&op, &[&args[0], &args[1], &args[2]], &[&q, &kv, &kv], &[q.clone(), lse]);
-    args[3..5].clone_from_slice(&out);
-}
-
-fn attention_grad(s: &AttentionShape, args: &mut [Tensor]) {
-    let [q, kv, lse] = attention_types(s);
-    let op = Op::AttentionGrad { scale: Bits::new(f64::from(s.scale)) };
-    let operands: Vec<&Tensor> = args[..6].iter().collect();
-    let results = [q.clone(), kv.clone(), kv.clone()];
-    let out = (op.record().eval)(&op, &operands, &[&q, &kv, &kv, &q, &lse, &q], &results);
-    args[6..9].clone_from_slice(&out);
 }

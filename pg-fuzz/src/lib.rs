@@ -3,6 +3,7 @@
 //! down by [`shrink`] to the least text that still fails. [`graphs`] are random graphs below the language, and
 //! [`exec`] runs plans in float64. Nothing of this is part of `pg`.
 
+pub mod attention;
 pub mod cases;
 pub mod compare;
 pub mod coverage;

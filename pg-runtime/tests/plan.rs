@@ -83,7 +83,10 @@ fn the_most_expensive_thing_comes_first_with_its_lines() {
     // Most of the arithmetic is the MLP's two matrices, in line 48 of the model.
     let line = std::fs::read_to_string(models().join("tiny.rs")).unwrap();
     let at = 1 + line.lines().position(|l| l.contains("leaky_relu_squared_mlp(")).unwrap();
-    assert_eq!((&summary[0]["scope"], &summary[0]["family"]), (&"blocks.*.mlp".into(), &"contraction".into()));
+    assert_eq!(
+        (&summary[0]["scope"], &summary[0]["family"]),
+        (&"blocks.*.mlp".into(), &"contraction".into())
+    );
     assert_eq!(summary[0]["lines"][0], format!("tiny.rs:{at}"));
     assert_eq!(summary[0]["bound"], "compute");
 }

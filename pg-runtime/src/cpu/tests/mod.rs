@@ -5,7 +5,6 @@ mod executor;
 mod random;
 mod regions;
 mod simple;
-mod throughput;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
