@@ -29,7 +29,7 @@ pub mod region;
 pub mod report;
 pub mod verify;
 
-pub use pipeline::{compile_for, graph_after, lower_for};
+pub use pipeline::{compile_for, graph_after, lower_for, stored};
 
 /// How to lower.
 #[derive(Clone, Debug)]

@@ -10,8 +10,8 @@ use pg_ir::graph::{Graph, Origin};
 
 use crate::machine::Machine;
 use crate::passes::{
-    cached_weights, canonicalize, fold_constants, fuse, fuse_epilogues, fuse_horizontally, materialize,
-    precision, rematerialize, schedule,
+    cached_weights, canonicalize, concatenate_k, fold_constants, fuse, fuse_epilogues, fuse_horizontally,
+    materialize, precision, rematerialize, schedule,
 };
 use crate::plan::Plan;
 use crate::plan::witness::Lowered;
@@ -20,6 +20,8 @@ use crate::{CodegenError, Options, verify};
 /// A pass, in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Pass {
+    /// `concatenate_k`: sums of dots as dots over segments of k.
+    ConcatenateK,
     /// [`precision`]: storage types of the machine, as explicit rounds.
     Precision,
     /// `cached_weights`: quantised and rounded weights written for other programs, or read.
@@ -46,7 +48,8 @@ pub enum Pass {
 
 impl Pass {
     /// Every pass.
-    pub const ALL: [Pass; 11] = [
+    pub const ALL: [Pass; 12] = [
+        Pass::ConcatenateK,
         Pass::Precision,
         Pass::CachedWeights,
         Pass::Canonicalize,
@@ -63,6 +66,7 @@ impl Pass {
     /// Its name, that of its file.
     pub fn name(self) -> &'static str {
         match self {
+            Pass::ConcatenateK => "concatenate_k",
             Pass::Precision => "precision",
             Pass::CachedWeights => "cached_weights",
             Pass::Canonicalize => "canonicalize",
@@ -184,6 +188,7 @@ pub fn graph_after(
 ) -> Result<Graph, CodegenError> {
     let (graphs, _) = graphs(graph, options, machine)?;
     Ok(match pass {
+        Pass::ConcatenateK => graphs.concatenated,
         Pass::Precision => graphs.stored,
         Pass::CachedWeights => graphs.placed,
         Pass::Canonicalize => graphs.canonical,
@@ -191,8 +196,25 @@ pub fn graph_after(
     })
 }
 
+/// The graph as a machine stores it, before any pass that has to leave its numbers alone: with its sums of dots and with
+/// its roundings. What plans are held to.
+///
+/// # Errors
+/// If an op cannot be lowered; the error names its place in the model.
+pub fn stored(graph: &Graph, machine: &Machine) -> Result<Graph, CodegenError> {
+    precision::store_as(&concatenated(graph, machine)?, machine.storage)
+}
+
+fn concatenated(graph: &Graph, machine: &Machine) -> Result<Graph, CodegenError> {
+    match machine.concatenate_k {
+        true => concatenate_k::concatenate(&canonicalize::canonical(graph)?),
+        false => Ok(graph.clone()),
+    }
+}
+
 /// What selection and fusion work on, and how it came to be.
 struct Graphs {
+    concatenated: Graph,
     stored: Graph,
     placed: Graph,
     canonical: Graph,
@@ -204,8 +226,10 @@ fn graphs(graph: &Graph, options: &Options, machine: &Machine) -> Result<(Graphs
     let mut timing = Timing::default();
     let t = &mut timing;
     t.run(Pass::Verify, || sound("what was to be lowered", graph))?;
-    let stored = t.run(Pass::Precision, || precision::store_as(graph, machine.storage))?;
-    t.run(Pass::Verify, || after(Pass::Precision, graph, &stored))?;
+    let concatenated = t.run(Pass::ConcatenateK, || concatenated(graph, machine))?;
+    t.run(Pass::Verify, || after(Pass::ConcatenateK, graph, &concatenated))?;
+    let stored = t.run(Pass::Precision, || precision::store_as(&concatenated, machine.storage))?;
+    t.run(Pass::Verify, || after(Pass::Precision, &concatenated, &stored))?;
     let placed = t.run(Pass::CachedWeights, || cached_weights::place(&stored, options.weight_cache))?;
     t.run(Pass::Verify, || after(Pass::CachedWeights, &stored, &placed))?;
     let canonical = t.run(Pass::Canonicalize, || canonicalize::canonical(&placed))?;
@@ -214,7 +238,7 @@ fn graphs(graph: &Graph, options: &Options, machine: &Machine) -> Result<(Graphs
         rematerialize::rematerialize(&canonical, options, machine.remat_traffic)
     })?;
     t.run(Pass::Verify, || after(Pass::Rematerialize, &canonical, &rematerialized))?;
-    Ok((Graphs { stored, placed, canonical, rematerialized, again }, timing))
+    Ok((Graphs { concatenated, stored, placed, canonical, rematerialized, again }, timing))
 }
 
 /// Verifies a graph after a pass, unless the pass has left it alone.

@@ -5,7 +5,6 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pg_codegen::machine::{CPU, H100, Machine};
-use pg_codegen::passes::precision::store_as;
 use pg_codegen::pipeline::Pass;
 use pg_codegen::plan::Place;
 use pg_codegen::{Options, compile_for, graph_after};
@@ -164,7 +163,7 @@ fn plans_of_both_compute_what_the_interpreter_does() {
             let is_read = |slot: &Slot| plan.buffers.iter().any(|b| b.place == Place::External(slot.clone()));
             assert!(found.len() > 10 && found.keys().all(is_read));
             let found = pg_fuzz::exec::run(&plan, &env.clone().into_iter().chain(found).collect());
-            let stored = store_as(&next.graph, target.storage).unwrap();
+            let stored = pg_codegen::stored(&next.graph, &target).unwrap();
             for (slot, want) in &interp::run(&stored, &env).unwrap() {
                 let apart = common::distance(&found[slot], want);
                 assert!(apart <= bound, "{} fuse {fuse}, {slot}: {apart}", target.name);

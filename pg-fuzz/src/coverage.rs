@@ -34,11 +34,12 @@ const INSTRUCTIONS: [&str; 14] = [
 ];
 
 /// Kernel families, in all their forms, that every search must meet.
-pub const FORMS: [&str; 8] = [
+pub const FORMS: [&str; 9] = [
     "region",
     "contraction",
     "contraction with epilogue",
     "contraction of several",
+    "contraction over segments",
     "attention",
     "attention_grad",
     "scatter_add",
@@ -50,6 +51,7 @@ pub fn form(kernel: &Kernel) -> &'static str {
     let Kernel::Contraction(contraction) = kernel else { return kernel.family() };
     match contraction.single() {
         None => "contraction of several",
+        Some(Member { segments, .. }) if !segments.is_empty() => "contraction over segments",
         Some(Member { epilogue: Some(_), .. }) => "contraction with epilogue",
         Some(_) => "contraction",
     }
@@ -58,7 +60,7 @@ pub fn form(kernel: &Kernel) -> &'static str {
 /// The product of a contraction that is nothing else.
 pub fn stored(kernel: &Kernel) -> Option<&Matmul> {
     let Kernel::Contraction(contraction) = kernel else { return None };
-    contraction.single().filter(|m| m.epilogue.is_none()).map(|m| &m.matmul)
+    contraction.single().filter(|m| m.epilogue.is_none() && m.segments.is_empty()).map(|m| &m.matmul)
 }
 
 /// Rewrites that no program of a model needs: front end and autodiff drop axes of size 1 before they reduce, and no

@@ -122,28 +122,29 @@ fn cast(to: DType, x: f64) -> f64 {
     (op.record().eval)(&op, &[&vec![x]], &[&ty], &[ty.with_dtype(to)])[0][0]
 }
 
-fn matmul(m: &Matmul, args: &mut [Tensor]) {
+fn matmul(m: &Matmul, [a, b]: [&Tensor; 2], result: &mut Tensor) {
     let place = |v: &MatrixView, i: usize, r: usize, c: usize| v.offset + i * v.batch + r * v.row + c * v.col;
     for i in 0..m.batch {
         for r in 0..m.m {
             for c in 0..m.n {
-                let dot = |k| args[0][place(&m.a, i, r, k)] * args[1][place(&m.b, i, k, c)];
+                let dot = |k| a[place(&m.a, i, r, k)] * b[place(&m.b, i, k, c)];
                 let sum: f64 = (0..m.k).map(dot).sum();
-                let slot = &mut args[2][place(&m.c, i, r, c)];
+                let slot = &mut result[place(&m.c, i, r, c)];
                 *slot = sum + if m.accumulate { *slot } else { 0.0 };
             }
         }
     }
 }
 
-/// One product after the other, each on its own arguments.
+/// One member after the other, each on its own arguments.
 fn contraction(c: &Contraction, args: &mut [Tensor]) {
-    for (i, Member { matmul: m, epilogue }) in c.members.iter().enumerate() {
+    for (i, member) in c.members.iter().enumerate() {
         let at = c.args(i);
         let mut own: Vec<Tensor> = at.iter().map(|&at| args[at].clone()).collect();
-        match epilogue {
-            Some(region) => with_epilogue(m, region, &mut own),
-            None => matmul(m, &mut own),
+        let (operands, rest) = own.split_at_mut(member.operand_count());
+        match &member.epilogue {
+            Some(region) => with_epilogue(member, region, operands, rest),
+            None => products(member, operands, &mut rest[0]),
         }
         for (at, value) in at.into_iter().zip(own) {
             args[at] = value;
@@ -151,13 +152,22 @@ fn contraction(c: &Contraction, args: &mut [Tensor]) {
     }
 }
 
+/// The products of all segments of k, added.
+fn products(member: &Member, operands: &[Tensor], c: &mut Tensor) {
+    for (i, (m, pair)) in member.products().zip(operands.chunks(2)).enumerate() {
+        let m = Matmul { accumulate: m.accumulate || i > 0, ..m };
+        matmul(&m, [&pair[0], &pair[1]], c);
+    }
+}
+
 /// The whole result is the one tile.
-fn with_epilogue(m: &Matmul, r: &Region, args: &mut [Tensor]) {
+fn with_epilogue(member: &Member, r: &Region, operands: &[Tensor], rest: &mut [Tensor]) {
+    let m = &member.matmul;
     assert_eq!((r.row_count() * r.lanes, m.n % r.lanes), (m.batch * m.m * m.n, 0));
-    let mut product = vec![args[0].clone(), args[1].clone(), vec![0.0; m.batch * m.m * m.n]];
-    matmul(&m.densely(), &mut product);
-    let mut own = vec![product.remove(2).into_iter().map(|x| cast(r.args[0], x)).collect()];
-    own.extend(args[2..].iter().cloned());
+    let mut result = vec![0.0; m.batch * m.m * m.n];
+    products(&Member { matmul: m.densely(), ..member.clone() }, operands, &mut result);
+    let mut own = vec![result.into_iter().map(|x| cast(r.args[0], x)).collect()];
+    own.extend(rest.iter().cloned());
     interp::run(r, &mut own);
-    args[2..].clone_from_slice(&own[1..]);
+    rest.clone_from_slice(&own[1..]);
 }

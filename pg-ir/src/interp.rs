@@ -148,12 +148,24 @@ fn given<'a>(env: &'a Environment, slot: &Slot, ty: &Type) -> Result<&'a Tensor,
 /// The results of a node that is no input.
 fn compute(graph: &Graph, node: &Node, operands: &[&Tensor], product: Option<Product>) -> Vec<Tensor> {
     if let (Op::Dot(dims), Some(product)) = (&node.op, product)
-        && let [a, b] = graph.operand_types(node)[..]
-        && let Some(found) = product(dims, [operands[0], operands[1]], [a, b])
+        && let Some(found) = products(dims, operands, &graph.operand_types(node), product)
     {
         return vec![found];
     }
     results(graph, node, operands)
+}
+
+/// The sum of the products of a dot's pairs; `None` if the caller's function does not take one of them.
+fn products(dims: &DotDims, operands: &[&Tensor], types: &[&Type], product: Product) -> Option<Tensor> {
+    let mut sum: Option<Tensor> = None;
+    for (x, ty) in operands.chunks_exact(2).zip(types.chunks_exact(2)) {
+        let found = product(dims, [x[0], x[1]], [ty[0], ty[1]])?;
+        sum = Some(match sum {
+            None => found,
+            Some(sum) => sum.iter().zip(&found).map(|(a, b)| a + b).collect(),
+        });
+    }
+    sum
 }
 
 /// The results of a node that is no input, if `operands` were its operands.

@@ -9,7 +9,7 @@ use pg_ir::op::Op;
 
 use crate::index::access::{Blocked, Context, locate};
 use crate::index::view::Point;
-use crate::plan::{Matmul, MatrixView};
+use crate::plan::{Matmul, MatrixView, Member, Segment};
 
 /// Sizes and element strides of some axes.
 type Layout = Vec<(usize, i64)>;
@@ -62,21 +62,34 @@ fn matrix(cx: Context<'_>, node: &Node, index: usize) -> Result<Matrix, Blocked>
     }
 }
 
-/// A canonical dot as a matmul. `c` is contiguous.
-pub(crate) fn matmul(cx: Context<'_>, node: &Node) -> Result<Matmul, Blocked> {
-    let (a, b) = (matrix(cx, node, 0)?, matrix(cx, node, 1)?);
+/// A canonical dot as a product without an epilogue. `c` is contiguous.
+pub(crate) fn product(cx: Context<'_>, node: &Node) -> Result<Member, Blocked> {
+    let ([batch, m, n], first) = segment(cx, node, 0)?;
+    let matmul = Matmul {
+        batch,
+        m,
+        n,
+        k: first.k,
+        a: first.a,
+        b: first.b,
+        c: MatrixView { offset: 0, batch: m * n, row: n, col: 1 },
+        accumulate: false,
+        symmetric: is_symmetric(node),
+    };
+    let further = (1..node.operands.len() / 2).map(|pair| segment(cx, node, pair).map(|s| s.1));
+    Ok(Member { segments: further.collect::<Result<_, _>>()?, ..Member::from(matmul) })
+}
+
+/// Matrices, rows and columns of a pair's product, and the pair.
+fn segment(cx: Context<'_>, node: &Node, pair: usize) -> Result<([usize; 3], Segment), Blocked> {
+    let (a, b) = (matrix(cx, node, 2 * pair)?, matrix(cx, node, 2 * pair + 1)?);
     let ([batch, m, k], [b_batch, n, b_k]) = (a.axes, b.axes);
-    Ok(Matmul {
-        batch: batch.0,
-        m: m.0,
-        n: n.0,
+    let segment = Segment {
         k: k.0,
         a: MatrixView { offset: a.offset, batch: batch.1, row: m.1, col: k.1 },
         b: MatrixView { offset: b.offset, batch: b_batch.1, row: b_k.1, col: n.1 },
-        c: MatrixView { offset: 0, batch: m.0 * n.0, row: n.0, col: 1 },
-        accumulate: false,
-        symmetric: is_symmetric(node),
-    })
+    };
+    Ok(([batch.0, m.0, n.0], segment))
 }
 
 /// Whether a canonical dot is of a value with itself over one free axis: x · xᵀ.

@@ -33,6 +33,8 @@ pub struct Machine {
     pub epilogues: Option<Epilogues>,
     /// Whether contractions that share an operand run as one kernel.
     pub fuse_horizontally: bool,
+    /// Whether contractions whose results are added run as one kernel, over segments of k.
+    pub concatenate_k: bool,
     /// Bytes that the backward pass may move to compute something again, for each byte of memory that this
     /// saves: 1 where memory is as scarce as bandwidth, 0 where it is plentiful.
     pub remat_traffic: usize,

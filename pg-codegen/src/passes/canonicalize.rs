@@ -4,7 +4,7 @@
 //! It must not change what any output computes, nor copy anything: what it adds are views.
 
 use pg_ir::graph::{Builder, Graph, Node, Results, ValueId};
-use pg_ir::op::{DotDims, Op};
+use pg_ir::op::{DotDims, Op, Operands};
 use pg_ir::ty::{DType, Type};
 use smallvec::SmallVec;
 
@@ -68,6 +68,7 @@ fn rebuild(b: &mut Builder, graph: &Graph, node: &Node, operands: &[ValueId]) ->
             one(b.try_reshape(source, axes.clone())?)
         }
         Op::Dot(dims) => {
+            // Of several pairs, all have the ranks of the first.
             let (rank_a, rank_b) = (graph.ty(node.operands[0]).rank(), graph.ty(node.operands[1]).rank());
             let (n_batch, n_contract) = (dims.batch.len(), dims.contract.len());
             let order = |batch: Vec<usize>, free: Vec<usize>, contract: Vec<usize>| -> SmallVec<[usize; 4]> {
@@ -75,20 +76,19 @@ fn rebuild(b: &mut Builder, graph: &Graph, node: &Node, operands: &[ValueId]) ->
             };
             let lhs = |pairs: &[(usize, usize)]| pairs.iter().map(|p| p.0).collect::<Vec<_>>();
             let rhs = |pairs: &[(usize, usize)]| pairs.iter().map(|p| p.1).collect::<Vec<_>>();
-            let x =
-                transposed(b, first, order(lhs(&dims.batch), dims.lhs_free(rank_a), lhs(&dims.contract)))?;
-            let y = transposed(
-                b,
-                operands[1],
-                order(rhs(&dims.batch), dims.rhs_free(rank_b), rhs(&dims.contract)),
-            )?;
+            let mut moved = Operands::new();
+            for pair in operands.chunks_exact(2) {
+                let x = order(lhs(&dims.batch), dims.lhs_free(rank_a), lhs(&dims.contract));
+                let y = order(rhs(&dims.batch), dims.rhs_free(rank_b), rhs(&dims.contract));
+                moved.extend([transposed(b, pair[0], x)?, transposed(b, pair[1], y)?]);
+            }
             let dims = DotDims {
                 batch: (0..n_batch).map(|i| (i, i)).collect(),
                 contract: (0..n_contract)
                     .map(|i| (rank_a - n_contract + i, rank_b - n_contract + i))
                     .collect(),
             };
-            b.push(Op::Dot(dims), &[x, y])
+            b.push(Op::Dot(dims), &moved)
         }
         op => b.push(op.clone(), operands),
     }

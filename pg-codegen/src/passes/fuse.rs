@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use pg_ir::graph::{Graph, NodeId, Origin, ValueId};
-use pg_ir::op::Op;
+use pg_ir::op::{Op, Operands};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::access::{Blocked, Context};
@@ -48,8 +48,8 @@ pub(crate) enum Work {
 pub(crate) struct Dot {
     /// The node.
     pub(crate) node: NodeId,
-    /// The buffers of its operands.
-    pub(crate) operands: [ValueId; 2],
+    /// The buffers of its operands, in pairs.
+    pub(crate) operands: Operands,
     /// What becomes of its result.
     pub(crate) result: DotResult,
 }
@@ -147,11 +147,11 @@ pub(crate) fn groups(
             Some(a) => vec![a.value],
             None => graph.results(node).map(|r| rounded.get(&r).copied().unwrap_or(r)).collect(),
         };
-        work.push(match (&node.op, &reads[..], &writes[..]) {
-            (Op::Dot(_), &[a, b], &[value]) => Work::Contraction(
-                None,
-                vec![Dot { node: id, operands: [a, b], result: DotResult::Stored(value) }],
-            ),
+        work.push(match (&node.op, &writes[..]) {
+            (Op::Dot(_), &[value]) => {
+                let (operands, result) = (reads.into(), DotResult::Stored(value));
+                Work::Contraction(None, vec![Dot { node: id, operands, result }])
+            }
             _ => Work::Library(id, reads, writes),
         });
     }

@@ -21,10 +21,11 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -
     let mut dag = dag(graph, &groups.work)?;
     // The last matmul first: of two results that one region reads, the first is in memory by then.
     for at in (0..groups.work.len()).rev() {
-        let Some(&Dot { node: id, operands, result: DotResult::Stored(result) }) = groups.work[at].single()
+        let Some(Dot { node: id, operands, result: DotResult::Stored(result) }) = groups.work[at].single()
         else {
             continue;
         };
+        let (id, operands, result) = (*id, operands.clone(), *result);
         if groups.absorbed.contains_key(&id) || groups.outputs.contains(&result) {
             continue;
         }
@@ -41,7 +42,7 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -
                 return None;
             }
             let built = on_tile(&Built { region, ..built.clone() }, result, readers.len() > 1)?;
-            let dot = Dot { node: id, operands, result: DotResult::Epilogue(built) };
+            let dot = Dot { node: id, operands: operands.clone(), result: DotResult::Epilogue(built) };
             let work = Work::Contraction(None, vec![dot]);
             dag.join(at, *r, at, work.access()?).then_some((*r, work))
         };

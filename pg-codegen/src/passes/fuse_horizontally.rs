@@ -12,7 +12,7 @@ use pg_ir::ty::DType;
 
 use crate::CodegenError;
 use crate::index::access::Context;
-use crate::index::matrix::{is_symmetric, matmul};
+use crate::index::matrix::{is_symmetric, product};
 use crate::passes::dag::{Access, Dag};
 use crate::passes::fold_constants::Constants;
 use crate::passes::fuse::{Dot, DotResult, Groups, MAX_ARGS, Work, dag};
@@ -61,11 +61,12 @@ pub(crate) fn join(
 fn shared(cx: Context<'_>, dot: &Dot, side: Side, storage: DType) -> Option<Shared> {
     let node = cx.graph.node(dot.node);
     let takes = |v: &ValueId| cx.graph.ty(*v).dtype == storage;
-    // One triangle of a symmetric product is computed, by a kernel that knows it.
-    if is_symmetric(node) || !dot.operands.iter().all(takes) {
+    // One triangle of a symmetric product is computed, by a kernel that knows it; and segments of k are walked by one
+    // that has no other product.
+    if is_symmetric(node) || dot.operands.len() > 2 || !dot.operands.iter().all(takes) {
         return None;
     }
-    let m = matmul(cx, node).ok()?;
+    let m = product(cx, node).ok()?.matmul;
     let (at, view, free) = match side {
         Side::Left => (0, m.a, m.m),
         Side::Right => (1, m.b, m.n),

@@ -3,6 +3,7 @@
 // From a graph to a graph.
 pub(crate) mod cached_weights;
 pub(crate) mod canonicalize;
+pub(crate) mod concatenate_k;
 pub mod precision;
 pub(crate) mod rematerialize;
 

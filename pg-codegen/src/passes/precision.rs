@@ -73,13 +73,14 @@ impl Chooser<'_> {
     fn operands(&self) -> Vec<ValueId> {
         let mut found = Vec::new();
         for (_, node) in self.graph.nodes() {
-            let read: &[usize] = match node.op {
-                Op::Dot(_) => &[0, 1],
-                Op::Attention { .. } => &[0, 1, 2],
-                Op::AttentionGrad { .. } => &[0, 1, 2, 3, 5],
-                _ => &[],
+            let is_read = |i: &usize| match node.op {
+                Op::Dot(_) => true,
+                Op::Attention { .. } => *i <= 2,
+                Op::AttentionGrad { .. } => *i != 4,
+                _ => false,
             };
-            let bases = read.iter().map(|&i| base(self.graph, node.operands[i]));
+            let read = (0..node.operands.len()).filter(is_read);
+            let bases = read.map(|i| base(self.graph, node.operands[i]));
             found.extend(bases.filter(|v| self.graph.ty(*v).dtype == DType::F32));
         }
         found

@@ -19,6 +19,8 @@ macro_rules! rewrites {
 }
 
 rewrites! {
+    /// `concatenate_k`: a sum of dots becomes one over segments of k.
+    ConcatenateK,
     /// `precision`: an operand of a contraction or of attention is stored as the target's tensor cores take it.
     RoundOperand,
     /// `precision`: an activation is stored rounded.
@@ -29,47 +31,47 @@ rewrites! {
     WriteCachedWeight,
     /// `cached_weights`: a quantised or rounded weight is read from state.
     ReadCachedWeight,
-    /// `canon`: a node that no output needs is dropped.
+    /// `canonicalize`: a node that no output needs is dropped.
     DropDead,
-    /// `canon`: an op that changes nothing is dropped.
+    /// `canonicalize`: an op that changes nothing is dropped.
     DropIdentity,
-    /// `canon`: a reduction over axes of size 1 only is dropped.
+    /// `canonicalize`: a reduction over axes of size 1 only is dropped.
     DropReduction,
-    /// `canon`: a reshape of a reshape becomes one.
+    /// `canonicalize`: a reshape of a reshape becomes one.
     MergeReshapes,
-    /// `canon`: a contraction's operand is transposed to [batch, free, contract].
+    /// `canonicalize`: a contraction's operand is transposed to [batch, free, contract].
     TransposeOperand,
-    /// `canon`: the transpose of x · xᵀ is x · xᵀ.
+    /// `canonicalize`: the transpose of x · xᵀ is x · xᵀ.
     DropSymmetricTranspose,
-    /// `recompute`: the backward pass computes an operand of a library kernel again.
+    /// `rematerialize`: the backward pass computes an operand of a library kernel again.
     RecomputeOperand,
-    /// `recompute`: the backward pass computes another value again.
+    /// `rematerialize`: the backward pass computes another value again.
     RecomputeValue,
-    /// `fold`: a value is one number.
+    /// `fold_constants`: a value is one number.
     FoldUniform,
-    /// `fold`: a value becomes a constant buffer.
+    /// `fold_constants`: a value becomes a constant buffer.
     FoldTable,
-    /// `select`: a contraction writes a view of its result.
+    /// `materialize`: a contraction writes a view of its result.
     WriteView,
-    /// `select`: a contraction adds to a state slot.
+    /// `materialize`: a contraction adds to a state slot.
     AccumulateIntoSlot,
-    /// `select`: a library kernel rounds its result as it writes.
+    /// `materialize`: a library kernel rounds its result as it writes.
     RoundAsWritten,
-    /// `select`: a reduction over rows is kept.
+    /// `materialize`: a reduction over rows is kept.
     KeepColumnReduction,
-    /// `select`: a long chain of instructions is cut.
+    /// `materialize`: a long chain of instructions is cut.
     CutChain,
-    /// `select`: a value is kept that would be computed for many rows.
+    /// `materialize`: a value is kept that would be computed for many rows.
     KeepRepeated,
-    /// `select`: a value is kept that one region would compute at many points.
+    /// `materialize`: a value is kept that one region would compute at many points.
     KeepManyPoints,
-    /// `select`: a value is kept that several kernels read.
+    /// `materialize`: a value is kept that several kernels read.
     KeepShared,
-    /// `select`: a view is copied, for a kernel that cannot walk it.
+    /// `materialize`: a view is copied, for a kernel that cannot walk it.
     CopyView,
-    /// `select`: part of a value is kept, since its region would bind too many buffers.
+    /// `materialize`: part of a value is kept, since its region would bind too many buffers.
     SplitBindings,
-    /// `select`: emission asks for a value to be kept.
+    /// `materialize`: emission asks for a value to be kept.
     KeepForEmission,
     /// `emit`: an axis of rows is split.
     SplitRows,
@@ -85,15 +87,15 @@ rewrites! {
     JoinSideBySide,
     /// `fuse`: a join is refused, since a third launch waits between the two.
     RefuseCycle,
-    /// `epilogue`: a region takes a contraction's result from registers.
+    /// `fuse_epilogues`: a region takes a contraction's result from registers.
     AttachEpilogue,
-    /// `epilogue`: likewise, and the result is written, too.
+    /// `fuse_epilogues`: likewise, and the result is written, too.
     AttachEpilogueAndStore,
-    /// `epilogue`: a region's long rows are split into the result's.
+    /// `fuse_epilogues`: a region's long rows are split into the result's.
     SplitEpilogueRows,
-    /// `beside`: contractions share their left operand.
+    /// `fuse_horizontally`: contractions share their left operand.
     ShareLeft,
-    /// `beside`: contractions share their right operand.
+    /// `fuse_horizontally`: contractions share their right operand.
     ShareRight,
     /// `order`: an output is computed in its slot, which the program does not read.
     WriteSlot,

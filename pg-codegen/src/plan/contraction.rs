@@ -62,11 +62,26 @@ pub enum Side {
     Right,
 }
 
-/// One product of a contraction. Its own arguments: a, b, then c, or the epilogue's from 1 on.
+/// A stretch of k with operands of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Segment {
+    /// Columns of a, rows of b.
+    pub k: usize,
+    /// Left operand.
+    pub a: MatrixView,
+    /// Right operand.
+    pub b: MatrixView,
+}
+
+/// One product of a contraction. Its own arguments: a, b, those of each further segment, then c, or the epilogue's from 1
+/// on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Member {
-    /// The product.
+    /// The product, of the first segment of k.
     pub matmul: Matmul,
+    /// Further segments of k, whose products are added in order. A member that has some is alone, adds to no old value, and
+    /// is not symmetric; its `c` is without gaps.
+    pub segments: Vec<Segment>,
     /// A region that takes the result where it is computed. The result, rounded to the type of the region's argument 0,
     /// is that argument, which is in no buffer. The region's rows are the result's rows in order, or equal parts of
     /// them, and its lanes are their columns. It loads argument 0 only at its own place, and its rows do not meet.
@@ -74,20 +89,33 @@ pub struct Member {
 }
 
 impl Member {
+    /// Number of its operands: the first of its own arguments.
+    pub fn operand_count(&self) -> usize {
+        2 * (1 + self.segments.len())
+    }
+
+    /// Its products, one for each segment of k; all but the first are added.
+    pub fn products(&self) -> impl Iterator<Item = Matmul> + '_ {
+        let further =
+            self.segments.iter().map(|&Segment { k, a, b }| Matmul { k, a, b, ..self.matmul.clone() });
+        std::iter::once(self.matmul.clone()).chain(further)
+    }
+
     /// Number of its own arguments.
     pub fn arg_count(&self) -> usize {
-        2 + self.epilogue.as_ref().map_or(1, |region| region.args.len().saturating_sub(1))
+        self.operand_count() + self.epilogue.as_ref().map_or(1, |region| region.args.len().saturating_sub(1))
     }
 
     /// Whether it writes one of its own arguments.
     pub fn writes(&self, arg: usize) -> bool {
-        arg >= 2 && self.epilogue.as_ref().is_none_or(|region| region.writes(arg - 1))
+        let operands = self.operand_count();
+        arg >= operands && self.epilogue.as_ref().is_none_or(|region| region.writes(arg - operands + 1))
     }
 }
 
 impl From<Matmul> for Member {
     fn from(matmul: Matmul) -> Member {
-        Member { matmul, epilogue: None }
+        Member { matmul, segments: Vec::new(), epilogue: None }
     }
 }
 
@@ -110,12 +138,12 @@ impl Contraction {
 
     /// A single product, whose result a region takes.
     pub fn with_epilogue(matmul: Matmul, epilogue: Region) -> Contraction {
-        Contraction { shared: None, members: vec![Member { matmul, epilogue: Some(epilogue) }] }
+        Contraction { shared: None, members: vec![Member { epilogue: Some(epilogue), ..matmul.into() }] }
     }
 
-    /// The products, without what becomes of them.
-    pub fn products(&self) -> impl Iterator<Item = &Matmul> {
-        self.members.iter().map(|member| &member.matmul)
+    /// The products, one for each segment of k, without what becomes of them.
+    pub fn products(&self) -> impl Iterator<Item = Matmul> + '_ {
+        self.members.iter().flat_map(Member::products)
     }
 
     /// The only member; `None` if there are several.

@@ -3,6 +3,7 @@
 
 mod contraction;
 pub(crate) mod cost;
+pub mod result_regions;
 mod structure;
 pub mod witness;
 
@@ -14,7 +15,7 @@ use pg_ir::ty::DType;
 
 use crate::region::Region;
 
-pub use self::contraction::{Contraction, Matmul, MatrixView, Member, Side};
+pub use self::contraction::{Contraction, Matmul, MatrixView, Member, Segment, Side};
 use crate::report::provenance::Provenance;
 
 /// A buffer of a plan, by position.
@@ -85,10 +86,10 @@ impl Kernel {
         }
     }
 
-    /// Its products.
-    pub fn products(&self) -> impl Iterator<Item = &Matmul> {
-        let members = if let Kernel::Contraction(c) = self { &c.members[..] } else { &[] };
-        members.iter().map(|member| &member.matmul)
+    /// Its products, one for each segment of k.
+    pub fn products(&self) -> impl Iterator<Item = Matmul> + '_ {
+        let contraction = if let Kernel::Contraction(contraction) = self { Some(contraction) } else { None };
+        contraction.into_iter().flat_map(Contraction::products)
     }
 
     /// Its regions, each with the positions among the launch's arguments of the region's own; none of a product's result.
@@ -99,7 +100,7 @@ impl Kernel {
                 let mut regions = Vec::new();
                 for (i, member) in contraction.members.iter().enumerate() {
                     let Some(region) = &member.epilogue else { continue };
-                    let rest = contraction.args(i).into_iter().skip(2).map(Some);
+                    let rest = contraction.args(i).into_iter().skip(member.operand_count()).map(Some);
                     regions.push((region, std::iter::once(None).chain(rest).collect()));
                 }
                 regions

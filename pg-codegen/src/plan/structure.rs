@@ -26,6 +26,9 @@ fn kernel(kernel: &Kernel, to: &mut impl Hasher) {
             (c.shared, c.members.len()).hash(to);
             for member in &c.members {
                 matmul(&member.matmul, to);
+                for s in &member.segments {
+                    (s.k > 1, walks(&s.a), walks(&s.b)).hash(to);
+                }
                 member.epilogue.is_some().hash(to);
                 member.epilogue.iter().for_each(|r| region(r, to));
             }
@@ -39,10 +42,13 @@ fn kernel(kernel: &Kernel, to: &mut impl Hasher) {
 }
 
 fn matmul(m: &Matmul, to: &mut impl Hasher) {
-    let lies = |v: &MatrixView| (v.batch == 0, v.row.min(2), v.col.min(2), v.offset > 0);
     [m.batch, m.m, m.n, m.k].map(|size| size > 1).hash(to);
-    [&m.a, &m.b, &m.c].map(lies).hash(to);
+    [&m.a, &m.b, &m.c].map(walks).hash(to);
     (m.accumulate, m.symmetric).hash(to);
+}
+
+fn walks(v: &MatrixView) -> (bool, usize, usize, bool) {
+    (v.batch == 0, v.row.min(2), v.col.min(2), v.offset > 0)
 }
 
 fn region(r: &Region, to: &mut impl Hasher) {

@@ -81,9 +81,9 @@ impl Kernel {
                     if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
                 format!("{} × {}{over}", product(kept), r.lanes)
             }
-            Kernel::Contraction(_) => {
-                let shapes: Vec<String> = self.products().map(Matmul::shape).collect();
-                shapes.join(", ")
+            Kernel::Contraction(contraction) => {
+                let shape = |m: &Member| m.matmul.shape(m.products().map(|product| product.k));
+                contraction.members.iter().map(shape).collect::<Vec<_>>().join(", ")
             }
             Kernel::Attention(s) | Kernel::AttentionGrad(s) => {
                 format!("{} × {}, {}/{} heads of {}", s.batch, s.time, s.heads, s.kv_heads, s.dim)
@@ -95,10 +95,11 @@ impl Kernel {
 }
 
 impl Matmul {
-    fn shape(&self) -> String {
+    fn shape(&self, k: impl Iterator<Item = usize>) -> String {
+        let k = k.map(|k| k.to_string()).collect::<Vec<_>>().join(" + ");
         let batch = if self.batch > 1 { format!("{} of ", self.batch) } else { String::new() };
         let plus = if self.accumulate { " added" } else { "" };
-        format!("{batch}{} × {} × {}{plus}", self.m, self.n, self.k)
+        format!("{batch}{} × {} × {k}{plus}", self.m, self.n)
     }
 }
 
@@ -152,8 +153,9 @@ impl fmt::Display for Plan {
                         Some(side) => writeln!(f, "  k{i} contraction, {side:?} operand shared")?,
                         None => writeln!(f, "  k{i} contraction")?,
                     }
-                    for Member { matmul, epilogue } in &contraction.members {
+                    for Member { matmul, segments, epilogue } in &contraction.members {
                         writeln!(f, "    {matmul:?}")?;
+                        segments.iter().try_for_each(|segment| writeln!(f, "    plus {segment:?}"))?;
                         if let Some(region) = epilogue {
                             write!(f, "    epilogue {region}")?;
                         }

@@ -6,12 +6,27 @@
 use crate::plan::{Kernel, Matmul};
 use crate::region::{Instr, Region};
 
-/// A product of a kernel, with the region on its result if there is one.
+/// A member of a contraction.
 pub(super) struct Product<'a> {
+    /// Its sizes, and where its result goes if no region takes it.
     pub(super) matmul: &'a Matmul,
+    /// Its segments of k.
+    pub(super) segments: Vec<Matmul>,
     pub(super) region: Option<&'a Region>,
-    /// Where its own arguments are among the launch's: a, b, and c or the region's from 1 on.
+    /// Where its own arguments are among the launch's: operands in pairs, then c or the region's from 1 on.
     pub(super) args: Vec<usize>,
+}
+
+impl Product<'_> {
+    /// Where its operands are among the launch's arguments, a pair for each segment.
+    pub(super) fn operands(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
+        self.args[..2 * self.segments.len()].chunks(2).map(|pair| [pair[0], pair[1]])
+    }
+
+    /// Its own arguments behind the operands: c, or the region's from 1 on.
+    pub(super) fn rest(&self) -> &[usize] {
+        &self.args[2 * self.segments.len()..]
+    }
 }
 
 /// A region of a kernel.
@@ -30,6 +45,7 @@ pub(super) fn products(kernel: &Kernel) -> Vec<Product<'_>> {
     members
         .map(|(i, member)| Product {
             matmul: &member.matmul,
+            segments: member.products().collect(),
             region: member.epilogue.as_ref(),
             args: contraction.args(i),
         })
@@ -44,7 +60,7 @@ pub(super) fn regions(kernel: &Kernel) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     for (i, product) in products(kernel).into_iter().enumerate() {
         let Some(region) = product.region else { continue };
-        let args = [None].into_iter().chain(product.args[2..].iter().copied().map(Some)).collect();
+        let args = [None].into_iter().chain(product.rest().iter().copied().map(Some)).collect();
         parts.push(Part { region, args, product: Some(i) });
     }
     parts
@@ -62,10 +78,9 @@ pub(super) fn touched(kernel: &Kernel) -> Vec<(bool, bool)> {
         Kernel::Region(_) | Kernel::Contraction(_) => {
             let mut out = vec![(false, false); kernel.arg_count()];
             for product in products(kernel) {
-                out[product.args[0]].0 = true;
-                out[product.args[1]].0 = true;
+                product.operands().flatten().for_each(|at| out[at].0 = true);
                 if product.region.is_none() {
-                    let c = &mut out[product.args[2]];
+                    let c = &mut out[product.rest()[0]];
                     *c = (c.0 || product.matmul.accumulate, true);
                 }
             }

@@ -26,11 +26,13 @@ fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
     let products = products(kernel);
     for product in &products {
         let m = product.matmul;
-        let len = |own: usize| s.buffer(launch, product.args[own]).len;
-        matrix("a", m.a, [m.batch, m.m, m.k], len(0))?;
-        matrix("b", m.b, [m.batch, m.k, m.n], len(1))?;
+        let len = |at: usize| s.buffer(launch, at).len;
+        for (m, [a, b]) in product.segments.iter().zip(product.operands()) {
+            matrix("a", m.a, [m.batch, m.m, m.k], len(a))?;
+            matrix("b", m.b, [m.batch, m.k, m.n], len(b))?;
+        }
         if product.region.is_none() {
-            matrix("c", m.c, [m.batch, m.m, m.n], len(2))?;
+            matrix("c", m.c, [m.batch, m.m, m.n], len(product.rest()[0]))?;
         }
     }
     for part in regions(kernel) {

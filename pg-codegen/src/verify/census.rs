@@ -30,7 +30,7 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
         }
         let kernel = s.kernel(launch);
         let of = |m: &crate::plan::Matmul| 2.0 * (m.batch * m.m) as f64 * (m.n as f64) * m.k as f64;
-        flops += products(kernel).iter().map(|p| of(p.matmul)).sum::<f64>();
+        flops += products(kernel).iter().flat_map(|p| &p.segments).map(of).sum::<f64>();
         if !matches!(kernel, Kernel::Copy { .. })
             && let Some(node) = unsaid(s, &launch.provenance, roles)
         {

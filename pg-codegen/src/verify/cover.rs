@@ -25,7 +25,7 @@ fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
         let m = product.matmul;
         let steps = [(m.c.batch, m.batch), (m.c.row, m.m), (m.c.col, m.n)];
         let steps = steps.map(|(stride, size)| (stride as i64, size));
-        whole(m.c.offset as i64, &steps, s.buffer(launch, product.args[2]).len)
+        whole(m.c.offset as i64, &steps, s.buffer(launch, product.rest()[0]).len)
             .map_err(|e| format!("matrix c {e}"))?;
     }
     for part in regions(kernel) {

@@ -17,6 +17,9 @@ use crate::plan::{Matmul, MatrixView};
 pub(super) struct Dot<'a> {
     pair: Pair<'a>,
     node: &'a Node,
+    dims: &'a DotDims,
+    /// Those of the segment at hand.
+    operands: [ValueId; 2],
     /// Axes of a and of b: batch, free, contracted.
     axes: [[Vec<usize>; 3]; 2],
     /// Sizes of batch, free axes of a, free axes of b, contracted.
@@ -24,8 +27,13 @@ pub(super) struct Dot<'a> {
 }
 
 impl<'a> Dot<'a> {
-    pub(super) fn new(pair: Pair<'a>, node: &'a Node, dims: &DotDims) -> Dot<'a> {
-        let types = [0, 1].map(|i| pair.s.graph.ty(node.operands[i]));
+    pub(super) fn new(pair: Pair<'a>, node: &'a Node, dims: &'a DotDims) -> Dot<'a> {
+        Dot::of_pair(pair, node, dims, 0)
+    }
+
+    fn of_pair(pair: Pair<'a>, node: &'a Node, dims: &'a DotDims, segment: usize) -> Dot<'a> {
+        let operands = [0, 1].map(|i| node.operands[2 * segment + i]);
+        let types = operands.map(|v| pair.s.graph.ty(v));
         let lhs = |pairs: &[(usize, usize)]| pairs.iter().map(|p| p.0).collect::<Vec<_>>();
         let rhs = |pairs: &[(usize, usize)]| pairs.iter().map(|p| p.1).collect::<Vec<_>>();
         let (rank_a, rank_b) = (types[0].rank(), types[1].rank());
@@ -34,19 +42,26 @@ impl<'a> Dot<'a> {
         let sizes =
             |i: usize, axes: &[usize]| axes.iter().map(|&x| types[i].axes[x].size).collect::<Vec<_>>();
         let sizes = [sizes(0, &a[0]), sizes(0, &a[1]), sizes(1, &b[1]), sizes(0, &a[2])];
-        Dot { pair, node, axes: [a, b], sizes }
+        Dot { pair, node, dims, operands, axes: [a, b], sizes }
     }
 
     pub(super) fn check(&self, product: &Product<'_>) -> Result<(), String> {
         let m = product.matmul;
-        let want = [0, 1, 2, 3].map(|i| self.sizes[i].iter().product::<usize>());
-        let have = [m.batch, m.m, m.n, m.k];
-        if want != have {
-            return Err(format!("it multiplies {have:?} (batch, m, n, k), the graph {want:?}"));
+        if product.segments.len() != self.node.operands.len() / 2 {
+            let (have, want) = (product.segments.len(), self.node.operands.len() / 2);
+            return Err(format!("it has {have} segments of k, the graph {want}"));
         }
-        self.check_operand(0, m.a, [m.batch, m.m, m.k], product.args[0])?;
-        self.check_operand(1, m.b, [m.batch, m.k, m.n], product.args[1])?;
-        if product.region.is_none() { self.check_result(m, product.args[2]) } else { Ok(()) }
+        for (segment, (m, [a, b])) in product.segments.iter().zip(product.operands()).enumerate() {
+            let pair = Dot::of_pair(self.pair, self.node, self.dims, segment);
+            let want = [0, 1, 2, 3].map(|i| pair.sizes[i].iter().product::<usize>());
+            let have = [m.batch, m.m, m.n, m.k];
+            if want != have {
+                return Err(format!("it multiplies {have:?} (batch, m, n, k), the graph {want:?}"));
+            }
+            pair.check_operand(0, m.a, [m.batch, m.m, m.k], a)?;
+            pair.check_operand(1, m.b, [m.batch, m.k, m.n], b)?;
+        }
+        if product.region.is_none() { self.check_result(m, product.rest()[0]) } else { Ok(()) }
     }
 
     /// The matrices of an operand.
@@ -61,7 +76,7 @@ impl<'a> Dot<'a> {
         for at in (self.pair.points)(&sizes) {
             let [i, row, col] = [at[0], at[1], at[2]];
             let element = self.element(operand, if operand == 0 { [i, row, col] } else { [i, col, row] });
-            let found = self.pair.through(self.node.operands[operand], element, held)?;
+            let found = self.pair.through(self.operands[operand], element, held)?;
             if found != place(view, i, row, col) {
                 return Err(format!("operand {operand} has another element at row {row}, column {col}"));
             }
@@ -71,7 +86,7 @@ impl<'a> Dot<'a> {
 
     /// The element of an operand at indices of batch, free and contracted axes, each group as one axis.
     fn element(&self, operand: usize, at: [usize; 3]) -> usize {
-        let axes = &self.pair.s.graph.ty(self.node.operands[operand]).axes;
+        let axes = &self.pair.s.graph.ty(self.operands[operand]).axes;
         let sizes = [&self.sizes[0], &self.sizes[1 + operand], &self.sizes[3]];
         let mut coords = unravel(0, axes);
         for ((axes, sizes), at) in self.axes[operand].iter().zip(sizes).zip(at) {

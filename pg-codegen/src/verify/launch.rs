@@ -59,6 +59,9 @@ fn check_kernel(kernel: &Kernel) -> Result<(), String> {
         if contraction.members.is_empty() || is_shared != (contraction.members.len() > 1) {
             return Err("is of one product, or of several that share an operand, and nothing else".into());
         }
+        if is_shared && contraction.members.iter().any(|m| !m.segments.is_empty()) {
+            return Err("shares an operand, and has segments of k".into());
+        }
         if contraction.members.iter().filter_map(|m| m.epilogue.as_ref()).any(|r| r.args.is_empty()) {
             return Err("has a region on a product that does not take its result".into());
         }
@@ -146,11 +149,11 @@ fn check_types(s: Subject<'_>, kernel: &Kernel, launch: &Launch) -> Result<(), S
         }
     }
     for product in products(kernel) {
-        product.args[..2].iter().try_for_each(|&arg| float(arg))?;
+        product.operands().flatten().try_for_each(float)?;
         if product.region.is_none() {
-            float(product.args[2])?;
+            float(product.rest()[0])?;
             if product.matmul.accumulate {
-                of(product.args[2], DType::F32)?;
+                of(product.rest()[0], DType::F32)?;
             }
         }
     }

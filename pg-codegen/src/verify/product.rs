@@ -37,10 +37,12 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
 fn check_kernel(kernel: &Kernel) -> Result<(), String> {
     for product in products(kernel) {
         let m = product.matmul;
-        let sizes = [m.batch, m.m, m.n, m.k];
-        let work = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        if work.is_none_or(|work| work == 0) {
-            return Err(format!("a product of {} × {} × {} × {}", m.batch, m.m, m.n, m.k));
+        for m in &product.segments {
+            let sizes = [m.batch, m.m, m.n, m.k];
+            let work = sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+            if work.is_none_or(|work| work == 0) {
+                return Err(format!("a product of {} × {} × {} × {}", m.batch, m.m, m.n, m.k));
+            }
         }
         if let Some(region) = product.region {
             if m.accumulate || m.symmetric && m.m != m.n {
@@ -122,7 +124,7 @@ fn check_launch(s: Subject<'_>, kernel: &Kernel, launch: &Launch) -> Result<(), 
         let mirrored = a == b
             && m.m == m.n
             && (m.a.offset, m.a.batch, m.a.row, m.a.col) == (m.b.offset, m.b.batch, m.b.col, m.b.row);
-        if m.symmetric && (!mirrored || m.accumulate) {
+        if m.symmetric && (!mirrored || m.accumulate || product.segments.len() > 1) {
             return Err("it is said to equal its transpose, but is not of a matrix with itself".into());
         }
         if m.symmetric && product.region.is_none() && m.n > 1 && m.c.col != 1 {

@@ -7,7 +7,6 @@ pub(crate) mod programs;
 use std::path::PathBuf;
 
 use pg_codegen::machine::{CPU, Epilogues, H100, Machine};
-use pg_codegen::passes::precision::store_as;
 use pg_codegen::{Options, compile_for};
 use pg_fuzz::exec;
 use pg_ir::graph::Graph;
@@ -37,7 +36,7 @@ pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan:
 pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan::Plan)> {
     // Graphs are small in tests, so rows of any length meet.
     let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
-    let joined = Machine { epilogues: Some(anywhere), fuse_horizontally: true, ..CPU };
+    let joined = Machine { epilogues: Some(anywhere), fuse_horizontally: true, concatenate_k: true, ..CPU };
     let rounded = Machine { storage: DType::BF16, ..CPU };
     let ways = [
         ("unfused", false, CPU),
@@ -49,7 +48,7 @@ pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan:
     ];
     let compiled = |(what, fuse, target): (&str, bool, Machine)| {
         let options = Options { fuse, ..Options::default() };
-        let stored = store_as(graph, target.storage).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let stored = pg_codegen::stored(graph, &target).unwrap_or_else(|e| panic!("{what}: {e}"));
         let plan = compile_for("test", graph, &options, &target).unwrap_or_else(|e| panic!("{what}: {e}"));
         (what.to_string(), stored, plan)
     };

@@ -148,7 +148,9 @@ fn full_size_products_with_regions_are_what_matrix_units_want() {
         let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
         for (i, launch) in plan.launches.iter().enumerate() {
             let Kernel::Contraction(contraction) = &plan.kernels[launch.kernel.0 as usize] else { continue };
-            let Some(Member { matmul: m, epilogue: Some(region) }) = contraction.single() else { continue };
+            let Some(Member { matmul: m, epilogue: Some(region), .. }) = contraction.single() else {
+                continue;
+            };
             let stages: Vec<_> = made.launches.iter().filter(|g| g.launch == i).map(|g| &g.stage).collect();
             if seen.contains(&stages[0].kernel.hash()) {
                 continue;

@@ -3,12 +3,12 @@
 
 use pg_codegen::kernels::{extents, generate};
 use pg_codegen::machine::{CUDA, H100, Machine};
-use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::{
     AttentionShape, Buffer, BufferId, Kernel, KernelId, Launch, Matmul, MatrixView, Place, Plan,
 };
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_codegen::report::provenance::Provenance;
+use pg_codegen::stored;
 use pg_codegen::{Options, compile};
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
@@ -273,7 +273,7 @@ fn whole_programs_of_tiny() {
         let found = Device::new(&plan, &H100).run_both(&env);
         let left = found.iter().filter(|(slot, _)| slot.space == Space::CachedWeight);
         env.extend(left.map(|(slot, values)| (slot.clone(), values.clone())));
-        let rounded = store_as(&program.graph, H100.storage).unwrap();
+        let rounded = stored(&program.graph, &H100).unwrap();
         let expected = pg_ir::interp::run(&rounded, &env).unwrap();
         // Attention rounds probabilities to bfloat16, which the graph does not; small sums of large terms feel it.
         compare(&found, &expected, 1.0 / 32.0, &program.name);

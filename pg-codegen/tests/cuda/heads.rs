@@ -148,11 +148,11 @@ fn projections_of_one_input_are_one_launch_with_their_norms() {
     let (mut members, mut buffers) = (Vec::new(), Vec::new());
     for m in [&q, &k] {
         let epilogue = Some(norm_and_rotate(m, 64, swapped(64)));
-        members.push(Member { matmul: m.clone(), epilogue });
+        members.push(Member { epilogue, ..m.clone().into() });
         buffers.extend(heads_buffers(m, 64).into_iter().skip(usize::from(!buffers.is_empty())));
     }
     buffers.extend(crate::matrix::buffers(&v, DType::BF16).into_iter().skip(1));
-    members.push(Member { matmul: v, epilogue: None });
+    members.push(v.into());
     let kernel = Kernel::Contraction(Contraction { shared: Some(Side::Left), members });
     assert_eq!(kernel.arg_count(), buffers.len());
     let written: Vec<usize> = (0..buffers.len()).filter(|&at| kernel.writes(at)).collect();
@@ -179,7 +179,7 @@ fn products_with_regions_of_a_step_are_one_kernel_each() {
             let Kernel::Contraction(contraction) = kernel else { continue };
             let stages = made.launches.iter().filter(|g| g.launch == i).count();
             for member in &contraction.members {
-                let Member { matmul: m, epilogue: Some(region) } = member else { continue };
+                let Member { matmul: m, epilogue: Some(region), .. } = member else { continue };
                 meeting += usize::from(region.body.iter().any(|i| matches!(i, Instr::RowReduce(..))));
                 assert!(stages == 1 || m.k > 2048, "{stages} launches of {}", launch.note());
             }

@@ -2,7 +2,7 @@
 
 use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
 use pg_codegen::machine::H100;
-use pg_codegen::plan::{Contraction, Kernel, Matmul, Member, Side};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, Side};
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
@@ -27,7 +27,7 @@ fn beside(
             arguments.push(common);
         }
         arguments.extend([other, c]);
-        members.push(Member { matmul: member, epilogue: None });
+        members.push(member.into());
     }
     (Contraction { shared: Some(shared), members }, arguments)
 }
@@ -117,7 +117,7 @@ fn full_size_products_of_one_operand_are_what_matrix_units_want() {
             continue;
         }
         seen.push(stage.kernel.hash());
-        let products: Vec<Matmul> = all.products().cloned().collect();
+        let products: Vec<Matmul> = all.products().collect();
         let sass = is_what_matrix_units_want(&tools, &products, &stage.kernel, stage.grid);
         // Regions read what they like, tables of a few elements among it.
         if products.len() == all.members.iter().filter(|m| m.epilogue.is_none()).count() {

@@ -24,7 +24,7 @@ fn wrong(seed: u64) -> Vec<String> {
         let plan = models::plan(&subject.program);
         let found = Device::new(&plan, &H100).run_both(&subject.env);
         // Attention on matrix units rounds probabilities, which the graph does not say.
-        let failures = subject.differences(&found, H100.storage, true).unwrap_or_else(|e| panic!("{e}"));
+        let failures = subject.differences(&found, &H100, true).unwrap_or_else(|e| panic!("{e}"));
         wrong.extend(failures.into_iter().map(|f| format!("seed {seed}: {f}")));
     }
     println!("seed {seed}: {} and {}", first.program.name, other.program.name);

@@ -40,7 +40,7 @@ pub(crate) fn products(good: &Lowered) -> Vec<(At, &Matmul, bool)> {
     let mut found = Vec::new();
     for (k, kernel) in good.plan.kernels.iter().enumerate() {
         let Kernel::Contraction(contraction) = kernel else { continue };
-        for (i, Member { matmul, epilogue }) in contraction.members.iter().enumerate() {
+        for (i, Member { matmul, epilogue, .. }) in contraction.members.iter().enumerate() {
             found.push(((k, i), matmul, epilogue.is_some()));
         }
     }

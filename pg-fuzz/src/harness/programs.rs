@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pg_codegen::passes::precision::store_as;
+use pg_codegen::stored;
 use pg_ir::graph::Graph;
 use pg_ir::programs::Program;
 use pg_ir::slot::{Slot, Space};
@@ -123,7 +123,7 @@ impl Checker<'_> {
                 let place = format!("{} in {storage}", program.name);
                 self.part(&place, |this| {
                     let start = Instant::now();
-                    let stored = store_as(&program.graph, storage).map_err(|e| e.to_string())?;
+                    let stored = stored(&program.graph, &this.machine(storage)).map_err(|e| e.to_string())?;
                     this.report.times.compile += start.elapsed();
                     let (program, next, stored) = (&program, next.as_ref(), &stored);
                     this.case(&Case { program, next, stored, storage, inputs, depth })

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use pg_codegen::Options;
-use pg_codegen::passes::precision::store_as;
+use pg_codegen::machine::Machine;
+use pg_codegen::stored;
 use pg_ir::interp::Environment;
 use pg_ir::programs::Program;
-use pg_ir::ty::DType;
 use pg_runtime::session::Session;
 
 use super::programs::Checker;
@@ -48,7 +48,7 @@ pub fn subjects(text: &str, seed: u64) -> Result<Vec<Subject>, String> {
 }
 
 impl Subject {
-    /// What is wrong with what a program wrote when it was stored in a type, by an executor whose attention rounds
+    /// What is wrong with what a program wrote when it was stored as a machine stores it, by an executor whose attention rounds
     /// probabilities to bfloat16 or does not. Nothing is, if the values are beyond float32.
     ///
     /// # Errors
@@ -56,10 +56,10 @@ impl Subject {
     pub fn differences(
         &self,
         found: &Environment,
-        storage: DType,
+        machine: &Machine,
         rounds_probabilities: bool,
     ) -> Result<Vec<Failure>, String> {
-        let graph = store_as(&self.program.graph, storage).map_err(|e| e.to_string())?;
+        let graph = stored(&self.program.graph, machine).map_err(|e| e.to_string())?;
         let mut reference = Reference::of(&graph, &self.env, self.seed, rounds_probabilities)?;
         let mut failures = Vec::new();
         if !reference.is_finite() {

@@ -2,10 +2,10 @@
 
 use smallvec::SmallVec;
 
-use super::{arity, check_float, is_sequence};
+use super::{check_float, is_sequence};
 use crate::autodiff::Adjoint;
 use crate::graph::ValueId;
-use crate::interp::{flat, for_each_index, strides};
+use crate::interp::{Tensor, flat, for_each_index, strides};
 use crate::op::{DotDims, Op, Record, RuleError, Time};
 use crate::ty::{DType, Role, Type};
 
@@ -16,8 +16,27 @@ fn dims(op: &Op) -> &DotDims {
     }
 }
 
+/// Operands in pairs: each pair is multiplied, and the products are added.
+fn pairs<T: Copy>(operands: &[T]) -> impl Iterator<Item = [T; 2]> + '_ {
+    operands.chunks_exact(2).map(|pair| [pair[0], pair[1]])
+}
+
 fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
-    let [a, b] = arity(operands)?;
+    if operands.is_empty() || !operands.len().is_multiple_of(2) {
+        return Err(format!("takes pairs of operands, {} were given", operands.len()));
+    }
+    let mut products = pairs(operands).map(|pair| infer_pair(op, pair));
+    let first = products.next().expect("a pair")?;
+    for other in products {
+        let other = other?;
+        if other != first {
+            return Err(format!("products of different types: {first} and {other}"));
+        }
+    }
+    Ok(vec![first])
+}
+
+fn infer_pair(op: &Op, [a, b]: [&Type; 2]) -> Result<Type, RuleError> {
     check_float(a)?;
     check_float(b)?;
     let d = dims(op);
@@ -34,12 +53,15 @@ fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
     let batch = d.batch.iter().map(|&(l, _)| a.axes[l]);
     let lhs = d.lhs_free(a.rank()).into_iter().map(|i| a.axes[i]);
     let rhs = d.rhs_free(b.rank()).into_iter().map(|i| b.axes[i]);
-    Ok(vec![Type::new(DType::F32, batch.chain(lhs).chain(rhs))])
+    Ok(Type::new(DType::F32, batch.chain(lhs).chain(rhs)))
 }
 
 fn time(op: &Op, operands: &[&Type]) -> Time {
-    let d = dims(op);
-    let [a, b] = [operands[0], operands[1]];
+    let mixes = pairs(operands).any(|pair| mixes_positions(dims(op), pair));
+    if mixes { Time::All } else { Time::Point }
+}
+
+fn mixes_positions(d: &DotDims, [a, b]: [&Type; 2]) -> bool {
     let contracted = d.contract.iter().any(|&(l, r)| is_sequence(&a.axes[l]) || is_sequence(&b.axes[r]));
     // Walked in step with an axis of another role, b's positions would hide behind that role.
     let hidden = d.batch.iter().any(|&(l, r)| is_sequence(&b.axes[r]) && a.axes[l].role != b.axes[r].role);
@@ -51,7 +73,7 @@ fn time(op: &Op, operands: &[&Type]) -> Time {
         let in_step = d.batch.iter().any(|&(l, r)| a.axes[l].role == role || b.axes[r].role == role);
         (lhs_free && rhs_free) || (in_step && (lhs_free || rhs_free))
     };
-    if contracted || hidden || crosses(Role::Time) || crosses(Role::Batch) { Time::All } else { Time::Point }
+    contracted || hidden || crosses(Role::Time) || crosses(Role::Batch)
 }
 
 /// One operand of a contraction as its gradient sees it. Pairs are (own axis, other axis).
@@ -90,67 +112,79 @@ fn swap(pairs: &[(usize, usize)]) -> Vec<(usize, usize)> {
     pairs.iter().map(|&(l, r)| (r, l)).collect()
 }
 
+/// Gradients of a pair.
+fn gradients(cx: &mut Adjoint<'_>, d: &DotDims, g: ValueId, [a, b]: [ValueId; 2]) -> [ValueId; 2] {
+    let (ta, tb) = (cx.b.ty(a).clone(), cx.b.ty(b).clone());
+    let (free_a, free_b) = (d.lhs_free(ta.rank()), d.rhs_free(tb.rank()));
+    let (swapped_batch, swapped_contract) = (swap(&d.batch), swap(&d.contract));
+    let lhs = Side {
+        ty: ta,
+        batch: &d.batch,
+        contract: &d.contract,
+        free: &free_a,
+        other: b,
+        other_free: &free_b,
+        other_start: d.batch.len() + free_a.len(),
+    };
+    let rhs = Side {
+        ty: tb,
+        batch: &swapped_batch,
+        contract: &swapped_contract,
+        free: &free_b,
+        other: a,
+        other_free: &free_a,
+        other_start: d.batch.len(),
+    };
+    [lhs.gradient(cx, g), rhs.gradient(cx, g)]
+}
+
+/// Calls `give` with the sum of each element of a pair's product, in order.
+fn multiply(d: &DotDims, x: [&Tensor; 2], types: [&Type; 2], result: &Type, mut give: impl FnMut(f64)) {
+    let (sa, sb) = (strides(&types[0].shape()), strides(&types[1].shape()));
+    let (free_a, free_b) = (d.lhs_free(types[0].rank()), d.rhs_free(types[1].rank()));
+    let summed: Vec<usize> = d.contract.iter().map(|&(l, _)| types[0].axes[l].size).collect();
+    let step_a: Vec<usize> = d.contract.iter().map(|&(l, _)| sa[l]).collect();
+    let step_b: Vec<usize> = d.contract.iter().map(|&(_, r)| sb[r]).collect();
+    for_each_index(&result.shape(), |index| {
+        let (batch, rest) = index.split_at(d.batch.len());
+        let (ia, ib) = rest.split_at(free_a.len());
+        let mut base = (0, 0);
+        for (&i, &(l, r)) in batch.iter().zip(&d.batch) {
+            base = (base.0 + i * sa[l], base.1 + i * sb[r]);
+        }
+        base.0 += ia.iter().zip(&free_a).map(|(i, &l)| i * sa[l]).sum::<usize>();
+        base.1 += ib.iter().zip(&free_b).map(|(i, &r)| i * sb[r]).sum::<usize>();
+        let mut sum = 0.0;
+        for_each_index(&summed, |k| sum += x[0][base.0 + flat(k, &step_a)] * x[1][base.1 + flat(k, &step_b)]);
+        give(sum);
+    });
+}
+
 pub(super) static DOT: Record = Record {
     name: "dot",
-    signature: "a, b -> y",
-    maths: "y = Σ a·b over the contracted axes; axes are batch, then free of a, then free of b.",
+    signature: "a, b, … -> y",
+    maths: "y = Σ a·b over the contracted axes; axes are batch, then free of a, then free of b. Of several pairs, the sum.",
     infer,
     time,
     vjp: |cx| {
-        let Some(g) = cx.cotangents[0] else { return vec![None, None] };
-        let d = dims(&cx.node.op).clone();
-        let (a, b) = (cx.node.operands[0], cx.node.operands[1]);
-        let (ta, tb) = (cx.b.ty(a).clone(), cx.b.ty(b).clone());
-        let (free_a, free_b) = (d.lhs_free(ta.rank()), d.rhs_free(tb.rank()));
-        let (swapped_batch, swapped_contract) = (swap(&d.batch), swap(&d.contract));
-        let lhs = Side {
-            ty: ta,
-            batch: &d.batch,
-            contract: &d.contract,
-            free: &free_a,
-            other: b,
-            other_free: &free_b,
-            other_start: d.batch.len() + free_a.len(),
-        };
-        let rhs = Side {
-            ty: tb,
-            batch: &swapped_batch,
-            contract: &swapped_contract,
-            free: &free_b,
-            other: a,
-            other_free: &free_a,
-            other_start: d.batch.len(),
-        };
-        let (da, db) = (lhs.gradient(cx, g), rhs.gradient(cx, g));
-        vec![Some(da), Some(db)]
+        let Some(g) = cx.cotangents[0] else { return vec![None; cx.node.operands.len()] };
+        let (d, operands) = (dims(&cx.node.op).clone(), cx.node.operands.clone());
+        pairs(&operands).flat_map(|pair| gradients(cx, &d, g, pair)).map(Some).collect()
     },
     flops: |op, operands, results| {
-        let k: usize = dims(op).contract.iter().map(|&(l, _)| operands[0].axes[l].size).product();
-        2.0 * k as f64 * results[0].len() as f64
+        let k =
+            |[a, _]: [&Type; 2]| dims(op).contract.iter().map(|&(l, _)| a.axes[l].size).product::<usize>();
+        2.0 * pairs(operands).map(k).sum::<usize>() as f64 * results[0].len() as f64
     },
     eval: |op, x, types, results| {
-        let d = dims(op);
-        let (sa, sb) = (strides(&types[0].shape()), strides(&types[1].shape()));
-        let (free_a, free_b) = (d.lhs_free(types[0].rank()), d.rhs_free(types[1].rank()));
-        let summed: Vec<usize> = d.contract.iter().map(|&(l, _)| types[0].axes[l].size).collect();
-        let mut out = Vec::with_capacity(results[0].len());
-        for_each_index(&results[0].shape(), |index| {
-            let (batch, rest) = index.split_at(d.batch.len());
-            let (ia, ib) = rest.split_at(free_a.len());
-            let mut base = (0, 0);
-            for (&i, &(l, r)) in batch.iter().zip(&d.batch) {
-                base = (base.0 + i * sa[l], base.1 + i * sb[r]);
-            }
-            base.0 += ia.iter().zip(&free_a).map(|(i, &l)| i * sa[l]).sum::<usize>();
-            base.1 += ib.iter().zip(&free_b).map(|(i, &r)| i * sb[r]).sum::<usize>();
-            let step_a: Vec<usize> = d.contract.iter().map(|&(l, _)| sa[l]).collect();
-            let step_b: Vec<usize> = d.contract.iter().map(|&(_, r)| sb[r]).collect();
-            let mut sum = 0.0;
-            for_each_index(&summed, |k| {
-                sum += x[0][base.0 + flat(k, &step_a)] * x[1][base.1 + flat(k, &step_b)]
+        let mut out = vec![0.0; results[0].len()];
+        for (x, types) in pairs(x).zip(pairs(types)) {
+            let mut at = 0;
+            multiply(dims(op), x, types, &results[0], |sum| {
+                out[at] += sum;
+                at += 1;
             });
-            out.push(sum);
-        });
+        }
         vec![out]
     },
 };

@@ -7,7 +7,8 @@
 
 use std::sync::atomic::AtomicBool;
 
-use pg_codegen::plan::{Contraction, Matmul};
+use pg_codegen::plan::result_regions::on_sum_of_parts;
+use pg_codegen::plan::{Contraction, Member};
 use pg_codegen::region::Region;
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
@@ -88,19 +89,31 @@ impl Shared {
 pub(crate) struct Epilogue {
     product: Compiled,
     region: Compiled,
+    /// Operands of the product: the first arguments.
+    operands: usize,
     result: (DType, usize),
 }
 
 impl Epilogue {
-    pub(crate) fn new(matmul: &Matmul, region: &Region) -> Result<Self, Problem> {
+    pub(crate) fn new(member: &Member, region: &Region) -> Result<Self, Problem> {
+        let matmul = &member.matmul;
         let len = matmul.batch * matmul.m * matmul.n;
         if region.row_count() * region.lanes != len {
             return Err(Problem::Shape("the region on a product's result is of another size"));
         }
         let dtype =
             *region.args.first().ok_or(Problem::Shape("a region on a product's result reads none"))?;
-        let region = Compiled::Region(Box::new(region::Program::new(region)?));
-        Ok(Epilogue { product: Compiled::Matmul(matmul.densely()), region, result: (dtype, len) })
+        let operands = member.operand_count();
+        let compiled =
+            |region: &Region| Ok::<_, Problem>(Compiled::Region(Box::new(region::Program::new(region)?)));
+        if member.segments.is_empty() {
+            let (product, region) = (Compiled::Matmul(matmul.densely()), compiled(region)?);
+            return Ok(Epilogue { product, region, operands, result: (dtype, len) });
+        }
+        // The sum over all segments is rounded once.
+        let product = Compiled::Segments(member.products().map(|m| m.densely()).collect());
+        let region = compiled(&on_sum_of_parts(region, 1))?;
+        Ok(Epilogue { product, region, operands, result: (DType::F32, len) })
     }
 
     /// Words of memory for the result.
@@ -109,33 +122,33 @@ impl Epilogue {
     }
 
     /// The arguments of both, given what stands for the result; those that are missing are missed by the checks.
-    fn args<T: Copy>(args: &[T], result: T) -> (List<T>, List<T>) {
-        let (operands, rest) = args.split_at(args.len().min(2));
+    fn args<T: Copy>(&self, args: &[T], result: T) -> (List<T>, List<T>) {
+        let (operands, rest) = args.split_at(args.len().min(self.operands));
         let own = |first: &[T], second: &[T]| first.iter().chain(second).copied().collect();
         (own(operands, &[result]), own(&[result], rest))
     }
 
     /// How both run on arguments of these types.
     pub(crate) fn way(&self, dtypes: &[DType]) -> String {
-        let (product, region) = Self::args(dtypes, self.result.0);
+        let (product, region) = self.args(dtypes, self.result.0);
         format!("{}; then {}", self.product.in_words(&product), self.region.in_words(&region))
     }
 
     /// The arguments that it writes.
     pub(crate) fn written(&self) -> Vec<usize> {
-        self.region.written().into_iter().map(|arg| arg + 1).collect()
+        self.region.written().into_iter().map(|arg| arg + self.operands - 1).collect()
     }
 
     pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {
         // The result is apart from every argument, wherever it will be.
         let result = Arg::new(std::ptr::dangling_mut(), self.result.1, self.result.0);
-        let (product, region) = Self::args(args, result);
+        let (product, region) = self.args(args, result);
         self.product.check(&product)?;
         self.region.check(&region)
     }
 
     pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
-        let (product, region) = Self::args(args, self.result);
+        let (product, region) = self.args(args, self.result);
         self.product.reserve(&product, machine);
         self.region.reserve(&region, machine);
         machine.reserve_result(self.words());
@@ -145,7 +158,7 @@ impl Epilogue {
     pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
         let mut memory = machine.take_result();
         let result = Arg::new(memory.as_mut_ptr().cast(), self.result.1, self.result.0);
-        let (product, region) = Self::args(args, result);
+        let (product, region) = self.args(args, result);
         self.product.run(&product, machine, outside);
         self.region.run(&region, machine, outside);
         machine.give_back(memory);

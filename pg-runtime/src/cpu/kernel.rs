@@ -34,6 +34,8 @@ struct Way {
 pub(crate) enum Compiled {
     Region(Box<region::Program>),
     Matmul(Matmul),
+    /// Products that are added, one for each segment of k.
+    Segments(Vec<Matmul>),
     Epilogue(Box<Epilogue>),
     Shared(Box<Shared>),
     Attention(AttentionShape),
@@ -149,8 +151,9 @@ impl Compiled {
     /// A product of a contraction, with its own arguments.
     pub(crate) fn product(member: &Member) -> Result<Self, Problem> {
         Ok(match &member.epilogue {
-            Some(region) => Compiled::Epilogue(Box::new(Epilogue::new(&member.matmul, region)?)),
-            None => Compiled::Matmul(member.matmul.clone()),
+            Some(region) => Compiled::Epilogue(Box::new(Epilogue::new(member, region)?)),
+            None if member.segments.is_empty() => Compiled::Matmul(member.matmul.clone()),
+            None => Compiled::Segments(member.products().collect()),
         })
     }
 
@@ -160,19 +163,30 @@ impl Compiled {
             Compiled::Region(program) => program.written().collect(),
             Compiled::Epilogue(both) => both.written(),
             Compiled::Shared(all) => all.written(),
-            _ => self.written_by_family().to_vec(),
+            _ => self.written_by_family(),
         }
     }
 
     /// The arguments that it writes because of its family: none where its description says it.
-    fn written_by_family(&self) -> &'static [usize] {
+    fn written_by_family(&self) -> Vec<usize> {
         match self {
-            Compiled::Region(_) | Compiled::Epilogue(_) | Compiled::Shared(_) => &[],
-            Compiled::Matmul(_) | Compiled::Scatter(_) => &[2],
-            Compiled::Attention(_) => &[3, 4],
-            Compiled::AttentionGrad(_) => &[6, 7, 8],
-            Compiled::Copy(_) => &[1],
+            Compiled::Region(_) | Compiled::Epilogue(_) | Compiled::Shared(_) => vec![],
+            Compiled::Matmul(_) | Compiled::Scatter(_) => vec![2],
+            Compiled::Segments(products) => vec![2 * products.len()],
+            Compiled::Attention(_) => vec![3, 4],
+            Compiled::AttentionGrad(_) => vec![6, 7, 8],
+            Compiled::Copy(_) => vec![1],
         }
+    }
+
+    /// Each product of a sum over segments with its arguments; all but the first add to the result.
+    fn segments<T: Copy>(products: &[Matmul], args: &[T]) -> Vec<(Matmul, [T; 3])> {
+        let [pairs @ .., c] = args else { return Vec::new() };
+        let each = products.iter().zip(pairs.chunks_exact(2)).enumerate();
+        each.map(|(i, (m, pair))| {
+            (Matmul { accumulate: m.accumulate || i > 0, ..m.clone() }, [pair[0], pair[1], *c])
+        })
+        .collect()
     }
 
     /// The matrix units, if it runs on them with arguments of these types.
@@ -226,6 +240,14 @@ impl Compiled {
         match self {
             Compiled::Region(program) => program.check(args),
             Compiled::Matmul(matmul) => matmul::check(matmul, args),
+            Compiled::Segments(products) => {
+                let (want, have) = (2 * products.len() + 1, args.len());
+                if want != have {
+                    return Err(Problem::ArgCount { want, have });
+                }
+                let mut each = Self::segments(products, args).into_iter();
+                each.try_for_each(|(m, args)| matmul::check(&m, &args))
+            }
             Compiled::Epilogue(both) => both.check(args),
             Compiled::Shared(all) => all.check(args),
             Compiled::Attention(shape) => attention::check(shape, args),
@@ -257,6 +279,11 @@ impl Compiled {
                     machine.workspace.reserve(matmul::workspace(mm, [a, b, c], units));
                 }
             }
+            Compiled::Segments(products) => {
+                for (m, dtypes) in Self::segments(products, &dtypes) {
+                    machine.workspace.reserve(matmul::workspace(&m, dtypes, None));
+                }
+            }
             Compiled::Epilogue(both) => both.reserve(args, machine),
             Compiled::Shared(all) => all.reserve(args, machine),
             Compiled::Copy(_) => {}
@@ -270,7 +297,7 @@ impl Compiled {
             return self.run_with(units, args, machine, outside);
         }
         let mut memory = std::mem::take(&mut machine.widened);
-        narrow::widened(args, self.written_by_family(), &mut memory, |args| {
+        narrow::widened(args, &self.written_by_family(), &mut memory, |args| {
             self.run_with(units, args, machine, outside);
         });
         machine.widened = memory;
@@ -281,6 +308,11 @@ impl Compiled {
         match self {
             Compiled::Region(program) => region::run(program, args, scratch, *isa, outside),
             Compiled::Matmul(matmul) => matmul::run(matmul, args, workspace, units),
+            Compiled::Segments(products) => {
+                for (m, args) in Self::segments(products, args) {
+                    matmul::run(&m, &args, workspace, None);
+                }
+            }
             Compiled::Attention(shape) => match units {
                 Some(amx) => amx::attention::run(amx, *shape, args, workspace, *isa),
                 None => attention::run(*shape, args, workspace, *isa),

@@ -8,9 +8,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::Plan;
-use pg_codegen::{Options, compile_for};
+use pg_codegen::{Options, compile_for, stored};
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
 use pg_ir::programs::{Program, WeightCache};
@@ -47,7 +46,7 @@ impl Compiled {
     pub(super) fn new(session: &Session, key: Key) -> Result<Compiled, ValidateError> {
         let program = session.program(key)?;
         let machine = session.machine_of(key);
-        let reference = store_as(&program.graph, machine.storage).map_err(SessionError::from)?;
+        let reference = stored(&program.graph, &machine).map_err(SessionError::from)?;
         let options = Options::default().of(&program);
         let plan =
             compile_for(&program.name, &program.graph, &options, &machine).map_err(SessionError::from)?;

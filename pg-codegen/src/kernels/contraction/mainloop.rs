@@ -37,6 +37,8 @@ pub(crate) struct Product {
 pub(crate) struct Products {
     pub(crate) shared: Side,
     pub(crate) each: Vec<Product>,
+    /// Further segments of k, of a product that is alone: their operands, which lie in shared memory as the first do.
+    pub(crate) further: Vec<[Operand; 2]>,
 }
 
 impl Products {
@@ -51,10 +53,18 @@ impl Products {
         self.each[..product].iter().map(|p| own(p).div_ceil(TILE)).sum()
     }
 
-    /// How an operand is walked: once for all products that share it, or for each of them.
+    /// How an operand is walked: once for all products that share it, or for each of them, or for each segment of k.
     fn walks(&self, side: Side) -> Vec<Operand> {
-        let all = self.each.iter().map(|p| if side == Side::Left { p.a } else { p.b });
-        all.take(if side == self.shared { 1 } else { usize::MAX }).collect()
+        let of = |[a, b]: [Operand; 2]| if side == Side::Left { a } else { b };
+        let all = self.each.iter().map(|p| of([p.a, p.b]));
+        let all = all.take(if side == self.shared { 1 } else { usize::MAX });
+        all.chain(self.further.iter().map(|&pair| of(pair))).collect()
+    }
+
+    /// The first slice of a segment of k, of all segments' slices.
+    fn first_slice(&self, segment: usize) -> usize {
+        let slices = |x: &Operand| x.depth.div_ceil(x.deep);
+        self.walks(self.shared)[..segment].iter().map(slices).sum()
     }
 }
 
@@ -102,13 +112,54 @@ pub(crate) fn place_of(cube: u32, #[comptime] all: Products) -> Place {
     Place { product, batch, part, row, column }
 }
 
-/// Brings the cube's slice of an operand into shared memory. Of one that the products do not share, the cube's own.
+/// Brings the cube's slice of both operands into shared memory: the one at `depth`, or where k has segments, the one of
+/// that number.
+#[cube]
+#[allow(clippy::too_many_arguments, reason = "two tiles' places in both memories")]
+fn bring_slice<A: Size, B: Size>(
+    a: &Sequence<Array<Vector<bf16, A>>>,
+    b: &Sequence<Array<Vector<bf16, B>>>,
+    tile_a: &mut SharedMemory<Vector<bf16, A>>,
+    tile_b: &mut SharedMemory<Vector<bf16, B>>,
+    at: &Place,
+    depth: u32,
+    end: u32,
+    #[comptime] stage: usize,
+    #[comptime] all: Products,
+) {
+    let walks_a = comptime!(all.walks(Side::Left));
+    let walks_b = comptime!(all.walks(Side::Right));
+    if comptime!(all.further.is_empty()) {
+        bring::<A>(a, tile_a, at.batch, at.product, at.row, depth, end, stage, walks_a);
+        bring::<B>(b, tile_b, at.batch, at.product, at.column, depth, end, stage, walks_b);
+    } else {
+        let deep = comptime!(all.each[0].a.deep as u32);
+        let slice = depth / deep;
+        let mut segment = 0u32;
+        let mut first = 0u32;
+        let mut end = comptime!(walks_a[0].depth as u32).runtime();
+        #[unroll]
+        for i in 1..comptime!(walks_a.len()) {
+            let begin = comptime!(all.first_slice(i) as u32);
+            let reached = slice >= begin;
+            segment = select(reached, comptime!(i as u32).runtime(), segment);
+            first = select(reached, begin.runtime(), first);
+            end = select(reached, comptime!(walks_a[i].depth as u32).runtime(), end);
+        }
+        let depth = (slice - first) * deep;
+        bring::<A>(a, tile_a, at.batch, segment, at.row, depth, end, stage, walks_a);
+        bring::<B>(b, tile_b, at.batch, segment, at.column, depth, end, stage, walks_b);
+    }
+}
+
+/// Brings a slice of an operand: of those that products do not share, or of segments of k, the one of a number.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a tile's place in both memories")]
 fn bring<N: Size>(
     from: &Sequence<Array<Vector<bf16, N>>>,
     to: &mut SharedMemory<Vector<bf16, N>>,
-    at: &Place,
+    batch: u32,
+    which: u32,
     first: u32,
     depth: u32,
     end: u32,
@@ -118,11 +169,11 @@ fn bring<N: Size>(
     #[unroll]
     for i in 0..comptime!(walks.len()) {
         let x = comptime!(walks[i]);
-        let base = at.batch * comptime!(x.batch as u32) + comptime!(x.offset as u32);
+        let base = batch * comptime!(x.batch as u32) + comptime!(x.offset as u32);
         let into = comptime!((stage * x.chunks()) as u32);
         if comptime!(walks.len() == 1) {
             load::<N>(from.index(i), to, base, first, depth, end, into, x);
-        } else if at.product == comptime!(i as u32) {
+        } else if which == comptime!(i as u32) {
             load::<N>(from.index(i), to, base, first, depth, end, into, x);
         }
     }
@@ -156,8 +207,6 @@ pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
     #[comptime] all: Products,
 ) -> Sequence<Array<Vector<f32, C>>> {
     let p = comptime!(all.each[0]);
-    let walks_a = comptime!(all.walks(Side::Left));
-    let walks_b = comptime!(all.walks(Side::Right));
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
     let mut tile_a =
         SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(p.stages)), 128usize);
@@ -176,8 +225,7 @@ pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
     #[unroll]
     for stage in 0..comptime!(p.stages - 1) {
         let depth = start + comptime!((stage * p.a.deep) as u32);
-        bring::<A>(a, &mut tile_a, &at, at.row, depth, end, stage, comptime!(walks_a.clone()));
-        bring::<B>(b, &mut tile_b, &at, at.column, depth, end, stage, comptime!(walks_b.clone()));
+        bring_slice::<A, B>(a, b, &mut tile_a, &mut tile_b, &at, depth, end, stage, comptime!(all.clone()));
         arrived.index(stage).commit_copy_async();
         arrived.index(stage).arrive();
     }
@@ -192,8 +240,17 @@ pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
             if next < comptime!(p.steps as u32) {
                 let into = comptime!((stage + p.stages - 1) % p.stages);
                 let depth = start + next * comptime!(p.a.deep as u32);
-                bring::<A>(a, &mut tile_a, &at, at.row, depth, end, into, comptime!(walks_a.clone()));
-                bring::<B>(b, &mut tile_b, &at, at.column, depth, end, into, comptime!(walks_b.clone()));
+                bring_slice::<A, B>(
+                    a,
+                    b,
+                    &mut tile_a,
+                    &mut tile_b,
+                    &at,
+                    depth,
+                    end,
+                    into,
+                    comptime!(all.clone()),
+                );
                 arrived.index(into).commit_copy_async();
                 arrived.index(into).arrive();
             }

@@ -7,7 +7,6 @@
 mod epilogue;
 pub(crate) mod mainloop;
 pub(crate) mod portable;
-mod regions;
 pub(crate) mod tensor_core;
 
 use pg_ir::ty::DType;
@@ -17,7 +16,7 @@ use super::program::element_bytes;
 use super::stage::{ArgInfo, Launches, StageArg};
 use super::{has_bf16, region, through_float32};
 use crate::machine::Machine;
-use crate::plan::{Contraction, Kernel, Matmul, Member};
+use crate::plan::{Contraction, Kernel, Matmul, Member, result_regions};
 use crate::region::Region;
 
 /// Adds the launches of a contraction.
@@ -85,12 +84,15 @@ fn single(member: &Member, args: &[ArgInfo], machine: &Machine, out: &mut Launch
     if tensor_core::fits(member, args, machine) {
         return tensor_core::lower(&whole(), args, machine, out);
     }
+    if !member.segments.is_empty() {
+        return segment_by_segment(member, args, machine, out);
+    }
     let m = &member.matmul;
     match &member.epilogue {
         Some(region) => product_then_region(m, region, args, machine, out),
         // A column is a row of the transpose.
         None if m.n == 1 && m.m > 1 && has_bf16(args) => {
-            let turned = Member { matmul: m.transposed(), epilogue: None };
+            let turned = Member::from(m.transposed());
             let mut made = Launches::default();
             single(&turned, &[args[1], args[0], args[2]], machine, &mut made)?;
             out.merge(made, &[1, 0, 2].map(StageArg::Arg));
@@ -99,6 +101,36 @@ fn single(member: &Member, args: &[ArgInfo], machine: &Machine, out: &mut Launch
         None if has_bf16(args) => through_float32(&Kernel::Contraction(whole()), args, machine, out),
         None => portable::lower(m, args, machine, out),
     }
+}
+
+/// A product for each segment of k, the first into a workspace in float32, the others added to it; then what takes the
+/// result.
+fn segment_by_segment(
+    member: &Member,
+    args: &[ArgInfo],
+    machine: &Machine,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let m = &member.matmul;
+    let sum = ArgInfo::whole(DType::F32, m.batch * m.m * m.n);
+    let result = StageArg::Workspace(out.workspace(4 * sum.len));
+    for (i, product) in member.products().enumerate() {
+        let product = Member::from(Matmul { accumulate: i > 0, ..product.densely() });
+        let mut made = Launches::default();
+        single(&product, &[args[2 * i], args[2 * i + 1], sum], machine, &mut made)?;
+        out.merge(made, &[StageArg::Arg(2 * i), StageArg::Arg(2 * i + 1), result]);
+    }
+    let rest = member.operand_count();
+    let region = match &member.epilogue {
+        Some(region) => region.clone(),
+        None => result_regions::result(m, args[rest].dtype),
+    };
+    let infos: Vec<ArgInfo> = [sum].into_iter().chain(args[rest..].iter().copied()).collect();
+    let names: Vec<StageArg> = [result].into_iter().chain((rest..args.len()).map(StageArg::Arg)).collect();
+    let mut inner = Launches::default();
+    region::lower(&result_regions::on_sum_of_parts(&region, 1), &infos, machine, true, &mut inner)?;
+    out.append(inner, &names);
+    Ok(())
 }
 
 /// A product and the region on its result as two launches, with the result in a workspace between them.
@@ -113,7 +145,7 @@ fn product_then_region(
     let len = m.batch * m.m * m.n;
     let between = ArgInfo::whole(dtype, len);
     let mut made = Launches::default();
-    let product = Member { matmul: m.densely(), epilogue: None };
+    let product = Member::from(m.densely());
     single(&product, &[args[0], args[1], between], machine, &mut made)?;
     let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
     out.merge(made, &[StageArg::Arg(0), StageArg::Arg(1), result]);

@@ -14,7 +14,6 @@ use pg_ir::ty::DType;
 
 use super::epilogue::{Exit, Sink, shared_tile};
 use super::mainloop::{Place, Product, Products, TILE, multiply, place_of};
-use super::regions::{on_sum_of_parts, partial, result};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region::{self, TileRegion};
@@ -23,6 +22,7 @@ use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, operands};
 use crate::machine::Machine;
 use crate::machine::TILES;
 use crate::machine::tuning::Tuning;
+use crate::plan::result_regions::{on_sum_of_parts, partial, result};
 use crate::plan::{Contraction, Matmul, Member, Side};
 use crate::region::Region;
 
@@ -50,7 +50,8 @@ type Bound = (StageArg, ArgInfo);
 #[derive(Clone)]
 struct Part<'a> {
     m: &'a Matmul,
-    operands: [Bound; 2],
+    /// A product for each segment of k, and its operands.
+    segments: Vec<(Matmul, [Bound; 2])>,
     /// What becomes of the result, and its arguments from 1 on.
     region: Region,
     rest: Vec<Bound>,
@@ -59,18 +60,22 @@ struct Part<'a> {
 /// Whether a machine can run a product with its epilogue here, as one kernel. Results leave in rows of more than one. An
 /// epilogue has to run on tiles, and no result may overwrite an operand that other thread blocks still read.
 pub(crate) fn fits(member: &Member, infos: &[ArgInfo], machine: &Machine) -> bool {
-    let [a, b, ..] = infos else { return false };
+    let Some((operands, rest)) = infos.split_at_checked(member.operand_count()) else { return false };
     let m = &member.matmul;
-    let operands = [a, b].iter().all(|i| i.dtype == DType::BF16);
+    let stored = operands.iter().all(|i| i.dtype == DType::BF16);
     let is_float = |of: &DType| matches!(of, DType::F32 | DType::BF16);
     let results = match &member.epilogue {
-        None => m.n > 1 && infos.len() == 3 && is_float(&infos[2].dtype),
+        None => m.n > 1 && matches!(rest, [c] if is_float(&c.dtype)),
         Some(region) => {
             let runs = |of: &DType| is_float(of) && TILES.take(region, m.n, *of);
-            !a.aliased && !b.aliased && region.args.first().is_some_and(runs)
+            operands.iter().all(|i| !i.aliased) && region.args.first().is_some_and(runs)
         }
     };
-    machine.has_tensor_cores() && operands && results
+    // Segments take turns in shared memory.
+    let walks = |(m, pair): (Matmul, &[ArgInfo])| walks_of(&m, [&pair[0], &pair[1]], machine);
+    let mut segments = member.products().zip(operands.chunks(2)).map(walks);
+    let first = segments.next();
+    machine.has_tensor_cores() && stored && results && segments.all(|other| Some(other) == first)
 }
 
 /// How a product's operands lie in shared memory: whether along k, and in whole chunks.
@@ -81,8 +86,11 @@ pub(crate) type Walks = [[bool; 2]; 2];
 pub(crate) fn walks(member: &Member, infos: &[ArgInfo], machine: &Machine) -> Option<Walks> {
     let [a, b, ..] = infos else { return None };
     let apart = !a.aliased && !b.aliased;
-    let walk = |x: Operand| [x.along_depth, x.aligned];
-    (apart && fits(member, infos, machine)).then(|| operands(&member.matmul, [a, b], machine).map(walk))
+    (apart && fits(member, infos, machine)).then(|| walks_of(&member.matmul, [a, b], machine))
+}
+
+fn walks_of(m: &Matmul, pair: [&ArgInfo; 2], machine: &Machine) -> Walks {
+    operands(m, pair, machine).map(|x| [x.along_depth, x.aligned])
 }
 
 /// Adds the launches of a contraction whose members [lie alike](walks): one, and if k is split another for each.
@@ -118,31 +126,36 @@ pub(crate) fn lower(
 fn part<'a>(contraction: &'a Contraction, member: usize, infos: &[ArgInfo]) -> Option<Part<'a>> {
     let own = contraction.args(member).into_iter().map(|at| Some((StageArg::Arg(at), *infos.get(at)?)));
     let own: Vec<Bound> = own.collect::<Option<_>>()?;
-    let [a, b, rest @ ..] = &own[..] else { return None };
-    let Member { matmul: m, epilogue } = &contraction.members[member];
-    let region = match epilogue {
+    let member = &contraction.members[member];
+    let (operands, rest) = own.split_at_checked(member.operand_count())?;
+    let region = match &member.epilogue {
         Some(region) => region.clone(),
-        None => result(m, rest.first()?.1.dtype),
+        None => result(&member.matmul, rest.first()?.1.dtype),
     };
-    Some(Part { m, operands: [*a, *b], region, rest: rest.to_vec() })
+    let pairs = operands.chunks(2).map(|pair| [pair[0], pair[1]]);
+    let segments = member.products().zip(pairs).collect();
+    Some(Part { m: &member.matmul, segments, region, rest: rest.to_vec() })
 }
 
 fn lower_parts(shared: Side, parts: &[Part], machine: &Machine, out: &mut Launches) -> Result<(), CubeError> {
     parts.iter().try_for_each(|part| check(part, machine))?;
     let extent = |part: &Part| [part.m.m.div_ceil(TILE), part.m.n.div_ceil(TILE)];
-    let Matmul { batch, k, .. } = *parts[0].m;
+    let batch = parts[0].m.batch;
     // Results lie side by side along columns of a shared left operand, along rows of a right one.
     let along = if shared == Side::Left { 1 } else { 0 };
     let mut tiles = extent(&parts[0]);
     tiles[along] = parts.iter().map(|part| extent(part)[along]).sum();
     let [rows, columns] = tiles;
-    let (splits, steps) = split(batch * rows * columns, k, machine);
+    let depths: Vec<usize> = parts[0].segments.iter().map(|(m, _)| m.k).collect();
+    let (splits, steps) = split(batch * rows * columns, &depths, machine);
     let tiles = [batch, splits, rows, columns];
+    let walked = |(m, [a, b]): &(Matmul, [Bound; 2])| operands(m, [&a.1, &b.1], machine);
     let product = |part: &Part| {
-        let [a, b] = operands(part.m, [&part.operands[0].1, &part.operands[1].1], machine);
+        let [a, b] = walked(&part.segments[0]);
         Product { a, b, tiles, steps, stages: machine.tuning.mma_stages }
     };
-    let products = Products { shared, each: parts.iter().map(product).collect() };
+    let further = parts[0].segments[1..].iter().map(walked).collect();
+    let products = Products { shared, each: parts.iter().map(product).collect(), further };
     if splits == 1 {
         return push(products, parts, machine, out);
     }
@@ -171,17 +184,19 @@ fn malformed(what: &str) -> CubeError {
 }
 
 fn check(part: &Part, machine: &Machine) -> Result<(), CubeError> {
-    let Part { m, operands: [a, b], region, rest } = part;
-    if m.batch * m.m * m.n * m.k == 0 {
+    let Part { m, segments, region, rest } = part;
+    if segments.iter().any(|(m, _)| m.batch * m.m * m.n * m.k == 0) {
         return Err(malformed("an axis is empty"));
     }
     let is_own = region.row_count() * region.lanes == m.batch * m.m * m.n && m.n.is_multiple_of(region.lanes);
     if !is_own || rest.len() + 1 != region.args.len() {
         return Err(malformed("its region is not of its result"));
     }
-    for (x, info) in operands(m, [&a.1, &b.1], machine).iter().zip([&a.1, &b.1]) {
-        if x.reach(m.batch) > info.len + info.shift || x.reach(m.batch) > i32::MAX as usize {
-            return Err(malformed("an operand reaches beyond its buffer"));
+    for (m, [a, b]) in segments {
+        for (x, info) in operands(m, [&a.1, &b.1], machine).iter().zip([&a.1, &b.1]) {
+            if x.reach(m.batch) > info.len + info.shift || x.reach(m.batch) > i32::MAX as usize {
+                return Err(malformed("an operand reaches beyond its buffer"));
+            }
         }
     }
     Ok(())
@@ -191,7 +206,7 @@ fn check(part: &Part, machine: &Machine) -> Result<(), CubeError> {
 fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launches) -> Result<(), CubeError> {
     let (mut takers, mut specs, mut names) = (Vec::new(), Vec::new(), Vec::new());
     for (product, part) in products.each.iter().zip(parts) {
-        let Part { m, operands: [a, b], region, rest } = part;
+        let Part { m, segments, region, rest } = part;
         let rounded = region.args[0] == DType::BF16;
         let vector = match m.n {
             n if rounded && n.is_multiple_of(CHUNK) => CHUNK,
@@ -208,12 +223,17 @@ fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launche
         let operand = |x: Operand, (name, info): &Bound| {
             (*name, ArgSpec { dtype: DType::BF16, width: x.vector(), writable: info.aliased })
         };
-        let mut operands = [operand(product.a, a), operand(product.b, b)];
+        let [a, b] = &segments[0].1;
+        let mut operands = vec![operand(product.a, a), operand(product.b, b)];
         if products.shared == Side::Right {
             operands.reverse();
         }
         // The shared one is bound once.
-        for (name, spec) in operands.into_iter().skip(usize::from(!takers.is_empty())) {
+        operands.drain(..usize::from(!takers.is_empty()));
+        for ([x, y], (_, [a, b])) in products.further.iter().zip(&segments[1..]) {
+            operands.extend([operand(*x, a), operand(*y, b)]);
+        }
+        for (name, spec) in operands {
             names.push(name);
             specs.push(spec);
         }
@@ -236,9 +256,10 @@ fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launche
 
 /// How k is cut: the number of parts, and slices of each. Weight gradients have 8 to 48 tiles and a k of
 /// tens of thousands; without a split most of a device would idle.
-fn split(tiles: usize, k: usize, machine: &Machine) -> (usize, usize) {
+fn split(tiles: usize, segments: &[usize], machine: &Machine) -> (usize, usize) {
     let Tuning { mma_stages: stages, mma_depth: depth, mma_part: least, .. } = machine.tuning;
-    let slices = k.div_ceil(depth).next_multiple_of(stages);
+    let k: usize = segments.iter().sum();
+    let slices = segments.iter().map(|k| k.div_ceil(depth)).sum::<usize>().next_multiple_of(stages);
     // Two cubes fit a multiprocessor.
     let wanted = (2 * machine.processors as usize / tiles).min(k / least).max(1);
     let steps = slices.div_ceil(wanted).next_multiple_of(stages);
@@ -286,16 +307,19 @@ impl Body for MmaMatmul {
             (false, true) => "across k, in chunks",
             (_, false) => "by elements",
         };
+        let depth = |x: &Operand| x.depth.to_string();
+        let further = || self.products.further.iter().map(|[a, _]| depth(a));
         let one = |(p, Taker { exit, region }): (&Product, &Taker)| {
+            let depths: Vec<String> = std::iter::once(depth(&p.a)).chain(further()).collect();
             let [batch, parts, ..] = p.tiles;
             let [rows, columns] = [p.a.free, p.b.free].map(|free| free.div_ceil(TILE));
             format!(
-                "arg0[{}, {}] = Σ_{} a · b, bfloat16 on matrix units, {batch} times\n\
+                "arg0[{}, {}] = Σ_{} a · b, bfloat16 on tensor cores, {batch} times\n\
                  tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {}, {} stages\n\
                  a {}, b {}; results leave {}, in pieces of {}\n{}",
                 p.a.free,
                 p.b.free,
-                p.a.depth,
+                depths.join(" + "),
                 p.steps,
                 p.a.deep,
                 p.stages,
@@ -316,9 +340,14 @@ impl Body for MmaMatmul {
         scope.register_size::<WidthA>(all.each[0].a.vector());
         scope.register_size::<WidthB>(all.each[0].b.vector());
         let mut own = 1;
-        let (shared, mut operands, mut sinks) = (vec![buffers[0].clone()], Vec::new(), Vec::new());
+        let (mut shared, mut operands, mut sinks) = (vec![buffers[0].clone()], Vec::new(), Vec::new());
         for (&product, Taker { exit, region }) in all.each.iter().zip(&self.takers) {
             operands.push(buffers[own].clone());
+            for _ in &all.further {
+                shared.push(buffers[own + 1].clone());
+                operands.push(buffers[own + 2].clone());
+                own += 2;
+            }
             // The region's argument 0 is in no buffer; its place is the operand's.
             sinks.push(Sink { exit: *exit, region, buffers: &buffers[own..], args: &args[own..], product });
             own += region.arguments();

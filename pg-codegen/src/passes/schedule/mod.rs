@@ -295,18 +295,12 @@ impl Planner<'_> {
 
     fn dot(&mut self, dot: &Dot) -> Result<MadeDot, CodegenError> {
         let node = self.cx.graph.node(dot.node);
-        let matmul = matrix::matmul(self.cx, node)
+        let member = matrix::product(self.cx, node)
             .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
         let args: Vec<BufferId> = dot.operands.iter().map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
         let mut roles = Roles { opaque: vec![dot.node], ..Roles::default() };
         dot.operands.iter().for_each(|&v| roles.read(v));
-        let operands = MadeDot {
-            member: Member { matmul, epilogue: None },
-            args,
-            roles,
-            nodes: vec![dot.node],
-            cost: LaunchCost::default(),
-        };
+        let operands = MadeDot { member, args, roles, nodes: vec![dot.node], cost: LaunchCost::default() };
         match &dot.result {
             DotResult::Stored(value) => self.stored(operands, dot.node, *value),
             DotResult::Epilogue(built) => self.epilogue(operands, node, built),
@@ -317,6 +311,7 @@ impl Planner<'_> {
     fn stored(&mut self, mut made: MadeDot, id: NodeId, value: ValueId) -> Result<MadeDot, CodegenError> {
         let graph = self.cx.graph;
         let node = graph.node(id);
+        let result = made.args.len();
         made.args.push(self.buffer(value)?);
         made.roles.write(value);
         made.cost = self.cost(node, &[value]);
@@ -328,7 +323,7 @@ impl Planner<'_> {
             made.cost.bytes += if m.accumulate { graph.ty(node.first).bytes() as f64 } else { 0.0 };
             if let Some(slot) = &absorbed.accumulate {
                 let mut inputs = graph.inputs();
-                made.roles.reads[2] = inputs.find(|(s, _)| *s == slot).map(|(_, old)| old);
+                made.roles.reads[result] = inputs.find(|(s, _)| *s == slot).map(|(_, old)| old);
             }
         }
         if m.symmetric {

@@ -1,6 +1,6 @@
 //! Matmul, scatter and copy.
 
-use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Member, Side};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Side};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
@@ -162,10 +162,7 @@ fn products_of_one_operand_are_what_they_are_alone() {
         for (own, accumulate) in [(64, false), (5, true), (17, false)] {
             let (m, n) = if shared == Side::Left { (same, own) } else { (own, same) };
             let (a, b, c) = (view(m, k), view(k, n), view(m, n));
-            members.push(Member {
-                matmul: Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false },
-                epilogue: None,
-            });
+            members.push(Matmul { batch, m, n, k, a, b, c, accumulate, symmetric: false }.into());
             args.extend([values(batch * own * k), values(batch * m * n)]);
         }
         let all = Contraction { shared: Some(shared), members };

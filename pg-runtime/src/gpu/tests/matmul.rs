@@ -1,6 +1,6 @@
 //! Matrix products: layouts, batches, odd sizes.
 
-use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Member, Side};
+use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Side};
 
 use super::{Arg, close, device, noise, run};
 
@@ -56,10 +56,7 @@ fn products_of_one_operand_are_what_they_are_alone() {
         for (seed, own, accumulate) in [(2, 64, false), (3, 5, true)] {
             let (m, n) = if shared == Side::Left { (same, own) } else { (own, same) };
             let (a, b, c) = (view(m, k, false, 0), view(k, n, false, 0), view(m, n, false, 0));
-            members.push(Member {
-                matmul: Matmul { batch: 1, m, n, k, a, b, c, accumulate, symmetric: false },
-                epilogue: None,
-            });
+            members.push(Matmul { batch: 1, m, n, k, a, b, c, accumulate, symmetric: false }.into());
             args.extend([Arg::Floats(noise(own * k, seed)), Arg::InOut(noise(m * n, 4), 0)]);
         }
         let all = Contraction { shared: Some(shared), members };

@@ -4,7 +4,7 @@
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
-use crate::plan::Matmul;
+use super::Matmul;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
 fn load(arg: u32, at: Affine) -> Instr {
@@ -12,7 +12,7 @@ fn load(arg: u32, at: Affine) -> Instr {
 }
 
 /// The region of a product by itself: c = result, after c's old value if it is kept. Arguments: result, c.
-pub(crate) fn result(m: &Matmul, dtype: DType) -> Region {
+pub fn result(m: &Matmul, dtype: DType) -> Region {
     let rows = vec![m.batch, m.m];
     let strides = [m.c.batch, m.c.row, m.c.col].map(|s| s as i64);
     let c = Affine { offset: m.c.offset as i64, strides: strides.into_iter().collect() };
@@ -27,7 +27,7 @@ pub(crate) fn result(m: &Matmul, dtype: DType) -> Region {
 }
 
 /// The region of one part of a split product: parts of all matrices lie one after the other.
-pub(crate) fn partial(m: &Matmul, parts: usize) -> Region {
+pub fn partial(m: &Matmul, parts: usize) -> Region {
     let rows = vec![parts * m.batch, m.m];
     let at = Affine::row_major(&rows, m.n, 0);
     let body = vec![load(0, at.clone()), Instr::Store { arg: 1, value: 0, at }];
@@ -35,7 +35,7 @@ pub(crate) fn partial(m: &Matmul, parts: usize) -> Region {
 }
 
 /// A region whose argument 0 is the sum, in order, of parts that lie one after the other in a workspace.
-pub(crate) fn on_sum_of_parts(region: &Region, parts: usize) -> Region {
+pub fn on_sum_of_parts(region: &Region, parts: usize) -> Region {
     let part = |i: usize| {
         load(0, Affine::row_major(&region.rows, region.lanes, i * region.row_count() * region.lanes))
     };
