@@ -175,6 +175,44 @@ fn products(b: Builder) -> Vec<(Side, Vec<[usize; 3]>)> {
     groups.collect()
 }
 
+/// The sum of three products is one contraction; what is read elsewhere, and what is no product, is not part of one.
+#[test]
+fn sums_of_products_are_segments_of_k() {
+    let mut b = Builder::default();
+    at(&mut b, 3, "gradient");
+    let term = |b: &mut Builder, i: usize, k: usize| {
+        let (x, w) = (matrix(b, &format!("x{i}"), 12, k), matrix(b, &format!("w{i}"), 16, k));
+        b.dot(DotDims::contract(1, 1), x, w)
+    };
+    let terms: Vec<ValueId> = [8, 6, 10].iter().enumerate().map(|(i, &k)| term(&mut b, i, k)).collect();
+    let two = b.add(terms[0], terms[1]);
+    let three = b.add(two, terms[2]);
+    let plain = matrix(&mut b, "plain", 12, 16);
+    let sum = b.add(three, plain);
+    result(&mut b, "sum", sum);
+    // Each of these is read twice.
+    let (once, twice) = (term(&mut b, 3, 4), term(&mut b, 4, 4));
+    let other = b.add(once, twice);
+    result(&mut b, "other", other);
+    let squared = b.mul(twice, twice);
+    result(&mut b, "squared", squared);
+    let graph = b.finish();
+    let machine = Machine { concatenate_k: true, ..CPU };
+    let plan = compile_for("sums", &graph, &Options::default(), &machine).unwrap();
+    let segments = plan.kernels.iter().filter_map(|k| match k {
+        Kernel::Contraction(c) => Some(c.members[0].products().map(|m| m.k).collect::<Vec<_>>()),
+        _ => None,
+    });
+    let mut segments: Vec<Vec<usize>> = segments.collect();
+    segments.sort();
+    assert_eq!(segments, [vec![4], vec![8, 6, 10]], "{plan}");
+    let mut rng = pg_fuzz::rng::Rng::new(5);
+    let values = |len| (0..len).map(|_| rng.float()).collect();
+    let values: Vec<_> = graph.inputs().map(|(_, v)| graph.ty(v).len()).map(values).collect();
+    let env: Environment = graph.inputs().map(|(slot, _)| slot.clone()).zip(values).collect();
+    common::compare(&graph, &env, &plan, "sums");
+}
+
 fn matrix(b: &mut Builder, name: &str, rows: usize, columns: usize) -> ValueId {
     input(b, name, &[Axis::channel(rows), Axis::channel(columns)])
 }

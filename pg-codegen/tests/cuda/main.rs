@@ -22,5 +22,6 @@ mod models;
 mod offline;
 mod planted;
 mod random_models;
+mod segments;
 mod step;
 mod streams;

@@ -2,7 +2,7 @@
 //! attention, scatters.
 
 use pg_codegen::plan::witness::Lowered;
-use pg_codegen::plan::{AttentionShape, Contraction, Kernel, Matmul, MatrixView, Member, Side};
+use pg_codegen::plan::{AttentionShape, Contraction, Kernel, Matmul, MatrixView, Member, Segment, Side};
 use pg_codegen::region::Instr;
 use pg_codegen::verify::Check;
 use pg_fuzz::coverage::stored;
@@ -49,6 +49,20 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant::new("beside: other side", &[Check::Shapes, Check::Kernels, Check::Meaning], |good| {
         sharing(good, |all| {
             all.shared = Some(if all.shared == Some(Side::Left) { Side::Right } else { Side::Left })
+        })
+    }),
+    Plant::new("segments: one dropped", &[Check::Shapes], |good| segmented(good, |m| m.segments.truncate(1))),
+    Plant::new("segments: another k", &[Check::Bounds, Check::Meaning], |good| {
+        segmented(good, |m| m.segments[0].k -= 1)
+    }),
+    Plant::new("segments: another place", &[Check::Bounds, Check::Meaning], |good| {
+        segmented(good, |m| m.segments[0].a.offset += 1)
+    }),
+    Plant::new("segments: in another order", &[Check::Shapes, Check::Meaning], |good| {
+        segmented(good, |m| {
+            let first = Segment { k: m.matmul.k, a: m.matmul.a, b: m.matmul.b };
+            let second = std::mem::replace(&mut m.segments[0], first);
+            (m.matmul.k, m.matmul.a, m.matmul.b) = (second.k, second.a, second.b);
         })
     }),
     Plant::new("tile read elsewhere", &[Check::Kernels], tile_elsewhere),
@@ -121,6 +135,19 @@ fn sharing(good: &Lowered, change: fn(&mut Contraction)) -> Vec<Edit> {
         edit(format!("k{i}"), move |bad| {
             if let Kernel::Contraction(contraction) = &mut bad.plan.kernels[i] {
                 change(contraction);
+            }
+        })
+    })
+    .collect()
+}
+
+fn segmented(good: &Lowered, change: fn(&mut Member)) -> Vec<Edit> {
+    let has_segments = |k: &Kernel| matches!(k, Kernel::Contraction(c) if !c.members[0].segments.is_empty());
+    let all = good.plan.kernels.iter().enumerate().filter(|(_, k)| has_segments(k));
+    all.map(|(i, _)| {
+        edit(format!("k{i}"), move |bad| {
+            if let Kernel::Contraction(contraction) = &mut bad.plan.kernels[i] {
+                change(&mut contraction.members[0]);
             }
         })
     })

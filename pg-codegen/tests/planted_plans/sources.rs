@@ -44,7 +44,13 @@ pub(crate) fn models() -> Vec<(String, Lowered)> {
 /// Plans of random graphs.
 pub(crate) fn random() -> Vec<(String, Lowered)> {
     let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
-    let any = Machine { name: "any".into(), epilogues: Some(anywhere), fuse_horizontally: true, ..CPU };
+    let any = Machine {
+        name: "any".into(),
+        epilogues: Some(anywhere),
+        fuse_horizontally: true,
+        concatenate_k: true,
+        ..CPU
+    };
     let mut plans = Vec::new();
     for seed in 0..14 {
         let (graph, _) = pg_fuzz::graphs::graph(seed);

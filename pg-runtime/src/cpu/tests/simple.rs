@@ -1,6 +1,7 @@
 //! Matmul, scatter and copy.
 
-use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Side};
+use pg_codegen::plan::result_regions::result;
+use pg_codegen::plan::{Contraction, Kernel, Matmul, MatrixView, Member, Segment, Side};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
@@ -142,6 +143,50 @@ fn a_region_runs_on_a_products_result() {
             launch(&Kernel::Contraction(Contraction::with_epilogue(mm, short)), &mut args.to_vec(), 1),
             Err(Problem::Shape("the region on a product's result is of another size"))
         );
+    }
+}
+
+/// A sum over segments of k, into memory or into an epilogue, is rounded once.
+#[test]
+fn segments_of_k_are_added() {
+    let view = |rows: usize, cols: usize| MatrixView { offset: 0, batch: rows * cols, row: cols, col: 1 };
+    for stored in [DType::F32, DType::BF16] {
+        let mut random = Random::new(17);
+        let mut values = |len: usize| match stored {
+            DType::BF16 => Data::BF16((0..len).map(|_| 0x3f00 + random.below(119) as u16).collect()),
+            _ => random.floats(len),
+        };
+        let (batch, m, n) = (2, 33, 20);
+        let mut args = Vec::new();
+        let mut want = vec![0.0; batch * m * n];
+        let mut segments = Vec::new();
+        for k in [40, 7, 16] {
+            let (x, y) = (values(batch * m * k), values(batch * k * n));
+            for (i, sum) in want.iter_mut().enumerate() {
+                let (row, col) = (i / n, i % n);
+                let (x, y) = (x.f64(), y.f64());
+                *sum += (0..k).map(|j| x[row * k + j] * y[row / m * k * n + j * n + col]).sum::<f64>();
+            }
+            segments.push(Segment { k, a: view(m, k), b: view(k, n) });
+            args.extend([x, y]);
+        }
+        args.push(Data::zeros(stored, batch * m * n));
+        let Segment { k, a, b } = segments.remove(0);
+        let c = view(m, n);
+        let matmul = Matmul { batch, m, n, k, a, b, c, accumulate: false, symmetric: false };
+        let store = result(&matmul, stored);
+        for epilogue in [None, Some(store)] {
+            let member = Member { segments: segments.clone(), epilogue, ..matmul.clone().into() };
+            let kernel = Kernel::Contraction(Contraction { shared: None, members: vec![member] });
+            let have = launch_all(&kernel, &args)[6].clone();
+            let have: Vec<f32> = have.f64().iter().map(|&x| x as f32).collect();
+            // Half a unit in the last place of bfloat16, and no more: nothing was rounded before the end.
+            assert_close(&have, &want, if stored == DType::BF16 { 1.0 / 510.0 } else { 1e-5 });
+            assert!(matches!(
+                launch(&kernel, &mut args[..5].to_vec(), 1),
+                Err(Problem::ArgCount { .. } | Problem::ArgRange { .. })
+            ));
+        }
     }
 }
 
