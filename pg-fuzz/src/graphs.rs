@@ -311,11 +311,17 @@ impl Gen {
             1 if a.dtype == DType::F32 => vec![(self.b.unary(Unary::Sin, x), y)],
             _ => vec![],
         };
-        for (x, y) in [(x, y)].into_iter().chain(others) {
-            if let Ok(z) = self.b.try_op(Op::Dot(dims.clone()), &[x, y]) {
-                let z = self.b.scale(0.25, z);
-                self.add(z);
-            }
+        let pairs = [(x, y)].into_iter().chain(others);
+        let products: Vec<ValueId> =
+            pairs.filter_map(|(x, y)| self.b.try_op(Op::Dot(dims.clone()), &[x, y]).ok()).collect();
+        let products = match products[..] {
+            // Two products may be one, over segments of k.
+            [p, q] if self.rng.below(2) == 0 => vec![self.b.add(p, q)],
+            _ => products,
+        };
+        for z in products {
+            let z = self.b.scale(0.25, z);
+            self.add(z);
         }
     }
 

@@ -2,7 +2,7 @@
 //! attention, scatters.
 
 use pg_codegen::plan::witness::Lowered;
-use pg_codegen::plan::{AttentionShape, Contraction, Kernel, Matmul, MatrixView, Member, Segment, Side};
+use pg_codegen::plan::{AttentionShape, Contraction, Kernel, Launch, Matmul, MatrixView, Member, Side};
 use pg_codegen::region::Instr;
 use pg_codegen::verify::Check;
 use pg_fuzz::coverage::stored;
@@ -58,13 +58,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant::new("segments: another place", &[Check::Bounds, Check::Meaning], |good| {
         segmented(good, |m| m.segments[0].a.offset += 1)
     }),
-    Plant::new("segments: in another order", &[Check::Shapes, Check::Meaning], |good| {
-        segmented(good, |m| {
-            let first = Segment { k: m.matmul.k, a: m.matmul.a, b: m.matmul.b };
-            let second = std::mem::replace(&mut m.segments[0], first);
-            (m.matmul.k, m.matmul.a, m.matmul.b) = (second.k, second.a, second.b);
-        })
-    }),
+    Plant::new("segments: another's operand", &[Check::Bounds, Check::Shapes, Check::Meaning], other_operand),
     Plant::new("tile read elsewhere", &[Check::Kernels], tile_elsewhere),
     Plant::new("tile of other rows", &[Check::Kernels], tile_rows),
     Plant::or_equal("tile rounded otherwise", MEANING, tile_rounded),
@@ -152,6 +146,14 @@ fn segmented(good: &Lowered, change: fn(&mut Member)) -> Vec<Edit> {
         })
     })
     .collect()
+}
+
+/// The left operands of the first two segments change places.
+fn other_operand(good: &Lowered) -> Vec<Edit> {
+    let has_segments = |k: &Kernel| matches!(k, Kernel::Contraction(c) if !c.members[0].segments.is_empty());
+    let is_segmented = |l: &Launch| has_segments(&good.plan.kernels[l.kernel.0 as usize]);
+    let launches = good.plan.launches.iter().enumerate().filter(|(_, l)| is_segmented(l));
+    launches.map(|(i, _)| edit(format!("#{i}"), move |bad| bad.plan.launches[i].args.swap(0, 2))).collect()
 }
 
 /// The last member reads the shared operand in another way.
