@@ -18,6 +18,10 @@ type Layout = Vec<(usize, i64)>;
 fn layout(cx: Context<'_>, value: ValueId) -> Result<(ValueId, usize, Layout), Blocked> {
     let sizes = cx.graph.ty(value).shape();
     let (buffer, map) = match locate(cx, value, Point::identity(sizes.len()), &sizes) {
+        // In memory, what is reshaped is the reshaped value as well.
+        Err(Blocked::Refine { reshaped: Some(v), .. }) if v != value && !cx.in_memory(v) => {
+            return Err(Blocked::Store(v, "a reshape of it is read as it lies"));
+        }
         Err(Blocked::Refine { .. }) => return Err(Blocked::Store(value, "a reshape splits its axes")),
         other => other?,
     };
