@@ -58,7 +58,11 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant::new("segments: another place", &[Check::Bounds, Check::Meaning], |good| {
         segmented(good, |m| m.segments[0].a.offset += 1)
     }),
-    Plant::new("segments: another's operand", &[Check::Bounds, Check::Shapes, Check::Meaning], other_operand),
+    Plant::new(
+        "segments: another's operand",
+        &[Check::Contents, Check::Shapes, Check::Meaning],
+        other_operand,
+    ),
     Plant::new("tile read elsewhere", &[Check::Kernels], tile_elsewhere),
     Plant::new("tile of other rows", &[Check::Kernels], tile_rows),
     Plant::or_equal("tile rounded otherwise", MEANING, tile_rounded),
