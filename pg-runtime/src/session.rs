@@ -134,7 +134,7 @@ impl Session {
     }
 
     /// The same session, whose programs store activations and operands as `storage`, not as the device likes best,
-    /// and still compute in float32. Scoring programs follow only where matrix units want it.
+    /// and still compute in float32. Scoring programs follow only where tensor cores want it.
     pub fn storing(self, storage: DType) -> Session {
         Session { storage, ..self }
     }
@@ -229,7 +229,7 @@ impl Session {
     }
 
     /// How a program stores activations and operands. Scores are float32, so that they can be compared, but where
-    /// the device's matrix units take nothing but bfloat16: there float32 would not end within an evaluation's time.
+    /// the device's tensor cores take nothing but bfloat16: there float32 would not end within an evaluation's time.
     fn storage_of(&self, key: Key) -> DType {
         match key {
             Key::Grad { .. } | Key::Update | Key::Adapt => self.storage,

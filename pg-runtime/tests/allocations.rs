@@ -1,5 +1,5 @@
 //! A training step's programs allocate nothing from their second run on: memory is laid out before step 0. The
-//! exception is not ours: without matrix units, the `gemm` crate allocates to pack a product's operands.
+//! exception is not ours: without tensor cores, the `gemm` crate allocates to pack a product's operands.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Wide enough for every product to be worth the matrix units.
+/// Wide enough for every product to be worth the tensor cores.
 const WIDE: &[&str] = &["DIM=64", "ROPE_DIMS=16", "BIGRAM_DIM=32", "VE_DIM=32"];
 const BATCH: usize = 2;
 const SEQ: usize = 64;
@@ -50,7 +50,7 @@ const SEQ: usize = 64;
 /// What the `gemm` crate may allocate for a product: memory to pack each operand, and a list of what is packed.
 const GEMM: usize = 3;
 
-/// Whether products run on matrix units here.
+/// Whether products run on tensor cores here.
 fn has_units() -> bool {
     std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("amx_bf16"))
 }

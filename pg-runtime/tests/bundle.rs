@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use pg_codegen::cuda::{Bundle, Manifest, Tools};
 use serde_json::Value;
 
-/// A model of a few kernels, with both of what matrix units compute.
+/// A model of a few kernels, with both of what tensor cores compute.
 const SMALL: &str = r#"pg_macros::model! {
     /// Attention over embeddings.
     small {
@@ -113,7 +113,7 @@ fn kernels_show_what_they_use_and_dump_what_they_became() {
     assert!(sass.unwrap().contains("HMMA"), "matrix instructions");
     let table = dir.pg(&["kernels", "small.rs", "--program", "grad.first", "-q"]);
     let table = String::from_utf8(table.stdout).unwrap();
-    assert!(table.contains("cubes an SM") && table.contains(" by registers"), "{table}");
+    assert!(table.contains("blocks an SM") && table.contains(" by registers"), "{table}");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn json_has_the_promised_fields_and_adds_up() {
             number(&kernel[key]);
         }
         assert!(
-            kernel["grid"].as_array().unwrap().len() == 3 && kernel["cube"].as_array().unwrap().len() == 3
+            kernel["grid"].as_array().unwrap().len() == 3 && kernel["block"].as_array().unwrap().len() == 3
         );
         for key in ["registers", "spill_bytes", "stack_bytes", "occupancy"] {
             assert_eq!(kernel.get(key), Some(&Value::Null), "{key} of a kernel that was not compiled");

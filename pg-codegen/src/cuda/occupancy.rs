@@ -1,4 +1,4 @@
-//! How many cubes of a kernel a Hopper multiprocessor holds at once, and what keeps it from holding more. It is
+//! How many thread blocks of a kernel a Hopper multiprocessor holds at once, and what keeps it from holding more. It is
 //! arithmetic on a compiled kernel's resources, and says nothing of how fast the kernel is.
 //!
 //! The formula is that of CUDA's `cuda_occupancy.h` for compute capability 9.0; a test compares it with the
@@ -17,26 +17,26 @@ const CUBES: u32 = 32;
 const REGISTERS: u32 = 64 * 1024;
 /// Each quarter of a multiprocessor has registers of its own.
 const QUARTERS: u32 = 4;
-/// Registers of a warp are given out in units of so many.
+/// Registers of a warp are given out in threads of so many.
 const REGISTER_UNIT: u32 = 256;
 const MOST_REGISTERS: u32 = 255;
 const SHARED_BYTES: u32 = 228 * 1024;
-/// What the driver keeps of each cube's shared memory.
+/// What the driver keeps of each thread block's shared memory.
 const RESERVED_BYTES: u32 = 1024;
 const SHARED_UNIT: u32 = 128;
 
-/// Cubes of a kernel that a multiprocessor holds at once.
+/// Thread blocks of a kernel that a multiprocessor holds at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Occupancy {
     /// As many as every limit allows.
     pub cubes: u32,
-    /// Warps of these cubes; a multiprocessor has room for 64.
+    /// Warps of these thread blocks; a multiprocessor has room for 64.
     pub warps: u32,
-    /// Cubes that the registers suffice for.
+    /// Thread blocks that the registers suffice for.
     pub by_registers: u32,
-    /// Cubes that the shared memory suffices for.
+    /// Thread blocks that the shared memory suffices for.
     pub by_shared_memory: u32,
-    /// Cubes that there are threads for; never more than 32.
+    /// Thread blocks that there are threads for; never more than 32.
     pub by_threads: u32,
     /// What there is too little of for one more.
     pub limited_by: Limit,
@@ -50,7 +50,7 @@ pub enum Limit {
     Registers,
     /// Shared memory.
     SharedMemory,
-    /// Threads, or cubes.
+    /// Threads, or thread blocks.
     Threads,
 }
 
@@ -65,12 +65,12 @@ impl fmt::Display for Limit {
 }
 
 impl Resources {
-    /// Cubes that a multiprocessor holds at once: [`Occupancy::cubes`].
+    /// Thread blocks that a multiprocessor holds at once: [`Occupancy::cubes`].
     pub fn resident_cubes(&self, units: u32, shared_bytes: usize) -> u32 {
         self.occupancy(units, shared_bytes).cubes
     }
 
-    /// Occupancy of cubes of so many units, with so many bytes of shared memory asked for at launch.
+    /// Occupancy of thread blocks of so many threads, with so many bytes of shared memory asked for at launch.
     pub fn occupancy(&self, units: u32, shared_bytes: usize) -> Occupancy {
         let warps = units.div_ceil(WARP).max(1);
         let by_registers = self.cubes_by_registers(warps);

@@ -20,7 +20,7 @@ pub struct Entry {
     pub launches: Vec<usize>,
     /// Buffers of the first of them, by position among [`Entry::launches`]' arguments, or a workspace.
     pub args: Vec<super::StageArg>,
-    /// Cubes along each axis.
+    /// Thread blocks along each axis.
     pub grid: [u32; 3],
     /// Floating point operations of all launches.
     pub flops: f64,

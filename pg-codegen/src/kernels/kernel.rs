@@ -108,12 +108,12 @@ impl Generated {
         &self.args
     }
 
-    /// Units of a cube.
+    /// Threads of a thread block.
     pub fn units(&self) -> u32 {
         self.units
     }
 
-    /// Bytes of shared memory of a cube.
+    /// Bytes of shared memory of a thread block.
     pub fn shared_bytes(&self) -> usize {
         self.shared_bytes
     }

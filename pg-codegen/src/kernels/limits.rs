@@ -9,7 +9,7 @@ use crate::machine::Machine;
 /// What a kernel asks of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Needs {
-    /// Units of a cube.
+    /// Threads of a thread block.
     pub units: u32,
     /// Bytes of shared memory.
     pub shared_bytes: usize,
@@ -26,7 +26,7 @@ impl Machine {
     /// The first limit that it exceeds.
     pub fn check(&self, kernel: &str, needs: Needs) -> Result<(), CubeError> {
         let limits = [
-            ("units in a cube", u64::from(needs.units), u64::from(self.limits.block_threads)),
+            ("threads in a block", u64::from(needs.units), u64::from(self.limits.block_threads)),
             ("bytes of shared memory", needs.shared_bytes as u64, self.limits.shared_bytes as u64),
             ("buffers", needs.bindings as u64, self.limits.bindings as u64),
         ];
@@ -52,15 +52,15 @@ impl Machine {
     /// `cubes`: kernels skip what is beyond.
     ///
     /// # Errors
-    /// If there are more cubes than two axes hold.
+    /// If there are more thread blocks than two axes hold.
     pub fn fold(&self, kernel: &str, cubes: u64) -> Result<[u32; 3], CubeError> {
         let axis = u64::from(self.limits.grid_axis);
-        self.limit(kernel, "cubes", cubes, axis * axis)?;
+        self.limit(kernel, "thread blocks", cubes, axis * axis)?;
         if cubes <= axis {
             return Ok([cubes.max(1) as u32, 1, 1]);
         }
         let y = cubes.div_ceil(axis);
-        // Even rows: at most y − 1 cubes are idle.
+        // Even rows: at most y − 1 thread blocks are idle.
         Ok([cubes.div_ceil(y) as u32, y as u32, 1])
     }
 
@@ -87,7 +87,7 @@ mod tests {
             assert!(total >= cubes && total < cubes.max(1) + u64::from(y), "{cubes}: {x} × {y}");
         }
         let error = machine.fold("k", u64::MAX).unwrap_err();
-        assert!(error.to_string().contains("cubes, vulkan-cpu has"), "{error}");
+        assert!(error.to_string().contains("thread blocks, vulkan-cpu has"), "{error}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn listing(users: &[(&Plan, &Entry)]) -> String {
         ("in", if scopes.is_empty() { "slots".into() } else { scopes.join(", ") }),
         ("from", join(lines.into_iter().map(Line::to_string), " ")),
         ("launched", join(users.iter().map(times), ", ")),
-        ("as", format!("{cubes} cubes of {units} units, {shared} bytes of shared memory")),
+        ("as", format!("{cubes} thread blocks of {units} threads, {shared} bytes of shared memory")),
     ];
     facts.retain(|(_, text)| !text.is_empty());
     let mut out = format!("{}\n", entry.kernel.name());

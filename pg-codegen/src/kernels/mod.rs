@@ -1,9 +1,9 @@
 //! Kernels of a plan as CubeCL kernels: the portable variant.
 //!
-//! [`lower`] turns one launch of a plan into one or a few generated launches. A [`Generated`] kernel is a
+//! [`lower`] iterations one launch of a plan into one or a few generated launches. A [`Generated`] kernel is a
 //! value: it runs on any CubeCL runtime, and [`emit_cuda`] gives its CUDA C++ without any device. The
 //! portable variant keeps to what every GPU has: float32, vectors of four, shared memory and barriers;
-//! no plane operations, no matrix units, no float atomics. Every sum has an order that follows from
+//! no warp operations, no tensor cores, no float atomics. Every sum has an order that follows from
 //! shapes alone, so results are the same from run to run.
 
 #![allow(
@@ -78,7 +78,7 @@ fn has_bf16(args: &[ArgInfo]) -> bool {
 }
 
 /// A portable kernel on bfloat16 arguments, which it does not take: copies in float32 before and after it. So runs
-/// what kernels for matrix units do not take, such as attention of other widths than theirs.
+/// what kernels for tensor cores do not take, such as attention of other widths than theirs.
 fn through_float32(
     kernel: &Kernel,
     args: &[ArgInfo],

@@ -90,8 +90,8 @@ fn rank(ids: &Array<i32>, sorted: &mut Array<i32>, order: &mut Array<i32>, #[com
         id = ids[(me + comptime!(p.shift as u32)) as usize];
     }
     let mut before = 0u32.runtime();
-    for turn in 0..comptime!(p.count.div_ceil(UNITS) as u32) {
-        let first = turn * comptime!(UNITS as u32);
+    for iteration in 0..comptime!(p.count.div_ceil(UNITS) as u32) {
+        let first = iteration * comptime!(UNITS as u32);
         let mine = first + UNIT_POS;
         let mut other = 0i32;
         if mine < count {

@@ -42,7 +42,7 @@ pub struct Stage {
     pub kernel: Arc<Generated>,
     /// Its buffers.
     pub args: Vec<StageArg>,
-    /// Cubes along each axis.
+    /// Thread blocks along each axis.
     pub grid: [u32; 3],
     /// Its part of the operations and bytes of the plan's launch. What only the split into several launches
     /// costs is nobody's part.

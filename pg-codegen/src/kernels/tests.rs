@@ -127,7 +127,7 @@ fn golden_sources() {
     }
 }
 
-/// One launch of every kernel for matrix units, and of what else differs on Hopper.
+/// One launch of every kernel for tensor cores, and of what else differs on Hopper.
 fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
     let half = |len| ArgInfo::whole(DType::BF16, len);
     let float = |len| ArgInfo::whole(DType::F32, len);

@@ -66,7 +66,7 @@ pub fn predict(plan: &Plan, launch: &Launch, machine: &Machine) -> Prediction {
         plan.kernels[launch.kernel.0 as usize],
         Kernel::Region(_) | Kernel::ScatterAdd { .. } | Kernel::Copy { .. }
     );
-    // Tensor cores take operands of the storage type; wider ones go through the vector units.
+    // Tensor cores take operands of the storage type; wider ones go through the vector threads.
     let width = launch.args.iter().take(2).map(|a| plan.buffers[a.0 as usize].dtype);
     let fits = machine.storage == DType::F32 || width.into_iter().all(|dtype| dtype == machine.storage);
     let rate = if is_contraction && fits { machine.rates.matrix_flops } else { machine.rates.vector_flops };
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn matrix_units_take_only_the_storage_type() {
+    fn tensor_cores_take_only_the_storage_type() {
         use crate::plan::{Buffer, BufferId, KernelId, Matmul, MatrixView, Place};
         let view = MatrixView { offset: 0, batch: 0, row: 64, col: 1 };
         let matmul = Matmul {

@@ -2,7 +2,7 @@
 //! layer's projections of one input are such, and the gradients of their weights.
 //!
 //! It joins dots, with the regions on their results, none of which waits for another, if what they share is a good part
-//! of what each of them moves and matrix units take it: others gain nothing by it. It must never make two launches wait
+//! of what each of them moves and tensor cores take it: others gain nothing by it. It must never make two launches wait
 //! for each other, and never bind more buffers than a kernel may.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ const MOST: usize = 8;
 /// What products must have in common: the operand's buffer, its offset and strides, matrices, rows or columns, and k.
 type Shared = (ValueId, [usize; 4], [usize; 3]);
 
-/// Joins products. `storage` is the element type of operands that matrix units take.
+/// Joins products. `storage` is the element type of operands that tensor cores take.
 pub(crate) fn join(
     graph: &Graph,
     constants: &Constants,

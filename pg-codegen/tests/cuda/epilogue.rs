@@ -8,7 +8,7 @@ use pg_ir::op::{Binary, Reduction};
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
-use crate::matrix::{LAYOUTS, accesses_of_16_bytes, buffers, is_what_matrix_units_want, matmul, names};
+use crate::matrix::{LAYOUTS, accesses_of_16_bytes, buffers, is_what_tensor_cores_want, matmul, names};
 use crate::models;
 use crate::offline::{FULL, tools};
 
@@ -135,7 +135,7 @@ fn a_region_that_a_tile_cannot_run_is_a_second_launch() {
 /// Every product with a region of a step of int4mlp_12l at full size: what plain products are, and nothing of the
 /// result in memory but what the plan stores.
 #[test]
-fn full_size_products_with_regions_are_what_matrix_units_want() {
+fn full_size_products_with_regions_are_what_tensor_cores_want() {
     let Some(tools) = tools() else { return };
     let model = models::model(&models::file("int4mlp_12l.rs"), &[]);
     let mut seen = Vec::new();
@@ -157,7 +157,7 @@ fn full_size_products_with_regions_are_what_matrix_units_want() {
             }
             seen.push(stages[0].kernel.hash());
             let all = std::slice::from_ref(m);
-            let sass = is_what_matrix_units_want(&tools, all, &stages[0].kernel, stages[0].grid);
+            let sass = is_what_tensor_cores_want(&tools, all, &stages[0].kernel, stages[0].grid);
             if stages.len() > 1 {
                 continue;
             }

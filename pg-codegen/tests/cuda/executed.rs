@@ -244,7 +244,7 @@ fn program_inputs(graph: &Graph, vocab: usize) -> Environment {
     graph.inputs().map(values).collect()
 }
 
-/// Whole programs of tiny, narrow and short, in bfloat16 on matrix units: gradients of a first micro-batch and of one
+/// Whole programs of tiny, narrow and short, in bfloat16 on tensor cores: gradients of a first micro-batch and of one
 /// that finds what the first left, scores, the update and a step of test-time training.
 #[test]
 fn whole_programs_of_tiny() {

@@ -1,4 +1,4 @@
-//! Attention on matrix units: its numbers on the CPU at small and odd sizes, and what it became for Hopper at the
+//! Attention on tensor cores: its numbers on the CPU at small and odd sizes, and what it became for Hopper at the
 //! sizes of int4mlp_12l.
 
 use pg_codegen::cuda::Sass;
@@ -48,7 +48,7 @@ fn attention_in_blocks_of_other_sizes() {
     check_attention([1, 133, 2, 1, 64], &Machine { tuning, ..H100 });
 }
 
-/// Attention of another width than those of matrix units is the portable kernel's.
+/// Attention of another width than those of tensor cores is the portable kernel's.
 #[test]
 fn other_widths_are_portable() {
     for (dim, name) in
@@ -79,7 +79,7 @@ fn gradients_of_odd_sizes_and_every_width() {
         (2, 133, 2, 2, 32, DType::BF16),
         (1, 1, 4, 2, 64, DType::F32),
         (1, 130, 1, 1, 128, DType::F32),
-        // Widths that matrix units do not take: portable kernels, in float32 between.
+        // Widths that tensor cores do not take: portable kernels, in float32 between.
         (1, 37, 2, 1, 48, DType::BF16),
         (1, 9, 2, 2, 20, DType::F32),
     ] {
@@ -116,7 +116,7 @@ fn operations_are_done_once(s: &AttentionShape, products: usize, hmma: usize) {
 }
 
 #[test]
-fn full_size_gradients_are_what_matrix_units_want() {
+fn full_size_gradients_are_what_tensor_cores_want() {
     let Some(tools) = tools() else { return };
     let shape = AttentionShape { batch: 48, time: 2048, heads: 8, kv_heads: 4, dim: 64, scale: 0.125 };
     let infos = gradient_buffers(&shape, DType::BF16).map(|(dtype, len)| ArgInfo::whole(dtype, len));
@@ -159,7 +159,7 @@ fn attention_over_short_sequences_does_not_spill() {
 }
 
 #[test]
-fn full_size_attention_is_what_matrix_units_want() {
+fn full_size_attention_is_what_tensor_cores_want() {
     let Some(tools) = tools() else { return };
     let shape = AttentionShape { batch: 48, time: 2048, heads: 8, kv_heads: 4, dim: 64, scale: 0.125 };
     let infos = buffers(&shape).map(|(dtype, len)| ArgInfo::whole(dtype, len));

@@ -6,7 +6,7 @@ use pg_codegen::plan::{Contraction, Kernel, Matmul, Side};
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
-use crate::matrix::{LAYOUTS, Layout, accesses_of_16_bytes, buffers, is_what_matrix_units_want, matmul};
+use crate::matrix::{LAYOUTS, Layout, accesses_of_16_bytes, buffers, is_what_tensor_cores_want, matmul};
 use crate::models;
 use crate::offline::{FULL, tools};
 
@@ -98,7 +98,7 @@ fn products_that_do_not_go_together_are_launches_of_their_own() {
 /// The projections of an input and the gradients of their weights, at full size: one kernel each, as good as those of
 /// single products.
 #[test]
-fn full_size_products_of_one_operand_are_what_matrix_units_want() {
+fn full_size_products_of_one_operand_are_what_tensor_cores_want() {
     let Some(tools) = tools() else { return };
     let model = models::model(&models::file("int4mlp_12l.rs"), &[]);
     let programs = models::programs(&model, FULL);
@@ -118,7 +118,7 @@ fn full_size_products_of_one_operand_are_what_matrix_units_want() {
         }
         seen.push(stage.kernel.hash());
         let products: Vec<Matmul> = all.products().collect();
-        let sass = is_what_matrix_units_want(&tools, &products, &stage.kernel, stage.grid);
+        let sass = is_what_tensor_cores_want(&tools, &products, &stage.kernel, stage.grid);
         // Regions read what they like, tables of a few elements among it.
         if products.len() == all.members.iter().filter(|m| m.epilogue.is_none()).count() {
             let [loads, stores] = accesses_of_16_bytes(&sass, stage.kernel.name());

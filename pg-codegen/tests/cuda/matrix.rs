@@ -1,4 +1,4 @@
-//! Matrix products on matrix units: their numbers on the CPU at small and odd sizes, and what they became for
+//! Matrix products on tensor cores: their numbers on the CPU at small and odd sizes, and what they became for
 //! Hopper at the sizes of int4mlp_12l.
 
 use std::sync::Arc;
@@ -121,7 +121,7 @@ fn other_slices_and_parts() {
 }
 
 #[test]
-fn what_matrix_units_do_not_take_stays_portable() {
+fn what_tensor_cores_do_not_take_stays_portable() {
     let m = matmul([1, 64, 64, 64], LAYOUTS[0], false);
     let infos = buffers(&m, DType::F32).map(|(_, len)| ArgInfo::whole(DType::F32, len));
     let stages = lower(&Kernel::from(m), &infos, &H100).unwrap().stages;
@@ -187,7 +187,7 @@ fn product(kernel: &Kernel, infos: &[ArgInfo]) -> (Arc<Generated>, [u32; 3]) {
 
 /// Asserts what a kernel of products for Hopper must be, whatever becomes of their results, and gives its
 /// instructions.
-pub(crate) fn is_what_matrix_units_want(
+pub(crate) fn is_what_tensor_cores_want(
     tools: &Tools,
     all: &[Matmul],
     kernel: &Generated,
@@ -240,13 +240,13 @@ pub(crate) fn accesses_of_16_bytes(sass: &Sass, what: &str) -> [usize; 2] {
 }
 
 #[test]
-fn full_size_products_are_what_matrix_units_want() {
+fn full_size_products_are_what_tensor_cores_want() {
     let Some(tools) = tools() else { return };
     for m in full_size() {
         let infos = buffers(&m, if m.accumulate { DType::F32 } else { DType::BF16 });
         let (kernel, grid) =
             product(&Kernel::from(m.clone()), &infos.map(|(dtype, len)| ArgInfo::whole(dtype, len)));
-        let sass = is_what_matrix_units_want(&tools, std::slice::from_ref(&m), &kernel, grid);
+        let sass = is_what_tensor_cores_want(&tools, std::slice::from_ref(&m), &kernel, grid);
         let [loads, stores] = accesses_of_16_bytes(&sass, kernel.name());
         assert!(loads == 0 && stores > 0, "results leave in 16 bytes, and nothing else moves");
     }

@@ -23,7 +23,7 @@ fn wrong(seed: u64) -> Vec<String> {
     for subject in [first, other] {
         let plan = models::plan(&subject.program);
         let found = Device::new(&plan, &H100).run_both(&subject.env);
-        // Attention on matrix units rounds probabilities, which the graph does not say.
+        // Attention on tensor cores rounds probabilities, which the graph does not say.
         let failures = subject.differences(&found, &H100, true).unwrap_or_else(|e| panic!("{e}"));
         wrong.extend(failures.into_iter().map(|f| format!("seed {seed}: {f}")));
     }

@@ -9,7 +9,7 @@ use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
-use crate::matrix::{LAYOUTS, Layout, is_what_matrix_units_want, matmul};
+use crate::matrix::{LAYOUTS, Layout, is_what_tensor_cores_want, matmul};
 use crate::models;
 use crate::offline::{FULL, tools};
 
@@ -122,7 +122,7 @@ fn a_layers_input_gradient_is_one_kernel() {
         if !seen.contains(&stages[0].kernel.hash()) {
             seen.push(stages[0].kernel.hash());
             let products: Vec<Matmul> = contraction.products().collect();
-            is_what_matrix_units_want(&tools, &products, &stages[0].kernel, stages[0].grid);
+            is_what_tensor_cores_want(&tools, &products, &stages[0].kernel, stages[0].grid);
         }
     }
     assert_eq!(launches, 12);

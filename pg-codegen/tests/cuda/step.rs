@@ -64,7 +64,7 @@ fn a_step_has_the_operations_of_the_model_and_a_floor_in_time() {
             .iter()
             .filter(|(_, e)| matches!(family(&e.kernel), "mma" | "flash" | "flash_dq" | "flash_dkv"));
         let on_units: f64 = fast.map(|(times, e)| times * e.flops).sum();
-        assert!(on_units > 0.95 * flops, "{on_units:e} of {flops:e} operations on matrix units");
+        assert!(on_units > 0.95 * flops, "{on_units:e} of {flops:e} operations on tensor cores");
     }
 }
 

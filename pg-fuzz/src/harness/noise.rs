@@ -115,7 +115,7 @@ impl Noise<'_> {
             _ => return,
         };
         for (i, (operand, &value)) in operands.iter_mut().zip(&node.operands).enumerate() {
-            // The log-sum-exp is exponentiated, and no matrix unit rounds it.
+            // The log-sum-exp is exponentiated, and no tensor core rounds it.
             let amount = if i == 4 { amount.min(ROUND) } else { amount };
             if self.graph.ty(value).dtype.is_float() {
                 self.move_all(node, operand.to_mut(), amount, rng);

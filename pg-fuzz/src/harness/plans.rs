@@ -33,7 +33,7 @@ impl Checker<'_> {
         Machine { storage, ..self.session.device().machine().clone() }
     }
 
-    /// The plan of a target with matrix units in float64, element by element.
+    /// The plan of a target with tensor cores in float64, element by element.
     pub(super) fn in_float64(
         &mut self,
         case: &Case<'_>,

@@ -35,7 +35,7 @@ pub(super) struct Checker<'a> {
 pub(super) enum Depth {
     /// Fused alone.
     Fused,
-    /// Fused and unfused, and as matrix units want it.
+    /// Fused and unfused, and as tensor cores want it.
     Full,
 }
 
@@ -117,7 +117,7 @@ impl Checker<'_> {
                 _ => None,
             };
             let inputs = inputs.get_or_insert_with(|| self.inputs(&program));
-            // Scores are float32 wherever there are no matrix units.
+            // Scores are float32 wherever there are no tensor cores.
             let is_stored = self.settings.bf16 && !matches!(key, Key::Score { .. });
             for storage in [Some(DType::F32), is_stored.then_some(DType::BF16)].into_iter().flatten() {
                 let place = format!("{} in {storage}", program.name);
@@ -195,7 +195,7 @@ impl Checker<'_> {
             }
         }
         if self.settings.hopper && case.depth == Depth::Full {
-            let place = format!("{name}, as matrix units want it");
+            let place = format!("{name}, as tensor cores want it");
             self.part(&place, |this| this.in_float64(case, &env, &place, &mut reference));
         }
         Ok(())

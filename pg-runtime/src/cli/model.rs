@@ -32,7 +32,7 @@ impl Variation {
 pub(crate) struct PrecisionArgs {
     /// How training stores activations and the operands of matrix products. Sums are float32 either way, and so are
     /// parameters, gradients and optimiser state. Scores are stored so on H100 and H200 only, elsewhere as f32
-    /// [default: bf16 where matrix units take it (H100, H200), else f32].
+    /// [default: bf16 where tensor cores take it (H100, H200), else f32].
     #[arg(long, value_enum, value_name = "TYPE")]
     precision: Option<Precision>,
 }
@@ -41,7 +41,7 @@ pub(crate) struct PrecisionArgs {
 enum Precision {
     /// As computed.
     F32,
-    /// Rounded: half the memory traffic, and products on matrix units that take nothing else.
+    /// Rounded: half the memory traffic, and products on tensor cores that take nothing else.
     Bf16,
 }
 

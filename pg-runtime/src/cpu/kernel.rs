@@ -25,7 +25,7 @@ struct Way {
     dtypes: Types,
     /// Whether bfloat16 arguments are float32 copies.
     widened: bool,
-    /// The matrix units, if it runs on them.
+    /// AMX, if it runs on them.
     units: Option<Amx>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) enum Compiled {
     Copy(usize),
 }
 
-/// What plans run with: the instruction set, the matrix units, an arena for the temporaries of the greediest plan, and
+/// What plans run with: the instruction set, AMX, an arena for the temporaries of the greediest plan, and
 /// scratch memory for the greediest kernel. Programs that run one after the other share one.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -189,7 +189,7 @@ impl Compiled {
         .collect()
     }
 
-    /// The matrix units, if it runs on them with arguments of these types.
+    /// AMX, if it runs on them with arguments of these types.
     fn on_units(&self, dtypes: &[DType], amx: Option<Amx>) -> Option<Amx> {
         let suits = match (self, dtypes) {
             (Compiled::Matmul(mm), &[a, b, c]) => {

@@ -1,4 +1,4 @@
-//! Contractions: on the matrix units where the machine has them, otherwise through the `gemm` crate.
+//! Contractions: on AMX where the machine has them, otherwise through the `gemm` crate.
 
 use gemm::Parallelism;
 use pg_codegen::plan::{Matmul, MatrixView};
@@ -131,7 +131,7 @@ pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
     check_touches(&touches, &domain, args)
 }
 
-/// Scratch memory of a launch, on the matrix units if they are given.
+/// Scratch memory of a launch, on AMX if they are given.
 pub(crate) fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSize {
     match units {
         Some(_) => amx::workspace(mm.batch, [mm.m, mm.n, mm.k], dtypes),
@@ -139,7 +139,7 @@ pub(crate) fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> 
     }
 }
 
-/// Runs on checked arguments: on the matrix units those that suit them, without them float32 ones. Both ways give
+/// Runs on checked arguments: on AMX those that suit them, without them float32 ones. Both ways give
 /// the same bits for any number of threads.
 pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: Option<Amx>) {
     let &[a, b, c] = args else { unreachable!("checked") };

@@ -33,7 +33,7 @@ pub fn offline(plan: &Plan, layout: &Layout, machine: &Machine) -> Result<Genera
     generate(plan, &extents(plan, bank), machine)
 }
 
-/// How each launch of a plan runs on `machine`: its kernels with their cubes, shared memory and widths of access, which
+/// How each launch of a plan runs on `machine`: its kernels with their thread blocks, shared memory and widths of access, which
 /// say how it is tiled and split, without its sizes.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use crate::session::{Key, Session};
 /// Sequences: with one, a program that mixes them up would look right.
 const BATCH: usize = 2;
 
-/// Tokens of a sequence, if there are as many: with fewer the processor does not use its matrix units, and small
+/// Tokens of a sequence, if there are as many: with fewer the processor does not use its tensor cores, and small
 /// activations are fused that would not be at their real size.
 const TIME: usize = 64;
 

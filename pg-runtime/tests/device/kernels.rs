@@ -96,7 +96,7 @@ const EVEN: Size = (
     32,
 );
 
-/// Heads as wide as matrix units take them, and products of more than a tile.
+/// Heads as wide as tensor cores take them, and products of more than a tile.
 const WIDE: Size = (
     &[
         "LAYERS=4",
@@ -314,7 +314,7 @@ fn every_kernel_of_every_model_at_odd_sizes() {
     every_kernel(ODD);
 }
 
-/// What is generated for Hopper's matrix units is held to what the CPU makes of the same plans.
+/// What is generated for Hopper's tensor cores is held to what the CPU makes of the same plans.
 #[test]
 fn every_kernel_of_hoppers_plans_on_the_cpu() {
     every_kernel_on(&Device::cpu(), &machine::H100, WIDE);

@@ -1,7 +1,7 @@
-//! Causal attention in float32, flash style: a cube owns a block of queries of one head and walks the
+//! Causal attention in float32, flash style: a thread block owns a block of queries of one head and walks the
 //! blocks of keys up to the diagonal, keeping a running maximum and sum per query.
 //!
-//! The units of a cube form a rectangle: one row of units per query of the block. Each unit computes a
+//! The threads of a thread block form a rectangle: one row of threads per query of the block. Each thread computes a
 //! few of its query's scores, and a few elements of its result.
 
 use cubecl::ir::ManagedVariable;
@@ -27,17 +27,17 @@ pub(crate) struct Tiling {
     pub(crate) block: usize,
     /// Blocks of a sequence.
     pub(crate) blocks: usize,
-    /// Units of a query.
+    /// Threads of a query.
     pub(crate) columns: usize,
-    /// Scores that a unit computes.
+    /// Scores that a thread computes.
     pub(crate) scores: usize,
-    /// Elements of a result that a unit computes.
+    /// Elements of a result that a thread computes.
     pub(crate) elements: usize,
     /// Elements from one row of a tile to the next.
     pub(crate) stride: usize,
     /// Elements of a load.
     pub(crate) vector: usize,
-    /// Cubes that have work, and whether the grid has no more.
+    /// Thread blocks that have work, and whether the grid has no more.
     pub(crate) cubes: usize,
     pub(crate) exact: bool,
 }
@@ -85,7 +85,7 @@ impl Tiling {
         let s = &self.shape;
         format!(
             "{} × {} positions, {} query heads on {} of width {}, scores times {}\n\
-             a cube owns {} rows of a head and walks {} at a time through shared memory, loaded by {}",
+             a thread block owns {} rows of a head and walks {} at a time through shared memory, loaded by {}",
             s.batch, s.time, s.heads, s.kv_heads, s.dim, s.scale, self.block, self.block, self.vector
         )
     }
@@ -179,8 +179,8 @@ pub(crate) fn load_rows<N: Size>(
     let real = comptime!((t.shape.dim / t.vector) as u32);
     let loads = comptime!((t.block * (t.stride - 1).div_ceil(t.vector)) as u32);
     let time = comptime!(t.shape.time as u32);
-    for turn in 0..comptime!(loads.div_ceil(UNITS as u32)) {
-        let load = turn * comptime!(UNITS as u32) + UNIT_POS;
+    for iteration in 0..comptime!(loads.div_ceil(UNITS as u32)) {
+        let load = iteration * comptime!(UNITS as u32) + UNIT_POS;
         if load < loads {
             let row = load / pieces;
             let piece = load % pieces;
@@ -221,7 +221,7 @@ pub(crate) fn dot(
     sum
 }
 
-/// Adds `weight` times this unit's elements of a tile's row.
+/// Adds `weight` times this thread's elements of a tile's row.
 #[cube]
 pub(crate) fn add_row(
     sums: &mut Array<f32>,
@@ -346,7 +346,7 @@ fn attend<N: Size>(
     }
 }
 
-/// Writes this unit's elements of a row, times a factor.
+/// Writes this thread's elements of a row, times a factor.
 #[cube]
 pub(crate) fn write_row(
     to: &mut Array<f32>,

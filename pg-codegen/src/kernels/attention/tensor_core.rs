@@ -1,4 +1,4 @@
-//! Causal attention on matrix units, flash style: a cube owns 128 queries of one head (64 of a short sequence),
+//! Causal attention on tensor cores, flash style: a thread block owns 128 queries of one head (64 of a short sequence),
 //! each warp a quarter of them, and walks blocks of keys up to the diagonal. The next block's keys and values arrive
 //! while one is computed; scores, probabilities and sums never leave registers.
 
@@ -20,7 +20,7 @@ use crate::plan::AttentionShape;
 
 /// Blocks of keys in shared memory.
 const STAGES: usize = 2;
-/// Queries of a cube for each fragment of 16 that a warp has.
+/// Queries of a thread block for each fragment of 16 that a warp has.
 const QUERIES: usize = UNITS / 32 * 16;
 
 /// The description of the kernel.
@@ -272,10 +272,10 @@ fn attend<N: Size, R: Size, C: Size>(
     finish::<N, C>(o, lse, &mut tile_q, &results, &most, &total, batch, head, first, p);
 }
 
-/// Divides by the sums and writes a cube's rows, through the memory of the queries, which nobody needs any
+/// Divides by the sums and writes a thread block's rows, through the memory of the queries, which nobody needs any
 /// more: from there they leave in whole chunks.
 #[cube]
-#[allow(clippy::too_many_arguments, reason = "what a cube has at its end")]
+#[allow(clippy::too_many_arguments, reason = "what a thread block has at its end")]
 fn finish<N: Size, C: Size>(
     o: &mut Array<Vector<bf16, N>>,
     lse: &mut Array<f32>,
@@ -313,8 +313,8 @@ fn finish<N: Size, C: Size>(
                 // Lane t of a row's four takes the chunk t of each four: it gathers what the others hold of it.
                 let mut chunk = Vector::<bf16, N>::from_int(0);
                 #[unroll]
-                for turn in 0..4u32 {
-                    let other = (lane % 4) ^ turn;
+                for iteration in 0..4u32 {
+                    let other = (lane % 4) ^ iteration;
                     let mut give = Vector::<f32, C>::new(0.0f32);
                     #[unroll]
                     for j in 0..4usize {
@@ -325,7 +325,7 @@ fn finish<N: Size, C: Size>(
                     }
                     #[unroll]
                     for e in 0..2usize {
-                        let got = bf16::cast_from(plane_shuffle_xor(give[e] * scale, turn));
+                        let got = bf16::cast_from(plane_shuffle_xor(give[e] * scale, iteration));
                         #[unroll]
                         for j in 0..4usize {
                             if other == comptime!(j as u32) {
@@ -342,8 +342,8 @@ fn finish<N: Size, C: Size>(
     sync_cube();
     let row_chunks = comptime!((dim / CHUNK) as u32);
     #[unroll]
-    for turn in 0..comptime!(p.q.chunks() / UNITS) {
-        let chunk = UNIT_POS + comptime!((turn * UNITS) as u32);
+    for iteration in 0..comptime!(p.q.chunks() / UNITS) {
+        let chunk = UNIT_POS + comptime!((iteration * UNITS) as u32);
         let row = chunk / row_chunks;
         if first + row < time {
             let at = ((batch * time + first + row) * heads + head) * row_chunks + chunk % row_chunks;
@@ -378,7 +378,7 @@ impl Body for MmaAttention {
     fn describe(&self) -> String {
         let s = &self.shape;
         format!(
-            "causal attention, bfloat16 on matrix units: {} × {} positions, {} heads of {} over {} of keys, scale {}\n\
+            "causal attention, bfloat16 on tensor cores: {} × {} positions, {} heads of {} over {} of keys, scale {}\n\
              {} blocks of {} queries, blocks of {} keys, {STAGES} stages\n",
             s.batch,
             s.time,

@@ -1,4 +1,4 @@
-//! The gradient of causal attention on matrix units, probabilities recomputed from the log-sum-exp. No atomics:
+//! The gradient of causal attention on tensor cores, probabilities recomputed from the log-sum-exp. No atomics:
 //! one kernel owns queries and walks the keys that they see, another owns keys and walks the queries that see
 //! them. Both are one program: own rows x, y meet streamed rows u, w in s = x · u and t = y · w, so that
 //! p = exp(scale · s − lse) and g = p (t − delta) scale, and sums g · u, and p · w where keys are owned.
@@ -21,7 +21,7 @@ use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, fragment_a, load}
 use crate::machine::Machine;
 use crate::plan::AttentionShape;
 
-/// Own rows of a cube, a fragment of 16 a warp, and rows of a streamed block.
+/// Own rows of a thread block, a fragment of 16 a warp, and rows of a streamed block.
 const BLOCK: usize = 64;
 /// Streamed blocks in shared memory.
 const STAGES: usize = 2;
@@ -220,22 +220,22 @@ fn walk<N: Size, R: Size, C: Size, O: Numeric, V: Size>(
     }
     arrived.commit_copy_async();
     arrived.arrive();
-    for turn in 0..count {
-        arrived.wait_parity(turn % 2);
+    for iteration in 0..count {
+        arrived.wait_parity(iteration % 2);
         // Whoever still reads the block that is overwritten next must have finished.
         sync_cube();
         let mut next_fact = 0.0f32;
-        if turn + 1 < count {
-            stream::<N>(u, w, &mut tile_u, &mut tile_w, batch, head, block, turn + 1, later, p);
+        if iteration + 1 < count {
+            stream::<N>(u, w, &mut tile_u, &mut tile_w, batch, head, block, iteration + 1, later, p);
             if comptime!(p.keys) {
-                next_fact = fact_of(lse, delta, batch, head, block, turn + 1, later, p);
+                next_fact = fact_of(lse, delta, batch, head, block, iteration + 1, later, p);
             }
             arrived.commit_copy_async();
             arrived.arrive();
         }
-        let stage = turn % 2;
+        let stage = iteration % 2;
         let tile = stage * comptime!(chunks as u32);
-        let streamed = if comptime!(p.keys) { block + turn % later } else { turn };
+        let streamed = if comptime!(p.keys) { block + iteration % later } else { iteration };
         let first_seen = streamed * comptime!(BLOCK as u32);
         let mut s = zeros::<C>(comptime!(BLOCK / 8));
         let mut t = zeros::<C>(comptime!(BLOCK / 8));
@@ -285,7 +285,7 @@ fn walk<N: Size, R: Size, C: Size, O: Numeric, V: Size>(
             }
         }
         if comptime!(p.keys) {
-            facts[((turn + 1) % 2 * comptime!((2 * BLOCK) as u32) + UNIT_POS) as usize] = next_fact;
+            facts[((iteration + 1) % 2 * comptime!((2 * BLOCK) as u32) + UNIT_POS) as usize] = next_fact;
         }
     }
     let at = (batch * time + first + warp_row) * own_heads + head;
@@ -295,7 +295,7 @@ fn walk<N: Size, R: Size, C: Size, O: Numeric, V: Size>(
     }
 }
 
-/// Starts the copies of the streamed block of a turn.
+/// Starts the copies of the streamed block of a iteration.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a block's place in both memories")]
 fn stream<N: Size>(
@@ -306,17 +306,17 @@ fn stream<N: Size>(
     batch: u32,
     head: u32,
     block: u32,
-    turn: u32,
+    iteration: u32,
     later: u32,
     #[comptime] p: MmaAttentionGrad,
 ) {
     let seen = comptime!(if p.keys { [p.rows[0], p.rows[3]] } else { [p.rows[1], p.rows[2]] });
     let group = comptime!((p.shape.heads / p.shape.kv_heads) as u32);
     let deep = comptime!(p.shape.dim as u32);
-    let other = if comptime!(p.keys) { head * group + turn / later } else { head / group };
-    let streamed = if comptime!(p.keys) { block + turn % later } else { turn };
+    let other = if comptime!(p.keys) { head * group + iteration / later } else { head / group };
+    let streamed = if comptime!(p.keys) { block + iteration % later } else { iteration };
     let first = streamed * comptime!(BLOCK as u32);
-    let into = turn % 2 * comptime!(seen[0].chunks() as u32);
+    let into = iteration % 2 * comptime!(seen[0].chunks() as u32);
     let base = batch * comptime!(seen[0].batch as u32) + other * deep;
     load::<N>(
         u,
@@ -340,7 +340,7 @@ fn stream<N: Size>(
     );
 }
 
-/// What this unit brings of the streamed queries of a turn: lse in the first half of the cube, delta in the
+/// What this thread brings of the streamed queries of a iteration: lse in the first half of the thread block, delta in the
 /// second.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a block's place")]
@@ -350,14 +350,14 @@ fn fact_of(
     batch: u32,
     head: u32,
     block: u32,
-    turn: u32,
+    iteration: u32,
     later: u32,
     #[comptime] p: MmaAttentionGrad,
 ) -> f32 {
     let group = comptime!((p.shape.heads / p.shape.kv_heads) as u32);
     let time = comptime!(p.shape.time as u32);
-    let query = (block + turn % later) * comptime!(BLOCK as u32) + UNIT_POS % comptime!(BLOCK as u32);
-    let at = (batch * time + query) * comptime!(p.shape.heads as u32) + head * group + turn / later;
+    let query = (block + iteration % later) * comptime!(BLOCK as u32) + UNIT_POS % comptime!(BLOCK as u32);
+    let at = (batch * time + query) * comptime!(p.shape.heads as u32) + head * group + iteration / later;
     let mut fact = 0.0f32;
     if query < time {
         if UNIT_POS < comptime!(BLOCK as u32) {
@@ -432,7 +432,7 @@ impl Body for MmaAttentionGrad {
             false => ("dq", "queries", "keys"),
         };
         format!(
-            "gradient of causal attention, {what}, bfloat16 on matrix units: {} × {} positions, {} heads of {} over \
+            "gradient of causal attention, {what}, bfloat16 on tensor cores: {} × {} positions, {} heads of {} over \
              {} of keys, scale {}\n{} blocks of {BLOCK} {own}, blocks of {BLOCK} {seen}, {STAGES} stages\n",
             s.batch, s.time, s.heads, s.dim, s.kv_heads, s.scale, self.blocks
         )

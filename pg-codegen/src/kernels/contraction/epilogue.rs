@@ -1,7 +1,7 @@
 //! What becomes of a product's sums: a region runs on them where they are, and whole pieces of rows leave.
 //!
-//! Results that are rounded to bfloat16 go through shared memory, from where a unit takes eight neighbours at a
-//! time, so that everything that the region reads and writes is whole lines; neighbouring units hold whole rows of a
+//! Results that are rounded to bfloat16 go through shared memory, from where a thread takes eight neighbours at a
+//! time, so that everything that the region reads and writes is whole lines; neighbouring threads hold whole rows of a
 //! region that wants them. Others leave from registers, in fours where rows allow. It must give every result of the
 //! tile to the region once.
 
@@ -24,13 +24,13 @@ pub(crate) type Rounded = SharedMemory<Vector<bf16, Const<8>>>;
 
 /// Chunks of a row of the tile.
 const ROW: usize = TILE / CHUNK;
-/// Values that a unit may have in hand at once.
+/// Values that a thread may have in hand at once.
 const VALUES: usize = 128;
 
-/// How results leave a cube.
+/// How results leave a thread block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
-    /// Rounded to bfloat16, through shared memory, in chunks, of which a unit has so many in hand at once.
+    /// Rounded to bfloat16, through shared memory, in chunks, of which a thread has so many in hand at once.
     Shared { pieces: usize },
     /// From registers, in pieces of 1 or 4, rounded first where their type is bfloat16.
     Registers { vector: usize, rounded: bool },
@@ -38,7 +38,7 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// The way out through shared memory for a region: as many pieces as registers hold, up to 4, which keep memory
-    /// busy, and as few units as hold one of the rows that it wants whole.
+    /// busy, and as few threads as hold one of the rows that it wants whole.
     pub(crate) fn shared(region: &TileRegion) -> Exit {
         let rows = if region.wants_rows() { region.lanes() } else { TILE };
         let live = region.live_rows();
@@ -49,7 +49,7 @@ impl Exit {
         Exit::Shared { pieces: [4, 2].into_iter().find(fits).unwrap_or(fewest) }
     }
 
-    /// Units that hold a row of the tile.
+    /// Threads that hold a row of the tile.
     pub(crate) fn sharers(self) -> usize {
         match self {
             Exit::Shared { pieces } => ROW / pieces,
@@ -87,13 +87,13 @@ fn place(row: u32, chunk: u32) -> u32 {
     row * comptime!(ROW as u32) + (chunk ^ (row % 8))
 }
 
-/// Memory for a cube's results.
+/// Memory for a thread block's results.
 #[cube]
 pub(crate) fn shared_tile() -> Rounded {
     SharedMemory::<Vector<bf16, Const<8>>>::new_aligned(comptime!(TILE * ROW), 128usize)
 }
 
-/// Puts the cube's results, rounded, into shared memory.
+/// Puts the thread block's results, rounded, into shared memory.
 #[cube]
 fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>, tile: &mut Rounded) {
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
@@ -121,13 +121,13 @@ fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>, tile: &mut Ro
     sync_cube();
 }
 
-/// The row, within the tile, of a turn of this unit.
+/// The row, within the tile, of a iteration of this thread.
 #[cube]
-fn shared_row(turn: u32, #[comptime] sharers: usize) -> u32 {
-    UNIT_POS / comptime!(sharers as u32) + turn * comptime!((UNITS / sharers) as u32)
+fn shared_row(iteration: u32, #[comptime] sharers: usize) -> u32 {
+    UNIT_POS / comptime!(sharers as u32) + iteration * comptime!((UNITS / sharers) as u32)
 }
 
-/// The chunk, within the row, of a piece of this unit.
+/// The chunk, within the row, of a piece of this thread.
 #[cube]
 fn shared_chunk(#[comptime] piece: usize, #[comptime] sharers: usize) -> u32 {
     UNIT_POS % comptime!(sharers as u32) + comptime!((piece * sharers) as u32)
@@ -138,20 +138,20 @@ fn chunk(tile: &Rounded, row: u32, chunk: u32) -> Vector<f32, Const<8>> {
     Vector::cast_from(tile[place(row, chunk) as usize])
 }
 
-/// The row, within the tile, of half a fragment of this unit.
+/// The row, within the tile, of half a fragment of this thread.
 #[cube]
 fn held_row(#[comptime] fragment: usize, #[comptime] half: usize) -> u32 {
     warp_row() + comptime!((fragment * 16 + half * 8) as u32) + UNIT_POS % 32 / 4
 }
 
-/// The column, within the tile, of this unit's four of a pair of fragments, as [`four`] makes them.
+/// The column, within the tile, of this thread's four of a pair of fragments, as [`four`] makes them.
 #[cube]
 fn column_of_four(#[comptime] pair: usize) -> u32 {
     let lane = UNIT_POS % 32;
     warp_column() + comptime!((pair * 16) as u32) + lane % 2 * 8 + lane % 4 / 2 * 4
 }
 
-/// The column, within the tile, of an element that this unit has of a fragment.
+/// The column, within the tile, of an element that this thread has of a fragment.
 #[cube]
 fn column_of_one(#[comptime] fragment: usize, #[comptime] element: usize) -> u32 {
     warp_column() + comptime!((fragment * 8 + element) as u32) + UNIT_POS % 4 * 2
@@ -192,7 +192,7 @@ fn below(x: u32, #[comptime] bound: u32) -> bool {
 }
 
 impl Sink<'_> {
-    /// Emits the way out of a cube's results, through shared memory if it is given some.
+    /// Emits the way out of a thread block's results, through shared memory if it is given some.
     pub(crate) fn emit(
         &self,
         scope: &mut Scope,
@@ -218,15 +218,15 @@ impl Sink<'_> {
         tile: &NativeExpand<Rounded>,
         pieces: usize,
     ) {
-        // Units that share a row, and what each holds of a row that is wanted whole.
+        // Threads that share a row, and what each holds of a row that is wanted whole.
         let sharers = ROW / pieces;
         let lanes = if self.region.wants_rows() { self.region.lanes() } else { TILE };
         let held = lanes / (sharers * CHUNK);
         share::expand::<Const<2>, Const<2>>(scope, sums.clone(), tile.clone());
-        let turns = (TILE * sharers / UNITS) as u32;
-        let range = RangeExpand::new(0u32.into(), turns.into(), false);
-        for_expand(scope, range, false, |scope, turn: NativeExpand<u32>| {
-            let row = shared_row::expand(scope, turn, sharers);
+        let iterations = (TILE * sharers / UNITS) as u32;
+        let range = RangeExpand::new(0u32.into(), iterations.into(), false);
+        for_expand(scope, range, false, |scope, iteration: NativeExpand<u32>| {
+            let row = shared_row::expand(scope, iteration, sharers);
             for first in (0..pieces).step_by(held) {
                 let pieces = (first..first + held).map(|piece| {
                     let number = shared_chunk::expand(scope, piece, sharers);

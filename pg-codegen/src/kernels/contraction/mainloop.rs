@@ -1,4 +1,4 @@
-//! The sums of a product on matrix units: a cube's tile of results, in its warps' registers.
+//! The sums of a product on tensor cores: a thread block's tile of results, in its warps' registers.
 //!
 //! Slices of both operands arrive asynchronously, all but one under way while that one is multiplied. What becomes of
 //! the sums is not known here.
@@ -12,21 +12,21 @@ use crate::kernels::tensor_core::fragments::zeros;
 use crate::kernels::tensor_core::tile::{Operand, UNITS, fragment_a, fragments_b, load};
 use crate::plan::Side;
 
-/// Results of a cube along each axis.
+/// Results of a thread block along each axis.
 pub(crate) const TILE: usize = 128;
 /// Warps along the rows of a tile; as many are along its columns.
 const WARP_ROWS: usize = 2;
 /// Fragments of a warp's results: 16 rows each, and 8 columns each.
 pub(crate) const FRAGMENTS: [usize; 2] = [TILE / WARP_ROWS / 16, TILE / (UNITS / 32 / WARP_ROWS) / 8];
 
-/// What is multiplied, and by which cubes.
+/// What is multiplied, and by which thread blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Product {
     pub(crate) a: Operand,
     pub(crate) b: Operand,
     /// Batch, splits, tiles of rows, tiles of columns: of all products of the launch.
     pub(crate) tiles: [usize; 4],
-    /// Slices of k of a cube, a multiple of the stages. A slice is as deep as the operands' tiles.
+    /// Slices of k of a thread block, a multiple of the stages. A slice is as deep as the operands' tiles.
     pub(crate) steps: usize,
     /// Slices in shared memory.
     pub(crate) stages: usize,
@@ -68,7 +68,7 @@ impl Products {
     }
 }
 
-/// Where a cube's tile lies.
+/// Where a thread block's tile lies.
 #[derive(CubeType, Clone)]
 pub(crate) struct Place {
     /// Of the products.
@@ -81,7 +81,7 @@ pub(crate) struct Place {
     pub(crate) column: u32,
 }
 
-/// The place of the cube's tile. Cubes side by side share rows of the left operand.
+/// The place of the thread block's tile. Thread blocks side by side share rows of the left operand.
 #[cube]
 pub(crate) fn place_of(cube: u32, #[comptime] all: Products) -> Place {
     let tiles = comptime!(all.tiles());
@@ -112,7 +112,7 @@ pub(crate) fn place_of(cube: u32, #[comptime] all: Products) -> Place {
     Place { product, batch, part, row, column }
 }
 
-/// Brings the cube's slice of both operands into shared memory: the one at `depth`, or where k has segments, the one of
+/// Brings the thread block's slice of both operands into shared memory: the one at `depth`, or where k has segments, the one of
 /// that number.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "two tiles' places in both memories")]
@@ -179,7 +179,7 @@ fn bring<N: Size>(
     }
 }
 
-/// The number of the cube's matrix, of all parts of all batches.
+/// The number of the thread block's matrix, of all parts of all batches.
 #[cube]
 pub(crate) fn matrix_of(at: &Place, #[comptime] p: Product) -> u32 {
     at.part * comptime!(p.tiles[0] as u32) + at.batch
@@ -197,7 +197,7 @@ pub(crate) fn warp_column() -> u32 {
     UNIT_POS / 32 / comptime!(WARP_ROWS as u32) * comptime!((FRAGMENTS[1] * 8) as u32)
 }
 
-/// A warp's sums over the slices of its cube. An operand's buffer is one for all products that share it, or one for
+/// A warp's sums over the slices of its thread block. An operand's buffer is one for all products that share it, or one for
 /// each: only what is brought depends on the product, so that the loop is the same for all.
 #[cube]
 pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
@@ -229,11 +229,11 @@ pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
         arrived.index(stage).commit_copy_async();
         arrived.index(stage).arrive();
     }
-    for turn in 0..comptime!((p.steps / p.stages) as u32) {
+    for iteration in 0..comptime!((p.steps / p.stages) as u32) {
         #[unroll]
         for stage in 0..comptime!(p.stages) {
-            let step = turn * comptime!(p.stages as u32) + comptime!(stage as u32);
-            arrived.index(stage).wait_parity(turn % 2);
+            let step = iteration * comptime!(p.stages as u32) + comptime!(stage as u32);
+            arrived.index(stage).wait_parity(iteration % 2);
             // Whoever still reads the stage that is filled next must have finished.
             sync_cube();
             let next = step + comptime!((p.stages - 1) as u32);

@@ -1,6 +1,6 @@
-//! Matrix products in float32: tiles of both operands in shared memory, a square of results per unit.
+//! Matrix products in float32: tiles of both operands in shared memory, a square of results per thread.
 //!
-//! Each result is summed over k from first to last by one unit, so its bits do not depend on the grid.
+//! Each result is summed over k from first to last by one thread, so its bits do not depend on the grid.
 
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
@@ -12,7 +12,7 @@ use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
 use crate::plan::Matmul;
 
-/// Units along each side of a tile of results.
+/// Threads along each side of a tile of results.
 const SIDE: usize = 16;
 
 /// How one operand is walked. "Free" is the axis that is not summed over.
@@ -130,10 +130,10 @@ fn load_tile<N: Size>(
     let base = batch * comptime!(x.batch as u32) + comptime!(x.offset as u32);
     let loads = comptime!((x.tile * deep / x.vector) as u32);
     let across = comptime!((if x.along_depth { deep } else { x.tile } / x.vector) as u32);
-    let turns = comptime!(loads.div_ceil((SIDE * SIDE) as u32));
+    let iterations = comptime!(loads.div_ceil((SIDE * SIDE) as u32));
     #[unroll]
-    for turn in 0..turns {
-        let load = UNIT_POS + turn * comptime!((SIDE * SIDE) as u32);
+    for iteration in 0..iterations {
+        let load = UNIT_POS + iteration * comptime!((SIDE * SIDE) as u32);
         if comptime!(loads % (SIDE * SIDE) as u32 == 0) || load < loads {
             let inner = (load % across) * comptime!(x.vector as u32);
             let outer = load / across;
@@ -265,7 +265,7 @@ impl Body for MatmulKernel {
         format!(
             "c[i, j] {}= Σ_k a[i, k] · b[k, j] for {batch} × {} × {} results, k from 0 to {} in order\n\
              a at {}\nb at {}\nc at {} + {}·i + {}·j\n\
-             a cube owns {} × {} results and takes {} of k at a time through shared memory",
+             a thread block owns {} × {} results and takes {} of k at a time through shared memory",
             if self.accumulate { "+" } else { "" },
             self.a.free,
             self.b.free,

@@ -1,9 +1,9 @@
-//! Matrix products on matrix units: 128 × 128 results a cube, and a region that takes them up where they are. A
-//! product by itself is one whose region stores. Products that share an operand are one grid, in which those cubes
+//! Matrix products on tensor cores: 128 × 128 results a thread block, and a region that takes them up where they are. A
+//! product by itself is one whose region stores. Products that share an operand are one grid, in which those thread blocks
 //! come one after the other that share a tile of the left operand.
 //!
 //! Each result is summed over k in an order that follows from shapes alone. Where a product has too few
-//! tiles for a device, k is split among cubes, whose partial results a second kernel sums in order; the region is
+//! tiles for a device, k is split among thread blocks, whose partial results a second kernel sums in order; the region is
 //! that kernel's then.
 
 use cubecl::frontend::branch::if_expand;
@@ -26,13 +26,13 @@ use crate::plan::result_regions::{on_sum_of_parts, partial, result};
 use crate::plan::{Contraction, Matmul, Member, Side};
 use crate::region::Region;
 
-/// The description of a matmul kernel for matrix units.
+/// The description of a matmul kernel for tensor cores.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct MmaMatmul {
     products: Products,
     /// What takes each one's results.
     takers: Vec<Taker>,
-    /// Whether the grid has no more cubes than there are tiles.
+    /// Whether the grid has no more thread blocks than there are tiles.
     exact: bool,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn fits(member: &Member, infos: &[ArgInfo], machine: &Machine) -> boo
             operands.iter().all(|i| !i.aliased) && region.args.first().is_some_and(runs)
         }
     };
-    // Segments take turns in shared memory.
+    // Segments take iterations in shared memory.
     let walks = |(m, pair): (Matmul, &[ArgInfo])| walks_of(&m, [&pair[0], &pair[1]], machine);
     let mut segments = member.products().zip(operands.chunks(2)).map(walks);
     let first = segments.next();
@@ -260,7 +260,7 @@ fn split(tiles: usize, segments: &[usize], machine: &Machine) -> (usize, usize) 
     let Tuning { mma_stages: stages, mma_depth: depth, mma_part: least, .. } = machine.tuning;
     let k: usize = segments.iter().sum();
     let slices = segments.iter().map(|k| k.div_ceil(depth)).sum::<usize>().next_multiple_of(stages);
-    // Two cubes fit a multiprocessor.
+    // Two thread blocks fit a multiprocessor.
     let wanted = (2 * machine.processors as usize / tiles).min(k / least).max(1);
     let steps = slices.div_ceil(wanted).next_multiple_of(stages);
     (slices.div_ceil(steps), steps)

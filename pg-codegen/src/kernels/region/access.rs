@@ -93,7 +93,7 @@ pub(super) struct Piece {
 }
 
 impl Place {
-    /// An index map at the current row, in units of `unit` elements, lanes left out.
+    /// An index map at the current row, in threads of `unit` elements, lanes left out.
     fn row_part(&self, scope: &mut Scope, at: &Affine, unit: usize) -> NativeExpand<i32> {
         let unit = unit as i64;
         let offset = (at.offset / unit) as i32;

@@ -1,4 +1,4 @@
-//! Permuting the lanes of a row: from unit to unit where whole pieces move within a plane, otherwise through shared
+//! Permuting the lanes of a row: from thread to thread where whole pieces move within a warp, otherwise through shared
 //! memory, at places computed from the lane.
 
 use cubecl::prelude::*;
@@ -37,7 +37,7 @@ fn row_memory<N: Size>(#[comptime] len: usize) -> SharedMemory<Vector<f32, N>> {
     SharedMemory::<Vector<f32, N>>::new(len)
 }
 
-/// The first place of this unit's row in shared memory.
+/// The first place of this thread's row in shared memory.
 #[cube]
 fn row_start(#[comptime] units: u32, #[comptime] len: i32) -> i32 {
     (UNIT_POS / units) as i32 * len
@@ -133,7 +133,7 @@ fn unit_of_row(#[comptime] units: u32) -> i32 {
     (UNIT_POS % units) as i32
 }
 
-/// What a unit of this row holds.
+/// What a thread of this row holds.
 #[cube]
 fn held_by<N: Size>(
     x: Vector<f32, N>,
@@ -161,23 +161,23 @@ fn choose<N: Size>(
     select(unit < end, then, other)
 }
 
-/// Whole pieces from unit to unit: piece c of unit u is number c · units + u of the row.
+/// Whole pieces from thread to thread: piece c of thread u is number c · threads + u of the row.
 fn exchanged(scope: &mut Scope, s: &Mapping, sources: &[usize], row: &[Value]) -> Vec<Value> {
     let units = s.units;
     let unit = unit_of_row::expand(scope, units as u32);
-    // Units beyond the row's end have nothing to take.
+    // Threads beyond the row's end have nothing to take.
     let from = |piece: usize| sources.get(piece).copied().unwrap_or(piece);
     let mut moved = Vec::new();
     for piece in 0..row.len() {
-        let (turns, holders): (Vec<usize>, Vec<usize>) =
+        let (iterations, holders): (Vec<usize>, Vec<usize>) =
             (0..units).map(|u| from(piece * units + u)).map(|p| (p / units, p % units)).unzip();
         let mut taken: Option<Value> = None;
-        // The units whose pieces come from one turn, the last first.
+        // The threads whose pieces come from one iteration, the last first.
         let mut end = units;
         while end > 0 {
-            let turn = turns[end - 1];
-            let start = turns[..end].iter().rposition(|&t| t != turn).map_or(0, |at| at + 1);
-            let here = &row[turn];
+            let iteration = iterations[end - 1];
+            let start = iterations[..end].iter().rposition(|&t| t != iteration).map_or(0, |at| at + 1);
+            let here = &row[iteration];
             let stays = (start..end).all(|u| holders[u] == u);
             let value = if stays {
                 here.clone()

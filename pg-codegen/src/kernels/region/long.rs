@@ -1,4 +1,4 @@
-//! Few rows that are very long, such as the sum of all of a gradient: one cube would walk each of them while the
+//! Few rows that are very long, such as the sum of all of a gradient: one thread block would walk each of them while the
 //! others idle. Their row reductions become launches of their own: parts of rows, then the sums of parts, and what
 //! is left of the region finds the result in memory.
 //!
@@ -75,7 +75,7 @@ pub(super) fn cut(
     Ok(found.then(|| Rest { before, region: live(&rest.region), ..rest }.used()))
 }
 
-/// How many parts a row is cut into: as many as there are cubes to share it, if their loads can stay aligned.
+/// How many parts a row is cut into: as many as there are thread blocks to share it, if their loads can stay aligned.
 fn parts_of(lanes: usize, most: usize) -> Option<usize> {
     let fits = |unit: usize| {
         let mut all = (2..=most.min(lanes / PART)).rev();

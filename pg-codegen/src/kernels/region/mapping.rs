@@ -1,4 +1,4 @@
-//! How a region is cut into cubes and units. Everything follows from shapes, so that the order of every
+//! How a region is cut into thread blocks and threads. Everything follows from shapes, so that the order of every
 //! sum is fixed.
 
 use pg_ir::ty::DType;
@@ -9,48 +9,48 @@ use crate::machine::Machine;
 use crate::machine::tuning::Tuning;
 use crate::region::{Affine, IndexMap};
 
-/// Units of a cube whose units meet in shared memory.
+/// Threads of a thread block whose threads meet in shared memory.
 const UNITS: usize = 256;
-/// Units of a cube whose rows meet within planes: smaller cubes fit into what registers are left.
+/// Threads of a thread block whose rows meet within warps: smaller thread blocks fit into what registers are left.
 const PLANE_UNITS: usize = 128;
 
-/// Units that share the lanes of a second pass.
+/// Threads that share the lanes of a second pass.
 const NARROW: usize = 8;
-/// Values that a unit may keep at once for its row to stay within a plane.
+/// Values that a thread may keep at once for its row to stay within a warp.
 const PLANE_VALUES: usize = 48;
 
 /// How a region runs.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Mapping {
-    /// No lanes meet and nothing is accumulated: any unit takes any piece of any row.
+    /// No lanes meet and nothing is accumulated: any thread takes any piece of any row.
     pub(crate) flat: bool,
     /// Lanes of a piece.
     pub(crate) vector: usize,
     /// Pieces of a row.
     pub(crate) pieces: usize,
-    /// Units of a cube.
+    /// Threads of a thread block.
     pub(crate) cube: usize,
-    /// Units that share a row, a power of two.
+    /// Threads that share a row, a power of two.
     pub(crate) units: usize,
-    /// Rows that a cube has in hand at once.
+    /// Rows that a thread block has in hand at once.
     pub(crate) slots: usize,
-    /// Pieces of a row that a unit computes.
+    /// Pieces of a row that a thread computes.
     pub(crate) chunks: usize,
-    /// Whether cubes own rows of a result, rather than rows of the domain.
+    /// Whether thread blocks own rows of a result, rather than rows of the domain.
     pub(crate) accumulates: bool,
     /// Whether the chunks are a loop, repeated for each row reduction.
     pub(crate) streamed: bool,
-    /// Cubes that share a row, each with its own lanes.
+    /// Thread blocks that share a row, each with its own lanes.
     pub(crate) lane_blocks: usize,
     /// Rows of the result of accumulations, or all rows.
     pub(crate) kept: usize,
     /// Rows that are accumulated into each.
     pub(crate) folded: usize,
-    /// Cubes that share those rows.
+    /// Thread blocks that share those rows.
     pub(crate) blocks: usize,
     /// Rows that a slot walks, one after the other.
     pub(crate) trip: usize,
-    /// Units that exchange values directly, 1 if none do.
+    /// Threads that exchange values directly, 1 if none do.
     pub(crate) plane: usize,
     /// Elements of an access, by argument.
     pub(crate) widths: Vec<usize>,
@@ -99,13 +99,13 @@ impl Mapping {
         if s.flat {
             return Ok(s);
         }
-        // What a unit keeps is counted in elements: wider vectors are fewer.
+        // What a thread keeps is counted in elements: wider vectors are fewer.
         let resident = (4 * tuning.region_resident / vector.max(4)).max(1);
         if p.has_row_steps() {
             s.units = s.units_of_row(p, resident);
             s.chunks = pieces.div_ceil(s.units);
         } else {
-            // Lanes never meet, so cubes may share them. A second pass has no other cubes: a few lines each.
+            // Lanes never meet, so thread blocks may share them. A second pass has no other thread blocks: a few lines each.
             let most = if single { NARROW } else { cube };
             s.units = pieces.next_power_of_two().min(most);
             s.lane_blocks = pieces.div_ceil(s.units);
@@ -156,7 +156,7 @@ impl Mapping {
         }
     }
 
-    /// Whether the units that share a row exchange values directly.
+    /// Whether the threads that share a row exchange values directly.
     pub(super) fn within_plane(&self) -> bool {
         self.plane > 1 && self.units <= self.plane
     }
@@ -166,7 +166,7 @@ impl Mapping {
         self.vector.min(most_elements(dtype, tuning.region_access))
     }
 
-    /// Cubes of the launch.
+    /// Thread blocks of the launch.
     pub(crate) fn cubes(&self) -> usize {
         match (self.flat, self.accumulates) {
             (true, _) => (self.kept * self.pieces).div_ceil(self.cube),
@@ -175,18 +175,18 @@ impl Mapping {
         }
     }
 
-    /// Units of a cube.
+    /// Threads of a thread block.
     pub(crate) fn cube_units(&self) -> usize {
         self.cube
     }
 
-    /// Units that share a row whose lanes meet.
+    /// Threads that share a row whose lanes meet.
     fn units_of_row(&self, p: &Program, resident: usize) -> usize {
         let (pieces, plane) = (self.pieces, self.plane);
         if pieces > self.cube {
             return least_waste(pieces, resident, self.cube);
         }
-        // Within a plane nobody waits at a barrier, if the row and all that is made of it fit a unit's registers.
+        // Within a warp nobody waits at a barrier, if the row and all that is made of it fit a thread's registers.
         let values = pieces.div_ceil(plane) * self.vector * live_rows(p);
         let is_small = pieces >= plane && pieces.is_multiple_of(plane) && values <= PLANE_VALUES;
         if plane > 1 && is_small { plane } else { pieces.next_power_of_two() }
@@ -203,7 +203,7 @@ pub(super) fn live_rows(p: &Program) -> usize {
     sums + (0..p.steps.len()).map(live).max().unwrap_or(0)
 }
 
-/// Units for a row of more pieces than a cube has units: the fewest idle, and then the most units.
+/// Threads for a row of more pieces than a thread block has threads: the fewest idle, and then the most threads.
 fn least_waste(pieces: usize, resident: usize, cube: usize) -> usize {
     let waste = |u: usize| pieces.div_ceil(u) * u - pieces;
     [cube, cube / 2, cube / 4]

@@ -1,9 +1,9 @@
 //! Regions as kernels.
 //!
-//! A region whose lanes do not meet is flat: any unit takes any piece of any row. Otherwise the units of
-//! a cube share rows: each keeps its pieces of a row in registers (or walks a long row several times),
-//! lanes meet through shared memory, or within a plane from unit to unit, and rows that are accumulated are summed by each unit for its own
-//! lanes, then across the cube, then by a second kernel across cubes.
+//! A region whose lanes do not meet is flat: any thread takes any piece of any row. Otherwise the threads of
+//! a thread block share rows: each keeps its pieces of a row in registers (or walks a long row several times),
+//! lanes meet through shared memory, or within a warp from thread to thread, and rows that are accumulated are summed by each thread for its own
+//! lanes, then across the thread block, then by a second kernel across thread blocks.
 
 mod access;
 mod lanes;
@@ -42,14 +42,14 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 pub(crate) struct RegionKernel {
     pub(crate) program: Program,
     pub(crate) mapping: Mapping,
-    /// Cubes that have work; the grid may have more.
+    /// Thread blocks that have work; the grid may have more.
     cubes: usize,
-    /// Whether the grid has no more cubes than that.
+    /// Whether the grid has no more thread blocks than that.
     exact: bool,
 }
 
-/// Adds the launches of a region: one, or two if it accumulates over more rows than a cube takes, or a few if its
-/// rows are too long for a cube.
+/// Adds the launches of a region: one, or two if it accumulates over more rows than a thread block takes, or a few if its
+/// rows are too long for a thread block.
 pub(crate) fn lower(
     region: &Region,
     infos: &[ArgInfo],
@@ -169,7 +169,7 @@ fn shared_bytes(program: &Program, s: &Mapping) -> usize {
     let cells = 4 * s.units * s.slots;
     let reduces = s.units > 1 && program.steps.iter().any(|x| matches!(x, Step::RowReduce(..)));
     let (mut single, mut wide) = (reduces && s.plane == 1, false);
-    // One result of each plane.
+    // One result of each warp.
     let planes = if reduces && s.units > s.plane { 4 * s.cube_units() / s.plane } else { 0 };
     let mut permutations = 0;
     for step in &program.steps {
@@ -190,7 +190,7 @@ fn shared_bytes(program: &Program, s: &Mapping) -> usize {
 }
 
 impl Mapping {
-    /// Whether every chunk of every unit is a piece of the row.
+    /// Whether every chunk of every thread is a piece of the row.
     pub(crate) fn exact_chunks(&self) -> bool {
         self.pieces == self.units * self.chunks * self.lane_blocks
     }
@@ -373,8 +373,8 @@ impl RegionKernel {
         }
         let range = RangeExpand::new(0u32.into(), (s.trip as u32).into(), false);
         for_expand(scope, range, false, |scope, i: NativeExpand<u32>| {
-            let turn = row_of::expand(scope, block.clone(), i, s.trip as u32);
-            let row = row_of::expand(scope, turn, slot.clone(), s.slots as u32);
+            let iteration = row_of::expand(scope, block.clone(), i, s.trip as u32);
+            let row = row_of::expand(scope, iteration, slot.clone(), s.slots as u32);
             let exact = s.folded == s.blocks * s.trip * s.slots;
             walker.row_ok = (!exact).then(|| less::expand(scope, row.clone(), s.folded as u32));
             walker.place.axes = kept_axes.clone();
@@ -388,7 +388,7 @@ impl RegionKernel {
         self.finish_accumulations(scope, walker, &kept_axes, (&kept, &block), is_owner, &pieces);
     }
 
-    /// The pieces of a row that a unit computes.
+    /// The pieces of a row that a thread computes.
     fn pieces(&self, scope: &mut Scope, lane: &NativeExpand<i32>) -> Vec<Piece> {
         let s = &self.mapping;
         if s.streamed {
@@ -407,7 +407,7 @@ impl RegionKernel {
         (0..s.chunks).map(piece).collect()
     }
 
-    /// Combines accumulators across the cube and writes them.
+    /// Combines accumulators across the thread block and writes them.
     fn finish_accumulations(
         &self,
         scope: &mut Scope,

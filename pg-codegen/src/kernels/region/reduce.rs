@@ -46,7 +46,7 @@ fn shared<N: Size>(#[comptime] len: usize) -> SharedMemory<Vector<f32, N>> {
     SharedMemory::<Vector<f32, N>>::new(len)
 }
 
-/// Combines the elements of the units that share a row, halving their number at each step.
+/// Combines the elements of the threads that share a row, halving their number at each step.
 #[cube]
 fn row_total(
     scratch: &mut SharedMemory<Vector<f32, Const<1>>>,
@@ -73,7 +73,7 @@ fn row_total(
     f32::cast_from(total)
 }
 
-/// Combines the elements of `units` neighbours within a plane: of pairs, of pairs of pairs, and so on.
+/// Combines the elements of `units` neighbours within a warp: of pairs, of pairs of pairs, and so on.
 #[cube]
 fn plane_total(x: f32, #[comptime] units: u32, #[comptime] sum: bool) -> f32 {
     let mut total = x;
@@ -86,7 +86,7 @@ fn plane_total(x: f32, #[comptime] units: u32, #[comptime] sum: bool) -> f32 {
     total
 }
 
-/// Combines the elements of the units that share a row: within planes, then plane by plane.
+/// Combines the elements of the threads that share a row: within warps, then warp by warp.
 #[cube]
 fn planes_total(
     scratch: &mut SharedMemory<Vector<f32, Const<1>>>,
@@ -112,7 +112,7 @@ fn planes_total(
     total
 }
 
-/// Combines the accumulators of a cube's rows into that of the first, in order of rows.
+/// Combines the accumulators of a thread block's rows into that of the first, in order of rows.
 #[cube]
 fn slot_total<N: Size>(
     scratch: &mut SharedMemory<Vector<f32, N>>,
@@ -164,7 +164,7 @@ impl Scratch {
     }
 }
 
-/// A unit's part of a row reduction to the row's result.
+/// A thread's part of a row reduction to the row's result.
 pub(super) fn reduce_row(
     scope: &mut Scope,
     scratch: &mut Scratch,
@@ -193,7 +193,7 @@ pub(super) fn reduce_row(
     row_total::expand(scope, shared, one, units as u32, sum)
 }
 
-/// The accumulators of a cube's rows to that of the first row.
+/// The accumulators of a thread block's rows to that of the first row.
 pub(super) fn reduce_slots(
     scope: &mut Scope,
     scratch: &mut Scratch,

@@ -1,8 +1,8 @@
 //! A region on a tile of a result that another kernel has at hand: its argument 0 is never in memory. The owner
 //! says which pieces of which row it holds; the region loads what else it needs and stores what it makes.
 //!
-//! The region's rows are rows of the result, or equal parts of them. Lanes can meet where neighbouring units of one
-//! plane hold a whole row. Nothing here may depend on how the tile is cut otherwise.
+//! The region's rows are rows of the result, or equal parts of them. Lanes can meet where neighbouring threads of one
+//! warp hold a whole row. Nothing here may depend on how the tile is cut otherwise.
 
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
@@ -77,7 +77,7 @@ impl TileRegion {
         Ok(TileRegion { program, mapping, height, parts: columns / region.lanes })
     }
 
-    /// The same region where each row is held by so many neighbouring units of a plane, piece by piece in turn.
+    /// The same region where each row is held by so many neighbouring threads of a warp, piece by piece in turn.
     pub(crate) fn shared_by(mut self, sharers: usize) -> TileRegion {
         self.mapping.units = sharers;
         self.mapping.chunks = self.mapping.pieces / sharers;
@@ -90,7 +90,7 @@ impl TileRegion {
     }
 
     /// Whether its rows must be at hand whole: they are parts of the result's, their lanes meet, or one of their
-    /// units stores for all.
+    /// threads stores for all.
     pub(crate) fn wants_rows(&self) -> bool {
         let p = &self.program;
         let is_once = |s: &Step| p.lanes > 1 && matches!(s, Step::Store { at, .. } if !p.writes_lanes(at));

@@ -26,7 +26,7 @@ pub(super) struct Walker<'a> {
     pub(super) place: Place,
     /// The row exists.
     pub(super) row_ok: Mask,
-    /// This unit writes what a row has one of.
+    /// This thread writes what a row has one of.
     pub(super) first: Mask,
     pub(super) scratch: Scratch,
     /// By step: one value, or one for each piece of the row.

@@ -64,7 +64,7 @@ impl Compiled {
                  looked at: {why}."
             ),
             (_, compiler) => format!(
-                "Times are predicted from peaks, none is measured. Registers, spills, stack (bytes a thread) and cubes \
+                "Times are predicted from peaks, none is measured. Registers, spills, stack (bytes a thread) and blocks \
                  that a multiprocessor holds are of the binary that {} makes.",
                 compiler.unwrap_or_default()
             ),

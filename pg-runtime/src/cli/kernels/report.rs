@@ -49,7 +49,7 @@ struct Kernel {
     /// Launches of the program.
     count: usize,
     grid: [u32; 3],
-    cube: [u32; 3],
+    block: [u32; 3],
     /// Of a thread, like the spills and the stack; `null` where the kernel was not compiled.
     registers: Option<u32>,
     shared_bytes: usize,
@@ -201,7 +201,7 @@ impl Report {
             "launches",
             "computes",
             "grid",
-            "cube",
+            "block",
             "shared",
             "GFLOP",
             "GB",
@@ -211,7 +211,7 @@ impl Report {
             "registers",
             "spills",
             "stack",
-            "cubes an SM",
+            "blocks an SM",
         ];
         let line =
             |(p, e): &(&Program, &Entry)| p.row(e, step.roofline_ms, self.compiled.uses(&e.kernel).as_ref());
@@ -268,7 +268,7 @@ impl Program {
             family: self.plan.kernels[launch.kernel.0 as usize].family(),
             count,
             grid: entry.grid,
-            cube: [entry.kernel.units(), 1, 1],
+            block: [entry.kernel.units(), 1, 1],
             registers: uses.as_ref().map(|u| u.resources.registers),
             shared_bytes: entry.kernel.shared_bytes(),
             spill_bytes: uses.as_ref().map(|u| u.resources.spill_bytes),

@@ -1,4 +1,4 @@
-//! Attention on the matrix units: as [`super::super::attention`], whose sizes and softmax it shares, with the
+//! Attention on AMX: as [`super::super::attention`], whose sizes and softmax it shares, with the
 //! keys and values of a sequence's head packed once for all its blocks of queries.
 //!
 //! A task has some of the blocks of one (sequence, key/value head) pair. Probabilities are operands like any

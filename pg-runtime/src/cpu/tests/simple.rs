@@ -234,7 +234,7 @@ fn products_of_one_operand_are_what_they_are_alone() {
     }
 }
 
-/// Widened arguments may suit the matrix units where the stored ones do not.
+/// Widened arguments may suit AMX where the stored ones do not.
 #[test]
 fn arguments_of_several_float_types_are_widened_and_have_memory() {
     let (m, n, k) = (96, 64, 160);

@@ -78,8 +78,8 @@ fn a_run_asks_for_the_kernels_that_are_compiled_ahead_of_time() {
         asked.extend(keys(made.launches.iter().map(|g| &g.stage.kernel)));
     }
     assert_eq!(asked, keys(&ahead.kernels));
-    assert!(asked.iter().any(|(name, _)| name.starts_with("mma_")), "matrix units: {asked:?}");
-    assert!(asked.iter().any(|(name, _)| name.starts_with("flash_")), "matrix units: {asked:?}");
+    assert!(asked.iter().any(|(name, _)| name.starts_with("mma_")), "tensor cores: {asked:?}");
+    assert!(asked.iter().any(|(name, _)| name.starts_with("flash_")), "tensor cores: {asked:?}");
 }
 
 #[test]

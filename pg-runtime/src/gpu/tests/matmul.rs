@@ -45,7 +45,7 @@ fn products_in_every_layout() {
     }
 }
 
-/// Without matrix units, products that share an operand are launches of their own.
+/// Without tensor cores, products that share an operand are launches of their own.
 #[test]
 fn products_of_one_operand_are_what_they_are_alone() {
     let Some(device) = device() else { return };

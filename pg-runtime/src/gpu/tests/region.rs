@@ -222,7 +222,7 @@ fn quantisers_are_bit_exact() {
 
 #[test]
 fn columns_accumulate() {
-    // One cube, several, several blocks of lanes, and kept rows.
+    // One thread block, several, several blocks of lanes, and kept rows.
     for (kept, folded, lanes) in [
         (1, 1, 1),
         (1, 5, 3),
