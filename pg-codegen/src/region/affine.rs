@@ -72,14 +72,4 @@ impl IndexMap {
     pub fn varies_along_lanes(&self) -> bool {
         self.at.varies_along_lanes() || self.guards.iter().any(|g| g.expr.varies_along_lanes())
     }
-
-    /// The element's offset and every guard.
-    pub fn affines(&self) -> impl Iterator<Item = &Affine> {
-        std::iter::once(&self.at).chain(self.guards.iter().map(|g| &g.expr))
-    }
-
-    /// [`IndexMap::affines`], to change them.
-    pub fn affines_mut(&mut self) -> impl Iterator<Item = &mut Affine> {
-        std::iter::once(&mut self.at).chain(self.guards.iter_mut().map(|g| &mut g.expr))
-    }
 }

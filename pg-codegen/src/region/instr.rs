@@ -7,7 +7,7 @@ use pg_ir::quant::Grid;
 use pg_ir::ty::DType;
 use smallvec::{SmallVec, smallvec};
 
-use super::affine::{Affine, IndexMap};
+use super::affine::{Affine, Guard, IndexMap};
 
 /// An instruction's result, by position in [`Region::body`].
 pub type Reg = u32;
@@ -98,12 +98,22 @@ impl Instr {
 
     /// The registers that it reads, in their order.
     pub fn operands(&self) -> SmallVec<[Reg; 3]> {
-        let mut found = SmallVec::new();
-        self.clone().for_each_operand(|r| found.push(*r));
-        found
+        match *self {
+            Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => smallvec![],
+            Instr::Gather { row: a, .. }
+            | Instr::Unary(_, a)
+            | Instr::Cast(_, a)
+            | Instr::RowReduce(_, a)
+            | Instr::Lanes(_, a)
+            | Instr::FakeQuant(_, a)
+            | Instr::Store { value: a, .. }
+            | Instr::Accumulate { value: a, .. } => smallvec![a],
+            Instr::Binary(_, a, b) => smallvec![a, b],
+            Instr::Select(c, a, b) => smallvec![c, a, b],
+        }
     }
 
-    /// Calls `f` with every register that it reads.
+    /// Calls `f` with every register that it reads, to change it.
     pub fn for_each_operand(&mut self, mut f: impl FnMut(&mut Reg)) {
         match self {
             Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => {}
@@ -120,21 +130,23 @@ impl Instr {
     }
 
     /// Its affine functions of the index: offsets and guards.
-    pub fn affines(&self) -> SmallVec<[&Affine; 2]> {
-        match self {
-            Instr::Load { map, .. } | Instr::Gather { map, .. } => map.affines().collect(),
-            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => smallvec![at],
-            _ => SmallVec::new(),
-        }
+    pub fn affines(&self) -> impl Iterator<Item = &Affine> {
+        let (at, guards): (Option<&Affine>, &[Guard]) = match self {
+            Instr::Load { map, .. } | Instr::Gather { map, .. } => (Some(&map.at), &map.guards),
+            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => (Some(at), &[]),
+            _ => (None, &[]),
+        };
+        at.into_iter().chain(guards.iter().map(|g| &g.expr))
     }
 
     /// [`Instr::affines`], to change them.
-    pub fn affines_mut(&mut self) -> SmallVec<[&mut Affine; 2]> {
-        match self {
-            Instr::Load { map, .. } | Instr::Gather { map, .. } => map.affines_mut().collect(),
-            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => smallvec![at],
-            _ => SmallVec::new(),
-        }
+    pub fn affines_mut(&mut self) -> impl Iterator<Item = &mut Affine> {
+        let (at, guards): (Option<&mut Affine>, &mut [Guard]) = match self {
+            Instr::Load { map, .. } | Instr::Gather { map, .. } => (Some(&mut map.at), &mut map.guards),
+            Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => (Some(at), &mut []),
+            _ => (None, &mut []),
+        };
+        at.into_iter().chain(guards.iter_mut().map(|g| &mut g.expr))
     }
 
     /// Whether it combines or moves the lanes of a row.

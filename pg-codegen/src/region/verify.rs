@@ -62,7 +62,7 @@ pub fn verify(region: &Region) -> Result<Vec<RegType>, Malformed> {
 
 /// An instruction for people; without its index map if that has no strides at all.
 fn shown(instr: &Instr) -> String {
-    if instr.affines().iter().any(|a| a.strides.is_empty()) {
+    if instr.affines().any(|a| a.strides.is_empty()) {
         return "of an index map".into();
     }
     instr.to_string()
@@ -80,7 +80,7 @@ fn check(region: &Region, before: &[RegType], instr: &Instr) -> Result<(), Strin
         }
     }
     let axes = region.rows.len() + 1;
-    if let Some(a) = instr.affines().into_iter().find(|a| a.strides.len() != axes) {
+    if let Some(a) = instr.affines().find(|a| a.strides.len() != axes) {
         return Err(format!("{} strides for {axes} axes", a.strides.len()));
     }
     let reg = |r: Reg| before[r as usize];

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_codegen::plan::{AttentionShape, Kernel, Matmul, Member};
 use pg_ir::ty::DType;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::aligned::Aligned;
 use super::amx::{self, Amx};
@@ -163,19 +163,19 @@ impl Compiled {
             Compiled::Region(program) => program.written().collect(),
             Compiled::Epilogue(both) => both.written(),
             Compiled::Shared(all) => all.written(),
-            _ => self.written_by_family(),
+            _ => self.written_by_family().to_vec(),
         }
     }
 
     /// The arguments that it writes because of its family: none where its description says it.
-    fn written_by_family(&self) -> Vec<usize> {
+    fn written_by_family(&self) -> SmallVec<[usize; 3]> {
         match self {
-            Compiled::Region(_) | Compiled::Epilogue(_) | Compiled::Shared(_) => vec![],
-            Compiled::Matmul(_) | Compiled::Scatter(_) => vec![2],
-            Compiled::Segments(products) => vec![2 * products.len()],
-            Compiled::Attention(_) => vec![3, 4],
-            Compiled::AttentionGrad(_) => vec![6, 7, 8],
-            Compiled::Copy(_) => vec![1],
+            Compiled::Region(_) | Compiled::Epilogue(_) | Compiled::Shared(_) => smallvec![],
+            Compiled::Matmul(_) | Compiled::Scatter(_) => smallvec![2],
+            Compiled::Segments(products) => smallvec![2 * products.len()],
+            Compiled::Attention(_) => smallvec![3, 4],
+            Compiled::AttentionGrad(_) => smallvec![6, 7, 8],
+            Compiled::Copy(_) => smallvec![1],
         }
     }
 
