@@ -177,8 +177,8 @@ fn a_layer_of_int4mlp_12l_takes_few_passes_on_h100() {
     let passes = passes(&plan.unwrap_or_else(|e| panic!("{e}")), shape.0 * shape.1).unwrap();
     println!("{passes:?}");
     assert_eq!((passes.layers, passes.width, passes.dtype), (12, 512, DType::BF16));
-    // The aim is 100; see MEASURED.md for what the rest is.
-    assert!(passes.per_layer <= 99.0, "{passes:?}");
+    // See MEASURED.md for what they are.
+    assert!(passes.per_layer <= 95.0, "{passes:?}");
 }
 
 #[test]
