@@ -31,6 +31,9 @@ fn segmented(
     (Member { segments: further.collect(), ..each[0].clone().into() }, arguments)
 }
 
+/// Sizes, depths of the segments, how each lies, type of the result; and how many kernels that is.
+type Case<'a> = ([usize; 3], &'a [usize], Layout, DType, usize);
+
 fn alone(member: Member) -> Kernel {
     Kernel::Contraction(Contraction { shared: None, members: vec![member] })
 }
@@ -42,7 +45,7 @@ fn whole(arguments: &[(DType, usize)]) -> Vec<ArgInfo> {
 #[test]
 fn segments_of_k_are_one_launch_where_they_lie_alike() {
     let (f, h) = (DType::F32, DType::BF16);
-    let cases: [([usize; 3], &[usize], Layout, DType, usize); 7] = [
+    let cases: [Case<'_>; 7] = [
         ([1, 40, 72], &[48, 40, 64], LAYOUTS[0], h, 1),
         // Slices of a segment that its k does not fill, in shared memory after those of another.
         ([1, 130, 136], &[8, 200, 16, 72], LAYOUTS[1], f, 1),

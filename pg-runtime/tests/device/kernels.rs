@@ -280,7 +280,7 @@ fn check(device: &Device, what: &str, kernel: &Kernel, types: &[DType], args: &[
 
 fn every_kernel(size: Size) {
     if let Some(device) = crate::device() {
-        every_kernel_on(&device, &device.machine(), size);
+        every_kernel_on(&device, device.machine(), size);
     }
 }
 

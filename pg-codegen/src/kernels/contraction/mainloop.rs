@@ -139,12 +139,12 @@ fn bring_slice<A: Size, B: Size>(
         let mut first = 0u32;
         let mut end = comptime!(walks_a[0].depth as u32).runtime();
         #[unroll]
-        for i in 1..comptime!(walks_a.len()) {
+        for i in 1..comptime!(1 + all.further.len()) {
             let begin = comptime!(all.first_slice(i) as u32);
             let reached = slice >= begin;
             segment = select(reached, comptime!(i as u32).runtime(), segment);
             first = select(reached, begin.runtime(), first);
-            end = select(reached, comptime!(walks_a[i].depth as u32).runtime(), end);
+            end = select(reached, comptime!(all.further[i - 1][0].depth as u32).runtime(), end);
         }
         let depth = (slice - first) * deep;
         bring::<A>(a, tile_a, at.batch, segment, at.row, depth, end, stage, walks_a);
