@@ -163,7 +163,7 @@ fn plans_of_both_compute_what_the_interpreter_does() {
             let is_read = |slot: &Slot| plan.buffers.iter().any(|b| b.place == Place::External(slot.clone()));
             assert!(found.len() > 10 && found.keys().all(is_read));
             let found = pg_fuzz::exec::run(&plan, &env.clone().into_iter().chain(found).collect());
-            let stored = pg_codegen::stored(&next.graph, &target).unwrap();
+            let stored = pg_codegen::stored(&next.graph, target).unwrap();
             for (slot, want) in &interp::run(&stored, &env).unwrap() {
                 let apart = common::distance(&found[slot], want);
                 assert!(apart <= bound, "{} fuse {fuse}, {slot}: {apart}", target.name);
