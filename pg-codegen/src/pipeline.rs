@@ -1,5 +1,5 @@
 //! The passes from a graph to a plan, in their order. Every graph is verified after the pass that made it, and the plan
-//! against its graph, in every build; each pass is timed.
+//! copiesst its graph, in every build; each pass is timed.
 //!
 //! This file decides the order and nothing else: what a pass does, and what it must never do, stands on top of its own
 //! file.
@@ -28,7 +28,7 @@ pub enum Pass {
     CachedWeights,
     /// `canonicalize`: only live nodes, no identities, contractions in one form.
     Canonicalize,
-    /// `rematerialize`: saved activations chosen; what the backward pass computes again is there twice.
+    /// `rematerialize`: saved activations chosen; what the backward pass computes copies is there twice.
     Rematerialize,
     /// `fold_constants`: constants computed.
     FoldConstants,
@@ -111,7 +111,7 @@ impl Timing {
 }
 
 /// Compiles one program into a plan for a target: one fused graph, stored as the target stores it, and the plan
-/// [verified](verify) against it.
+/// [verified](verify) copiesst it.
 ///
 /// # Errors
 /// If an op cannot be lowered, or if the plan is found to be wrong; the error names its place in the model.
@@ -159,11 +159,11 @@ fn lower(
     machine: &Machine,
 ) -> Result<(Lowered, Timing), CodegenError> {
     let (graphs, mut timing) = graphs(graph, options, machine)?;
-    let Graphs { rematerialized: graph, again, .. } = graphs;
+    let Graphs { rematerialized: graph, copies, .. } = graphs;
     let constants = timing.run(Pass::FoldConstants, || fold_constants::fold(&graph));
     let selection = timing.run(Pass::Materialize, || materialize::select(&graph, &constants, options))?;
     let mut groups =
-        timing.run(Pass::Fuse, || fuse::groups(&graph, &constants, selection, &again, options))?;
+        timing.run(Pass::Fuse, || fuse::groups(&graph, &constants, selection, &copies, options))?;
     if let Some(epilogues) = machine.epilogues.filter(|_| options.fuse) {
         timing.run(Pass::FuseEpilogues, || fuse_epilogues::attach(&graph, &mut groups, epilogues))?;
     }
@@ -219,7 +219,7 @@ struct Graphs {
     placed: Graph,
     canonical: Graph,
     rematerialized: Graph,
-    again: rematerialize::Again,
+    copies: rematerialize::Copies,
 }
 
 fn graphs(graph: &Graph, options: &Options, machine: &Machine) -> Result<(Graphs, Timing), CodegenError> {
@@ -234,11 +234,11 @@ fn graphs(graph: &Graph, options: &Options, machine: &Machine) -> Result<(Graphs
     t.run(Pass::Verify, || after(Pass::CachedWeights, &stored, &placed))?;
     let canonical = t.run(Pass::Canonicalize, || canonicalize::canonical(&placed))?;
     t.run(Pass::Verify, || after(Pass::Canonicalize, &placed, &canonical))?;
-    let (rematerialized, again) = t.run(Pass::Rematerialize, || {
+    let (rematerialized, copies) = t.run(Pass::Rematerialize, || {
         rematerialize::rematerialize(&canonical, options, machine.remat_traffic)
     })?;
     t.run(Pass::Verify, || after(Pass::Rematerialize, &canonical, &rematerialized))?;
-    Ok((Graphs { concatenated, stored, placed, canonical, rematerialized, again }, timing))
+    Ok((Graphs { concatenated, stored, placed, canonical, rematerialized, copies }, timing))
 }
 
 /// Verifies a graph after a pass, unless the pass has left it alone.

@@ -1,5 +1,5 @@
 //! Tuning: tile sizes, vector widths and split factors of generated kernels. A file overrides those of a machine for an
-//! experiment: lines NAME = NUMBER, those before the first section for every machine, those after [MACHINE] for that one alone.
+//! experiment: lines NAME = NUMBER, those before the first section for every machine, those after `[MACHINE]` for that one alone.
 //!
 //! Nothing is chosen by racing kernels: the same model, target and table give the same kernels everywhere.
 

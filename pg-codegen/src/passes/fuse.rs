@@ -20,7 +20,7 @@ use crate::passes::dag::{Access, Dag};
 use crate::passes::emit::{Built, build};
 use crate::passes::fold_constants::Constants;
 use crate::passes::materialize::{Absorbed, Selection};
-use crate::passes::rematerialize::Again;
+use crate::passes::rematerialize::Copies;
 use crate::passes::rewrites::Rewrite;
 use crate::plan::Side;
 use crate::{CodegenError, Options};
@@ -132,13 +132,13 @@ pub(crate) fn groups(
     graph: &Graph,
     constants: &Constants,
     selection: Selection,
-    again: &Again,
+    copies: &Copies,
     options: &Options,
 ) -> Result<Groups, CodegenError> {
-    let Selection { stored, why, regions, opaque, absorbed, rounded } = selection;
+    let Selection { stored, why, regions, library, absorbed, rounded } = selection;
     let cx = Context { graph, constants, stored: &stored };
     let mut work: Vec<Work> = regions.into_iter().map(|(_, built)| Work::Region(built)).collect();
-    for id in opaque {
+    for id in library {
         let node = graph.node(id);
         let reads: Result<Vec<ValueId>, Blocked> =
             (0..node.operands.len()).map(|i| operand(cx, node, i)).collect();
@@ -158,7 +158,7 @@ pub(crate) fn groups(
     let outputs = graph.outputs.iter().filter_map(|o| cx.buffer_of(o.value)).collect();
     let dag = dag(graph, &work)?;
     let mut fuser =
-        Fuser { graph, constants, again, stored, work, outputs, dag, failed: FxHashSet::default() };
+        Fuser { graph, constants, copies, stored, work, outputs, dag, failed: FxHashSet::default() };
     if options.fuse {
         while fuser.round() {}
     }
@@ -182,7 +182,7 @@ pub(crate) fn dag(graph: &Graph, work: &[Work]) -> Result<Dag, CodegenError> {
 struct Fuser<'a> {
     graph: &'a Graph,
     constants: &'a Constants,
-    again: &'a Again,
+    copies: &'a Copies,
     stored: Vec<bool>,
     /// Launches; joined ones are gone.
     work: Vec<Work>,
@@ -298,7 +298,7 @@ impl Fuser<'_> {
         let mut domains: Vec<Domain> = vec![x.domain.clone(), y.domain.clone()];
         domains.sort_by_key(|d| std::cmp::Reverse(d.len()));
         domains.dedup();
-        if self.again.is_too_early(&roots) {
+        if self.copies.is_too_early(&roots) {
             return false;
         }
         let cx = Context { graph: self.graph, constants: self.constants, stored: &self.stored };

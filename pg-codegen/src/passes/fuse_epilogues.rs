@@ -16,7 +16,7 @@ use crate::passes::fuse::{Dot, DotResult, Groups, MAX_ARGS, Work, dag};
 use crate::passes::rewrites::Rewrite;
 use crate::region::{Affine, ArgId, Instr, Region};
 
-/// Attaches regions to the matmuls whose results they read.
+/// Attaches regions to the contractions whose results they read.
 pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -> Result<(), CodegenError> {
     let mut dag = dag(graph, &groups.work)?;
     // The last matmul first: of two results that one region reads, the first is in memory by then.

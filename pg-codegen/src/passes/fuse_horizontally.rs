@@ -1,4 +1,4 @@
-//! Products side by side: matmuls that read one operand become one launch, so that it comes from memory once. A
+//! Horizontal fusion: contractions that read one operand become one launch, so that it comes from memory once. A
 //! layer's projections of one input are such, and the gradients of their weights.
 //!
 //! It joins dots, with the regions on their results, none of which waits for another, if what they share is a good part

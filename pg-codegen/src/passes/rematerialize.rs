@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::access::Context;
 use crate::passes::fold_constants::{Constants, fold};
-use crate::passes::materialize::{is_opaque, is_widening, readers, select};
+use crate::passes::materialize::{is_library, is_widening, readers, select};
 use crate::passes::rewrites::Rewrite;
 use crate::{CodegenError, Options};
 
@@ -24,14 +24,14 @@ const MAX_OPS: usize = 12;
 
 /// What is computed again.
 #[derive(Default)]
-pub(crate) struct Again {
+pub(crate) struct Copies {
     /// The second copies.
     values: FxHashSet<ValueId>,
     /// Position of the first value of the backward pass.
     backward_from: usize,
 }
 
-impl Again {
+impl Copies {
     /// Whether a region that writes `roots` would compute a second copy in the forward pass.
     pub(crate) fn is_too_early(&self, roots: &[ValueId]) -> bool {
         roots.iter().any(|v| self.values.contains(v)) && roots.iter().any(|v| v.index() < self.backward_from)
@@ -46,9 +46,9 @@ pub(crate) fn rematerialize(
     graph: &Graph,
     options: &Options,
     traffic: usize,
-) -> Result<(Graph, Again), CodegenError> {
+) -> Result<(Graph, Copies), CodegenError> {
     let Some((first, _)) = graph.nodes().find(|(_, n)| n.origin.backward).filter(|_| options.fuse) else {
-        return Ok((graph.clone(), Again::default()));
+        return Ok((graph.clone(), Copies::default()));
     };
     let constants = fold(graph);
     let stored = select(graph, &constants, options)?.stored;
@@ -86,11 +86,11 @@ impl Chooser<'_> {
         let is_candidate = |s: &Self, id: NodeId, v: ValueId| {
             let is_kept = id < first && s.stored[v.index()] && late[v.index()];
             let is_round =
-                |n: &Node| n.op == Op::Cast(DType::BF16) && is_opaque(&graph.producer(n.operands[0]).op);
+                |n: &Node| n.op == Op::Cast(DType::BF16) && is_library(&graph.producer(n.operands[0]).op);
             is_kept
                 && !is_round(graph.node(id))
                 && graph.ty(v).bytes() >= least
-                && !is_opaque(&graph.node(id).op)
+                && !is_library(&graph.node(id).op)
                 && !outputs.contains(&v)
         };
         // Operands first: what they are computed from may then be computed again as well, but what is computed
@@ -103,7 +103,8 @@ impl Chooser<'_> {
                     && self.is_operand(v) == operands
                     && self.is_worth_it(v, &late, &chosen)
                 {
-                    let rewrite = if operands { Rewrite::RecomputeOperand } else { Rewrite::RecomputeValue };
+                    let rewrite =
+                        if operands { Rewrite::RematerializeOperand } else { Rewrite::RematerializeValue };
                     rewrite.taken();
                     self.stored[v.index()] = false;
                     chosen.insert(v);
@@ -118,14 +119,14 @@ impl Chooser<'_> {
         let is_view = |v: ValueId| self.graph.producer(v).op.is_view();
         let is_late = |v: &ValueId| self.graph.producer_id(*v) >= self.first;
         let readers = self.reached(value, is_view);
-        readers.iter().any(|v| is_late(v) && is_opaque(&self.graph.producer(*v).op))
+        readers.iter().any(|v| is_late(v) && is_library(&self.graph.producer(*v).op))
     }
 
     /// By value: whether a kernel of the backward pass needs it in memory.
     fn read_late(&self) -> Vec<bool> {
         let mut late = vec![false; self.graph.value_count()];
         for (id, node) in self.graph.nodes().rev() {
-            let is_inlined = !self.stored[node.first.index()] && !is_opaque(&node.op);
+            let is_inlined = !self.stored[node.first.index()] && !is_library(&node.op);
             let is_late = id >= self.first || (is_inlined && late[node.first.index()]);
             if is_late {
                 node.operands.iter().for_each(|v| late[v.index()] = true);
@@ -142,7 +143,7 @@ impl Chooser<'_> {
             sources.iter().filter(|v| !self.is_read_before(**v, value)).map(|v| bytes(*v)).sum();
         // Regions that read the value compute it on the way; only an operand is written.
         let written = if self.is_operand(value) { bytes(value) } else { 0 };
-        // What is small beside the value itself is neither here nor there.
+        // An eighth of the value more is no reason to keep it.
         written + read <= self.traffic * bytes(value) + bytes(value) / 8
     }
 
@@ -157,7 +158,7 @@ impl Chooser<'_> {
             if self.constants.uniform(at).is_some() {
                 continue;
             }
-            if at != value && (cx.in_memory(at) || is_opaque(&node.op)) {
+            if at != value && (cx.in_memory(at) || is_library(&node.op)) {
                 let is_input = matches!(node.op, Op::Input(..));
                 if !(is_input || self.constants.tables.contains_key(&at) || late[at.index()]) {
                     return None;
@@ -180,17 +181,17 @@ impl Chooser<'_> {
     /// Whether a region of the backward pass reads `source` and waits for nothing that reads `value` as an
     /// operand of its own family: the copy can then be computed in that region.
     fn is_read_before(&self, source: ValueId, value: ValueId) -> bool {
-        let opaque = |v: &ValueId| is_opaque(&self.graph.producer(*v).op);
+        let library = |v: &ValueId| is_library(&self.graph.producer(*v).op);
         let late = |v: &ValueId| self.graph.producer_id(*v) >= self.first;
-        let mut after: FxHashSet<ValueId> = self.reached(value, |v| self.is_inlined(v) && !opaque(&v));
-        after.retain(|v| opaque(v) && late(v));
+        let mut after: FxHashSet<ValueId> = self.reached(value, |v| self.is_inlined(v) && !library(&v));
+        after.retain(|v| library(v) && late(v));
         let waiting: Vec<ValueId> = after.iter().copied().collect();
         for v in waiting {
             let results = self.graph.results(self.graph.producer(v));
             results.for_each(|v| after.extend(self.reached(v, |_| true)));
         }
-        let readers = self.reached(source, |v| self.is_inlined(v) && !opaque(&v));
-        readers.iter().any(|v| late(v) && self.stored[v.index()] && !opaque(v) && !after.contains(v))
+        let readers = self.reached(source, |v| self.is_inlined(v) && !library(&v));
+        readers.iter().any(|v| late(v) && self.stored[v.index()] && !library(v) && !after.contains(v))
     }
 
     fn is_inlined(&self, value: ValueId) -> bool {
@@ -212,7 +213,7 @@ impl Chooser<'_> {
 }
 
 /// Rebuilds the graph; the backward pass reads copies of what is chosen.
-fn rebuild(choice: &Chooser<'_>, chosen: &FxHashSet<ValueId>) -> Result<(Graph, Again), CodegenError> {
+fn rebuild(choice: &Chooser<'_>, chosen: &FxHashSet<ValueId>) -> Result<(Graph, Copies), CodegenError> {
     let (graph, first) = (choice.graph, choice.first);
     let mut copier =
         Copier { choice, b: Builder::default(), renamed: Vec::new(), copies: FxHashMap::default() };
@@ -223,8 +224,8 @@ fn rebuild(choice: &Chooser<'_>, chosen: &FxHashSet<ValueId>) -> Result<(Graph, 
         }
         let mut operands = node.operands.clone();
         for v in &mut operands {
-            let is_again = id >= first && chosen.contains(v);
-            *v = if is_again { copier.copy(*v)? } else { copier.renamed[v.index()] };
+            let is_copied = id >= first && chosen.contains(v);
+            *v = if is_copied { copier.copy(*v)? } else { copier.renamed[v.index()] };
         }
         copier.b.set_origin(node.origin.clone());
         let results = copier.b.push(node.op.clone(), &operands);
@@ -234,7 +235,7 @@ fn rebuild(choice: &Chooser<'_>, chosen: &FxHashSet<ValueId>) -> Result<(Graph, 
     for output in &graph.outputs {
         b.output(output.slot.clone(), renamed[output.value.index()]);
     }
-    Ok((b.finish(), Again { values: copies.into_values().collect(), backward_from }))
+    Ok((b.finish(), Copies { values: copies.into_values().collect(), backward_from }))
 }
 
 struct Copier<'a> {
@@ -251,7 +252,7 @@ impl Copier<'_> {
             return Ok(copy);
         }
         let node = self.choice.graph.producer(value);
-        let is_leaf = self.choice.context().in_memory(value) || is_opaque(&node.op);
+        let is_leaf = self.choice.context().in_memory(value) || is_library(&node.op);
         if is_leaf || self.choice.constants.uniform(value).is_some() || node.operands.is_empty() {
             return Ok(self.renamed[value.index()]);
         }

@@ -44,9 +44,9 @@ rewrites! {
     /// `canonicalize`: the transpose of x · xᵀ is x · xᵀ.
     DropSymmetricTranspose,
     /// `rematerialize`: the backward pass computes an operand of a library kernel again.
-    RecomputeOperand,
+    RematerializeOperand,
     /// `rematerialize`: the backward pass computes another value again.
-    RecomputeValue,
+    RematerializeValue,
     /// `fold_constants`: a value is one number.
     FoldUniform,
     /// `fold_constants`: a value becomes a constant buffer.

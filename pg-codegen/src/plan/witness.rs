@@ -15,7 +15,7 @@ pub struct Roles {
     /// By argument: the value that it holds when the launch has ended, if the launch writes it.
     pub writes: Vec<Option<ValueId>>,
     /// The nodes with a kernel family of their own that it computes: one, or one for each of several products.
-    pub opaque: Vec<NodeId>,
+    pub library: Vec<NodeId>,
 }
 
 impl Roles {
@@ -40,7 +40,7 @@ impl Roles {
     pub(crate) fn extend(&mut self, other: Roles) {
         self.reads.extend(other.reads);
         self.writes.extend(other.writes);
-        self.opaque.extend(other.opaque);
+        self.library.extend(other.library);
     }
 }
 

@@ -9,7 +9,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::affine::{Affine, Guard, IndexMap};
 
-/// An instruction's result, by position in [`Region::body`].
+/// An instruction's result, by position in [`Region::body`](super::Region::body).
 pub type Reg = u32;
 
 /// An argument of a kernel, by position.

@@ -19,7 +19,7 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
     let (mut flops, mut want) = (0.0, 0.0);
     for (i, launch, roles) in s.launches() {
         let fault = |message: String| Err(Finding::at(Check::Census, i, message));
-        for &id in &roles.opaque {
+        for &id in &roles.library {
             let what = || s.describe(s.graph.node(id).first);
             if let Some(before) = computed[id.index()].replace(i) {
                 return fault(format!("computes {}, as launch #{before} does", what()));
@@ -74,12 +74,12 @@ fn live(s: Subject<'_>) -> Vec<bool> {
 /// A node that a launch computes without saying so: one with a kernel of its own, or what a region writes, unless that
 /// is one number.
 fn unsaid<'a>(s: Subject<'a>, provenance: &Provenance, roles: &Roles) -> Option<&'a Node> {
-    let opaque: Vec<NodeId> = roles.opaque.clone();
+    let library: Vec<NodeId> = roles.library.clone();
     let is_result = |v: &ValueId| {
         let mut v = *v;
         loop {
             let id = s.graph.producer_id(v);
-            if opaque.contains(&id) {
+            if library.contains(&id) {
                 return true;
             }
             match s.graph.producer(v) {
@@ -89,11 +89,11 @@ fn unsaid<'a>(s: Subject<'a>, provenance: &Provenance, roles: &Roles) -> Option<
         }
     };
     // A sum with an old value is the product that adds to it.
-    let adds = |at: usize| roles.reads[at].is_some() && !opaque.is_empty();
+    let adds = |at: usize| roles.reads[at].is_some() && !library.is_empty();
     let written = roles.writes.iter().enumerate().filter(|(at, _)| !adds(*at)).filter_map(|(_, v)| *v);
     let written =
         written.filter(|v| !is_result(v) && s.known.uniform(*v).is_none()).map(|v| s.graph.producer_id(v));
-    let mut nodes = opaque.iter().copied().chain(written).map(|id| s.graph.node(id));
+    let mut nodes = library.iter().copied().chain(written).map(|id| s.graph.node(id));
     nodes.find(|node| !says(provenance, node))
 }
 

@@ -10,7 +10,7 @@ use pg_ir::ty::DType;
 
 use super::access::Product;
 use super::element::{Below, below, join, ravel, split, unravel};
-use super::opaque::Pair;
+use super::library::Pair;
 use crate::plan::{Matmul, MatrixView};
 
 /// A contraction, its axes in three groups.

@@ -122,7 +122,7 @@ fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), St
             return Err(format!("argument {arg}: it writes what the program is given"));
         }
     }
-    if let Some(node) = roles.opaque.iter().find(|n| n.index() >= s.graph.nodes().len()) {
+    if let Some(node) = roles.library.iter().find(|n| n.index() >= s.graph.nodes().len()) {
         return Err(format!("there is no node {}", node.index()));
     }
     check_types(s, kernel, launch)

@@ -50,7 +50,7 @@ fn check_part(
     prepared: &Prepared,
     memo: &mut Vec<Found>,
 ) -> Result<(), String> {
-    let result = part.product.map(|product| s.graph.node(roles.opaque[product]).first);
+    let result = part.product.map(|product| s.graph.node(roles.library[product]).first);
     let elements = part.product.map_or(0, |p| {
         let m = products(s.kernel(launch)).swap_remove(p).matmul;
         m.batch * m.m * m.n

@@ -12,13 +12,13 @@
 //! | [`contents`] | which value each buffer holds when: nothing read before it is there or after it is gone, every output |
 //! | [`in_place`] | what is read and written by one launch |
 //! | [`arena`] | temporaries that live together lie apart |
-//! | [`opaque`], [`dot`] | attention, scatters, constants, and products, against their nodes |
+//! | [`library`], [`dot`] | attention, scatters, constants, and products, against their nodes |
 //! | [`meaning`], [`walk`] | regions against the graph, instruction by instruction, at [`points`] of their domain |
 //! | [`census`] | every node with a kernel of its own in one launch, FLOPs, provenance |
 //!
 //! [`element`] follows one element of a value through views, [`known`] evaluates what depends on no input. Together
 //! the rules are an induction over launches: if arguments hold what is claimed before a launch, they do after it. What
-//! they cannot see is arithmetic inside a kernel's execution; index maps in `meaning` and `opaque` are compared at
+//! they cannot see is arithmetic inside a kernel's execution; index maps in `meaning` and `library` are compared at
 //! points that tell affine maps apart, not at all of them. A finding is a fault of the compiler, never of a model,
 //! and the verifier must never change a plan. Its time is linear in instructions and launches, but for one sort.
 
@@ -42,8 +42,8 @@ mod element;
 mod in_place;
 mod known;
 mod launch;
+mod library;
 mod meaning;
-mod opaque;
 mod points;
 mod product;
 mod range;
@@ -189,7 +189,7 @@ fn findings(lowered: &Lowered, only_one: bool) -> Vec<Finding> {
         cover::check,
         in_place::check,
         arena::check,
-        opaque::check,
+        library::check,
         meaning::check,
     ];
     let Lowered { plan, graph, roles } = lowered;

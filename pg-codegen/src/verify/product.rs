@@ -19,10 +19,10 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
             Kernel::Contraction(contraction) => contraction.members.len(),
             _ => 1,
         };
-        if roles.opaque.len() != want {
+        if roles.library.len() != want {
             return Err(fault(format!(
                 "{want} nodes with a kernel of their own, said {}",
-                roles.opaque.len()
+                roles.library.len()
             )));
         }
         check_launch(s, kernel, launch).map_err(fault)?;

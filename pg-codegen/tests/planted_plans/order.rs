@@ -272,14 +272,14 @@ fn computed_changed(good: &Lowered) -> Vec<Edit> {
 /// A launch is said to compute the node of another launch of its kernel.
 fn node_changed(good: &Lowered) -> Vec<Edit> {
     let mut edits = Vec::new();
-    for i in launches(good).filter(|&i| !good.roles[i].opaque.is_empty()) {
+    for i in launches(good).filter(|&i| !good.roles[i].library.is_empty()) {
         let alike = |&j: &usize| {
             good.plan.launches[j].kernel == good.plan.launches[i].kernel
-                && good.roles[j].opaque != good.roles[i].opaque
+                && good.roles[j].library != good.roles[i].library
         };
         if let Some(j) = launches(good).rev().find(alike) {
             edits.push(edit(format!("#{i} as #{j}"), move |bad| {
-                bad.roles[i].opaque = bad.roles[j].opaque.clone()
+                bad.roles[i].library = bad.roles[j].library.clone()
             }));
         }
     }

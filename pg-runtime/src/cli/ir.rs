@@ -50,7 +50,7 @@ enum Pass {
     Canonicalize,
     /// What the backward pass computes again instead of keeping it.
     Rematerialize,
-    /// The plan: regions, matmuls, buffers, launches. What becomes of these is shown by `pg kernels`.
+    /// The plan: regions, contractions, buffers, launches. What becomes of these is shown by `pg kernels`.
     Plan,
 }
 

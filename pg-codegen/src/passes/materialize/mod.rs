@@ -23,8 +23,8 @@ use crate::passes::emit::{Built, build};
 use crate::passes::fold_constants::Constants;
 use crate::passes::fuse::MAX_ARGS;
 use crate::passes::materialize::points::Points;
-use crate::passes::materialize::recompute_cost::efforts;
-use crate::passes::materialize::split::half_of;
+use crate::passes::materialize::recompute_cost::recompute_costs;
+use crate::passes::materialize::split::part_of;
 use crate::passes::rewrites::Rewrite;
 use crate::plan::MatrixView;
 use crate::{CodegenError, Options};
@@ -52,7 +52,7 @@ pub(crate) struct Selection {
     /// One region for each stored value that a region computes, in graph order.
     pub(crate) regions: Vec<(ValueId, Built)>,
     /// Nodes with a kernel family of their own, in graph order.
-    pub(crate) opaque: Vec<NodeId>,
+    pub(crate) library: Vec<NodeId>,
     /// Dots that write into another value's buffer.
     pub(crate) absorbed: FxHashMap<NodeId, Absorbed>,
     /// Results of kernels of their own family that are rounded where they are written, with the rounded value.
@@ -60,7 +60,7 @@ pub(crate) struct Selection {
 }
 
 /// Whether the op is computed by a kernel family of its own.
-pub(crate) fn is_opaque(op: &Op) -> bool {
+pub(crate) fn is_library(op: &Op) -> bool {
     matches!(op, Op::Dot(_) | Op::Attention { .. } | Op::AttentionGrad { .. } | Op::ScatterAdd { .. })
 }
 
@@ -98,9 +98,9 @@ pub(crate) fn select(
         s.everything()
     }
     let regions = s.settle(options.fuse)?;
-    let opaque = s.opaque();
+    let library = s.library();
     let Selector { stored, why, absorbed, rounded, .. } = s;
-    Ok(Selection { stored, why, regions, opaque, absorbed, rounded })
+    Ok(Selection { stored, why, regions, library, absorbed, rounded })
 }
 
 /// Values that kernels need, directly or to recompute others; nothing below a constant is.
@@ -150,9 +150,9 @@ impl Selector<'_> {
     }
 
     /// Live nodes with a kernel family of their own.
-    fn opaque(&self) -> Vec<NodeId> {
+    fn library(&self) -> Vec<NodeId> {
         let is_live = |n: &Node| self.graph.results(n).any(|v| self.live[v.index()]);
-        self.graph.nodes().filter(|(_, n)| is_opaque(&n.op) && is_live(n)).map(|(id, _)| id).collect()
+        self.graph.nodes().filter(|(_, n)| is_library(&n.op) && is_live(n)).map(|(id, _)| id).collect()
     }
 
     /// Keeps a value; for a reshape, what it is a reshape of.
@@ -219,7 +219,7 @@ impl Selector<'_> {
 
     /// Finds results that nothing but a round reads: their kernels round as they write.
     fn round(&mut self) {
-        for id in self.opaque() {
+        for id in self.library() {
             for result in self.graph.results(self.graph.node(id)) {
                 let is_output = self.graph.outputs.iter().any(|o| o.value == result);
                 if let [reader] = self.readers[result.index()][..]
@@ -235,7 +235,7 @@ impl Selector<'_> {
 
     /// What has to be in memory whatever is fused.
     fn must(&mut self) {
-        for id in self.opaque() {
+        for id in self.library() {
             let absorbed = self.absorbed.get(&id).map(|a| a.value);
             if let Some(value) = absorbed {
                 self.store(value, "a matmul writes it");
@@ -249,7 +249,7 @@ impl Selector<'_> {
         for output in &self.graph.outputs {
             self.store(output.value, "it leaves the program");
         }
-        for id in self.opaque() {
+        for id in self.library() {
             self.store_operands(id);
         }
     }
@@ -281,7 +281,10 @@ impl Selector<'_> {
         for (_, node) in self.graph.nodes() {
             let v = node.first;
             let is_free = node.op.is_view() || matches!(node.op, Op::Iota(_) | Op::Const(..) | Op::Input(..));
-            if self.live[v.index()] && !is_free && !is_opaque(&node.op) && self.constants.uniform(v).is_none()
+            if self.live[v.index()]
+                && !is_free
+                && !is_library(&node.op)
+                && self.constants.uniform(v).is_none()
             {
                 self.store(v, "nothing is fused");
             }
@@ -290,21 +293,21 @@ impl Selector<'_> {
 
     /// With fusion: values that several regions read and that are not cheap to compute again.
     fn shared(&mut self) {
-        let efforts = efforts(self.context(), &self.readers);
+        let costs = recompute_costs(self.context(), &self.readers);
         // By value, the kept value that alone reads it; `Err` if there are several.
         let mut user: Vec<Option<Result<ValueId, ()>>> = vec![None; self.graph.value_count()];
         let mut points = Points::new(self.graph);
         for (_, node) in self.graph.nodes().rev() {
             let v = node.first;
-            if !self.live[v.index()] || is_opaque(&node.op) || self.context().in_memory(v) {
+            if !self.live[v.index()] || is_library(&node.op) || self.context().in_memory(v) {
                 continue;
             }
             let mut users: SmallVec<[Result<ValueId, ()>; 4]> = SmallVec::new();
             for &r in &self.readers[v.index()] {
                 let op = &self.graph.producer(r).op;
-                if self.stored[r.index()] && !is_opaque(op) {
+                if self.stored[r.index()] && !is_library(op) {
                     users.push(Ok(r));
-                } else if !is_opaque(op) {
+                } else if !is_library(op) {
                     users.extend(user[r.index()]);
                 }
             }
@@ -319,16 +322,16 @@ impl Selector<'_> {
             {
                 continue;
             }
-            let effort = &efforts[v.index()];
+            let cost = &costs[v.index()];
             let reason = if is_column_reduction(self.graph, node) {
                 Some(("it reduces over rows", Rewrite::KeepColumnReduction))
-            } else if effort.depth >= DEEPEST && effort.depth.is_multiple_of(DEEPEST) {
+            } else if cost.depth >= DEEPEST && cost.depth.is_multiple_of(DEEPEST) {
                 Some(("its chain of instructions is cut here", Rewrite::CutChain))
             } else if points.are_many(v) {
                 Some(("one kernel wants it at many points", Rewrite::KeepManyPoints))
-            } else if effort.is_repeated(self.graph, v, &self.readers[v.index()]) {
+            } else if cost.is_repeated(self.graph, v, &self.readers[v.index()]) {
                 Some(("it is computed once for many rows", Rewrite::KeepRepeated))
-            } else if is_shared && !effort.is_cheap(self.graph, v) {
+            } else if is_shared && !cost.is_cheap(self.graph, v) {
                 Some(("several kernels read it", Rewrite::KeepShared))
             } else {
                 None
@@ -346,14 +349,14 @@ impl Selector<'_> {
         let mut emitted: Vec<Option<(Built, usize)>> = vec![None; self.graph.value_count()];
         loop {
             let mut changed = false;
-            for id in self.opaque() {
+            for id in self.library() {
                 changed |= self.store_operands(id);
             }
             for (_, node) in self.graph.nodes() {
                 let v = node.first;
                 let absorbed = self.absorbed.values().any(|a| a.value == v);
                 let rounded = node.operands.first().and_then(|x| self.rounded.get(x)) == Some(&v);
-                if !self.stored[v.index()] || is_opaque(&node.op) || absorbed || rounded {
+                if !self.stored[v.index()] || is_library(&node.op) || absorbed || rounded {
                     continue;
                 }
                 if emitted[v.index()].as_ref().is_some_and(|(built, at)| self.still_holds(v, built, *at)) {
@@ -361,7 +364,7 @@ impl Selector<'_> {
                 }
                 match standalone(self.context(), v) {
                     Ok(built) if fuse && built.args.len() > MAX_ARGS => {
-                        let inner = half_of(self.context(), v).ok_or_else(|| {
+                        let inner = part_of(self.context(), v).ok_or_else(|| {
                             let found = built.args.len();
                             CodegenError::at(
                                 node,

@@ -7,14 +7,14 @@ use pg_ir::op::{Binary, Op};
 use smallvec::SmallVec;
 
 use crate::index::access::Context;
-use crate::passes::materialize::{is_opaque, is_widening};
+use crate::passes::materialize::{is_library, is_widening};
 
 /// Values with more instructions below them are kept even if one load would recompute them.
 const CHEAP_OPS: u32 = 16;
 
 /// What recomputing a value would take.
 #[derive(Clone, Default)]
-pub(crate) struct Effort {
+pub(crate) struct RecomputeCost {
     /// Kept values of which elements are read.
     pub(crate) leaves: SmallVec<[ValueId; 3]>,
     /// Instructions.
@@ -29,7 +29,7 @@ pub(crate) struct Effort {
     pub(crate) kept: bool,
 }
 
-impl Effort {
+impl RecomputeCost {
     /// Whether recomputing a value reads no more than loading it would.
     pub(crate) fn is_cheap(&self, graph: &Graph, value: ValueId) -> bool {
         let len = graph.ty(value).len();
@@ -53,35 +53,35 @@ impl Effort {
     }
 }
 
-/// The effort of every value, when what is `stored` in `cx` is kept.
-pub(crate) fn efforts(cx: Context<'_>, readers: &[Vec<ValueId>]) -> Vec<Effort> {
+/// The cost of every value, when what is `stored` in `cx` is kept.
+pub(crate) fn recompute_costs(cx: Context<'_>, readers: &[Vec<ValueId>]) -> Vec<RecomputeCost> {
     let graph = cx.graph;
-    let mut efforts = vec![Effort::default(); graph.value_count()];
+    let mut costs = vec![RecomputeCost::default(); graph.value_count()];
     for (_, node) in graph.nodes() {
         let v = node.first;
         if cx.constants.uniform(v).is_some() || matches!(node.op, Op::Iota(_)) {
             continue;
         }
-        if cx.in_memory(v) || is_opaque(&node.op) {
-            graph.results(node).for_each(|r| efforts[r.index()].leaves.push(r));
+        if cx.in_memory(v) || is_library(&node.op) {
+            graph.results(node).for_each(|r| costs[r.index()].leaves.push(r));
             continue;
         }
-        let mut sum = Effort::default();
+        let mut sum = RecomputeCost::default();
         for operand in &node.operands {
-            let e = &efforts[operand.index()];
-            if e.kept {
+            let below = &costs[operand.index()];
+            if below.kept {
                 sum.leaves.push(*operand);
                 continue;
             }
-            for leaf in &e.leaves {
+            for leaf in &below.leaves {
                 if !sum.leaves.contains(leaf) {
                     sum.leaves.push(*leaf);
                 }
             }
-            sum.ops = sum.ops.saturating_add(e.ops);
-            sum.depth = sum.depth.max(e.depth);
-            sum.row_work = sum.row_work.max(e.row_work);
-            sum.slow |= e.slow;
+            sum.ops = sum.ops.saturating_add(below.ops);
+            sum.depth = sum.depth.max(below.depth);
+            sum.row_work = sum.row_work.max(below.row_work);
+            sum.slow |= below.slow;
         }
         if matches!(node.op, Op::Gather) {
             // It reads as much as it gives, however small the table.
@@ -98,7 +98,7 @@ pub(crate) fn efforts(cx: Context<'_>, readers: &[Vec<ValueId>]) -> Vec<Effort> 
         }
         // What mixes several values for several readers will be kept, so that they read it instead.
         sum.kept = readers[v.index()].len() > 1 && !is_free && !sum.is_cheap(graph, v);
-        efforts[v.index()] = sum;
+        costs[v.index()] = sum;
     }
-    efforts
+    costs
 }

@@ -9,7 +9,7 @@ use crate::index::access::Context;
 use crate::passes::fuse::MAX_ARGS;
 
 /// The value below `value` that reads the most buffers, but no more than fit into a region of its own.
-pub(crate) fn half_of(cx: Context<'_>, value: ValueId) -> Option<ValueId> {
+pub(crate) fn part_of(cx: Context<'_>, value: ValueId) -> Option<ValueId> {
     let mut leaves: FxHashMap<ValueId, BTreeSet<ValueId>> = FxHashMap::default();
     let mut stack = vec![(value, false)];
     let mut best: Option<(usize, ValueId)> = None;

@@ -230,7 +230,7 @@ impl Planner<'_> {
         let types = graph.operand_types(node);
         let args: Vec<BufferId> =
             reads.iter().chain(writes).map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
-        let mut roles = Roles { opaque: vec![id], ..Roles::default() };
+        let mut roles = Roles { library: vec![id], ..Roles::default() };
         reads.iter().for_each(|&v| roles.read(v));
         writes.iter().for_each(|&v| roles.write(v));
         let shape = |scale: f64| {
@@ -298,7 +298,7 @@ impl Planner<'_> {
         let member = matrix::product(self.cx, node)
             .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
         let args: Vec<BufferId> = dot.operands.iter().map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
-        let mut roles = Roles { opaque: vec![dot.node], ..Roles::default() };
+        let mut roles = Roles { library: vec![dot.node], ..Roles::default() };
         dot.operands.iter().for_each(|&v| roles.read(v));
         let operands = MadeDot { member, args, roles, nodes: vec![dot.node], cost: LaunchCost::default() };
         match &dot.result {

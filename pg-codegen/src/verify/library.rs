@@ -64,7 +64,7 @@ impl<'a> Pair<'a> {
     fn check(self, launch: &Launch) -> Result<(), String> {
         let Pair { s, roles, .. } = self;
         let kernel = s.kernel(launch);
-        for (product, &id) in products(kernel).iter().zip(&roles.opaque) {
+        for (product, &id) in products(kernel).iter().zip(&roles.library) {
             let node = s.graph.node(id);
             let Op::Dot(dims) = &node.op else { return Err(self.not(id, "a product")) };
             let checked = Dot::new(self, node, dims).check(product);
@@ -72,25 +72,25 @@ impl<'a> Pair<'a> {
         }
         match kernel {
             Kernel::Attention(shape) => {
-                let node = s.graph.node(roles.opaque[0]);
+                let node = s.graph.node(roles.library[0]);
                 let Op::Attention { scale } = node.op else {
-                    return Err(self.not(roles.opaque[0], "attention"));
+                    return Err(self.not(roles.library[0], "attention"));
                 };
                 self.attention(shape, node, scale.get())?;
                 self.whole(node, 3)
             }
             Kernel::AttentionGrad(shape) => {
-                let node = s.graph.node(roles.opaque[0]);
+                let node = s.graph.node(roles.library[0]);
                 let Op::AttentionGrad { scale } = node.op else {
-                    return Err(self.not(roles.opaque[0], "attention's gradient"));
+                    return Err(self.not(roles.library[0], "attention's gradient"));
                 };
                 self.attention(shape, node, scale.get())?;
                 self.whole(node, 6)
             }
             &Kernel::ScatterAdd { rows, width, count } => {
-                let node = s.graph.node(roles.opaque[0]);
+                let node = s.graph.node(roles.library[0]);
                 let Op::ScatterAdd { rows: want } = node.op else {
-                    return Err(self.not(roles.opaque[0], "a scatter"));
+                    return Err(self.not(roles.library[0], "a scatter"));
                 };
                 let (ids, values) = (s.graph.ty(node.operands[0]).len(), s.graph.ty(node.operands[1]).len());
                 if (rows, count, count * width) != (want, ids, values) {
