@@ -86,6 +86,15 @@ fn the_largest_of_a_long_row_is_found_wherever_it_stands() {
 }
 
 #[test]
+fn a_number_is_summed_as_often_as_there_are_rows() {
+    for (rows, kind) in [(7, Reduction::Sum), (5000, Reduction::Sum), (7, Reduction::Max)] {
+        let body = vec![load(0, &[0, 0]), Instr::Accumulate { arg: 1, value: 0, kind, at: at(0, &[0, 0]) }];
+        let region = Region { rows: vec![rows], reduced: 1, lanes: 1, body, args: vec![DType::F32; 2] };
+        compare(&region, &[Data::F32(vec![0.3]), Data::zeros(DType::F32, 1)], 1e-6);
+    }
+}
+
+#[test]
 fn what_was_read_outlives_a_store_to_its_place() {
     let mut random = Random::new(8);
     let lanes = 1031;
