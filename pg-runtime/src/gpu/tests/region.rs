@@ -185,7 +185,7 @@ fn rows_reduce_and_permute() {
             Instr::Binary(Binary::Div, 7, 8),
             store(1, 9, &[l, 1]),
             store(2, 5, &[1, 0]),
-            Instr::Const(0.5),
+            Instr::Unary(Unary::Sigmoid, 0),
             Instr::RowReduce(Reduction::Sum, 12),
             store(3, 13, &[1, 0]),
         ];
