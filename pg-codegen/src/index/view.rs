@@ -52,16 +52,6 @@ impl Affine {
         self.strides.iter_mut().zip(&other.strides).for_each(|(s, o)| *s += o * factor);
     }
 
-    /// Smallest and largest value over a domain.
-    pub(crate) fn range(&self, sizes: &[usize]) -> (i64, i64) {
-        let mut range = (self.offset, self.offset);
-        for (&stride, &size) in self.strides.iter().zip(sizes) {
-            let reach = stride * (size as i64 - 1);
-            if reach < 0 { range.0 += reach } else { range.1 += reach }
-        }
-        range
-    }
-
     /// Σ strides[i] · coords[i].
     pub(crate) fn combine(rank: usize, coords: &[Affine], strides: &[usize]) -> Affine {
         let mut out = Affine::constant(rank, 0);
@@ -93,7 +83,7 @@ impl Point {
 
     fn guard(&mut self, expr: Affine, size: usize, domain: &[usize]) {
         let size = size as i64;
-        let (low, high) = expr.range(domain);
+        let (low, high) = expr.interval(domain);
         if low >= 0 && high < size {
             return;
         }
@@ -207,7 +197,7 @@ fn split(expr: &Affine, size: usize, domain: &[usize]) -> Result<(Affine, Affine
     }
     quotient.offset = expr.offset.div_euclid(k);
     remainder.offset = expr.offset.rem_euclid(k);
-    let (low, high) = remainder.range(domain);
+    let (low, high) = remainder.interval(domain);
     if low >= 0 && high < k {
         return Ok((quotient, remainder));
     }

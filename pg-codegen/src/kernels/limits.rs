@@ -33,7 +33,7 @@ impl Machine {
         for (what, need, have) in limits {
             self.limit(kernel, what, need, have)?;
         }
-        if needs.bf16 && !self.isa.is_some_and(|isa| isa.bf16) {
+        if needs.bf16 && !self.has_bf16() {
             let what = format!("{} has no bfloat16 buffers; use --precision f32", self.name);
             return Err(CubeError::Unsupported { kernel: kernel.into(), what });
         }

@@ -193,7 +193,7 @@ impl CudaProperties {
     pub fn machine(&self) -> Machine {
         let known = self.known();
         // Portable kernels are generated for what every device has.
-        let is_hopper = known.isa.is_some_and(|isa| isa.tensor_cores);
+        let is_hopper = known.has_tensor_cores();
         let most = if is_hopper { self.shared_bytes } else { known.limits.shared_bytes };
         let limits = Limits {
             block_threads: self.block_threads,
@@ -206,6 +206,11 @@ impl CudaProperties {
 }
 
 impl Machine {
+    /// Whether buffers can hold bfloat16.
+    pub fn has_bf16(&self) -> bool {
+        self.isa.is_some_and(|isa| isa.bf16)
+    }
+
     /// Whether kernels for tensor cores are generated.
     pub fn has_tensor_cores(&self) -> bool {
         self.isa.is_some_and(|isa| isa.tensor_cores)

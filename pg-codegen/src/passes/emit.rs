@@ -354,7 +354,7 @@ impl<'a> Emitter<'a> {
         let zero = self.constant(0.0, dtype);
         let mut out = reg;
         for guard in guards {
-            let (low, high) = guard.expr.range(&self.domain.sizes);
+            let (low, high) = guard.expr.interval(&self.domain.sizes);
             let index = self.leaf(Instr::Index(guard.expr.clone()));
             if low < 0 {
                 let minus_one = self.leaf(Instr::ConstInt(-1));

@@ -111,16 +111,7 @@ fn by_rows(region: &Region, columns: usize) -> Region {
             let at = a.strides.len() - 1;
             a.strides.insert(at, lane * columns as i64);
         };
-        for instr in &mut out.body {
-            match instr {
-                Instr::Load { map, .. } | Instr::Gather { map, .. } => {
-                    split(&mut map.at);
-                    map.guards.iter_mut().for_each(|g| split(&mut g.expr));
-                }
-                Instr::Index(at) | Instr::Store { at, .. } | Instr::Accumulate { at, .. } => split(at),
-                _ => {}
-            }
-        }
+        out.body.iter_mut().flat_map(Instr::affines_mut).for_each(split);
     }
     out
 }
@@ -130,8 +121,8 @@ fn own(region: &Region) -> Affine {
 }
 
 fn is_own_place(at: &Affine, region: &Region) -> bool {
-    let sizes = region.rows.iter().chain([&region.lanes]);
-    let same = at.strides.iter().zip(own(region).strides).zip(sizes).all(|((a, b), n)| *n == 1 || *a == b);
+    let strides = at.strides.iter().zip(own(region).strides);
+    let same = strides.zip(region.sizes()).all(|((a, b), n)| n == 1 || *a == b);
     at.offset == 0 && same
 }
 
@@ -144,13 +135,5 @@ fn move_first(built: &mut Built, arg: usize) {
     };
     built.args[..=arg].rotate_right(1);
     built.region.args[..=arg].rotate_right(1);
-    for instr in &mut built.region.body {
-        match instr {
-            Instr::Load { arg, .. }
-            | Instr::Gather { arg, .. }
-            | Instr::Store { arg, .. }
-            | Instr::Accumulate { arg, .. } => *arg = moved(*arg),
-            _ => {}
-        }
-    }
+    built.region.body.iter_mut().filter_map(Instr::arg_mut).for_each(|a| *a = moved(*a));
 }

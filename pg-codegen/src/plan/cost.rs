@@ -15,7 +15,7 @@ pub(crate) struct LaunchCost {
 /// Cost of a region whose arguments have `lens` elements.
 pub(crate) fn region(region: &Region, lens: &[usize]) -> LaunchCost {
     let (rows, lanes) = (region.row_count() as f64, region.lanes as f64);
-    let sizes: Vec<usize> = region.rows.iter().copied().chain([region.lanes]).collect();
+    let sizes = region.sizes();
     let mut wide: Vec<bool> = Vec::with_capacity(region.body.len());
     let mut flops = 0.0;
     // Elements touched, by argument: several loads of one argument may overlap, but not exceed it.
@@ -25,14 +25,14 @@ pub(crate) fn region(region: &Region, lens: &[usize]) -> LaunchCost {
         let (is_wide, ops_per_element) = match instr {
             Instr::Load { arg, map } => {
                 touched[*arg as usize] += elements(&map.at, &sizes);
-                (map.at.strides.last() != Some(&0), 0.0)
+                (map.at.varies_along_lanes(), 0.0)
             }
             Instr::Gather { arg, row, map, .. } => {
                 touched[*arg as usize] += sizes.iter().product::<usize>();
-                (of(row) || map.at.strides.last() != Some(&0), 0.0)
+                (of(row) || map.at.varies_along_lanes(), 0.0)
             }
             Instr::Const(_) | Instr::ConstInt(_) => (false, 0.0),
-            Instr::Index(at) => (at.strides.last() != Some(&0), 0.0),
+            Instr::Index(at) => (at.varies_along_lanes(), 0.0),
             Instr::Unary(_, a) => (of(a), 1.0),
             Instr::Binary(Binary::Rem | Binary::Xor | Binary::Gt | Binary::Eq, a, b) => (of(a) || of(b), 0.0),
             Instr::Binary(_, a, b) => (of(a) || of(b), 1.0),

@@ -91,6 +91,17 @@ impl Instr {
         }
     }
 
+    /// [`Instr::arg`], to change it.
+    pub fn arg_mut(&mut self) -> Option<&mut ArgId> {
+        match self {
+            Instr::Load { arg, .. }
+            | Instr::Gather { arg, .. }
+            | Instr::Store { arg, .. }
+            | Instr::Accumulate { arg, .. } => Some(arg),
+            _ => None,
+        }
+    }
+
     /// Whether it writes an argument, and so defines no register.
     pub fn is_store(&self) -> bool {
         matches!(self, Instr::Store { .. } | Instr::Accumulate { .. })

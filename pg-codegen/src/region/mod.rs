@@ -50,7 +50,7 @@ impl Region {
 
     /// Whether it stores one element for a row of several lanes.
     pub fn stores_once_a_row(&self) -> bool {
-        let is_once = |i: &Instr| matches!(i, Instr::Store { at, .. } if at.strides.last() == Some(&0));
+        let is_once = |i: &Instr| matches!(i, Instr::Store { at, .. } if !at.varies_along_lanes());
         self.lanes > 1 && self.body.iter().any(is_once)
     }
 

@@ -4,7 +4,7 @@
 //! It relies on nothing but the shape of kernels that `plan` documents, and must never say less than what is touched.
 
 use crate::plan::{Kernel, Matmul};
-use crate::region::{Instr, Region};
+use crate::region::Region;
 
 /// A member of a contraction.
 pub(super) struct Product<'a> {
@@ -86,23 +86,12 @@ pub(super) fn touched(kernel: &Kernel) -> Vec<(bool, bool)> {
             }
             for part in regions(kernel) {
                 for instr in &part.region.body {
-                    match instr {
-                        Instr::Load { arg, .. } | Instr::Gather { arg, .. } => {
-                            part.args[*arg as usize].into_iter().for_each(|at| out[at].0 = true);
-                        }
-                        Instr::Store { arg, .. } | Instr::Accumulate { arg, .. } => {
-                            part.args[*arg as usize].into_iter().for_each(|at| out[at].1 = true);
-                        }
-                        _ => {}
-                    }
+                    let Some(at) = instr.arg().and_then(|arg| part.args[arg as usize]) else { continue };
+                    let (read, written) = &mut out[at];
+                    *if instr.is_store() { written } else { read } = true;
                 }
             }
             out
         }
     }
-}
-
-/// Sizes of a region's axes, lanes last.
-pub(super) fn sizes(region: &Region) -> Vec<usize> {
-    region.rows.iter().copied().chain([region.lanes]).collect()
 }

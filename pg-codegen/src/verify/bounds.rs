@@ -5,7 +5,7 @@
 //! many rows that has the graph knows, and [`super::meaning`] checks it with [`gathers`]. Lengths of attention,
 //! scatters and copies are compared with their shapes in [`super::launch`].
 
-use super::access::{products, regions, sizes};
+use super::access::{products, regions};
 use super::range::range;
 use super::{Check, Finding, Lengths, Subject};
 use crate::plan::{Launch, Matmul, MatrixView};
@@ -36,7 +36,7 @@ fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
         }
     }
     for part in regions(kernel) {
-        let sizes = sizes(part.region);
+        let sizes = part.region.sizes();
         // A product's result is in no buffer; it is as large as the product.
         let elements = |m: &Matmul| m.batch * m.m * m.n;
         let len = |arg: u32| match (part.args[arg as usize], part.product) {

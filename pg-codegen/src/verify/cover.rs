@@ -4,7 +4,7 @@
 //! a store must be a bijection from its domain to the buffer's elements. Kernels of a family of their own write dense
 //! results whose lengths [`super::launch`] compares.
 
-use super::access::{products, regions, sizes};
+use super::access::{products, regions};
 use super::{Check, Finding, Lengths, Subject};
 use crate::plan::Launch;
 use crate::region::Instr;
@@ -29,7 +29,7 @@ fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
             .map_err(|e| format!("matrix c {e}"))?;
     }
     for part in regions(kernel) {
-        let sizes = sizes(part.region);
+        let sizes = part.region.sizes();
         let rank = part.region.rows.len();
         let kept = rank - part.region.reduced;
         let mut written = vec![false; part.region.args.len()];

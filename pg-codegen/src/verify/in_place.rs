@@ -54,7 +54,7 @@ fn check_store(region: &Region, arg: ArgId, stored_at: usize, to: &Affine) -> Re
         }
         // One element for a row of many lanes: executors that cut long rows read it in every piece, and one of
         // them writes it.
-        if region.lanes > 1 && to.strides.last() == Some(&0) {
+        if region.lanes > 1 && !to.varies_along_lanes() {
             return Err(format!("reads one element of a{arg} for a whole row, and writes it"));
         }
     }

@@ -97,7 +97,7 @@ fn check_part(
 
 impl Walk<'_> {
     fn store(&mut self, root: ValueId, value: Reg, at: &Affine) -> Result<(), String> {
-        let all = at.strides.last() != Some(&0);
+        let all = at.varies_along_lanes();
         for lane in if all { self.lanes.clone() } else { SmallVec::from_slice(&[0]) } {
             let element = self.place(at, lane) as usize;
             self.same(value, lane, root, element).map_err(|e| format!("lane {lane}: {e}"))?;
@@ -125,7 +125,7 @@ impl Walk<'_> {
         if rows * within != over {
             return Err(format!("it combines {} elements, the graph {over}", rows * within));
         }
-        let all = within > 1 || at.strides.last() != Some(&0);
+        let all = within > 1 || at.varies_along_lanes();
         for lane in if all { self.lanes.clone() } else { SmallVec::from_slice(&[0]) } {
             let nth = if within > 1 { row * lanes + lane } else { row };
             let to = self.place(at, if within > 1 { 0 } else { lane }) as usize;

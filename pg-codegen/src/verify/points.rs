@@ -8,7 +8,6 @@
 use pg_ir::op::Binary;
 use smallvec::SmallVec;
 
-use super::access::sizes;
 use super::element::{Coords, split};
 use crate::region::{Affine, Instr, Region};
 
@@ -71,7 +70,7 @@ pub(super) fn all(region: &Region) -> Vec<Row> {
         Row { index, lanes: sorted(SmallVec::from_slice(ends)) }
     };
     let mut rows: Vec<Row> = corners.iter().cloned().map(of).collect();
-    let sizes = sizes(region);
+    let sizes = region.sizes();
     for (expr, bound) in boundaries(region) {
         for fill in [0, 1] {
             let Some(mut index) = reach(expr, bound, &sizes, fill) else { continue };

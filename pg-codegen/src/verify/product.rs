@@ -4,7 +4,7 @@
 //! The promises are those of `plan`'s documentation. Whether the right matrices are multiplied is another file's
 //! business.
 
-use super::access::{products, sizes, touched};
+use super::access::{products, touched};
 use super::{Check, Finding, Subject};
 use crate::plan::{Contraction, Kernel, Launch, Matmul, Member, Side};
 use crate::region::{Affine, Instr, Region};
@@ -91,7 +91,7 @@ fn check_tile(m: &Matmul, region: &Region) -> Result<(), String> {
 /// Whether an index map walks the domain in row-major order from 0, axes of size 1 aside.
 fn is_own_place(at: &Affine, region: &Region) -> bool {
     let mut step = 1;
-    let sizes = sizes(region);
+    let sizes = region.sizes();
     let follows = at.strides.iter().zip(&sizes).rev().all(|(&stride, &size)| {
         let follows = size == 1 || stride == step;
         step *= size as i64;

@@ -9,7 +9,6 @@ use pg_ir::op::{Binary, Op};
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
-use super::access::sizes;
 use super::bounds::gathers;
 use super::describe;
 use super::element::{Below, Coords, below, ravel, split, unravel};
@@ -23,7 +22,7 @@ pub(super) struct Prepared {
     pub(super) registers: Vec<RegType>,
     /// Registers that follow from the place in the domain alone, by integer arithmetic.
     pub(super) exact: Vec<bool>,
-    pub(super) sizes: Vec<usize>,
+    pub(super) sizes: SmallVec<[usize; 5]>,
     /// Where the next launch is compared.
     pub(super) rows: Vec<Row>,
 }
@@ -43,7 +42,7 @@ impl Prepared {
             };
             exact.push(follows && matches!(register.kind, Kind::Int | Kind::Bool));
         }
-        Prepared { registers, exact, sizes: sizes(region), rows: points::all(region) }
+        Prepared { registers, exact, sizes: region.sizes(), rows: points::all(region) }
     }
 }
 

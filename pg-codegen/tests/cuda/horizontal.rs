@@ -6,7 +6,9 @@ use pg_codegen::plan::{Contraction, Kernel, Matmul, Side};
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
-use crate::matrix::{LAYOUTS, Layout, accesses_of_16_bytes, buffers, is_what_tensor_cores_want, matmul};
+use crate::matrix::{
+    LAYOUTS, Layout, accesses_of_16_bytes, buffers, is_what_tensor_cores_want, matmul, whole,
+};
 use crate::models;
 use crate::offline::{FULL, tools};
 
@@ -30,10 +32,6 @@ fn beside(
         members.push(member.into());
     }
     (Contraction { shared: Some(shared), members }, arguments)
-}
-
-fn whole(arguments: &[(DType, usize)]) -> Vec<ArgInfo> {
-    arguments.iter().map(|&(dtype, len)| ArgInfo::whole(dtype, len)).collect()
 }
 
 /// Products of one operand are one launch, on either side, with results that leave in every way, and compute what they

@@ -42,6 +42,11 @@ pub(crate) fn buffers(m: &Matmul, out: DType) -> [(DType, usize); 3] {
     [(DType::BF16, len(m.m, m.k)), (DType::BF16, len(m.k, m.n)), (out, len(m.m, m.n))]
 }
 
+/// Arguments that are whole buffers of these types and lengths.
+pub(crate) fn whole(arguments: &[(DType, usize)]) -> Vec<ArgInfo> {
+    arguments.iter().map(|&(dtype, len)| ArgInfo::whole(dtype, len)).collect()
+}
+
 fn run(m: Matmul, out: DType, target: &Machine) {
     let what = format!("{m:?} into {out}");
     let buffers = buffers(&m, out);

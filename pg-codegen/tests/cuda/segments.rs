@@ -1,7 +1,7 @@
 //! Contractions over segments of k: one launch on tensor cores where the operands lie alike, one a segment elsewhere, and
 //! the same numbers.
 
-use pg_codegen::kernels::{ArgInfo, extents, generate, lower};
+use pg_codegen::kernels::{extents, generate, lower};
 use pg_codegen::machine::{CUDA, H100};
 use pg_codegen::plan::{Contraction, Kernel, Matmul, Member, Segment};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
@@ -9,7 +9,7 @@ use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
 use crate::executed::{check, inputs, single};
-use crate::matrix::{LAYOUTS, Layout, is_what_tensor_cores_want, matmul};
+use crate::matrix::{LAYOUTS, Layout, is_what_tensor_cores_want, matmul, whole};
 use crate::models;
 use crate::offline::{FULL, tools};
 
@@ -36,10 +36,6 @@ type Case<'a> = ([usize; 3], &'a [usize], Layout, DType, usize);
 
 fn alone(member: Member) -> Kernel {
     Kernel::Contraction(Contraction { shared: None, members: vec![member] })
-}
-
-fn whole(arguments: &[(DType, usize)]) -> Vec<ArgInfo> {
-    arguments.iter().map(|&(dtype, len)| ArgInfo::whole(dtype, len)).collect()
 }
 
 #[test]

@@ -139,8 +139,11 @@ fn sharing(good: &Lowered, change: fn(&mut Contraction)) -> Vec<Edit> {
     .collect()
 }
 
+fn has_segments(k: &Kernel) -> bool {
+    matches!(k, Kernel::Contraction(c) if !c.members[0].segments.is_empty())
+}
+
 fn segmented(good: &Lowered, change: fn(&mut Member)) -> Vec<Edit> {
-    let has_segments = |k: &Kernel| matches!(k, Kernel::Contraction(c) if !c.members[0].segments.is_empty());
     let all = good.plan.kernels.iter().enumerate().filter(|(_, k)| has_segments(k));
     all.map(|(i, _)| {
         edit(format!("k{i}"), move |bad| {
@@ -154,7 +157,6 @@ fn segmented(good: &Lowered, change: fn(&mut Member)) -> Vec<Edit> {
 
 /// The left operands of the first two segments change places.
 fn other_operand(good: &Lowered) -> Vec<Edit> {
-    let has_segments = |k: &Kernel| matches!(k, Kernel::Contraction(c) if !c.members[0].segments.is_empty());
     let is_segmented = |l: &Launch| has_segments(&good.plan.kernels[l.kernel.0 as usize]);
     let launches = good.plan.launches.iter().enumerate().filter(|(_, l)| is_segmented(l));
     launches.map(|(i, _)| edit(format!("#{i}"), move |bad| bad.plan.launches[i].args.swap(0, 2))).collect()

@@ -227,7 +227,7 @@ fn store_shifted(good: &Lowered) -> Vec<Edit> {
 
 /// The stride of the last axis that is not of size 1, and not 0.
 fn widen(at: &mut Affine, region: &Region) {
-    let sizes: Vec<usize> = region.rows.iter().copied().chain([region.lanes]).collect();
+    let sizes = region.sizes();
     let axis = (0..sizes.len()).rev().find(|&a| sizes[a] > 1 && at.strides[a] != 0).unwrap_or(0);
     at.strides[axis] += 1;
 }
@@ -355,7 +355,7 @@ fn row_in_place(good: &Lowered) -> Vec<Edit> {
             let arg = *arg as usize;
             edits.push(edit(format!("k{} a{arg}", at.0), move |bad| {
                 let region = region_mut(bad, at);
-                region.body.iter_mut().for_each(|instr| operands(instr).into_iter().for_each(|r| *r += 1));
+                region.body.iter_mut().for_each(|instr| instr.for_each_operand(|r| *r += 1));
                 region.body.insert(0, load.clone());
                 for (launch, roles) in bad.plan.launches.iter().zip(&mut bad.roles) {
                     if launch.kernel.0 as usize == at.0 {
@@ -366,22 +366,6 @@ fn row_in_place(good: &Lowered) -> Vec<Edit> {
         }
     }
     edits
-}
-
-fn operands(instr: &mut Instr) -> Vec<&mut u32> {
-    match instr {
-        Instr::Load { .. } | Instr::Const(_) | Instr::ConstInt(_) | Instr::Index(_) => vec![],
-        Instr::Gather { row: a, .. }
-        | Instr::Unary(_, a)
-        | Instr::Cast(_, a)
-        | Instr::RowReduce(_, a)
-        | Instr::Lanes(_, a)
-        | Instr::FakeQuant(_, a)
-        | Instr::Store { value: a, .. }
-        | Instr::Accumulate { value: a, .. } => vec![a],
-        Instr::Binary(_, a, b) => vec![a, b],
-        Instr::Select(c, a, b) => vec![c, a, b],
-    }
 }
 
 fn operands_exchanged(good: &Lowered) -> Vec<Edit> {

@@ -65,7 +65,7 @@ impl Buffers {
                 let (program, label) = (plan.program.clone(), buffer.label.clone());
                 CubeExecError::Buffer { program, label, problem: problem.into() }
             };
-            if buffer.dtype == DType::BF16 && !machine.isa.is_some_and(|isa| isa.bf16) {
+            if buffer.dtype == DType::BF16 && !machine.has_bf16() {
                 return Err(bad("the device has no bfloat16 buffers; use --precision f32"));
             }
             sources.push(match &buffer.place {

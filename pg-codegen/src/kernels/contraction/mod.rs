@@ -125,12 +125,7 @@ fn segment_by_segment(
         Some(region) => region.clone(),
         None => result_regions::result(m, args[rest].dtype),
     };
-    let infos: Vec<ArgInfo> = [sum].into_iter().chain(args[rest..].iter().copied()).collect();
-    let names: Vec<StageArg> = [result].into_iter().chain((rest..args.len()).map(StageArg::Arg)).collect();
-    let mut inner = Launches::default();
-    region::lower(&result_regions::on_sum_of_parts(&region, 1), &infos, machine, true, &mut inner)?;
-    out.append(inner, &names);
-    Ok(())
+    region_on(&result_regions::on_sum_of_parts(&region, 1), (sum, result), (args, rest), machine, out)
 }
 
 /// A product and the region on its result as two launches, with the result in a workspace between them.
@@ -149,8 +144,21 @@ fn product_then_region(
     single(&product, &[args[0], args[1], between], machine, &mut made)?;
     let result = StageArg::Workspace(out.workspace(element_bytes(dtype) * len));
     out.merge(made, &[StageArg::Arg(0), StageArg::Arg(1), result]);
-    let infos: Vec<ArgInfo> = [between].into_iter().chain(args[2..].iter().copied()).collect();
-    let names: Vec<StageArg> = [result].into_iter().chain((2..args.len()).map(StageArg::Arg)).collect();
+    region_on(region, (between, result), (args, 2), machine, out)
+}
+
+/// Adds the launches of a region whose argument 0 is a result in a workspace, and the others those of the product
+/// behind its operands.
+fn region_on(
+    region: &Region,
+    (info, result): (ArgInfo, StageArg),
+    (args, operands): (&[ArgInfo], usize),
+    machine: &Machine,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let infos: Vec<ArgInfo> = [info].into_iter().chain(args[operands..].iter().copied()).collect();
+    let rest = (operands..args.len()).map(StageArg::Arg);
+    let names: Vec<StageArg> = [result].into_iter().chain(rest).collect();
     let mut inner = Launches::default();
     region::lower(region, &infos, machine, true, &mut inner)?;
     out.append(inner, &names);

@@ -96,9 +96,9 @@ impl Rest {
     /// The same without arguments that the region does not use.
     fn used(mut self) -> Rest {
         let mut used = vec![false; self.infos.len()];
-        self.region.body.iter_mut().filter_map(argument).for_each(|a| used[*a as usize] = true);
+        self.region.body.iter().filter_map(Instr::arg).for_each(|a| used[a as usize] = true);
         let place = |a: u32| used[..a as usize].iter().filter(|u| **u).count() as u32;
-        self.region.body.iter_mut().filter_map(argument).for_each(|a| *a = place(*a));
+        self.region.body.iter_mut().filter_map(Instr::arg_mut).for_each(|a| *a = place(*a));
         let mut keep = used.iter();
         self.region.args.retain(|_| *keep.next().expect("one for each"));
         let mut keep = used.iter();
@@ -114,14 +114,6 @@ impl Rest {
         super::lower(&self.region, &self.infos, machine, true, &mut inner)?;
         out.append(inner, &self.names);
         Ok(())
-    }
-}
-
-/// The argument of an instruction that has one.
-fn argument(instr: &mut Instr) -> Option<&mut u32> {
-    match instr {
-        Instr::Load { arg, .. } | Instr::Gather { arg, .. } | Instr::Store { arg, .. } => Some(arg),
-        _ => None,
     }
 }
 

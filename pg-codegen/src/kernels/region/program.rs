@@ -231,8 +231,6 @@ fn narrow(at: &Affine, shift: usize) -> Result<Affine, String> {
 
 /// How many rows a gathered table has: those of which every element that the map can reach lies inside.
 fn gather_rows(len: usize, stride: i64, at: &Affine, rows: &[usize], lanes: usize) -> i64 {
-    let sizes = rows.iter().chain([&lanes]);
-    let reach: i64 = at.strides.iter().zip(sizes).map(|(&s, &n)| (s * (n as i64 - 1)).max(0)).sum();
-    let last = len as i64 - 1 - at.offset - reach;
+    let last = len as i64 - 1 - at.interval(&[rows, &[lanes]].concat()).1;
     if last < 0 { 0 } else { last / stride + 1 }
 }

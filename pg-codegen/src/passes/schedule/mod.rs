@@ -400,15 +400,7 @@ fn share_args(built: &Built, buffers: Vec<BufferId>) -> (Region, Vec<BufferId>, 
         side[at] = Some(value);
         renamed.push(at as ArgId);
     }
-    for instr in &mut region.body {
-        match instr {
-            Instr::Load { arg, .. }
-            | Instr::Gather { arg, .. }
-            | Instr::Store { arg, .. }
-            | Instr::Accumulate { arg, .. } => *arg = renamed[*arg as usize],
-            _ => {}
-        }
-    }
+    region.body.iter_mut().filter_map(Instr::arg_mut).for_each(|a| *a = renamed[*a as usize]);
     region.args = dtypes;
     (region, kept, roles)
 }

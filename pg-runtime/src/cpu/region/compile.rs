@@ -291,7 +291,7 @@ impl Program {
     fn find_touches(&self) -> Vec<Touch> {
         let rows_are_shared = self.lanes > self.block_lanes;
         let touch = |arg, write, at: &Affine| {
-            let shared = rows_are_shared && at.strides.last() == Some(&0);
+            let shared = rows_are_shared && !at.varies_along_lanes();
             Touch { arg, write, at: at.clone(), anywhere: false, dynamic: false, shared }
         };
         let mut touches = Vec::new();

@@ -57,13 +57,9 @@ impl Gen {
         self.push(Instr::Select(always, reg, reg))
     }
 
-    fn sizes(&self) -> Vec<usize> {
-        self.region.rows.iter().copied().chain([self.region.lanes]).collect()
-    }
-
     /// A map of some kind that stays within `len`.
     fn map(&mut self, len: usize) -> Affine {
-        let sizes = self.sizes();
+        let sizes = self.region.sizes();
         loop {
             let mut order: Vec<usize> = (0..sizes.len()).collect();
             if self.random.below(3) == 0 {
@@ -77,13 +73,12 @@ impl Gen {
                     step *= sizes[axis] as i64 + if self.random.below(6) == 0 { 3 } else { 0 };
                 }
             }
-            let reach = |s: &i64, n: &usize| s * (*n as i64 - 1);
-            let low: i64 = strides.iter().zip(&sizes).map(|(s, n)| reach(s, n).min(0)).sum();
-            let high: i64 = strides.iter().zip(&sizes).map(|(s, n)| reach(s, n).max(0)).sum();
+            let map = Affine { offset: 0, strides: strides.into() };
+            let (low, high) = map.interval(&sizes);
             let room = len as i64 - (high - low) - 1;
             if room >= 0 {
                 let offset = -low + self.random.below(room as usize + 1) as i64;
-                return Affine { offset, strides: strides.into() };
+                return Affine { offset, ..map };
             }
         }
     }
@@ -92,7 +87,8 @@ impl Gen {
         let at = self.map(len);
         let mut guards = Vec::new();
         while self.random.below(3) == 0 {
-            let strides = self.sizes().iter().map(|_| self.random.pick(&[-1i64, 0, 0, 1, 2])).collect();
+            let strides =
+                self.region.sizes().iter().map(|_| self.random.pick(&[-1i64, 0, 0, 1, 2])).collect();
             let offset = self.random.below(9) as i64 - 4;
             let size = 1 + self.random.below(20) as i64;
             guards.push(Guard { expr: Affine { offset, strides }, size });
@@ -212,7 +208,7 @@ impl Gen {
                 self.floats.push(reg);
             }
             12 => {
-                let sizes = self.sizes();
+                let sizes = self.region.sizes();
                 let strides = sizes.iter().map(|_| self.random.below(4) as i64 - 1).collect::<Vec<_>>();
                 let reg = self.push(Instr::Index(Affine { offset: 5, strides: strides.into() }));
                 self.ints.push(reg);
@@ -230,7 +226,7 @@ impl Gen {
 
     /// A dense layout of the domain (or its kept part) in some order, for a new output.
     fn output(&mut self, narrow: bool, kept: bool, dtype: DType) -> (u32, Affine, usize) {
-        let mut sizes = self.sizes();
+        let mut sizes = self.region.sizes();
         let rank = self.region.rows.len();
         if kept {
             sizes[rank - self.region.reduced..rank].fill(1);
