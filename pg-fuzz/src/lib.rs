@@ -1,7 +1,7 @@
 //! Random model texts, and what they are held to. A seed becomes a text ([`generate`]) in the language itself; the
 //! [`harness`] runs each of its programs on executors and holds them to the float64 interpreter; what fails is cut
-//! down by [`shrink`] to the least text that still fails. [`graphs`] are random graphs below the language, and
-//! [`exec`] runs plans in float64. Nothing of this is part of `pg`.
+//! down by [`shrink`] to the least text that still fails. [`graphs`] are random graphs below the language,
+//! [`regions`] random programs of fused kernels, and [`exec`] runs plans in float64. Nothing of this is part of `pg`.
 
 pub mod attention;
 pub mod cases;
@@ -12,6 +12,7 @@ pub mod generate;
 pub mod graphs;
 pub mod harness;
 pub mod metamorphic;
+pub mod regions;
 pub mod rng;
 pub mod rules;
 pub mod search;

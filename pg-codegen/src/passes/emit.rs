@@ -329,7 +329,8 @@ impl<'a> Emitter<'a> {
         };
         at_table.coords.insert(0, Affine::axis(rank + 1, rank));
         let mut sizes = self.domain.sizes.clone();
-        sizes.push(cx.graph.ty(table).axes[0].size);
+        let rows = cx.graph.ty(table).axes[0].size;
+        sizes.push(rows);
         let stored = "rows of it are gathered";
         let (buffer, mut map) = locate(cx, table, at_table, &sizes).map_err(|e| match e {
             Blocked::Store(v, _) => Blocked::Store(v, stored),
@@ -346,7 +347,7 @@ impl<'a> Emitter<'a> {
             }
         }
         let arg = self.arg(buffer, false);
-        Ok(self.leaf(Instr::Gather { arg, row, stride, map }))
+        Ok(self.leaf(Instr::Gather { arg, row, rows, stride, map }))
     }
 
     fn zero_outside(&mut self, reg: Reg, guards: &[Guard], dtype: DType) -> Reg {

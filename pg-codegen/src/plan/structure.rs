@@ -62,7 +62,7 @@ fn instruction(instr: &Instr, to: &mut impl Hasher) {
     std::mem::discriminant(instr).hash(to);
     match instr {
         Instr::Load { arg, map } => (arg, walked(map)).hash(to),
-        Instr::Gather { arg, row, stride, map } => (arg, row, *stride == 0, walked(map)).hash(to),
+        Instr::Gather { arg, row, stride, map, .. } => (arg, row, *stride == 0, walked(map)).hash(to),
         Instr::Const(_) | Instr::ConstInt(_) => {}
         Instr::Index(at) => steps(at).hash(to),
         Instr::Unary(f, a) => (f, a).hash(to),

@@ -31,6 +31,8 @@ pub enum Instr {
         arg: ArgId,
         /// Register of the row index, int32.
         row: Reg,
+        /// Rows of the table. Generated kernels read zero for an id of no row; the CPU reports it.
+        rows: usize,
         /// Elements between rows of the table.
         stride: i64,
         /// The rest of the offset.

@@ -72,7 +72,7 @@ impl Row<'_> {
                 let data = load(*arg);
                 self.tabulate(register, |_, index, _| map.at(index).map_or(0.0, |at| data[at as usize]))
             }
-            Instr::Gather { arg, row, stride, map } => {
+            Instr::Gather { arg, row, stride, map, .. } => {
                 let data = load(*arg);
                 self.tabulate(register, |regs, index, lane| {
                     let start = element(&regs[*row as usize], lane) as i64 * stride;

@@ -30,7 +30,9 @@ impl fmt::Display for Instr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Instr::Load { arg, map } => write!(f, "a{arg}[{map}]"),
-            Instr::Gather { arg, row, stride, map } => write!(f, "a{arg}[{stride}·r{row} + {map}]"),
+            Instr::Gather { arg, row, rows, stride, map } => {
+                write!(f, "a{arg}[{stride}·r{row} + {map}] of {rows} rows")
+            }
             Instr::Const(v) => write!(f, "{v:?}"),
             Instr::ConstInt(v) => write!(f, "{v}"),
             Instr::Index(at) => write!(f, "{at}"),

@@ -1,9 +1,8 @@
 //! Every index map inside its buffer for all its domain: loads where their guards hold, stores everywhere, gathers for
 //! every row of their table, matrices of products from the first element to the last.
 //!
-//! Executors do not look where they read and write. Of gathers this file sees what does not depend on the table; how
-//! many rows that has the graph knows, and [`super::meaning`] checks it with [`gathers`]. Lengths of attention,
-//! scatters and copies are compared with their shapes in [`super::launch`].
+//! Executors do not look where they read and write. That a gather's table has as many rows as the graph says is found by
+//! [`super::meaning`]. Lengths of attention, scatters and copies are compared with their shapes in [`super::launch`].
 
 use super::access::{products, regions};
 use super::range::range;
@@ -47,12 +46,15 @@ fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
         for (i, instr) in part.region.body.iter().enumerate() {
             let (arg, at, guards): (u32, &Affine, &[Guard]) = match instr {
                 Instr::Load { arg, map } => (*arg, &map.at, &map.guards),
-                // The first row, to begin with.
-                Instr::Gather { arg, map, .. } => (*arg, &map.at, &map.guards),
+                Instr::Gather { arg, rows, stride, map, .. } => {
+                    let (map, sizes) = (of_each_row(map, *stride), [&sizes[..], &[*rows]].concat());
+                    within(&map.at, &map.guards, &sizes, len(*arg)).map_err(|e| described(i, instr, e))?;
+                    continue;
+                }
                 Instr::Store { arg, at, .. } | Instr::Accumulate { arg, at, .. } => (*arg, at, &[]),
                 _ => continue,
             };
-            within(at, guards, &sizes, len(arg)).map_err(|e| format!("instruction {i}, {instr}, {e}"))?;
+            within(at, guards, &sizes, len(arg)).map_err(|e| described(i, instr, e))?;
         }
     }
     Ok(())
@@ -67,23 +69,19 @@ fn within(at: &Affine, guards: &[Guard], sizes: &[usize], len: usize) -> Result<
     }
 }
 
-/// Whether a gather stays inside a buffer of `len` elements for every row of a table of `rows`.
-pub(super) fn gathers(
-    map: &IndexMap,
-    stride: i64,
-    rows: usize,
-    sizes: &[usize],
-    len: usize,
-) -> Result<(), String> {
+/// A gather's map over the region's domain and, as the last axis, the rows of its table.
+fn of_each_row(map: &IndexMap, stride: i64) -> IndexMap {
     let with_row = |a: &Affine, stride: i64| {
         let mut a = a.clone();
         a.strides.push(stride);
         a
     };
-    let guards: Vec<Guard> =
-        map.guards.iter().map(|g| Guard { expr: with_row(&g.expr, 0), size: g.size }).collect();
-    let sizes: Vec<usize> = sizes.iter().copied().chain([rows]).collect();
-    within(&with_row(&map.at, stride), &guards, &sizes, len)
+    let guards = map.guards.iter().map(|g| Guard { expr: with_row(&g.expr, 0), size: g.size });
+    IndexMap { at: with_row(&map.at, stride), guards: guards.collect() }
+}
+
+fn described(at: usize, instr: &Instr, message: String) -> String {
+    format!("instruction {at}, {instr}, {message}")
 }
 
 fn matrix(name: &str, view: MatrixView, sizes: [usize; 3], len: usize) -> Result<(), String> {

@@ -11,12 +11,11 @@ use pg_ir::graph::ValueId;
 use pg_ir::op::Op;
 use smallvec::SmallVec;
 
-use super::access::{Part, products, regions};
+use super::access::{Part, regions};
 use super::element::join;
 use super::points;
 use super::walk::{Found, Held, Prepared, Walk};
 use super::{Check, Finding, Subject};
-use crate::plan::Launch;
 use crate::plan::witness::Roles;
 use crate::region::{Affine, Instr, Reg};
 
@@ -32,7 +31,7 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
                 known.push(Prepared::new(part.region));
             }
             let prepared = &mut known[which];
-            let checked = check_part(s, launch, roles, &part, prepared, &mut memo);
+            let checked = check_part(s, roles, &part, prepared, &mut memo);
             checked.map_err(|e| Finding::at(Check::Meaning, i, e))?;
             if is_first {
                 prepared.rows = points::few(part.region);
@@ -44,31 +43,25 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
 
 fn check_part(
     s: Subject<'_>,
-    launch: &Launch,
     roles: &Roles,
     part: &Part<'_>,
     prepared: &Prepared,
     memo: &mut Vec<Found>,
 ) -> Result<(), String> {
     let result = part.product.map(|product| s.graph.node(roles.library[product]).first);
-    let elements = part.product.map_or(0, |p| {
-        let m = products(s.kernel(launch)).swap_remove(p).matmul;
-        m.batch * m.m * m.n
-    });
     let mut held = Vec::new();
     for (own, arg) in part.args.iter().enumerate() {
         held.push(match (arg, result) {
-            (Some(at), _) => (roles.reads[*at].map_or(Held::Nothing, Held::Value), s.buffer(launch, *at).len),
-            (None, Some(value)) => (Held::Result(value, part.region.args[own]), elements),
-            (None, None) => (Held::Nothing, 0),
+            (Some(at), _) => roles.reads[*at].map_or(Held::Nothing, Held::Value),
+            (None, Some(value)) => Held::Result(value, part.region.args[own]),
+            (None, None) => Held::Nothing,
         });
     }
     memo.resize(memo.len().max(part.region.body.len()), Found::new());
-    let gathered = vec![false; part.region.body.len()];
     let index = SmallVec::new();
     let lanes = SmallVec::new();
     let (graph, known) = (s.graph, s.known);
-    let mut walk = Walk { graph, known, region: part.region, prepared, held, index, lanes, memo, gathered };
+    let mut walk = Walk { graph, known, region: part.region, prepared, held, index, lanes, memo };
     for row in &prepared.rows {
         walk.begin(row);
         for instr in &part.region.body {

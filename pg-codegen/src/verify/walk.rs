@@ -9,7 +9,6 @@ use pg_ir::op::{Binary, Op};
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
-use super::bounds::gathers;
 use super::describe;
 use super::element::{Below, Coords, below, ravel, split, unravel};
 use super::known::{Known, eval};
@@ -22,7 +21,6 @@ pub(super) struct Prepared {
     pub(super) registers: Vec<RegType>,
     /// Registers that follow from the place in the domain alone, by integer arithmetic.
     pub(super) exact: Vec<bool>,
-    pub(super) sizes: SmallVec<[usize; 5]>,
     /// Where the next launch is compared.
     pub(super) rows: Vec<Row>,
 }
@@ -42,7 +40,7 @@ impl Prepared {
             };
             exact.push(follows && matches!(register.kind, Kind::Int | Kind::Bool));
         }
-        Prepared { registers, exact, sizes: region.sizes(), rows: points::all(region) }
+        Prepared { registers, exact, rows: points::all(region) }
     }
 }
 
@@ -66,15 +64,13 @@ pub(super) struct Walk<'a> {
     pub(super) known: &'a Known<'a>,
     pub(super) region: &'a Region,
     pub(super) prepared: &'a Prepared,
-    /// By argument: what it holds, and its elements.
-    pub(super) held: Vec<(Held, usize)>,
+    /// By argument: what it holds.
+    pub(super) held: Vec<Held>,
     /// The row at hand, and lanes of it that stand for all.
     pub(super) index: Coords,
     pub(super) lanes: SmallVec<[usize; 6]>,
     /// By register: what it was found to be in this row.
     pub(super) memo: &'a mut Vec<Found>,
-    /// Gathers whose bounds are checked.
-    pub(super) gathered: Vec<bool>,
 }
 
 impl Walk<'_> {
@@ -131,9 +127,7 @@ impl Walk<'_> {
         let region = self.region;
         match &region.body[reg as usize] {
             Instr::Load { arg, map } => self.load(*arg, map, lane, value, element)?,
-            Instr::Gather { arg, row, stride, map } => {
-                self.gather((reg, *arg, *row, *stride), map, lane, value, element)?;
-            }
+            instr @ Instr::Gather { .. } => self.gather(instr, lane, value, element)?,
             instr => match self.viewed(value, element) {
                 Some((value, element)) => self.op(instr, reg, lane, value, element)?,
                 None if self.number(reg, lane) == Some(0.0) => {}
@@ -225,7 +219,7 @@ impl Walk<'_> {
         element: usize,
     ) -> Result<(), String> {
         let Some(at) = self.read(map, lane) else { return self.is_zero(value, element) };
-        let held = self.held[arg as usize].0;
+        let held = self.held[arg as usize];
         match self.reach(held, value, element)? {
             Some(want) if want as i64 == at => Ok(()),
             Some(want) => Err(format!("a{arg}[{map}] is element {at}, the graph has element {want} there")),
@@ -269,14 +263,8 @@ impl Walk<'_> {
         (element / width, element % width)
     }
 
-    fn gather(
-        &mut self,
-        (reg, arg, row, stride): (Reg, u32, Reg, i64),
-        map: &IndexMap,
-        lane: usize,
-        value: ValueId,
-        element: usize,
-    ) -> Result<(), String> {
+    fn gather(&mut self, instr: &Instr, lane: usize, value: ValueId, element: usize) -> Result<(), String> {
+        let &Instr::Gather { arg, row, rows, stride, ref map } = instr else { unreachable!("{instr}") };
         let Some(at) = self.read(map, lane) else { return self.is_zero(value, element) };
         let (mut value, mut element) = self
             .viewed(value, element)
@@ -292,9 +280,11 @@ impl Walk<'_> {
         let (id, rest) = self.table_element(value, element);
         self.same(row, lane, node.operands[1], id)?;
         let table = self.graph.ty(node.operands[0]);
-        let rows = table.axes[0].size;
+        if rows != table.axes[0].size {
+            return Err(format!("it gathers from {rows} rows, the graph from {}", table.axes[0].size));
+        }
         let width = table.len() / rows;
-        let (held, len) = self.held[arg as usize];
+        let held = self.held[arg as usize];
         for row in [0, rows / 2, rows - 1] {
             let have = at + stride * row as i64;
             match self.reach(held, node.operands[0], row * width + rest)? {
@@ -304,10 +294,6 @@ impl Walk<'_> {
                 }
                 None => return Err(format!("row {row} of a{arg} is at {have}, in the graph it is zero")),
             }
-        }
-        if !std::mem::replace(&mut self.gathered[reg as usize], true) {
-            gathers(map, stride, rows, &self.prepared.sizes, len)
-                .map_err(|e| format!("a gather of {rows} rows {e}"))?;
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use pg_ir::ty::DType;
 use crate::device::Device;
 use crate::models;
 use pg_fuzz::exec;
+use pg_fuzz::regions::{Case, Limits, TOLERANCE, case};
 use pg_fuzz::rng::Rng;
 
 /// A plan of one launch over buffers of its own.
@@ -144,13 +145,17 @@ fn copies() {
     check(&plan, &inputs(&plan, &[0], 8), &CUDA, 0.0, "copy");
 }
 
+/// `PG_CUDA_SEEDS`, or so many.
+fn seeds(default: usize) -> usize {
+    std::env::var("PG_CUDA_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(default)
+}
+
 /// Random graphs: every op, operand kind and region instruction. Their kernels must have no fault and give the
 /// same bits in both orders; numbers are compared where float32 can follow float64.
 #[test]
 fn regions_of_random_graphs() {
-    let seeds = std::env::var("PG_CUDA_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(12);
-    for seed in 0..seeds {
-        let (graph, env) = pg_fuzz::graphs::graph(seed);
+    for seed in 0..seeds(12) {
+        let (graph, env) = pg_fuzz::graphs::graph(seed as u64);
         let plan = compile("random", &graph, &Options::default()).unwrap();
         let expected = exec::run(&plan, &env);
         // Units that share a row meet in shared memory, or directly.
@@ -159,6 +164,45 @@ fn regions_of_random_graphs() {
             compare(&found, &expected, 1e-4, &format!("seed {seed} on {}", target.name));
         }
     }
+}
+
+/// Random regions, by the dozen in one plan: a compiler of C++ takes its time for each. `PG_CUDA_SEEDS` dozens.
+#[test]
+fn random_regions_agree_with_their_meaning() {
+    for (which, target) in [CUDA, H100].iter().cycle().take(seeds(4)).enumerate() {
+        let from = 12 * which as u64;
+        let cases: Vec<_> = (from..from + 12).map(|seed| case(seed, Limits::default())).collect();
+        let (plan, env) = one_launch_each(&cases);
+        let expected = exec::run(&plan, &env);
+        let found = Device::new(&plan, target).run_both(&env);
+        compare(&found, &expected, TOLERANCE, &format!("seeds {from} and on, on {}", target.name));
+    }
+}
+
+/// A plan that runs each region once, on buffers of its own; and what those hold.
+fn one_launch_each(cases: &[Case]) -> (Plan, Environment) {
+    let (mut plan, mut env) = (Plan { program: "regions".into(), ..Plan::default() }, Environment::new());
+    for case in cases {
+        let args = case.region.args.iter().zip(&case.args).enumerate().map(|(i, (&dtype, data))| {
+            let place = Place::External(slot(plan.buffers.len()));
+            if i < case.loaded {
+                env.insert(slot(plan.buffers.len()), data.clone());
+            }
+            plan.buffers.push(Buffer { dtype, len: data.len(), place, label: String::new(), why: "" });
+            BufferId(plan.buffers.len() as u32 - 1)
+        });
+        let args = args.collect();
+        plan.kernels.push(Kernel::Region(case.region.clone()));
+        let kernel = KernelId(plan.launches.len() as u32);
+        plan.launches.push(Launch {
+            kernel,
+            args,
+            provenance: Provenance::default(),
+            flops: 0.0,
+            bytes: 0.0,
+        });
+    }
+    (plan, env)
 }
 
 /// Rows that are too long for a cube: their sums, of which one needs the other, are launches of their own, and what

@@ -194,15 +194,13 @@ fn tables(plan: &Plan) -> Vec<(Slot, usize)> {
                 launch.args.get(at).and_then(|b| plan.buffers.get(b.0 as usize))
             };
             for instr in &region.body {
-                let Instr::Gather { arg, row, stride, .. } = instr else { continue };
-                let Some(Instr::Load { arg: ids, map }) = region.body.get(*row as usize) else { continue };
-                let (Some(table), Some(ids)) = (buffer(*arg), buffer(*ids)) else { continue };
-                if let (Place::External(slot), true, true) = (&ids.place, map.guards.is_empty(), *stride > 0)
+                let Instr::Gather { row, rows, .. } = instr else { continue };
+                let Some(Instr::Load { arg: ids, .. }) = region.body.get(*row as usize) else { continue };
+                if let Some(Place::External(slot)) = buffer(*ids).map(|b| &b.place)
                     && slot.space == Space::Data
                 {
-                    let rows = table.len.div_ceil(*stride as usize);
-                    let known = found.entry(slot.clone()).or_insert(rows);
-                    *known = rows.min(*known);
+                    let known = found.entry(slot.clone()).or_insert(*rows);
+                    *known = (*rows).min(*known);
                 }
             }
         }

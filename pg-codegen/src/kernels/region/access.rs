@@ -231,7 +231,7 @@ impl Place {
 pub(super) struct Gathered {
     pub(super) row: Value,
     pub(super) stride: i64,
-    pub(super) rows: i64,
+    pub(super) rows: i32,
 }
 
 impl Gathered {
@@ -244,7 +244,7 @@ impl Gathered {
         unit: usize,
     ) -> (NativeExpand<i32>, Mask) {
         let row: NativeExpand<i32> = self.row.element(scope, element).var.into();
-        let ok = inside::expand(scope, row.clone(), self.rows.min(i64::from(i32::MAX)) as i32);
+        let ok = inside::expand(scope, row.clone(), self.rows);
         let offset = scaled::expand(scope, row, (self.stride / unit as i64) as i32);
         (plus::expand(scope, offset, at), and(scope, mask, Some(ok)))
     }

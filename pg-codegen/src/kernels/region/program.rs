@@ -23,8 +23,8 @@ pub(crate) enum Step {
     Gather {
         arg: usize,
         row: Reg,
+        rows: i32,
         stride: i64,
-        rows: i64,
         map: IndexMap,
     },
     Float(f32),
@@ -168,18 +168,15 @@ impl Program {
             Instr::Load { arg, map: m } => {
                 Step::Load { arg: *arg as usize, map: map(m, buffer(*arg).shift)? }
             }
-            Instr::Gather { arg, row, stride, map: m } => {
+            Instr::Gather { arg, row, rows, stride, map: m } => {
                 if *stride < 0 || i32::try_from(*stride).is_err() {
                     return Err(format!("a gather of rows at a stride of {stride}"));
                 }
-                let b = buffer(*arg);
-                // The rows of a broadcast table are all one.
-                let rows = match *stride {
-                    0 => i64::from(i32::MAX),
-                    _ => gather_rows(b.len, *stride, &m.at, &self.rows, self.lanes),
+                let Ok(rows) = i32::try_from(*rows) else {
+                    return Err(format!("a gather of {rows} rows"));
                 };
-                let map = map(m, b.shift)?;
-                Step::Gather { arg: *arg as usize, row: reg(*row), stride: *stride, rows, map }
+                let map = map(m, buffer(*arg).shift)?;
+                Step::Gather { arg: *arg as usize, row: reg(*row), rows, stride: *stride, map }
             }
             Instr::Const(c) => Step::Float(*c),
             Instr::ConstInt(c) => Step::Int(*c),
@@ -227,10 +224,4 @@ fn narrow(at: &Affine, shift: usize) -> Result<Affine, String> {
     } else {
         Err("an index is beyond 2^31".into())
     }
-}
-
-/// How many rows a gathered table has: those of which every element that the map can reach lies inside.
-fn gather_rows(len: usize, stride: i64, at: &Affine, rows: &[usize], lanes: usize) -> i64 {
-    let last = len as i64 - 1 - at.interval(&[rows, &[lanes]].concat()).1;
-    if last < 0 { 0 } else { last / stride + 1 }
 }

@@ -10,8 +10,8 @@ impl Program {
     pub(crate) fn line(&self, step: usize) -> String {
         let right = match &self.steps[step] {
             Step::Load { arg, map } => format!("load arg{arg}[{}]", index_map(map)),
-            Step::Gather { arg, row, stride, map, .. } => {
-                format!("gather arg{arg}[{stride}·%{row} + {}]", index_map(map))
+            Step::Gather { arg, row, rows, stride, map } => {
+                format!("gather arg{arg}[{stride}·%{row} + {}] of {rows} rows", index_map(map))
             }
             Step::Float(c) => format!("{c:?}"),
             Step::Int(c) => format!("{c}"),

@@ -293,7 +293,7 @@ impl<'a> Walker<'a> {
             Step::Load { arg, map } => {
                 self.place.load(scope, &self.source(*arg), map, None, piece, self.row_ok.clone())
             }
-            Step::Gather { arg, row, stride, rows, map } => {
+            Step::Gather { arg, row, rows, stride, map } => {
                 let gather = Gathered { row: self.value(*row, i), stride: *stride, rows: *rows };
                 self.place.load(scope, &self.source(*arg), map, Some(&gather), piece, self.row_ok.clone())
             }

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::super::math;
 use super::super::raw::{Arg, Stored};
 use super::super::simd::{Isa, Kernel};
-use super::compile::Class;
+use super::compile::{Class, Table};
 use super::lines::{Line, View, mask};
 
 /// An index outside an argument. Static maps cannot give it; ids and guarded maps can.
@@ -149,7 +149,7 @@ pub(super) fn gather(
     class: Class,
     arg: Arg,
     ids: View<'_>,
-    row_stride: i64,
+    table: Table,
     map: &IndexMap,
     block: &Block<'_>,
     isa: Isa,
@@ -164,15 +164,19 @@ pub(super) fn gather(
         line[..inside.start].fill(0);
         line[inside.end..].fill(0);
         let from = block.eval(&map.at, index) + stride * inside.start as i64;
-        match ids.line::<i32>(row, lanes) {
-            Line::One(id) => {
-                let from = from + row_stride * i64::from(id);
-                result = result.and(read_line(&mut line[inside], arg, from, stride, isa));
+        let read = |line: &mut [u32], id: i32, from: i64| match table.start(id) {
+            Some(start) => read_line(line, arg, from + start, stride, isa),
+            None if line.is_empty() => Ok(()),
+            None => {
+                line.fill(0);
+                Err(Outside)
             }
+        };
+        match ids.line::<i32>(row, lanes) {
+            Line::One(id) => result = result.and(read(&mut line[inside], id, from)),
             Line::Many(ids) => {
                 for (k, lane) in inside.enumerate() {
-                    let from = from + row_stride * i64::from(ids[lane]) + stride * k as i64;
-                    result = result.and(read_line(&mut line[lane..=lane], arg, from, 1, isa));
+                    result = result.and(read(&mut line[lane..=lane], ids[lane], from + stride * k as i64));
                 }
             }
         }

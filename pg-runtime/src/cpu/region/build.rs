@@ -1,6 +1,6 @@
 //! From instructions to steps, each register with what it varies with.
 
-use super::compile::{Accumulator, Class, Register, Run, Step};
+use super::compile::{Accumulator, Class, Register, Run, Step, Table};
 use pg_codegen::region::types::RegType;
 use pg_codegen::region::{Affine, IndexMap, Instr, Reg, Region};
 
@@ -25,11 +25,12 @@ impl Builder<'_> {
                 let dense = map.guards.is_empty() && self.is_dense(&map.at);
                 (Register { class, ..nothing }, Step::Load { arg: *arg as usize, map, dense, direct: false })
             }
-            Instr::Gather { arg, row, stride, map } => {
+            Instr::Gather { arg, row, rows, stride, map } => {
                 let map = self.simplify(map);
                 let class = class_of(&map).union(reg(*row).class);
                 let register = Register { class, level: reg(*row).level, ..nothing };
-                (register, Step::Gather { arg: *arg as usize, row: *row, stride: *stride, map })
+                let (arg, table) = (*arg as usize, Table { rows: *rows, stride: *stride });
+                (register, Step::Gather { arg, row: *row, table, map })
             }
             Instr::Const(value) => (nothing, Step::Splat(value.to_bits())),
             Instr::ConstInt(value) => (nothing, Step::Splat(*value as u32)),

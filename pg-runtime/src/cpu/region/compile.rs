@@ -64,6 +64,22 @@ pub(super) struct Run {
     pub(super) len: usize,
 }
 
+/// A table that rows are gathered from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    pub(super) rows: usize,
+    /// Elements between rows.
+    pub(super) stride: i64,
+}
+
+impl Table {
+    /// Where a row begins; `None` if there is none of that number.
+    pub(super) fn start(&self, row: i32) -> Option<i64> {
+        let exists = usize::try_from(row).is_ok_and(|row| row < self.rows);
+        exists.then(|| self.stride * i64::from(row))
+    }
+}
+
 /// What the interpreter does for an instruction.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
@@ -77,7 +93,7 @@ pub(super) enum Step {
     Gather {
         arg: usize,
         row: Reg,
-        stride: i64,
+        table: Table,
         map: IndexMap,
     },
     Splat(u32),

@@ -123,13 +123,13 @@ impl<'a> Interpreter<'a> {
             Step::Load { arg, map, dense, .. } => {
                 return access::load(out, class, self.args[*arg], map, *dense, block, self.isa);
             }
-            Step::Gather { arg, row, stride, map } => {
+            Step::Gather { arg, row, table, map } => {
                 return access::gather(
                     out,
                     class,
                     self.args[*arg],
                     self.view(*row, block),
-                    *stride,
+                    *table,
                     map,
                     block,
                     self.isa,

@@ -13,7 +13,7 @@ use pg_ir::ty::DType;
 
 use super::error::Problem;
 use super::kernel::{Compiled, Machine};
-use super::math::from_bf16;
+use super::math::{from_bf16, to_bf16};
 use super::raw::Arg;
 
 /// Contents of an argument.
@@ -32,6 +32,16 @@ impl Data {
             DType::I32 => Data::I32(vec![0; len]),
             DType::BF16 => Data::BF16(vec![0; len]),
             DType::Bool => Data::Bool(vec![0; len]),
+        }
+    }
+
+    /// Elements that a type can hold.
+    pub(super) fn of(dtype: DType, x: &[f64]) -> Self {
+        match dtype {
+            DType::F32 => Data::F32(x.iter().map(|&x| x as f32).collect()),
+            DType::I32 => Data::I32(x.iter().map(|&x| x as i32).collect()),
+            DType::BF16 => Data::BF16(x.iter().map(|&x| to_bf16(x as f32)).collect()),
+            DType::Bool => Data::Bool(x.iter().map(|&x| u8::from(x != 0.0)).collect()),
         }
     }
 
@@ -120,10 +130,6 @@ impl Random {
     /// Below `n`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
-    }
-
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
     }
 
     /// In −1 … 1.

@@ -194,14 +194,15 @@ fn storage_types_round_trip() {
 
 #[test]
 fn ids_outside_their_table_are_reported() {
-    let gather =
-        Instr::Gather { arg: 1, row: 0, stride: 4, map: IndexMap { at: at(0, &[0, 1]), guards: vec![] } };
+    let map = IndexMap { at: at(0, &[0, 1]), guards: vec![] };
+    let gather = Instr::Gather { arg: 1, row: 0, rows: 2, stride: 4, map };
     let body = vec![load(0, &[1, 0]), gather, store(2, 1, &[4, 1])];
     let args = vec![DType::I32, DType::F32, DType::F32];
     let region = Kernel::Region(Region { rows: vec![3], reduced: 0, lanes: 4, body, args });
     let mut random = Random::new(6);
     for (ids, inside) in [([0, 1, 1], true), ([0, 2, 1], false), ([-1, 0, 0], false)] {
-        let mut args = [Data::I32(ids.into()), random.floats(8), Data::zeros(DType::F32, 12)];
+        // The third row is not of the table, even if it is of the buffer.
+        let mut args = [Data::I32(ids.into()), random.floats(12), Data::zeros(DType::F32, 12)];
         assert_eq!(launch(&region, &mut args, 2), Ok(inside));
     }
 }

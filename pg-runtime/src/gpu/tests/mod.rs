@@ -41,6 +41,7 @@ fn device() -> Option<Device<Vulkan>> {
 enum Arg {
     Floats(Vec<f32>),
     Ints(Vec<i32>),
+    Bools(Vec<bool>),
     /// Written; given back.
     Out(usize),
     /// Read and written, in state, beginning so many elements into its bank; given back.
@@ -53,6 +54,7 @@ impl Arg {
         match self {
             Arg::Floats(v) | Arg::InOut(v, _) => v.iter().map(|&x| f64::from(x)).collect(),
             Arg::Ints(v) => v.iter().map(|&x| f64::from(x)).collect(),
+            Arg::Bools(v) => v.iter().map(|&x| f64::from(x)).collect(),
             Arg::Out(len) => vec![0.0; *len],
         }
     }
@@ -65,6 +67,9 @@ fn plan_of(kernel: &Kernel, args: &[Arg]) -> (Plan, Vec<(String, Segment)>) {
         let (dtype, len, place) = match arg {
             Arg::Floats(v) => (DType::F32, v.len(), Place::Constant(v.iter().map(|x| x.to_bits()).collect())),
             Arg::Ints(v) => (DType::I32, v.len(), Place::Constant(v.iter().map(|&x| x as u32).collect())),
+            Arg::Bools(v) => {
+                (DType::Bool, v.len(), Place::Constant(v.iter().map(|&x| u32::from(x)).collect()))
+            }
             Arg::Out(len) => (DType::F32, *len, Place::External(Slot::new(Space::Result, format!("out{i}")))),
             Arg::InOut(v, offset) => {
                 let segment = Segment { bank: format!("bank{i}"), offset: *offset, len: v.len() };

@@ -2,11 +2,15 @@
 
 use pg_codegen::plan::Kernel;
 use pg_codegen::region::{Affine, Guard, IndexMap, Instr, Region, interp};
+use pg_fuzz::regions::{Limits, TOLERANCE, assert_all_met, case, census};
 use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::ty::DType;
 
 use super::{Arg, close, device, noise, run};
+
+/// Random regions: each is compiled by the device's driver.
+const RANDOM: u64 = 60;
 
 fn affine(offset: i64, strides: &[i64]) -> Affine {
     Affine { offset, strides: strides.iter().copied().collect() }
@@ -102,6 +106,7 @@ fn integers_casts_and_gathers() {
         Instr::Gather {
             arg: 1,
             row: 0,
+            rows: table as usize,
             stride: lanes,
             map: IndexMap { at: affine(0, &[0, 1]), guards: vec![] },
         },
@@ -121,6 +126,7 @@ fn integers_casts_and_gathers() {
         Instr::Gather {
             arg: 1,
             row: 4,
+            rows: table as usize,
             stride: lanes,
             map: IndexMap { at: affine(1, &[0, 0]), guards: vec![] },
         },
@@ -295,4 +301,24 @@ fn an_irregular_permutation_is_a_table() {
     let body = vec![load(0, &[l, 1]), Instr::Lanes(perm.into(), 0), store(1, 1, &[l, 1])];
     let args = [Arg::Floats(noise(rows * lanes, 1)), Arg::Out(rows * lanes)];
     check("table", floats(&[rows], 0, lanes, 2, body), &args, 0.0);
+}
+
+#[test]
+fn random_regions_agree_with_their_meaning() {
+    if device().is_none() {
+        return;
+    }
+    let limits = Limits { no_bf16: true };
+    let cases: Vec<_> = (0..RANDOM).map(|seed| case(seed, limits)).collect();
+    for (seed, case) in cases.iter().enumerate() {
+        let arg = |(i, x): (usize, &Vec<f64>)| match case.region.args[i] {
+            _ if i >= case.loaded => Arg::Out(x.len()),
+            DType::I32 => Arg::Ints(x.iter().map(|&x| x as i32).collect()),
+            DType::Bool => Arg::Bools(x.iter().map(|&x| x != 0.0).collect()),
+            _ => Arg::Floats(x.iter().map(|&x| x as f32).collect()),
+        };
+        let args: Vec<Arg> = case.args.iter().enumerate().map(arg).collect();
+        check(&format!("seed {seed}: {}", case.region), case.region.clone(), &args, TOLERANCE);
+    }
+    assert_all_met(&census(cases.iter().map(|case| &case.region)), 5);
 }
