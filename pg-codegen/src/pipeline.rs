@@ -1,5 +1,5 @@
 //! The passes from a graph to a plan, in their order. Every graph is verified after the pass that made it, and the plan
-//! copiesst its graph, in every build; each pass is timed.
+//! against its graph, in every build; each pass is timed.
 //!
 //! This file decides the order and nothing else: what a pass does, and what it must never do, stands on top of its own
 //! file.
@@ -111,7 +111,7 @@ impl Timing {
 }
 
 /// Compiles one program into a plan for a target: one fused graph, stored as the target stores it, and the plan
-/// [verified](verify) copiesst it.
+/// [verified](verify) against it.
 ///
 /// # Errors
 /// If an op cannot be lowered, or if the plan is found to be wrong; the error names its place in the model.

@@ -14,11 +14,11 @@ use rustc_hash::FxHashSet;
 
 use crate::passes::canonicalize::canonical;
 use crate::passes::fold_constants::fold;
-use crate::passes::materialize::{is_library, is_widening, readers, select};
+use crate::passes::materialize::{is_library, is_widening, readers, worth_keeping};
 use crate::passes::rewrites::Rewrite;
 use crate::{CodegenError, Options};
 
-/// Times that selection is asked what it would keep.
+/// Times that selection is asked what is worth keeping.
 const MAX_ROUNDS: usize = 3;
 
 /// The graph with storage of activations and operands in `storage`; the same graph for float32.
@@ -34,7 +34,7 @@ pub fn store_as(graph: &Graph, storage: DType) -> Result<Graph, CodegenError> {
     // models, and what remains is stored as float32.
     for _ in 0..MAX_ROUNDS {
         let constants = fold(&graph);
-        let stored = select(&graph, &constants, &Options::default())?.stored;
+        let stored = worth_keeping(&graph, &constants, &Options::default());
         let everyone = vec![true; graph.value_count()];
         let chooser = Chooser { graph: &graph, readers: readers(&graph, &everyone), stored };
         let rounded: FxHashSet<ValueId> = {

@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::access::Context;
 use crate::passes::fold_constants::{Constants, fold};
-use crate::passes::materialize::{is_library, is_widening, readers, select};
+use crate::passes::materialize::{is_library, is_widening, readers, worth_keeping};
 use crate::passes::rewrites::Rewrite;
 use crate::{CodegenError, Options};
 
@@ -51,7 +51,7 @@ pub(crate) fn rematerialize(
         return Ok((graph.clone(), Copies::default()));
     };
     let constants = fold(graph);
-    let stored = select(graph, &constants, options)?.stored;
+    let stored = worth_keeping(graph, &constants, options);
     let readers = readers(graph, &vec![true; graph.value_count()]);
     let mut choice = Chooser { graph, constants: &constants, stored, readers, first, traffic };
     let chosen = choice.choose();

@@ -69,34 +69,19 @@ pub(crate) fn is_widening(graph: &Graph, node: &Node) -> bool {
     node.op == Op::Cast(DType::F32) && graph.ty(node.operands[0]).dtype == DType::BF16
 }
 
-/// Chooses what to keep.
+/// By value: whether it is worth keeping. What [`select`] keeps more is what a region of its reader cannot be emitted
+/// with.
+pub(crate) fn worth_keeping(graph: &Graph, constants: &Constants, options: &Options) -> Vec<bool> {
+    Selector::decide(graph, constants, options).stored
+}
+
+/// Chooses what to keep, and emits it.
 pub(crate) fn select(
     graph: &Graph,
     constants: &Constants,
     options: &Options,
 ) -> Result<Selection, CodegenError> {
-    let live = live_values(graph, constants);
-    let mut s = Selector {
-        graph,
-        constants,
-        stored: vec![false; graph.value_count()],
-        why: FxHashMap::default(),
-        readers: readers(graph, &live),
-        live,
-        absorbed: FxHashMap::default(),
-        rounded: FxHashMap::default(),
-        kept: Vec::new(),
-    };
-    if options.fuse {
-        s.absorb();
-        s.round();
-    }
-    s.must();
-    if options.fuse {
-        s.shared()
-    } else {
-        s.everything()
-    }
+    let mut s = Selector::decide(graph, constants, options);
     let regions = s.settle(options.fuse)?;
     let library = s.library();
     let Selector { stored, why, absorbed, rounded, .. } = s;
@@ -144,7 +129,34 @@ struct Selector<'a> {
     kept: Vec<NodeId>,
 }
 
-impl Selector<'_> {
+impl<'a> Selector<'a> {
+    /// Decides without emitting anything.
+    fn decide(graph: &'a Graph, constants: &'a Constants, options: &Options) -> Self {
+        let live = live_values(graph, constants);
+        let mut s = Selector {
+            graph,
+            constants,
+            stored: vec![false; graph.value_count()],
+            why: FxHashMap::default(),
+            readers: readers(graph, &live),
+            live,
+            absorbed: FxHashMap::default(),
+            rounded: FxHashMap::default(),
+            kept: Vec::new(),
+        };
+        if options.fuse {
+            s.absorb();
+            s.round();
+        }
+        s.must();
+        if options.fuse {
+            s.shared();
+        } else {
+            s.everything();
+        }
+        s
+    }
+
     fn context(&self) -> Context<'_> {
         Context { graph: self.graph, constants: self.constants, stored: &self.stored }
     }
