@@ -41,7 +41,7 @@ fn alone(plan: &Plan, launch: &Launch) -> Plan {
 fn kind(kernel: &Kernel) -> String {
     match kernel {
         Kernel::Region(region) if region.reduced > 0 => "region, columns combined".into(),
-        Kernel::Region(region) if region.lanes > 1 && region.rows.len() > 1 => "region, rows".into(),
+        Kernel::Region(region) if region.columns > 1 && region.rows.len() > 1 => "region, rows".into(),
         Kernel::Region(_) => "region, flat".into(),
         other => match other.products().next() {
             Some(m) => format!("{} {} × {} × {} × {}", other.family(), m.batch, m.m, m.n, m.k),

@@ -174,11 +174,11 @@ fn part_of_a_row_is_cut_from_groups_of_another_size() {
 }
 
 #[test]
-fn part_of_a_row_is_cut_after_its_lanes_are_permuted() {
+fn part_of_a_row_is_cut_after_its_columns_are_permuted() {
     agrees(|b| {
         let x = param(b, "x", &[4, 6]);
         let squared = b.mul(x, x);
-        let turned = b.op(Op::Lanes([5, 4, 3, 2, 1, 0].into_iter().collect()), &[squared]);
+        let turned = b.op(Op::Permute([5, 4, 3, 2, 1, 0].into_iter().collect()), &[squared]);
         let cut = b.op(Op::Slice { axis: 1, start: 0, len: 3 }, &[turned]);
         let y = param(b, "y", &[4, 3]);
         let sum = b.add(cut, y);

@@ -72,7 +72,7 @@ fn reads_as_written(plan: &Plan, from: usize, to: usize) -> bool {
             _ => false,
         })
     };
-    let same_domain = (&source.rows, source.lanes) == (&reader.rows, reader.lanes);
+    let same_domain = (&source.rows, source.columns) == (&reader.rows, reader.columns);
     same_domain
         && reader.body.iter().all(|instr| match instr {
             Instr::Load { arg: a, map } if written(arg(to, *a)) => {

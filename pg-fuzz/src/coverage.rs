@@ -27,7 +27,7 @@ const INSTRUCTIONS: [&str; 14] = [
     "Select",
     "Cast",
     "RowReduce",
-    "Lanes",
+    "Permute",
     "FakeQuant",
     "Store",
     "Accumulate",
@@ -113,7 +113,7 @@ impl Coverage {
         let functions =
             reference().into_iter().filter(|f| f.text.is_some()).map(|f| format!("fn {}", f.name));
         let instructions = INSTRUCTIONS.iter().map(|i| format!("instruction {i}"));
-        let on_tiles = ["RowReduce", "Lanes", "Unary", "Binary", "Store"];
+        let on_tiles = ["RowReduce", "Permute", "Unary", "Binary", "Store"];
         let on_tiles = on_tiles.iter().map(|i| format!("instruction {i} on a tile"));
         let families = FORMS.iter().map(|f| format!("kernel {f}"));
         let matmuls = [(false, false), (false, true), (true, false), (true, true)];

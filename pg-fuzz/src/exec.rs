@@ -163,7 +163,7 @@ fn products(member: &Member, operands: &[Tensor], c: &mut Tensor) {
 /// The whole result is the one tile.
 fn with_epilogue(member: &Member, r: &Region, operands: &[Tensor], rest: &mut [Tensor]) {
     let m = &member.matmul;
-    assert_eq!((r.row_count() * r.lanes, m.n % r.lanes), (m.batch * m.m * m.n, 0));
+    assert_eq!((r.row_count() * r.columns, m.n % r.columns), (m.batch * m.m * m.n, 0));
     let mut result = vec![0.0; m.batch * m.m * m.n];
     products(&Member { matmul: m.densely(), ..member.clone() }, operands, &mut result);
     let mut own = vec![result.into_iter().map(|x| cast(r.args[0], x)).collect()];

@@ -212,7 +212,7 @@ impl Gen {
             20 if rank > 0 => {
                 let n = ty.axes[rank - 1].size;
                 let turn = self.rng.below(n);
-                self.try_add(Op::Lanes((0..n).map(|i| ((i + turn) % n) as u32).collect()), &[x]);
+                self.try_add(Op::Permute((0..n).map(|i| ((i + turn) % n) as u32).collect()), &[x]);
             }
             21 => {
                 let grid = Grid { clip: self.rng.pick(&[7, 31]), rule: ScaleRule::Amax };

@@ -81,7 +81,7 @@ pub fn assert_all_met(census: &BTreeMap<String, usize>, n: usize) {
         "Select",
         "Cast",
         "RowReduce",
-        "Lanes",
+        "Permute",
         "FakeQuant",
         "Store",
         "Accumulate",
@@ -111,12 +111,12 @@ impl Gen {
         let mut random = Rng::of(seed, "regions");
         let rank = random.below(4);
         let rows: Vec<usize> = (0..rank).map(|_| random.pick(&[1, 2, 3, 5, 7, 11])).collect();
-        let lanes = random.pick(&[1, 1, 2, 3, 8, 17, 32, 64, 128, 131, 257, 512]);
+        let columns = random.pick(&[1, 1, 2, 3, 8, 17, 32, 64, 128, 131, 257, 512]);
         let reduced = random.below(rank + 1);
         let narrow = if limits.no_bf16 { DType::F32 } else { DType::BF16 };
         let args = vec![DType::F32, DType::I32, narrow, DType::Bool, DType::F32];
         let width = random.pick(&[1, 3, 4, 8, 100]);
-        let region = Region { rows, reduced, lanes, body: Vec::new(), args };
+        let region = Region { rows, reduced, columns, body: Vec::new(), args };
         let [floats, exact, ints, bools] = [const { Vec::new() }; 4];
         Gen { random, region, width, floats, exact, ints, bools, types: Vec::new(), lens: Vec::new() }
     }
@@ -127,14 +127,14 @@ impl Gen {
         self.region.body.len() as Reg - 1
     }
 
-    /// The register, or one with its element for every lane: what instructions on rows read.
+    /// The register, or one with its element for every column: what instructions on rows read.
     fn row(&mut self, reg: Reg) -> Reg {
-        if self.types[reg as usize].wide || self.region.lanes == 1 {
+        if self.types[reg as usize].wide || self.region.columns == 1 {
             return reg;
         }
         let rank = self.region.rows.len();
-        let lane = Affine { offset: 0, strides: (0..=rank).map(|a| i64::from(a == rank)).collect() };
-        let index = self.push(Instr::Index(lane));
+        let column = Affine { offset: 0, strides: (0..=rank).map(|a| i64::from(a == rank)).collect() };
+        let index = self.push(Instr::Index(column));
         let least = self.push(Instr::ConstInt(-1));
         let always = self.push(Instr::Binary(Binary::Gt, index, least));
         self.push(Instr::Select(always, reg, reg))
@@ -189,8 +189,8 @@ impl Gen {
     /// Elements of a row of the table, to which nothing but guards keeps it.
     fn row_of_table(&mut self) -> IndexMap {
         let mut strides = vec![0; self.region.rows.len() + 1];
-        if let Some(lane) = strides.last_mut() {
-            *lane = self.random.pick(&[-1, 0, 1, 1]);
+        if let Some(column) = strides.last_mut() {
+            *column = self.random.pick(&[-1, 0, 1, 1]);
         }
         let offset = self.random.below(self.width + 8) as i64 - 4;
         let at = Affine { offset, strides: strides.into() };
@@ -293,14 +293,14 @@ impl Gen {
             10 => {
                 let x = self.float();
                 let x = self.row(x);
-                let lanes = self.region.lanes;
-                let by = self.random.below(lanes);
+                let columns = self.region.columns;
+                let by = self.random.below(columns);
                 let perm: Vec<u32> = match self.random.below(3) {
-                    0 => (0..lanes).map(|l| ((l + by) % lanes) as u32).collect(),
-                    1 => (0..lanes).rev().map(|l| l as u32).collect(),
-                    _ => (0..lanes).map(|_| self.random.below(lanes) as u32).collect(),
+                    0 => (0..columns).map(|l| ((l + by) % columns) as u32).collect(),
+                    1 => (0..columns).rev().map(|l| l as u32).collect(),
+                    _ => (0..columns).map(|_| self.random.below(columns) as u32).collect(),
                 };
-                let reg = self.push(Instr::Lanes(perm.into(), x));
+                let reg = self.push(Instr::Permute(perm.into(), x));
                 self.floats.push(reg);
             }
             11 => {

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::graph::ValueId;
 use crate::interp::Tensor;
+pub use crate::ops::Unary;
 use crate::quant::Grid;
 use crate::slot::Slot;
 use crate::ty::{Axes, DType, Type};
@@ -30,20 +31,6 @@ impl Bits {
     pub fn get(self) -> f64 {
         f64::from_bits(self.0)
     }
-}
-
-/// Element-wise functions of one float operand.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[allow(missing_docs, reason = "the names are the functions")]
-pub enum Unary {
-    Exp,
-    Log,
-    Tanh,
-    Sigmoid,
-    Sqrt,
-    Rsqrt,
-    Sin,
-    Cos,
 }
 
 /// Element-wise functions of two operands of one type. `Rem` and `Xor` take integers, `Gt` and `Eq`
@@ -147,7 +134,7 @@ pub enum Op {
     #[allow(missing_docs, reason = "the sentence above names the fields")]
     Shift { axis: usize, by: i64 },
     /// Static permutation (or selection) of the last axis: result[.., j] = operand[.., perm[j]].
-    Lanes(Arc<[u32]>),
+    Permute(Arc<[u32]>),
     /// Sum of products over the contracted axes: batch axes, then free lhs axes, then free rhs axes.
     Dot(DotDims),
     /// Rows of a table by id.

@@ -94,7 +94,7 @@ fn cases() -> Vec<Case> {
             b.op(Op::Shift { axis: 1, by: -1 }, &[v[0]])
         }),
         case("shift out", vec![c(&[3])], |b, v| b.op(Op::Shift { axis: 0, by: 3 }, &[v[0]])),
-        case("lanes", vec![c(&[2, 4])], |b, v| b.op(Op::Lanes([2, 0, 3, 1].into()), &[v[0]])),
+        case("permute_columns", vec![c(&[2, 4])], |b, v| b.op(Op::Permute([2, 0, 3, 1].into()), &[v[0]])),
         case("dot", vec![c(&[3, 5]), c(&[4, 5])], |b, v| b.dot(DotDims::contract(1, 1), v[0], v[1])),
         case("dot two", vec![c(&[2, 3, 4]), c(&[5, 3, 2])], |b, v| {
             b.dot(DotDims::contract_all(&[(0, 2), (1, 1)]), v[0], v[1])

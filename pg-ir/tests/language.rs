@@ -260,7 +260,7 @@ fn no_input_panics() {
         "slice(tokens, 1, 9223372036854775807, 9223372036854775807)",
         "-9223372036854775807 - 2",
         "sum(tokens, [0, 0, 1])",
-        "lanes(float(tokens), [9])",
+        "permute_columns(float(tokens), [9])",
         "dot(float(tokens), float(tokens), contract = [[0, 0], [0, 0]])",
         "dot(float(tokens), float(tokens), contract = [[0, 0]], batch = [[0, 0]])",
         "transpose(tokens, [0, 0])",

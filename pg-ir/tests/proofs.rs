@@ -53,7 +53,7 @@ fn reductions_over_a_batch_are_refused() {
 }
 
 #[test]
-fn shifts_slices_pads_and_lanes_along_a_batch_are_refused() {
+fn shifts_slices_pads_and_columns_along_a_batch_are_refused() {
     for by in [1, -1] {
         refused(|b, _, x| b.op(Op::Shift { axis: 0, by }, &[x]));
     }
@@ -61,7 +61,7 @@ fn shifts_slices_pads_and_lanes_along_a_batch_are_refused() {
     refused(|b, _, x| b.op(Op::Pad { axis: 0, before: 1, after: 0 }, &[x]));
     refused(|b, _, x| {
         let x = transposed(b, x);
-        b.op(Op::Lanes([1, 0].into()), &[x])
+        b.op(Op::Permute([1, 0].into()), &[x])
     });
 }
 

@@ -9,25 +9,25 @@ use libloading::Library;
 
 use super::tools::ToolsError;
 
-type Program = *mut std::ffi::c_void;
+type NvrtcProgram = *mut std::ffi::c_void;
 type Status = c_int;
-type SizeOf = unsafe extern "C" fn(Program, *mut usize) -> Status;
-type Copy = unsafe extern "C" fn(Program, *mut c_char) -> Status;
+type SizeOf = unsafe extern "C" fn(NvrtcProgram, *mut usize) -> Status;
+type Copy = unsafe extern "C" fn(NvrtcProgram, *mut c_char) -> Status;
 
 /// NVRTC, open for as long as this lives.
 pub(super) struct Nvrtc {
     version: (i32, i32),
     error: unsafe extern "C" fn(Status) -> *const c_char,
     create: unsafe extern "C" fn(
-        *mut Program,
+        *mut NvrtcProgram,
         *const c_char,
         *const c_char,
         c_int,
         *const *const c_char,
         *const *const c_char,
     ) -> Status,
-    compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> Status,
-    destroy: unsafe extern "C" fn(*mut Program) -> Status,
+    compile: unsafe extern "C" fn(NvrtcProgram, c_int, *const *const c_char) -> Status,
+    destroy: unsafe extern "C" fn(*mut NvrtcProgram) -> Status,
     log: (SizeOf, Copy),
     ptx: (SizeOf, Copy),
     cubin: (SizeOf, Copy),
@@ -95,7 +95,7 @@ impl Nvrtc {
         let source = text(source)?;
         let options = options.iter().map(|o| text(o)).collect::<Result<Vec<_>, _>>()?;
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
-        let mut program: Program = std::ptr::null_mut();
+        let mut program: NvrtcProgram = std::ptr::null_mut();
         // SAFETY: the strings live until the program is destroyed, which is before this returns; the program is
         // used by this thread only.
         unsafe {
@@ -113,14 +113,18 @@ impl Nvrtc {
         }
     }
 
-    unsafe fn outputs(&self, program: Program, log: String) -> Result<Output, ToolsError> {
+    unsafe fn outputs(&self, program: NvrtcProgram, log: String) -> Result<Output, ToolsError> {
         // SAFETY: as the caller's; the program is compiled.
         let (ptx, cubin) = unsafe { (self.read(program, self.ptx)?, self.read(program, self.cubin)?) };
         Ok(Output { ptx, cubin, log })
     }
 
     /// Reads one of a program's results, without the zero that ends a text.
-    unsafe fn read(&self, program: Program, (size, copy): (SizeOf, Copy)) -> Result<Vec<u8>, ToolsError> {
+    unsafe fn read(
+        &self,
+        program: NvrtcProgram,
+        (size, copy): (SizeOf, Copy),
+    ) -> Result<Vec<u8>, ToolsError> {
         let mut bytes = 0;
         // SAFETY: the program is alive, and the buffer has the size that NVRTC asked for.
         unsafe {

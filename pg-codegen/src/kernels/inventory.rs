@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::generate::Generations;
 use super::kernel::Generated;
-use super::program::Generations;
 use crate::machine::Machine;
 use crate::machine::roofline::{Bound, Prediction, predict};
 use crate::plan::Plan;

@@ -15,12 +15,12 @@
 mod attention;
 mod contraction;
 mod error;
+mod generate;
 mod inventory;
 mod kernel;
 mod limits;
 mod listing;
 mod math;
-mod program;
 mod region;
 mod scatter;
 mod source;
@@ -35,11 +35,11 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::ty::DType;
 
 pub use self::error::CubeError;
+pub use self::generate::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
 pub use self::inventory::{Entry, inventory};
 pub use self::kernel::{ArgSpec, CUBECL, GENERATOR, Generated, Launchable};
 pub use self::limits::Needs;
 pub use self::listing::{formatted, listing};
-pub use self::program::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
 #[cfg(feature = "wgsl")]
 pub use self::source::emit_wgsl;
 pub use self::source::{CudaCompiler, Emitted, cuda_options, emit_cuda, emit_cuda_launch, emit_in};
@@ -114,5 +114,5 @@ fn copy(len: usize, args: &[ArgInfo]) -> Result<Region, CubeError> {
     let at = Affine { offset: 0, strides: [1].into_iter().collect() };
     let load = Instr::Load { arg: 0, map: IndexMap { at: at.clone(), guards: Vec::new() } };
     let body = vec![load, Instr::Store { arg: 1, value: 0, at }];
-    Ok(Region { rows: Vec::new(), reduced: 0, lanes: len, body, args: vec![from.dtype, to.dtype] })
+    Ok(Region { rows: Vec::new(), reduced: 0, columns: len, body, args: vec![from.dtype, to.dtype] })
 }

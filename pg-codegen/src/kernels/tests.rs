@@ -17,13 +17,13 @@ fn load(arg: u32, strides: &[i64]) -> Instr {
 }
 
 /// RMS norm of rows, quantised, with the column sums of what came in.
-fn norm(rows: usize, lanes: usize) -> Region {
-    let l = lanes as i64;
+fn norm(rows: usize, columns: usize) -> Region {
+    let l = columns as i64;
     let grid = Grid { clip: 7, rule: ScaleRule::Amax };
     Region {
         rows: vec![rows],
         reduced: 1,
-        lanes,
+        columns,
         body: vec![
             load(0, &[l, 1]),
             Instr::Binary(Binary::Mul, 0, 0),
@@ -101,7 +101,7 @@ fn a_generated_region_is_readable() {
     let launches = launches.unwrap();
     assert_eq!(launches.stages.len(), 2, "columns over many rows are summed in two passes");
     let source = emit_cuda(&launches.stages[0].kernel).unwrap();
-    for line in ["%0 = load arg0[512·i0 + lane]", "%2 = row sum %1", "scale of int(clip=7, rule=amax)"] {
+    for line in ["%0 = load arg0[512·i0 + column]", "%2 = row sum %1", "scale of int(clip=7, rule=amax)"] {
         assert!(source.contains(line), "no comment `{line}` in\n{source}");
     }
     assert!(source.contains("float_4"), "rows of 512 are read as vectors\n{source}");
@@ -136,7 +136,7 @@ fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
     let square = |tile| Region {
         rows: vec![256],
         reduced: 0,
-        lanes: 136,
+        columns: 136,
         body: vec![
             load(0, &[136, 1]),
             Instr::Binary(Binary::Mul, 0, 0),
@@ -144,15 +144,15 @@ fn every_family_of_hopper() -> Vec<(Kernel, Vec<ArgInfo>)> {
         ],
         args: vec![tile, DType::BF16],
     };
-    // Heads that are normed and whose first two chunks of eight lanes change places.
+    // Heads that are normed and whose first two chunks of eight columns change places.
     let heads = Region {
         rows: vec![256, 2],
-        lanes: 64,
+        columns: 64,
         body: vec![
             load(0, &[128, 64, 1]),
             Instr::RowReduce(Reduction::Sum, 0),
             Instr::Binary(Binary::Mul, 0, 1),
-            Instr::Lanes((0..64).map(|i| if i < 16 { i ^ 8 } else { i }).collect(), 2),
+            Instr::Permute((0..64).map(|i| if i < 16 { i ^ 8 } else { i }).collect(), 2),
             Instr::Store { arg: 1, value: 3, at: affine(&[128, 64, 1]) },
         ],
         ..square(DType::BF16)

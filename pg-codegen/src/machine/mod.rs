@@ -126,27 +126,28 @@ pub struct CudaDevice {
 }
 
 /// Regions that a machine's kernels run as epilogues, on a contraction's result where it is computed: element-wise ones of any width, and
-/// those whose lanes meet within short rows, such as a head's.
+/// those whose columns meet within short rows, such as a head's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Epilogues {
-    /// Lanes of rows whose lanes may meet: whole rows of the result, or equal parts of them.
+    /// Columns of rows whose columns may meet: whole rows of the result, or equal parts of them.
     pub rows: &'static [usize],
     /// Element type of results that have such rows.
     pub of: DType,
-    /// Neighbouring lanes that a permutation must keep together.
+    /// Neighbouring columns that a permutation must keep together.
     pub chunk: usize,
 }
 
 impl Epilogues {
     /// Whether a region runs on results of this type in rows of `columns`: its rows do not meet, and are whole rows
-    /// whose lanes do not meet either and give an element each, or rows or parts of them that are at hand whole.
+    /// whose columns do not meet either and give an element each, or rows or parts of them that are at hand whole.
     pub(crate) fn take(&self, region: &Region, columns: usize, of: DType) -> bool {
         let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
-        let tears = |i: &Instr| matches!(i, Instr::Lanes(perm, _) if pieces_from(perm, self.chunk).is_none());
-        let is_whole = region.lanes == columns && !region.lanes_meet() && !region.stores_once_a_row();
+        let tears =
+            |i: &Instr| matches!(i, Instr::Permute(perm, _) if pieces_from(perm, self.chunk).is_none());
+        let is_whole = region.columns == columns && !region.columns_meet() && !region.stores_once_a_row();
         let is_there = of == self.of
-            && self.rows.contains(&region.lanes)
-            && columns.is_multiple_of(region.lanes)
+            && self.rows.contains(&region.columns)
+            && columns.is_multiple_of(region.columns)
             && !region.body.iter().any(tears);
         columns > 1 && region.reduced == 0 && !region.body.iter().any(combines) && (is_whole || is_there)
     }

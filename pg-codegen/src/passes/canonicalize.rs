@@ -120,7 +120,7 @@ fn is_identity(op: &Op, x: &Type) -> bool {
         Op::Slice { axis, len, .. } => *len == x.axes[*axis].size,
         Op::Pad { before, after, .. } => before + after == 0,
         Op::Shift { by, .. } => *by == 0,
-        Op::Lanes(perm) => perm.iter().enumerate().all(|(i, &p)| i == p as usize),
+        Op::Permute(perm) => perm.iter().enumerate().all(|(i, &p)| i == p as usize),
         _ => false,
     }
 }

@@ -40,21 +40,21 @@ pub(crate) fn build(cx: Context<'_>, roots: &[ValueId], domain: &Domain) -> Resu
     let finer = domain.refine(axis, inner);
     let first = build(cx, roots, &finer);
     if first.is_ok() || axis < domain.row_rank() {
-        let rewrite = if axis < domain.row_rank() { Rewrite::SplitRows } else { Rewrite::SplitLanes };
+        let rewrite = if axis < domain.row_rank() { Rewrite::SplitRows } else { Rewrite::SplitColumns };
         rewrite.taken();
         return first;
     }
-    // Row instructions see the lanes: both parts of the split axis, or the inner part alone.
-    match build(cx, roots, &Domain { lanes: finer.lanes - 1, ..finer }) {
+    // Row instructions see the columns: both parts of the split axis, or the inner part alone.
+    match build(cx, roots, &Domain { columns: finer.columns - 1, ..finer }) {
         Err(Blocked::Misfit(why)) => match (first, reshaped) {
             (Err(Blocked::Misfit(_)), Some(value)) => {
-                Err(Blocked::Store(value, "a reshape of it splits the lanes"))
+                Err(Blocked::Store(value, "a reshape of it splits the columns"))
             }
             (Err(Blocked::Misfit(_)), None) => Err(Blocked::Misfit(why)),
             (first, _) => first,
         },
         second => {
-            Rewrite::SplitLanesIntoRows.taken();
+            Rewrite::SplitColumnsIntoRows.taken();
             second
         }
     }
@@ -77,8 +77,13 @@ struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     fn new(cx: Context<'a>, roots: &'a [ValueId], domain: &'a Domain) -> Self {
         let reduced = SmallVec::from_elem(false, domain.row_rank());
-        let draft =
-            Draft { domain: domain.clone(), reduced, fixed_lanes: false, body: Vec::new(), args: Vec::new() };
+        let draft = Draft {
+            domain: domain.clone(),
+            reduced,
+            fixed_columns: false,
+            body: Vec::new(),
+            args: Vec::new(),
+        };
         let (args, memo, leaves, nodes) = Default::default();
         Emitter { cx, roots, domain, draft, args, memo, leaves, nodes, accumulates: false }
     }
@@ -94,7 +99,7 @@ impl<'a> Emitter<'a> {
         self.nodes.sort_unstable();
         self.nodes.dedup();
         let domain = self.domain.clone();
-        let region = self.draft.finish().ok_or(Blocked::Misfit("its lanes are not one affine axis"))?;
+        let region = self.draft.finish().ok_or(Blocked::Misfit("its columns are not one affine axis"))?;
         Ok(Built { region, args: self.args, nodes: self.nodes, domain })
     }
 
@@ -109,7 +114,7 @@ impl<'a> Emitter<'a> {
 
     fn store(&mut self, root: ValueId, value: Reg, point: Point) {
         let map = point.map(self.cx.graph.ty(root), self.domain.rank());
-        self.draft.fixed_lanes |= self.domain.is_row_constant(&map.at);
+        self.draft.fixed_columns |= self.domain.is_row_constant(&map.at);
         let arg = self.arg(root, true);
         self.memo.insert((root, point, true), value);
         self.draft.body.push(Instr::Store { arg, value, at: map.at });
@@ -131,7 +136,7 @@ impl<'a> Emitter<'a> {
         Ok(Point { coords, guards: Vec::new() })
     }
 
-    /// Stores a reduction: over lanes within each row, over row axes by accumulation.
+    /// Stores a reduction: over columns within each row, over row axes by accumulation.
     fn reduce_root(
         &mut self,
         root: ValueId,
@@ -148,14 +153,14 @@ impl<'a> Emitter<'a> {
             return Err(Blocked::Misfit("it reduces part of an axis"));
         }
         let over: SmallVec<[bool; 6]> = (0..d.rank()).map(|a| is_used(a, true)).collect();
-        let (over_rows, over_lanes) = over.split_at(d.row_rank());
+        let (over_rows, over_columns) = over.split_at(d.row_rank());
         let mut reg = self.emit(x, &point, true)?;
-        if over_lanes.contains(&true) {
-            if over_lanes.contains(&false) {
-                return Err(Blocked::Misfit("it reduces part of the lanes"));
+        if over_columns.contains(&true) {
+            if over_columns.contains(&false) {
+                return Err(Blocked::Misfit("it reduces part of the columns"));
             }
             reg = self.push(Instr::RowReduce(kind, reg));
-            self.draft.fixed_lanes = true;
+            self.draft.fixed_columns = true;
         }
         let mut kept = point;
         axes.iter().for_each(|&a| kept.coords[a] = Affine::constant(d.rank(), 0));
@@ -170,7 +175,7 @@ impl<'a> Emitter<'a> {
         self.accumulates = true;
         self.draft.reduced = SmallVec::from_slice(over_rows);
         let at = kept.map(self.cx.graph.ty(root), d.rank()).at;
-        self.draft.fixed_lanes |= d.is_row_constant(&at);
+        self.draft.fixed_columns |= d.is_row_constant(&at);
         let arg = self.arg(root, true);
         self.draft.body.push(Instr::Accumulate { arg, value: reg, kind, at });
         Ok(())
@@ -254,10 +259,10 @@ impl<'a> Emitter<'a> {
                 let a = self.emit(node.operands[0], point, false)?;
                 self.push(Instr::FakeQuant(*grid, a))
             }
-            Op::Lanes(perm) => {
+            Op::Permute(perm) => {
                 self.check_row(value, ty, point)?;
                 let a = self.emit(node.operands[0], point, false)?;
-                self.push(Instr::Lanes(perm.clone(), a))
+                self.push(Instr::Permute(perm.clone(), a))
             }
             Op::Reduce(kind, axes) => self.row_reduce(value, node.operands[0], *kind, axes, point)?,
             _ => return Err(Blocked::Store(value, "it is computed by a kernel of its own family")),
@@ -265,26 +270,26 @@ impl<'a> Emitter<'a> {
         Ok((reg, false))
     }
 
-    /// Checks that the lanes of the domain are exactly the last axis of `value`, in order.
+    /// Checks that the columns of the domain are exactly the last axis of `value`, in order.
     fn check_row(&mut self, value: ValueId, ty: &Type, point: &Point) -> Result<(), Blocked> {
         let d = self.domain;
-        let why = Blocked::Store(value, "it works on whole rows, which are not this kernel's lanes");
+        let why = Blocked::Store(value, "it works on whole rows, which are not this kernel's columns");
         let (width, last) = match (ty.axes.last(), point.coords.last()) {
             (Some(axis), Some(coord)) => (axis.size, coord.clone()),
             _ => (1, Affine::constant(d.rank(), 0)),
         };
-        let lanes = d.row_rank()..d.rank();
-        let row = Affine::combine(d.rank(), &d.indices(lanes), &pg_ir::interp::strides(d.lane_sizes()));
+        let columns = d.row_rank()..d.rank();
+        let row = Affine::combine(d.rank(), &d.indices(columns), &pg_ir::interp::strides(d.column_sizes()));
         let outer = &point.coords[..point.coords.len().saturating_sub(1)];
-        let fits = d.lane_sizes().iter().product::<usize>() == width
+        let fits = d.column_sizes().iter().product::<usize>() == width
             && last == row
             && outer.iter().all(|c| d.is_row_constant(c))
             && point.guards.iter().all(|g| d.is_row_constant(&g.expr));
-        self.draft.fixed_lanes = true;
+        self.draft.fixed_columns = true;
         if fits { Ok(()) } else { Err(why) }
     }
 
-    /// A reduction over exactly the lanes of the domain.
+    /// A reduction over exactly the columns of the domain.
     fn row_reduce(
         &mut self,
         value: ValueId,
@@ -294,19 +299,19 @@ impl<'a> Emitter<'a> {
         point: &Point,
     ) -> Result<Reg, Blocked> {
         let (d, ty) = (self.domain, self.cx.graph.ty(x));
-        let why = Blocked::Store(value, "it reduces over other elements than this kernel's lanes");
+        let why = Blocked::Store(value, "it reduces over other elements than this kernel's columns");
         let over: Sizes = axes.iter().map(|&a| ty.axes[a].size).collect();
         let is_per_row = point.coords.iter().all(|c| d.is_row_constant(c))
             && point.guards.iter().all(|g| d.is_row_constant(&g.expr));
-        if !is_per_row || over.iter().product::<usize>() != d.lane_sizes().iter().product::<usize>() {
+        if !is_per_row || over.iter().product::<usize>() != d.column_sizes().iter().product::<usize>() {
             return Err(why);
         }
-        let lanes = d.indices(d.row_rank()..d.rank());
-        let inner = regroup(&lanes, d.lane_sizes(), &over, &d.sizes).map_err(|_| why)?;
+        let columns = d.indices(d.row_rank()..d.rank());
+        let inner = regroup(&columns, d.column_sizes(), &over, &d.sizes).map_err(|_| why)?;
         let mut below = point.clone();
         axes.iter().zip(inner).for_each(|(&a, coord)| below.coords[a] = coord);
         let a = self.emit(x, &below, false)?;
-        self.draft.fixed_lanes = true;
+        self.draft.fixed_columns = true;
         Ok(self.push(Instr::RowReduce(kind, a)))
     }
 

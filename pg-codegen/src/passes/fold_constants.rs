@@ -137,7 +137,7 @@ fn uniform_value(graph: &Graph, node: &Node, constants: &Constants) -> Option<f6
             let found = (node.op.record().eval)(&node.op, &tensors, &types, &[result])[0][0];
             Some(if ty.dtype.is_float() { f64::from(found as f32) } else { found })
         }
-        Op::Reshape(_) | Op::Transpose(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Lanes(_) => {
+        Op::Reshape(_) | Op::Transpose(_) | Op::Broadcast(_) | Op::Slice { .. } | Op::Permute(_) => {
             Some(values[0][0])
         }
         Op::Pad { .. } | Op::Shift { .. } if values[0][0] == 0.0 => Some(0.0),

@@ -264,7 +264,7 @@ impl Fuser<'_> {
             let Some(built) = self.region(i) else { continue };
             let bytes: usize = built.args.iter().map(|(v, _)| self.graph.ty(*v).bytes()).sum();
             if bytes <= SMALL_BYTES {
-                alike.entry((&built.domain.sizes, built.domain.lanes)).or_default().push(i);
+                alike.entry((&built.domain.sizes, built.domain.columns)).or_default().push(i);
             }
         }
         let mut pairs = Vec::new();

@@ -2,7 +2,7 @@
 //! the result need not be read back, and need not be written if nothing else wants it.
 //!
 //! It takes regions that fusion has made and attaches each to the matmul before it, if the region is
-//! element-wise over the result's own rows, or if its lanes meet within rows that the target has at hand whole: the
+//! element-wise over the result's own rows, or if its columns meet within rows that the target has at hand whole: the
 //! heads of a projection, which are normed and rotated where they are projected. It must never make two launches
 //! wait for each other, and must leave every value in memory that another launch reads.
 
@@ -37,7 +37,7 @@ pub(crate) fn attach(graph: &Graph, groups: &mut Groups, epilogues: Epilogues) -
             }
             let (rows, columns) = shape(graph, id);
             let region = by_rows(&built.region, columns);
-            let is_whole = region.row_count() * region.lanes == rows * columns;
+            let is_whole = region.row_count() * region.columns == rows * columns;
             if !is_whole || !epilogues.take(&region, columns, graph.ty(result).dtype) {
                 return None;
             }
@@ -94,22 +94,22 @@ fn on_tile(built: &Built, result: ValueId, keep: bool) -> Option<Built> {
     Some(out)
 }
 
-/// The region with rows of `columns` lanes, where it is element-wise and fusion merged several of them into one. What
+/// The region with rows of `columns` columns, where it is element-wise and fusion merged several of them into one. What
 /// is stored once a row would then be stored several times.
 fn by_rows(region: &Region, columns: usize) -> Region {
     let mut out = region.clone();
-    if region.lanes > columns
-        && region.lanes.is_multiple_of(columns)
-        && !region.lanes_meet()
+    if region.columns > columns
+        && region.columns.is_multiple_of(columns)
+        && !region.columns_meet()
         && !region.stores_once_a_row()
     {
         Rewrite::SplitEpilogueRows.taken();
-        out.rows.push(region.lanes / columns);
-        out.lanes = columns;
+        out.rows.push(region.columns / columns);
+        out.columns = columns;
         let split = |a: &mut Affine| {
-            let lane = *a.strides.last().expect("the lanes");
+            let column = *a.strides.last().expect("the columns");
             let at = a.strides.len() - 1;
-            a.strides.insert(at, lane * columns as i64);
+            a.strides.insert(at, column * columns as i64);
         };
         out.body.iter_mut().flat_map(Instr::affines_mut).for_each(split);
     }
@@ -117,7 +117,7 @@ fn by_rows(region: &Region, columns: usize) -> Region {
 }
 
 fn own(region: &Region) -> Affine {
-    Affine::row_major(&region.rows, region.lanes, 0)
+    Affine::row_major(&region.rows, region.columns, 0)
 }
 
 fn is_own_place(at: &Affine, region: &Region) -> bool {

@@ -75,10 +75,10 @@ rewrites! {
     KeepForEmission,
     /// `emit`: an axis of rows is split.
     SplitRows,
-    /// `emit`: an axis of lanes is split, both parts of it lanes.
-    SplitLanes,
-    /// `emit`: an axis of lanes is split, its outer part a row axis.
-    SplitLanesIntoRows,
+    /// `emit`: an axis of columns is split, both parts of it columns.
+    SplitColumns,
+    /// `emit`: an axis of columns is split, its outer part a row axis.
+    SplitColumnsIntoRows,
     /// `emit`: elements outside a pad or shift become zero.
     ZeroOutside,
     /// `fuse`: regions are joined, and a value between them leaves memory.

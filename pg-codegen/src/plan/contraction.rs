@@ -84,7 +84,7 @@ pub struct Member {
     pub segments: Vec<Segment>,
     /// A region that takes the result where it is computed. The result, rounded to the type of the region's argument 0,
     /// is that argument, which is in no buffer. The region's rows are the result's rows in order, or equal parts of
-    /// them, and its lanes are their columns. It loads argument 0 only at its own place, and its rows do not meet.
+    /// them, and its columns are their columns. It loads argument 0 only at its own place, and its rows do not meet.
     pub epilogue: Option<Region>,
 }
 

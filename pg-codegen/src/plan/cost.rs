@@ -14,7 +14,7 @@ pub(crate) struct LaunchCost {
 
 /// Cost of a region whose arguments have `lens` elements.
 pub(crate) fn region(region: &Region, lens: &[usize]) -> LaunchCost {
-    let (rows, lanes) = (region.row_count() as f64, region.lanes as f64);
+    let (rows, columns) = (region.row_count() as f64, region.columns as f64);
     let sizes = region.sizes();
     let mut wide: Vec<bool> = Vec::with_capacity(region.body.len());
     let mut flops = 0.0;
@@ -25,22 +25,22 @@ pub(crate) fn region(region: &Region, lens: &[usize]) -> LaunchCost {
         let (is_wide, ops_per_element) = match instr {
             Instr::Load { arg, map } => {
                 touched[*arg as usize] += elements(&map.at, &sizes);
-                (map.at.varies_along_lanes(), 0.0)
+                (map.at.varies_along_columns(), 0.0)
             }
             Instr::Gather { arg, row, map, .. } => {
                 touched[*arg as usize] += sizes.iter().product::<usize>();
-                (of(row) || map.at.varies_along_lanes(), 0.0)
+                (of(row) || map.at.varies_along_columns(), 0.0)
             }
             Instr::Const(_) | Instr::ConstInt(_) => (false, 0.0),
-            Instr::Index(at) => (at.varies_along_lanes(), 0.0),
+            Instr::Index(at) => (at.varies_along_columns(), 0.0),
             Instr::Unary(_, a) => (of(a), 1.0),
             Instr::Binary(Binary::Rem | Binary::Xor | Binary::Gt | Binary::Eq, a, b) => (of(a) || of(b), 0.0),
             Instr::Binary(_, a, b) => (of(a) || of(b), 1.0),
             Instr::Select(c, a, b) => (of(c) || of(a) || of(b), 0.0),
             Instr::Cast(_, a) => (of(a), 0.0),
-            Instr::Lanes(_, a) => (of(a), 0.0),
+            Instr::Permute(_, a) => (of(a), 0.0),
             Instr::RowReduce(_, a) => {
-                flops += rows * if of(a) { lanes } else { 1.0 };
+                flops += rows * if of(a) { columns } else { 1.0 };
                 (false, 0.0)
             }
             Instr::FakeQuant(_, a) => (of(a), 4.0),
@@ -50,11 +50,11 @@ pub(crate) fn region(region: &Region, lens: &[usize]) -> LaunchCost {
             }
             Instr::Accumulate { arg, value, at, .. } => {
                 touched[*arg as usize] += elements(at, &sizes);
-                flops += rows * if of(value) { lanes } else { 1.0 };
+                flops += rows * if of(value) { columns } else { 1.0 };
                 (false, 0.0)
             }
         };
-        flops += ops_per_element * rows * if is_wide { lanes } else { 1.0 };
+        flops += ops_per_element * rows * if is_wide { columns } else { 1.0 };
         wide.push(is_wide);
     }
     let bytes = region.args.iter().zip(&touched).zip(lens);

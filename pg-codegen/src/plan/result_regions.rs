@@ -23,7 +23,7 @@ pub fn result(m: &Matmul, dtype: DType) -> Region {
     body.push(Instr::Store { arg: 1, value: body.len() as u32 - 1, at: c });
     // What is added to is not rounded before.
     let tile = if m.accumulate { DType::F32 } else { dtype };
-    Region { rows, reduced: 0, lanes: m.n, body, args: vec![tile, dtype] }
+    Region { rows, reduced: 0, columns: m.n, body, args: vec![tile, dtype] }
 }
 
 /// The region of one part of a split product: parts of all matrices lie one after the other.
@@ -31,13 +31,13 @@ pub fn partial(m: &Matmul, parts: usize) -> Region {
     let rows = vec![parts * m.batch, m.m];
     let at = Affine::row_major(&rows, m.n, 0);
     let body = vec![load(0, at.clone()), Instr::Store { arg: 1, value: 0, at }];
-    Region { rows, reduced: 0, lanes: m.n, body, args: vec![DType::F32; 2] }
+    Region { rows, reduced: 0, columns: m.n, body, args: vec![DType::F32; 2] }
 }
 
 /// A region whose argument 0 is the sum, in order, of parts that lie one after the other in a workspace.
 pub fn on_sum_of_parts(region: &Region, parts: usize) -> Region {
     let part = |i: usize| {
-        load(0, Affine::row_major(&region.rows, region.lanes, i * region.row_count() * region.lanes))
+        load(0, Affine::row_major(&region.rows, region.columns, i * region.row_count() * region.columns))
     };
     let mut body = vec![part(0)];
     for i in 1..parts {

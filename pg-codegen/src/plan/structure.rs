@@ -53,7 +53,7 @@ fn walks(v: &MatrixView) -> (bool, usize, usize, bool) {
 
 fn region(r: &Region, to: &mut impl Hasher) {
     let sizes: Vec<bool> = r.rows.iter().map(|&size| size > 1).collect();
-    (sizes, r.reduced, r.lanes > 1, &r.args).hash(to);
+    (sizes, r.reduced, r.columns > 1, &r.args).hash(to);
     r.body.iter().for_each(|i| instruction(i, to));
 }
 
@@ -70,7 +70,7 @@ fn instruction(instr: &Instr, to: &mut impl Hasher) {
         Instr::Select(c, a, b) => (c, a, b).hash(to),
         Instr::Cast(dtype, a) => (dtype, a).hash(to),
         Instr::RowReduce(kind, a) => (kind, a).hash(to),
-        Instr::Lanes(perm, a) => (perm, a).hash(to),
+        Instr::Permute(perm, a) => (perm, a).hash(to),
         Instr::FakeQuant(grid, a) => (grid, a).hash(to),
         Instr::Store { arg, value, at } => (arg, value, steps(at)).hash(to),
         Instr::Accumulate { arg, value, kind, at } => (arg, value, kind, steps(at)).hash(to),
@@ -117,7 +117,7 @@ mod tests {
             Instr::Load { arg: 0, map: IndexMap { at, guards: Vec::new() } }
         };
         let region = |rows: usize, body: Vec<Instr>| {
-            Kernel::Region(Region { rows: vec![rows], reduced: 0, lanes: 8, body, args: Vec::new() })
+            Kernel::Region(Region { rows: vec![rows], reduced: 0, columns: 8, body, args: Vec::new() })
         };
         let scaled = |stride, by: f32| {
             vec![load(stride), Instr::Const(by), Instr::Binary(pg_ir::op::Binary::Mul, 0, 1)]

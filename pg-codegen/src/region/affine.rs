@@ -2,21 +2,21 @@
 
 use smallvec::SmallVec;
 
-/// offset + Σ strides[i] · index[i] over the axes of a region's domain, lanes last.
+/// offset + Σ strides[i] · index[i] over the axes of a region's domain, columns last.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Affine {
     /// Value at index 0.
     pub offset: i64,
-    /// Increment per step of each domain axis; the last is the lane stride.
+    /// Increment per step of each domain axis; the last is the column stride.
     pub strides: SmallVec<[i64; 5]>,
 }
 
 impl Affine {
     /// The element with the domain's own index in a row-major buffer, from `offset` on.
-    pub(crate) fn row_major(rows: &[usize], lanes: usize, offset: usize) -> Affine {
+    pub(crate) fn row_major(rows: &[usize], columns: usize, offset: usize) -> Affine {
         let mut strides: SmallVec<[i64; 5]> = SmallVec::new();
         let mut stride = 1;
-        for &size in rows.iter().chain([&lanes]).rev() {
+        for &size in rows.iter().chain([&columns]).rev() {
             strides.insert(0, stride as i64);
             stride *= size;
         }
@@ -36,8 +36,8 @@ impl Affine {
         })
     }
 
-    /// Whether the value differs between lanes of a row.
-    pub fn varies_along_lanes(&self) -> bool {
+    /// Whether the value differs between columns of a row.
+    pub fn varies_along_columns(&self) -> bool {
         self.strides.last() != Some(&0)
     }
 }
@@ -68,8 +68,8 @@ impl IndexMap {
         inside.then(|| self.at.at(index))
     }
 
-    /// Whether what it reads differs between lanes of a row.
-    pub fn varies_along_lanes(&self) -> bool {
-        self.at.varies_along_lanes() || self.guards.iter().any(|g| g.expr.varies_along_lanes())
+    /// Whether what it reads differs between columns of a row.
+    pub fn varies_along_columns(&self) -> bool {
+        self.at.varies_along_columns() || self.guards.iter().any(|g| g.expr.varies_along_columns())
     }
 }

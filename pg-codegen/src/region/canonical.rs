@@ -1,5 +1,5 @@
 //! An equal region over a simpler domain: no axes of size 1, neighbouring axes merged wherever every
-//! index map walks them as one, and a useful lane axis where the lowering gave one lane.
+//! index map walks them as one, and a useful column axis where the lowering gave one column.
 //!
 //! Merging is what turns most element-wise regions into one long contiguous row, and most loads into a
 //! single copy per block.
@@ -11,18 +11,18 @@ pub fn canonical(region: &Region) -> Region {
     let mut region = region.clone();
     drop_unit_axes(&mut region);
     merge_rows(&mut region);
-    if region.lanes == 1 {
-        give_lanes(&mut region);
+    if region.columns == 1 {
+        give_columns(&mut region);
     }
     merge_rows(&mut region);
-    if region.reduced == 0 && !region.lanes_meet() {
+    if region.reduced == 0 && !region.columns_meet() {
         while let Some(&n) = region.rows.last() {
             let inner = region.rows.len();
-            if !mergeable(&region, inner - 1, region.lanes) {
+            if !mergeable(&region, inner - 1, region.columns) {
                 break;
             }
             region.rows.pop();
-            region.lanes *= n;
+            region.columns *= n;
             remove_axis(&mut region, inner - 1);
         }
     }
@@ -68,9 +68,9 @@ fn merge_rows(region: &mut Region) {
     }
 }
 
-/// Rows of one lane would run one element at a time: their innermost axis becomes the lanes. If that is
+/// Rows of one column would run one element at a time: their innermost axis becomes the columns. If that is
 /// the only reduced axis, accumulating over it becomes reducing the row.
-fn give_lanes(region: &mut Region) {
+fn give_columns(region: &mut Region) {
     let has_quant = region.body.iter().any(|i| matches!(i, Instr::FakeQuant(..)));
     if region.rows.is_empty() || region.reduced > 1 || has_quant {
         return;
@@ -80,8 +80,8 @@ fn give_lanes(region: &mut Region) {
     for mut instr in std::mem::take(&mut region.body) {
         instr.for_each_operand(|r| *r = renamed[*r as usize]);
         match instr {
-            // Of one lane, these are the identity.
-            Instr::RowReduce(_, x) | Instr::Lanes(_, x) => renamed.push(x),
+            // Of one column, these are the identity.
+            Instr::RowReduce(_, x) | Instr::Permute(_, x) => renamed.push(x),
             Instr::Accumulate { arg, value, kind, at } => {
                 renamed.push(body.len() as Reg);
                 body.push(Instr::RowReduce(kind, value));
@@ -95,8 +95,8 @@ fn give_lanes(region: &mut Region) {
     }
     region.body = body;
     region.reduced = 0;
-    region.lanes = region.rows.pop().expect("checked above");
-    // The lane stride of a single lane means nothing.
+    region.columns = region.rows.pop().expect("checked above");
+    // The column stride of a single column means nothing.
     let last = region.rows.len() + 1;
     remove_axis(region, last);
 }

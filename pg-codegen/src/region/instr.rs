@@ -18,7 +18,7 @@ pub type ArgId = u32;
 /// One instruction. Instruction i defines register i; stores define nothing that may be read.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Instr {
-    /// An element of an argument per lane.
+    /// An element of an argument per column.
     Load {
         /// The argument.
         arg: ArgId,
@@ -52,13 +52,13 @@ pub enum Instr {
     Select(Reg, Reg, Reg),
     /// Conversion; to bf16 it rounds to nearest even and stays in a float32 register.
     Cast(DType, Reg),
-    /// Combines the lanes of each row into one element, in a fixed order.
+    /// Combines the columns of each row into one element, in a fixed order.
     RowReduce(Reduction, Reg),
-    /// result[j] = operand[perm[j]] within each row. `perm.len()` is the number of lanes.
-    Lanes(Arc<[u32]>, Reg),
+    /// result[j] = operand[perm[j]] within each row. `perm.len()` is the number of columns.
+    Permute(Arc<[u32]>, Reg),
     /// The row rounded to the grid with its own scale; the row is the whole row of the parameter.
     FakeQuant(Grid, Reg),
-    /// Writes a register; one element a row if the register has one and the lane stride is 0.
+    /// Writes a register; one element a row if the register has one and the column stride is 0.
     Store {
         /// The argument.
         arg: ArgId,
@@ -117,7 +117,7 @@ impl Instr {
             | Instr::Unary(_, a)
             | Instr::Cast(_, a)
             | Instr::RowReduce(_, a)
-            | Instr::Lanes(_, a)
+            | Instr::Permute(_, a)
             | Instr::FakeQuant(_, a)
             | Instr::Store { value: a, .. }
             | Instr::Accumulate { value: a, .. } => smallvec![a],
@@ -134,7 +134,7 @@ impl Instr {
             Instr::Unary(_, a)
             | Instr::Cast(_, a)
             | Instr::RowReduce(_, a)
-            | Instr::Lanes(_, a)
+            | Instr::Permute(_, a)
             | Instr::FakeQuant(_, a) => f(a),
             Instr::Store { value, .. } | Instr::Accumulate { value, .. } => f(value),
             Instr::Binary(_, a, b) => [a, b].into_iter().for_each(f),
@@ -162,17 +162,17 @@ impl Instr {
         at.into_iter().chain(guards.iter_mut().map(|g| &mut g.expr))
     }
 
-    /// Whether it combines or moves the lanes of a row.
+    /// Whether it combines or moves the columns of a row.
     pub fn is_row_op(&self) -> bool {
-        matches!(self, Instr::RowReduce(..) | Instr::Lanes(..) | Instr::FakeQuant(..))
+        matches!(self, Instr::RowReduce(..) | Instr::Permute(..) | Instr::FakeQuant(..))
     }
 }
 
-/// The piece of `width` lanes that each piece comes from, if a permutation moves all of them whole.
+/// The piece of `width` columns that each piece comes from, if a permutation moves all of them whole.
 pub(crate) fn pieces_from(perm: &[u32], width: usize) -> Option<Vec<usize>> {
-    let piece = |lanes: &[u32]| {
-        let moves = lanes.iter().zip(lanes[0]..).all(|(&p, q)| p == q);
-        let first = lanes[0] as usize;
+    let piece = |columns: &[u32]| {
+        let moves = columns.iter().zip(columns[0]..).all(|(&p, q)| p == q);
+        let first = columns[0] as usize;
         (first.is_multiple_of(width) && moves).then_some(first / width)
     };
     perm.chunks(width).map(piece).collect()

@@ -74,8 +74,8 @@ impl Row<'_> {
             }
             Instr::Gather { arg, row, stride, map, .. } => {
                 let data = load(*arg);
-                self.tabulate(register, |regs, index, lane| {
-                    let start = element(&regs[*row as usize], lane) as i64 * stride;
+                self.tabulate(register, |regs, index, column| {
+                    let start = element(&regs[*row as usize], column) as i64 * stride;
                     map.at(index).map_or(0.0, |at| data[(at + start) as usize])
                 })
             }
@@ -88,20 +88,21 @@ impl Row<'_> {
             Instr::Cast(to, a) => self.apply(Op::Cast(*to), &[*a]),
             Instr::FakeQuant(grid, a) => self.apply(Op::FakeQuant(*grid), &[*a]),
             Instr::RowReduce(kind, a) => vec![combine(*kind, &self.regs[*a as usize])],
-            Instr::Lanes(perm, a) => perm.iter().map(|&p| self.regs[*a as usize][p as usize]).collect(),
+            Instr::Permute(perm, a) => perm.iter().map(|&p| self.regs[*a as usize][p as usize]).collect(),
             Instr::Store { .. } | Instr::Accumulate { .. } => unreachable!("stores define no register"),
         }
     }
 
-    /// One element for every lane of a wide register, one of a narrow one.
+    /// One element for every column of a wide register, one of a narrow one.
     fn tabulate(&mut self, register: usize, f: impl Fn(&[Tensor], &[usize], usize) -> f64) -> Tensor {
-        let (lane, n) = (self.index.len() - 1, if self.types[register].wide { self.region.lanes } else { 1 });
+        let (column, n) =
+            (self.index.len() - 1, if self.types[register].wide { self.region.columns } else { 1 });
         let element = |l| {
-            self.index[lane] = l;
+            self.index[column] = l;
             f(&self.regs, &self.index, l)
         };
         let out = (0..n).map(element).collect();
-        self.index[lane] = 0;
+        self.index[column] = 0;
         out
     }
 
@@ -119,17 +120,17 @@ impl Row<'_> {
 
     /// Calls `write` with the index and the value of every element of a register.
     fn write(&mut self, value: u32, mut write: impl FnMut(&[usize], f64)) {
-        let lane = self.index.len() - 1;
+        let column = self.index.len() - 1;
         for (l, &x) in self.regs[value as usize].iter().enumerate() {
-            self.index[lane] = l;
+            self.index[column] = l;
             write(&self.index, x);
         }
-        self.index[lane] = 0;
+        self.index[column] = 0;
     }
 }
 
-fn element(reg: &[f64], lane: usize) -> f64 {
-    if reg.len() == 1 { reg[0] } else { reg[lane] }
+fn element(reg: &[f64], column: usize) -> f64 {
+    if reg.len() == 1 { reg[0] } else { reg[column] }
 }
 
 fn combine(kind: Reduction, values: &[f64]) -> f64 {

@@ -1,5 +1,5 @@
 //! Regions: the unit of fusion. A region is a small SSA program run once for every row of a domain;
-//! its values are rows of `lanes` elements, or one element where a row has only one.
+//! its values are rows of `columns` elements, or one element where a row has only one.
 //!
 //! The CPU executes a region as a block-vectorised interpreter, CubeCL walks it to emit a kernel and the
 //! cost model counts it. Nothing here knows graph ops: what a region computes is all in its instructions. Their types
@@ -30,7 +30,7 @@ pub struct Region {
     /// How many of the innermost row axes [`Instr::Accumulate`] combines over; 0 if none does.
     pub reduced: usize,
     /// Elements of a row.
-    pub lanes: usize,
+    pub columns: usize,
     /// The program.
     pub body: Vec<Instr>,
     /// Element types of the arguments.
@@ -48,19 +48,19 @@ impl Region {
         self.rows.iter().product()
     }
 
-    /// Whether it stores one element for a row of several lanes.
+    /// Whether it stores one element for a row of several columns.
     pub fn stores_once_a_row(&self) -> bool {
-        let is_once = |i: &Instr| matches!(i, Instr::Store { at, .. } if !at.varies_along_lanes());
-        self.lanes > 1 && self.body.iter().any(is_once)
+        let is_once = |i: &Instr| matches!(i, Instr::Store { at, .. } if !at.varies_along_columns());
+        self.columns > 1 && self.body.iter().any(is_once)
     }
 
-    /// Sizes of all axes, lanes last.
+    /// Sizes of all axes, columns last.
     pub fn sizes(&self) -> SmallVec<[usize; 5]> {
-        self.rows.iter().copied().chain([self.lanes]).collect()
+        self.rows.iter().copied().chain([self.columns]).collect()
     }
 
-    /// Whether lanes of a row meet.
-    pub fn lanes_meet(&self) -> bool {
+    /// Whether columns of a row meet.
+    pub fn columns_meet(&self) -> bool {
         self.body.iter().any(Instr::is_row_op)
     }
 }

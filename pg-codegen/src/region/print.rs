@@ -12,7 +12,7 @@ impl fmt::Display for Region {
             write!(f, " accumulating {reduced:?}")?;
         }
         let args: Vec<String> = self.args.iter().map(ToString::to_string).collect();
-        writeln!(f, " lanes {} args {}", self.lanes, args.join(", "))?;
+        writeln!(f, " columns {} args {}", self.columns, args.join(", "))?;
         for (i, instr) in self.body.iter().enumerate() {
             match instr {
                 Instr::Store { arg, value, at } => writeln!(f, "    a{arg}[{at}] = r{value}")?,
@@ -40,8 +40,8 @@ impl fmt::Display for Instr {
             Instr::Binary(g, a, b) => write!(f, "{g:?} r{a} r{b}"),
             Instr::Select(c, a, b) => write!(f, "r{c} ? r{a} : r{b}"),
             Instr::Cast(dtype, a) => write!(f, "{dtype} r{a}"),
-            Instr::RowReduce(kind, a) => write!(f, "{kind:?} of lanes of r{a}"),
-            Instr::Lanes(perm, a) => write!(f, "r{a} in lanes {perm:?}"),
+            Instr::RowReduce(kind, a) => write!(f, "{kind:?} of columns of r{a}"),
+            Instr::Permute(perm, a) => write!(f, "r{a} in columns {perm:?}"),
             Instr::FakeQuant(grid, a) => write!(f, "r{a} on the grid ±{} {}", grid.clip, grid.rule),
             Instr::Store { arg, value, at } => write!(f, "a{arg}[{at}] = r{value}"),
             Instr::Accumulate { arg, value, kind, at } => write!(f, "a{arg}[{at}] = {kind:?} of r{value}"),
@@ -56,13 +56,13 @@ impl fmt::Display for IndexMap {
     }
 }
 
-/// Row axes are i0, i1, …; the lanes are l.
+/// Row axes are i0, i1, …; the columns are j.
 impl fmt::Display for Affine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut terms = Vec::new();
-        let lane = self.strides.len() - 1;
+        let column = self.strides.len() - 1;
         for (axis, &stride) in self.strides.iter().enumerate().filter(|(_, s)| **s != 0) {
-            let name = if axis == lane { "l".into() } else { format!("i{axis}") };
+            let name = if axis == column { "j".into() } else { format!("i{axis}") };
             terms.push(if stride == 1 { name } else { format!("{stride}{name}") });
         }
         if self.offset != 0 || terms.is_empty() {

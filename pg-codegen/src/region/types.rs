@@ -1,4 +1,4 @@
-//! Types of registers: what kind of element each holds, and whether it has one for every lane or one for the row.
+//! Types of registers: what kind of element each holds, and whether it has one for every column or one for the row.
 //!
 //! A register's type follows from its instruction and the registers that it reads. That they may be read is
 //! [`verify`](super::verify)'s business.
@@ -44,7 +44,7 @@ impl Kind {
 pub struct RegType {
     /// What it holds.
     pub kind: Kind,
-    /// Whether it has an element for every lane; otherwise it has one for the row.
+    /// Whether it has an element for every column; otherwise it has one for the row.
     pub wide: bool,
 }
 
@@ -53,13 +53,13 @@ pub fn reg_type(region: &Region, before: &[RegType], instr: &Instr) -> RegType {
     let reg = |r: Reg| before[r as usize];
     let load = |arg: u32| Kind::of(region.args[arg as usize]);
     match instr {
-        Instr::Load { arg, map } => RegType { kind: load(*arg), wide: map.varies_along_lanes() },
+        Instr::Load { arg, map } => RegType { kind: load(*arg), wide: map.varies_along_columns() },
         Instr::Gather { arg, row, map, .. } => {
-            RegType { kind: load(*arg), wide: reg(*row).wide || map.varies_along_lanes() }
+            RegType { kind: load(*arg), wide: reg(*row).wide || map.varies_along_columns() }
         }
         Instr::Const(_) => RegType { kind: Kind::Float, wide: false },
         Instr::ConstInt(_) => RegType { kind: Kind::Int, wide: false },
-        Instr::Index(at) => RegType { kind: Kind::Int, wide: at.varies_along_lanes() },
+        Instr::Index(at) => RegType { kind: Kind::Int, wide: at.varies_along_columns() },
         Instr::Binary(f, a, b) => {
             let compares = matches!(f, Binary::Gt | Binary::Eq);
             let kind = if compares { Kind::Bool } else { reg(*a).kind };
@@ -71,7 +71,7 @@ pub fn reg_type(region: &Region, before: &[RegType], instr: &Instr) -> RegType {
         Instr::Cast(to, a) => RegType { kind: Kind::of(*to), ..reg(*a) },
         Instr::RowReduce(_, a) => RegType { wide: false, ..reg(*a) },
         Instr::Unary(_, a)
-        | Instr::Lanes(_, a)
+        | Instr::Permute(_, a)
         | Instr::FakeQuant(_, a)
         | Instr::Store { value: a, .. }
         | Instr::Accumulate { value: a, .. } => reg(*a),

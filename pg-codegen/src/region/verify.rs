@@ -43,7 +43,7 @@ pub fn verify(region: &Region) -> Result<Vec<RegType>, Malformed> {
     }
     let len = region.sizes().iter().try_fold(1usize, |n, &size| n.checked_mul(size));
     if len.is_none_or(|len| len == 0 || len > isize::MAX as usize) {
-        return Err(domain(format!("its region's domain is {:?} × {}", region.rows, region.lanes)));
+        return Err(domain(format!("its region's domain is {:?} × {}", region.rows, region.columns)));
     }
     let mut types: Vec<RegType> = Vec::with_capacity(region.body.len());
     for (i, instr) in region.body.iter().enumerate() {
@@ -88,8 +88,8 @@ fn check(region: &Region, before: &[RegType], instr: &Instr) -> Result<(), Strin
         Kind::Float => Ok(()),
         kind => Err(format!("r{r} is no float but {kind:?}")),
     };
-    // Of one lane, a row is one element.
-    let row = |r: Reg| match reg(r).wide || region.lanes == 1 {
+    // Of one column, a row is one element.
+    let row = |r: Reg| match reg(r).wide || region.columns == 1 {
         true => Ok(()),
         false => Err(format!("r{r} has one element a row, a row is needed")),
     };
@@ -113,9 +113,13 @@ fn check(region: &Region, before: &[RegType], instr: &Instr) -> Result<(), Strin
             }
         }
         Instr::RowReduce(_, a) | Instr::FakeQuant(_, a) => float(*a).and_then(|()| row(*a)),
-        Instr::Lanes(perm, a) => {
-            if perm.len() != region.lanes || perm.iter().any(|&p| p as usize >= region.lanes) {
-                return Err(format!("the permutation of {} does not fit {} lanes", perm.len(), region.lanes));
+        Instr::Permute(perm, a) => {
+            if perm.len() != region.columns || perm.iter().any(|&p| p as usize >= region.columns) {
+                return Err(format!(
+                    "the permutation of {} does not fit {} columns",
+                    perm.len(),
+                    region.columns
+                ));
             }
             row(*a)
         }
@@ -148,10 +152,10 @@ fn check_guards(map: &IndexMap) -> Result<(), String> {
     }
 }
 
-/// What is written is a row exactly where the index map walks lanes.
+/// What is written is a row exactly where the index map walks columns.
 fn check_written(region: &Region, at: &Affine, reg: Reg, value: RegType) -> Result<(), String> {
-    let walks = at.varies_along_lanes();
-    if region.lanes > 1 && value.wide != walks {
+    let walks = at.varies_along_columns();
+    if region.columns > 1 && value.wide != walks {
         let (is, wants) = if walks { ("one element a row", "a row") } else { ("a row", "one element a row") };
         return Err(format!("r{reg} is {is}, {wants} is written"));
     }

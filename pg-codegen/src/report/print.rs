@@ -79,7 +79,7 @@ impl Kernel {
                 let product = |sizes: &[usize]| sizes.iter().product::<usize>();
                 let over =
                     if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
-                format!("{} × {}{over}", product(kept), r.lanes)
+                format!("{} × {}{over}", product(kept), r.columns)
             }
             Kernel::Contraction(contraction) => {
                 let shape = |m: &Member| m.matmul.shape(m.products().map(|product| product.k));

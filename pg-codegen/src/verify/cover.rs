@@ -44,7 +44,7 @@ fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {
                 return Err(format!("instruction {i}, {instr}, writes a{arg} a second time"));
             }
             let steps: Vec<(i64, usize)> = at.strides.iter().copied().zip(sizes.iter().copied()).collect();
-            // Reduced axes are combined before; a lane stride of 0 writes one element a row.
+            // Reduced axes are combined before; a column stride of 0 writes one element a row.
             let stays = |axis: usize| match axis == rank {
                 true => steps[axis].0 == 0,
                 false => reduces && axis >= kept,

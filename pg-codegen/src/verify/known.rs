@@ -59,7 +59,7 @@ impl<'a> Known<'a> {
                 Some(if is_float { f64::from(number as f32) } else { number })
             }
             Op::Pad { .. } | Op::Shift { .. } => (operands[0] == 0.0).then_some(0.0),
-            Op::Lanes(_) | Op::StopGradient => Some(operands[0]),
+            Op::Permute(_) | Op::StopGradient => Some(operands[0]),
             op if op.is_view() => Some(operands[0]),
             _ => None,
         }
@@ -117,7 +117,7 @@ impl<'a> Known<'a> {
                 }
                 all.iter().map(|at| (node.operands[0], ravel(at, from))).collect()
             }
-            Op::FakeQuant(_) | Op::Lanes(_) => {
+            Op::FakeQuant(_) | Op::Permute(_) => {
                 let width = axes.last().map_or(1, |a| a.size);
                 let row = element / width * width;
                 (row..row + width).map(|at| (node.operands[0], at)).collect()
@@ -144,7 +144,7 @@ impl<'a> Known<'a> {
             op if op.is_view() || *op == Op::StopGradient => operands.first().copied().unwrap_or(0.0),
             Op::Iota(_) => element as f64,
             Op::Gather => operands.get(1 + operands[0].max(0.0) as usize).copied().unwrap_or(f64::NAN),
-            Op::Lanes(perm) => operands[perm[element % perm.len()] as usize],
+            Op::Permute(perm) => operands[perm[element % perm.len()] as usize],
             Op::Reduce(kind, _) => {
                 let ty = row_type(operands.len());
                 let op = Op::Reduce(*kind, SmallVec::from_slice(&[0]));

@@ -59,9 +59,9 @@ fn check_part(
     }
     memo.resize(memo.len().max(part.region.body.len()), Found::new());
     let index = SmallVec::new();
-    let lanes = SmallVec::new();
+    let columns = SmallVec::new();
     let (graph, known) = (s.graph, s.known);
-    let mut walk = Walk { graph, known, region: part.region, prepared, held, index, lanes, memo };
+    let mut walk = Walk { graph, known, region: part.region, prepared, held, index, columns, memo };
     for row in &prepared.rows {
         walk.begin(row);
         for instr in &part.region.body {
@@ -90,40 +90,40 @@ fn check_part(
 
 impl Walk<'_> {
     fn store(&mut self, root: ValueId, value: Reg, at: &Affine) -> Result<(), String> {
-        let all = at.varies_along_lanes();
-        for lane in if all { self.lanes.clone() } else { SmallVec::from_slice(&[0]) } {
-            let element = self.place(at, lane) as usize;
-            self.same(value, lane, root, element).map_err(|e| format!("lane {lane}: {e}"))?;
+        let all = at.varies_along_columns();
+        for column in if all { self.columns.clone() } else { SmallVec::from_slice(&[0]) } {
+            let element = self.place(at, column) as usize;
+            self.same(value, column, root, element).map_err(|e| format!("column {column}: {e}"))?;
         }
         Ok(())
     }
 
-    /// A reduction over rows: its rows in order, and perhaps all lanes of each, are the reduced axes in order.
+    /// A reduction over rows: its rows in order, and perhaps all columns of each, are the reduced axes in order.
     fn accumulate(&mut self, root: ValueId, axes: &[usize], value: Reg, at: &Affine) -> Result<(), String> {
         let x = self.graph.producer(root).operands[0];
         let kept = self.region.rows.len() - self.region.reduced;
         let reduced = &self.region.rows[kept..];
         let row = join(&self.index[kept..], reduced);
-        let (rows, lanes) = (reduced.iter().product::<usize>(), self.region.lanes);
+        let (rows, columns) = (reduced.iter().product::<usize>(), self.region.columns);
         let over: usize = axes.iter().map(|&a| self.graph.ty(x).axes[a].size).product();
         let (value, within) = match &self.region.body[value as usize] {
             Instr::RowReduce(kind, inner) if rows != over => {
                 if Op::Reduce(*kind, SmallVec::from_slice(axes)) != self.graph.producer(root).op {
                     return Err(format!("a row is combined by {kind:?}"));
                 }
-                (*inner, lanes)
+                (*inner, columns)
             }
             _ => (value, 1),
         };
         if rows * within != over {
             return Err(format!("it combines {} elements, the graph {over}", rows * within));
         }
-        let all = within > 1 || at.varies_along_lanes();
-        for lane in if all { self.lanes.clone() } else { SmallVec::from_slice(&[0]) } {
-            let nth = if within > 1 { row * lanes + lane } else { row };
-            let to = self.place(at, if within > 1 { 0 } else { lane }) as usize;
+        let all = within > 1 || at.varies_along_columns();
+        for column in if all { self.columns.clone() } else { SmallVec::from_slice(&[0]) } {
+            let nth = if within > 1 { row * columns + column } else { row };
+            let to = self.place(at, if within > 1 { 0 } else { column }) as usize;
             let from = self.nth_of(root, axes, to, nth);
-            self.same(value, lane, x, from).map_err(|e| format!("lane {lane}: {e}"))?;
+            self.same(value, column, x, from).map_err(|e| format!("column {column}: {e}"))?;
         }
         Ok(())
     }

@@ -14,11 +14,11 @@ use crate::region::{Affine, Instr, Region};
 /// Guards beyond these are seen at the other points only.
 const MOST_GUARDS: usize = 12;
 
-/// A row, with lanes of it.
+/// A row, with columns of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Row {
     pub(super) index: Coords,
-    pub(super) lanes: SmallVec<[usize; 6]>,
+    pub(super) columns: SmallVec<[usize; 6]>,
 }
 
 /// Some number below `n` that depends on `seed` alone.
@@ -53,36 +53,36 @@ pub(super) fn ends(sizes: &[usize]) -> Vec<Coords> {
     vec![split(drawn(11, len), sizes), split(len - 1, sizes)]
 }
 
-fn sorted(mut lanes: SmallVec<[usize; 6]>) -> SmallVec<[usize; 6]> {
-    lanes.sort_unstable();
-    lanes.dedup();
-    lanes
+fn sorted(mut columns: SmallVec<[usize; 6]>) -> SmallVec<[usize; 6]> {
+    columns.sort_unstable();
+    columns.dedup();
+    columns
 }
 
-/// Points of a region for which nothing is known yet: three lanes of the first row and of the last, one of the others.
+/// Points of a region for which nothing is known yet: three columns of the first row and of the last, one of the others.
 pub(super) fn all(region: &Region) -> Vec<Row> {
-    let lane = drawn(7, region.lanes);
+    let column = drawn(7, region.columns);
     let corners = corners(&region.rows, 2);
     let (first, last) = (corners.first().cloned(), corners.last().cloned());
     let of = |index: Coords| {
         let is_end = Some(&index) == first.as_ref() || Some(&index) == last.as_ref();
-        let ends: &[usize] = if is_end { &[0, lane, region.lanes - 1] } else { &[lane] };
-        Row { index, lanes: sorted(SmallVec::from_slice(ends)) }
+        let ends: &[usize] = if is_end { &[0, column, region.columns - 1] } else { &[column] };
+        Row { index, columns: sorted(SmallVec::from_slice(ends)) }
     };
     let mut rows: Vec<Row> = corners.iter().cloned().map(of).collect();
     let sizes = region.sizes();
     for (expr, bound) in boundaries(region) {
         for fill in [0, 1] {
             let Some(mut index) = reach(expr, bound, &sizes, fill) else { continue };
-            let lane = index.pop().unwrap_or(0);
-            let mut lanes = SmallVec::from_slice(&[lane]);
-            if region.lanes_meet() {
-                lanes.extend([0, region.lanes - 1]);
+            let column = index.pop().unwrap_or(0);
+            let mut columns = SmallVec::from_slice(&[column]);
+            if region.columns_meet() {
+                columns.extend([0, region.columns - 1]);
             }
-            rows.push(Row { index, lanes: sorted(lanes) });
+            rows.push(Row { index, columns: sorted(columns) });
         }
     }
-    rows.sort_unstable_by(|a, b| (&a.index, &a.lanes).cmp(&(&b.index, &b.lanes)));
+    rows.sort_unstable_by(|a, b| (&a.index, &a.columns).cmp(&(&b.index, &b.columns)));
     rows.dedup();
     rows
 }
@@ -90,14 +90,14 @@ pub(super) fn all(region: &Region) -> Vec<Row> {
 /// Points of a region whose index maps have been compared for another launch.
 pub(super) fn few(region: &Region) -> Vec<Row> {
     let rows: usize = region.rows.iter().product();
-    let mut lanes = SmallVec::from_slice(&[drawn(7, region.lanes)]);
-    if region.lanes_meet() {
-        lanes.push(region.lanes - 1);
+    let mut columns = SmallVec::from_slice(&[drawn(7, region.columns)]);
+    if region.columns_meet() {
+        columns.push(region.columns - 1);
     }
-    let lanes = sorted(lanes);
+    let columns = sorted(columns);
     let mut rows = vec![drawn(11, rows), rows - 1];
     rows.dedup();
-    rows.iter().map(|&row| Row { index: split(row, &region.rows), lanes: lanes.clone() }).collect()
+    rows.iter().map(|&row| Row { index: split(row, &region.rows), columns: columns.clone() }).collect()
 }
 
 /// Coordinates with values at which something begins or ends: guards, and comparisons that stand for guards.

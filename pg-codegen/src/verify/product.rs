@@ -60,11 +60,11 @@ fn check_tile(m: &Matmul, region: &Region) -> Result<(), String> {
     if region.reduced > 0 {
         return Err("the rows of a region on a product's result meet".into());
     }
-    let elements = region.rows.iter().product::<usize>() * region.lanes;
-    if elements != m.batch * m.m * m.n || !m.n.is_multiple_of(region.lanes) {
-        let (rows, lanes) = (&region.rows, region.lanes);
+    let elements = region.rows.iter().product::<usize>() * region.columns;
+    if elements != m.batch * m.m * m.n || !m.n.is_multiple_of(region.columns) {
+        let (rows, columns) = (&region.rows, region.columns);
         return Err(format!(
-            "a region over {rows:?} × {lanes} on a result of {} × {} × {}",
+            "a region over {rows:?} × {columns} on a result of {} × {} × {}",
             m.batch, m.m, m.n
         ));
     }

@@ -152,7 +152,7 @@ mod tests {
     fn composed_views_are_exact() {
         let cases: [(Affine, Vec<Guard>, &[usize]); 7] = [
             (affine(3, &[-4, 1]), vec![], &[5, 3]),
-            // A shift by one along an axis that rows and lanes share.
+            // A shift by one along an axis that rows and columns share.
             (affine(-4, &[20, 4, 1]), vec![guard(-1, &[0, 1, 0], 5)], &[3, 5, 4]),
             // A pad of a pad.
             (affine(-3, &[1]), vec![guard(-3, &[1], 4), guard(-2, &[1], 6)], &[11]),

@@ -1,6 +1,6 @@
 //! The walk from a register to what it is computed of, beside the graph: see [`super::meaning`].
 //!
-//! It is at one row of a region's domain and at one of some lanes. What it has found of a register in this row it does
+//! It is at one row of a region's domain and at one of some columns. What it has found of a register in this row it does
 //! not look for again, so a row costs what its instructions do. It must never take two computations for one because
 //! their numbers agree: numbers are compared only where both sides are known without running anything.
 
@@ -53,7 +53,7 @@ pub(super) enum Held {
     Result(ValueId, DType),
 }
 
-/// A register that was found to be an element of a value, at a lane.
+/// A register that was found to be an element of a value, at a column.
 type Same = (u32, ValueId, usize);
 
 /// All that a register was found to be in one row.
@@ -66,9 +66,9 @@ pub(super) struct Walk<'a> {
     pub(super) prepared: &'a Prepared,
     /// By argument: what it holds.
     pub(super) held: Vec<Held>,
-    /// The row at hand, and lanes of it that stand for all.
+    /// The row at hand, and columns of it that stand for all.
     pub(super) index: Coords,
-    pub(super) lanes: SmallVec<[usize; 6]>,
+    pub(super) columns: SmallVec<[usize; 6]>,
     /// By register: what it was found to be in this row.
     pub(super) memo: &'a mut Vec<Found>,
 }
@@ -76,7 +76,7 @@ pub(super) struct Walk<'a> {
 impl Walk<'_> {
     pub(super) fn begin(&mut self, row: &Row) {
         self.index.clone_from(&row.index);
-        self.lanes.clone_from(&row.lanes);
+        self.columns.clone_from(&row.columns);
         self.memo[..self.region.body.len()].iter_mut().for_each(SmallVec::clear);
     }
 
@@ -84,16 +84,16 @@ impl Walk<'_> {
         format!("writes {}, but at row {:?}, {message}", describe(self.graph, root), self.index)
     }
 
-    pub(super) fn place(&self, at: &Affine, lane: usize) -> i64 {
-        let (last, rows) = at.strides.split_last().expect("a stride for the lanes");
+    pub(super) fn place(&self, at: &Affine, column: usize) -> i64 {
+        let (last, rows) = at.strides.split_last().expect("a stride for the columns");
         let row: i64 = rows.iter().zip(&self.index).map(|(s, i)| s * *i as i64).sum();
-        at.offset + row + last * lane as i64
+        at.offset + row + last * column as i64
     }
 
     /// The place of an element that is read; `None` outside of guards.
-    fn read(&self, map: &IndexMap, lane: usize) -> Option<i64> {
-        let inside = map.guards.iter().all(|g| (0..g.size).contains(&self.place(&g.expr, lane)));
-        inside.then(|| self.place(&map.at, lane))
+    fn read(&self, map: &IndexMap, column: usize) -> Option<i64> {
+        let inside = map.guards.iter().all(|g| (0..g.size).contains(&self.place(&g.expr, column)));
+        inside.then(|| self.place(&map.at, column))
     }
 
     fn is_wide(&self, reg: Reg) -> bool {
@@ -110,27 +110,27 @@ impl Walk<'_> {
         ravel(&coords, from)
     }
 
-    /// Whether a register, at a lane of the row at hand, is an element of a value.
+    /// Whether a register, at a column of the row at hand, is an element of a value.
     pub(super) fn same(
         &mut self,
         reg: Reg,
-        lane: usize,
+        column: usize,
         value: ValueId,
         element: usize,
     ) -> Result<(), String> {
-        let reg = self.followed(reg, lane);
-        let lane = if self.is_wide(reg) { lane } else { 0 };
-        let key = (lane as u32, value, element);
+        let reg = self.followed(reg, column);
+        let column = if self.is_wide(reg) { column } else { 0 };
+        let key = (column as u32, value, element);
         if self.memo[reg as usize].contains(&key) {
             return Ok(());
         }
         let region = self.region;
         match &region.body[reg as usize] {
-            Instr::Load { arg, map } => self.load(*arg, map, lane, value, element)?,
-            instr @ Instr::Gather { .. } => self.gather(instr, lane, value, element)?,
+            Instr::Load { arg, map } => self.load(*arg, map, column, value, element)?,
+            instr @ Instr::Gather { .. } => self.gather(instr, column, value, element)?,
             instr => match self.viewed(value, element) {
-                Some((value, element)) => self.op(instr, reg, lane, value, element)?,
-                None if self.number(reg, lane) == Some(0.0) => {}
+                Some((value, element)) => self.op(instr, reg, column, value, element)?,
+                None if self.number(reg, column) == Some(0.0) => {}
                 None => {
                     return Err(format!(
                         "r{reg} = {instr}, the graph has zero outside of {}",
@@ -148,11 +148,11 @@ impl Walk<'_> {
     }
 
     /// The register that one is, where integers choose it.
-    fn followed(&self, reg: Reg, lane: usize) -> Reg {
+    fn followed(&self, reg: Reg, column: usize) -> Reg {
         let mut reg = reg;
         while let Instr::Select(c, a, b) = &self.region.body[reg as usize]
             && self.prepared.exact[*c as usize]
-            && let Some(chosen) = self.number(*c, lane)
+            && let Some(chosen) = self.number(*c, column)
         {
             reg = if chosen != 0.0 { *a } else { *b };
         }
@@ -214,11 +214,11 @@ impl Walk<'_> {
         &mut self,
         arg: u32,
         map: &IndexMap,
-        lane: usize,
+        column: usize,
         value: ValueId,
         element: usize,
     ) -> Result<(), String> {
-        let Some(at) = self.read(map, lane) else { return self.is_zero(value, element) };
+        let Some(at) = self.read(map, column) else { return self.is_zero(value, element) };
         let held = self.held[arg as usize];
         match self.reach(held, value, element)? {
             Some(want) if want as i64 == at => Ok(()),
@@ -263,9 +263,9 @@ impl Walk<'_> {
         (element / width, element % width)
     }
 
-    fn gather(&mut self, instr: &Instr, lane: usize, value: ValueId, element: usize) -> Result<(), String> {
+    fn gather(&mut self, instr: &Instr, column: usize, value: ValueId, element: usize) -> Result<(), String> {
         let &Instr::Gather { arg, row, rows, stride, ref map } = instr else { unreachable!("{instr}") };
-        let Some(at) = self.read(map, lane) else { return self.is_zero(value, element) };
+        let Some(at) = self.read(map, column) else { return self.is_zero(value, element) };
         let (mut value, mut element) = self
             .viewed(value, element)
             .ok_or_else(|| format!("a{arg} is gathered from, the graph has zero there"))?;
@@ -278,7 +278,7 @@ impl Walk<'_> {
             return Err(format!("it gathers, the graph has {} there", self.about(value)));
         };
         let (id, rest) = self.table_element(value, element);
-        self.same(row, lane, node.operands[1], id)?;
+        self.same(row, column, node.operands[1], id)?;
         let table = self.graph.ty(node.operands[0]);
         if rows != table.axes[0].size {
             return Err(format!("it gathers from {rows} rows, the graph from {}", table.axes[0].size));
@@ -303,54 +303,56 @@ impl Walk<'_> {
         &mut self,
         instr: &Instr,
         reg: Reg,
-        lane: usize,
+        column: usize,
         value: ValueId,
         element: usize,
     ) -> Result<(), String> {
         let node = self.graph.producer(value);
         let operand = |i: usize| node.operands[i];
-        if matches!(instr, Instr::Const(_) | Instr::ConstInt(_)) && self.is_number(reg, lane, value, element)
+        if matches!(instr, Instr::Const(_) | Instr::ConstInt(_))
+            && self.is_number(reg, column, value, element)
         {
             return Ok(());
         }
         let found = match (instr, &node.op) {
-            (Instr::Unary(f, a), Op::Unary(g)) if f == g => self.same(*a, lane, operand(0), element),
+            (Instr::Unary(f, a), Op::Unary(g)) if f == g => self.same(*a, column, operand(0), element),
             (Instr::Binary(f, a, b), Op::Binary(g)) if f == g => self
-                .same(*a, lane, operand(0), element)
-                .and_then(|()| self.same(*b, lane, operand(1), element)),
+                .same(*a, column, operand(0), element)
+                .and_then(|()| self.same(*b, column, operand(1), element)),
             (Instr::Select(c, a, b), Op::Select) => self
-                .same(*c, lane, operand(0), element)
-                .and_then(|()| self.same(*a, lane, operand(1), element))
-                .and_then(|()| self.same(*b, lane, operand(2), element)),
-            (Instr::Cast(to, a), Op::Cast(want)) if to == want => self.same(*a, lane, operand(0), element),
+                .same(*c, column, operand(0), element)
+                .and_then(|()| self.same(*a, column, operand(1), element))
+                .and_then(|()| self.same(*b, column, operand(2), element)),
+            (Instr::Cast(to, a), Op::Cast(want)) if to == want => self.same(*a, column, operand(0), element),
             (Instr::RowReduce(kind, a), Op::Reduce(want, axes)) if kind == want => {
                 self.row_reduce(*a, value, axes, element)
             }
             (Instr::FakeQuant(grid, a), Op::FakeQuant(want)) if grid == want => {
-                self.row_of(value, element, lane).and_then(|row| self.whole_row(*a, operand(0), row))
+                self.row_of(value, element, column).and_then(|row| self.whole_row(*a, operand(0), row))
             }
-            (Instr::Lanes(perm, a), Op::Lanes(want)) if perm == want => {
-                let from = perm[lane] as usize;
-                self.row_of(value, element, lane).and_then(|row| self.same(*a, from, operand(0), row + from))
+            (Instr::Permute(perm, a), Op::Permute(want)) if perm == want => {
+                let from = perm[column] as usize;
+                self.row_of(value, element, column)
+                    .and_then(|row| self.same(*a, from, operand(0), row + from))
             }
-            (Instr::Index(at), Op::Iota(_)) if self.place(at, lane) == element as i64 => Ok(()),
+            (Instr::Index(at), Op::Iota(_)) if self.place(at, column) == element as i64 => Ok(()),
             _ => Err(format!("r{reg} = {instr}, the graph has {} there", self.about(value))),
         };
-        if found.is_ok() || self.is_number(reg, lane, value, element) {
+        if found.is_ok() || self.is_number(reg, column, value, element) {
             return Ok(());
         }
         match self.chosen(value, element) {
-            Some(operand) => self.same(reg, lane, operand, element).or(found),
+            Some(operand) => self.same(reg, column, operand, element).or(found),
             None => found,
         }
     }
 
     /// Whether a register is a number that the value is known to be.
-    fn is_number(&self, reg: Reg, lane: usize, value: ValueId, element: usize) -> bool {
+    fn is_number(&self, reg: Reg, column: usize, value: ValueId, element: usize) -> bool {
         if !self.known.is_known(value) {
             return false;
         }
-        let Some(have) = self.number(reg, lane) else { return false };
+        let Some(have) = self.number(reg, column) else { return false };
         if let Some(want) = self.known.uniform(value) {
             return have == want || have.is_nan() && want.is_nan();
         }
@@ -359,18 +361,18 @@ impl Walk<'_> {
         self.known.element(value, element).is_some_and(close)
     }
 
-    /// The first element of the row of a value that an element is in, if lanes are the row's elements in order.
-    fn row_of(&self, value: ValueId, element: usize, lane: usize) -> Result<usize, String> {
+    /// The first element of the row of a value that an element is in, if columns are the row's elements in order.
+    fn row_of(&self, value: ValueId, element: usize, column: usize) -> Result<usize, String> {
         let width = self.graph.ty(value).axes.last().map_or(1, |a| a.size);
-        if width != self.region.lanes || element % width != lane {
-            return Err(format!("lanes are not the rows of {}", self.about(value)));
+        if width != self.region.columns || element % width != column {
+            return Err(format!("columns are not the rows of {}", self.about(value)));
         }
-        Ok(element - lane)
+        Ok(element - column)
     }
 
     fn whole_row(&mut self, reg: Reg, value: ValueId, first: usize) -> Result<(), String> {
-        for lane in self.lanes.clone() {
-            self.same(reg, lane, value, first + lane)?;
+        for column in self.columns.clone() {
+            self.same(reg, column, value, first + column)?;
         }
         Ok(())
     }
@@ -378,25 +380,25 @@ impl Walk<'_> {
     fn row_reduce(&mut self, reg: Reg, value: ValueId, axes: &[usize], element: usize) -> Result<(), String> {
         let x = self.graph.producer(value).operands[0];
         let over: usize = axes.iter().map(|&a| self.graph.ty(x).axes[a].size).product();
-        if over != self.region.lanes {
-            let lanes = self.region.lanes;
-            return Err(format!("a row of {lanes} is combined, the graph has {}", self.about(value)));
+        if over != self.region.columns {
+            let columns = self.region.columns;
+            return Err(format!("a row of {columns} is combined, the graph has {}", self.about(value)));
         }
-        for lane in self.lanes.clone() {
-            let from = self.nth_of(value, axes, element, lane);
-            self.same(reg, lane, x, from)?;
+        for column in self.columns.clone() {
+            let from = self.nth_of(value, axes, element, column);
+            self.same(reg, column, x, from)?;
         }
         Ok(())
     }
 
     /// The number that a register is at this place, if that needs no argument.
-    fn number(&self, reg: Reg, lane: usize) -> Option<f64> {
-        let of = |r: &Reg| self.number(*r, lane);
+    fn number(&self, reg: Reg, column: usize) -> Option<f64> {
+        let of = |r: &Reg| self.number(*r, column);
         Some(match &self.region.body[reg as usize] {
             Instr::Const(number) => f64::from(*number),
             Instr::ConstInt(number) => f64::from(*number),
-            Instr::Index(at) => self.place(at, lane) as f64,
-            Instr::Load { map, .. } | Instr::Gather { map, .. } if self.read(map, lane).is_none() => 0.0,
+            Instr::Index(at) => self.place(at, column) as f64,
+            Instr::Load { map, .. } | Instr::Gather { map, .. } if self.read(map, column).is_none() => 0.0,
             Instr::Binary(Binary::Gt, a, b) => f64::from(u8::from(of(a)? > of(b)?)),
             Instr::Binary(Binary::Add, a, b) => of(a)? + of(b)?,
             Instr::Binary(Binary::Sub, a, b) => of(a)? - of(b)?,

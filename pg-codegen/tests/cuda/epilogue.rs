@@ -44,7 +44,7 @@ fn epilogue(m: &Matmul, tile: DType) -> Region {
         Instr::Store { arg: 6, value: 1, at: own(m) },
     ];
     let args = vec![tile, DType::BF16, DType::F32, DType::F32, DType::F32, DType::BF16, DType::F32];
-    Region { rows: vec![m.batch * m.m], reduced: 0, lanes: m.n, body, args }
+    Region { rows: vec![m.batch * m.m], reduced: 0, columns: m.n, body, args }
 }
 
 /// The arguments of a product with that epilogue.
@@ -88,7 +88,7 @@ fn an_element_a_row_is_stored_once() {
             Instr::Store { arg: 3, value: 1, at: a_row },
         ];
         let args = vec![tile, DType::F32, DType::F32, DType::F32];
-        let region = Region { rows: vec![rows], reduced: 0, lanes: m.n, body, args };
+        let region = Region { rows: vec![rows], reduced: 0, columns: m.n, body, args };
         let [a, b, (_, len)] = buffers(&m, DType::F32);
         let buffers = [a, b, (DType::F32, rows), (DType::F32, len), (DType::F32, rows)];
         let plan = single(Kernel::Contraction(Contraction::with_epilogue(m, region)), &buffers);
@@ -123,7 +123,8 @@ fn a_region_that_a_tile_cannot_run_is_a_second_launch() {
         Instr::Binary(Binary::Mul, 0, 1),
         Instr::Store { arg: 1, value: 2, at: own(&m) },
     ];
-    let region = Region { rows: vec![24], reduced: 0, lanes: 40, body, args: vec![DType::BF16, DType::F32] };
+    let region =
+        Region { rows: vec![24], reduced: 0, columns: 40, body, args: vec![DType::BF16, DType::F32] };
     let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), region));
     let buffers = buffers(&m, DType::F32);
     let made = lower(&kernel, &buffers.map(|(t, len)| ArgInfo::whole(t, len)), &H100).unwrap();

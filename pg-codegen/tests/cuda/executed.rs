@@ -206,13 +206,13 @@ fn one_launch_each(cases: &[Case]) -> (Plan, Environment) {
 }
 
 /// Rows that are too long for a cube: their sums, of which one needs the other, are launches of their own, and what
-/// is stored for each lane and for each row comes out as if one had walked them.
+/// is stored for each column and for each row comes out as if one had walked them.
 #[test]
 fn long_rows_are_cut() {
     let affine = |strides: &[i64], offset| Affine { offset, strides: strides.iter().copied().collect() };
     // Even, with loads of 16 bytes; in parts of no even length; a prime, which cannot be cut.
-    for (rows, lanes, launches) in [(1, 40_960, 5), (3, 36_855, 5), (2, 32_771, 1)] {
-        let own = affine(&[lanes as i64, 1], 0);
+    for (rows, columns, launches) in [(1, 40_960, 5), (3, 36_855, 5), (2, 32_771, 1)] {
+        let own = affine(&[columns as i64, 1], 0);
         let load = |arg, at| Instr::Load { arg, map: IndexMap { at, guards: vec![] } };
         let body = vec![
             load(0, own.clone()),
@@ -228,48 +228,48 @@ fn long_rows_are_cut() {
             Instr::Store { arg: 0, value: 9, at: own.clone() },
         ];
         let args = vec![DType::F32; 4];
-        let region = Region { rows: vec![rows], reduced: 0, lanes, body, args };
-        let buffers = [rows * lanes, rows * lanes, 2, rows].map(|len| (DType::F32, len));
+        let region = Region { rows: vec![rows], reduced: 0, columns, body, args };
+        let buffers = [rows * columns, rows * columns, 2, rows].map(|len| (DType::F32, len));
         let plan = single(Kernel::Region(region), &buffers);
         for target in [CUDA, H100] {
             let made = generate(&plan, &extents(&plan, |_| None), &target).unwrap();
-            assert_eq!(made.launches.len(), launches, "{rows} × {lanes}");
-            check(&plan, &inputs(&plan, &[0, 2], 47), &target, 1e-5, &format!("{rows} × {lanes}"));
+            assert_eq!(made.launches.len(), launches, "{rows} × {columns}");
+            check(&plan, &inputs(&plan, &[0, 2], 47), &target, 1e-5, &format!("{rows} × {columns}"));
         }
     }
-    // Nothing of what is left knows lanes: it is one row of one.
+    // Nothing of what is left knows columns: it is one row of one.
     let body = vec![
         Instr::Load { arg: 0, map: IndexMap { at: affine(&[1], 0), guards: vec![] } },
         Instr::RowReduce(Reduction::Sum, 0),
         Instr::Store { arg: 1, value: 1, at: affine(&[0], 0) },
     ];
     let region =
-        Region { rows: vec![], reduced: 0, lanes: 65_536, body, args: vec![DType::BF16, DType::F32] };
+        Region { rows: vec![], reduced: 0, columns: 65_536, body, args: vec![DType::BF16, DType::F32] };
     let plan = single(Kernel::Region(region), &[(DType::BF16, 65_536), (DType::F32, 1)]);
     let made = generate(&plan, &extents(&plan, |_| None), &H100).unwrap();
     assert_eq!(made.launches.last().unwrap().stage.grid, [1, 1, 1]);
     check(&plan, &inputs(&plan, &[0], 53), &H100, 1e-5, "a sum of all");
 }
 
-/// A permutation of lanes without any pattern becomes a table of constants.
+/// A permutation of columns without any pattern becomes a table of constants.
 #[test]
 fn irregular_permutations_are_tables() {
-    for lanes in [64, 37] {
+    for columns in [64, 37] {
         let mut rng = Rng::new(59);
-        let mut perm: Vec<u32> = (0..lanes as u32).collect();
-        (1..lanes).rev().for_each(|i| perm.swap(i, rng.below(i + 1)));
+        let mut perm: Vec<u32> = (0..columns as u32).collect();
+        (1..columns).rev().for_each(|i| perm.swap(i, rng.below(i + 1)));
         let at = |strides: &[i64]| Affine { offset: 0, strides: strides.iter().copied().collect() };
-        let own = at(&[lanes as i64, 1]);
+        let own = at(&[columns as i64, 1]);
         let body = vec![
             Instr::Load { arg: 0, map: IndexMap { at: own.clone(), guards: vec![] } },
-            Instr::Lanes(perm.into(), 0),
+            Instr::Permute(perm.into(), 0),
             Instr::Binary(Binary::Mul, 0, 1),
             Instr::Store { arg: 1, value: 2, at: own },
         ];
-        let region = Region { rows: vec![5], reduced: 0, lanes, body, args: vec![DType::F32; 2] };
-        let plan = single(Kernel::Region(region), &[(DType::F32, 5 * lanes); 2]);
+        let region = Region { rows: vec![5], reduced: 0, columns, body, args: vec![DType::F32; 2] };
+        let plan = single(Kernel::Region(region), &[(DType::F32, 5 * columns); 2]);
         for target in [CUDA, H100] {
-            check(&plan, &inputs(&plan, &[0], 61), &target, 1e-6, &format!("{lanes} lanes"));
+            check(&plan, &inputs(&plan, &[0], 61), &target, 1e-6, &format!("{columns} columns"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Regions whose lanes meet, on a product's result: heads of a projection that are normed and rotated where they are
+//! Regions whose columns meet, on a product's result: heads of a projection that are normed and rotated where they are
 //! projected. One kernel, and the numbers of the two that it stands for.
 
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use crate::matrix::{LAYOUTS, buffers, matmul};
 use crate::models;
 use crate::offline::FULL;
 
-/// Each head over its root mean square, stored; then rotated by a table of the lanes, times a number of the head, and
+/// Each head over its root mean square, stored; then rotated by a table of the columns, times a number of the head, and
 /// stored. Also the heads as they were, and what each was divided by.
-fn norm_and_rotate(m: &Matmul, lanes: usize, perm: Vec<u32>) -> Region {
-    let (heads, rows) = (m.n / lanes, m.batch * m.m);
+fn norm_and_rotate(m: &Matmul, columns: usize, perm: Vec<u32>) -> Region {
+    let (heads, rows) = (m.n / columns, m.batch * m.m);
     let at = |strides: [i64; 3]| Affine { offset: 0, strides: strides.into_iter().collect() };
-    let own = || at([m.n as i64, lanes as i64, 1]);
+    let own = || at([m.n as i64, columns as i64, 1]);
     let body = vec![
         load(0, own()),
         Instr::Binary(Binary::Mul, 0, 0),
         Instr::RowReduce(Reduction::Sum, 1),
-        Instr::Const(1.0 / lanes as f32),
+        Instr::Const(1.0 / columns as f32),
         Instr::Binary(Binary::Mul, 2, 3),
         Instr::Const(1e-2),
         Instr::Binary(Binary::Add, 4, 5),
         Instr::Unary(Unary::Rsqrt, 6),
         Instr::Binary(Binary::Mul, 0, 7),
-        Instr::Lanes(Arc::from(perm), 8),
+        Instr::Permute(Arc::from(perm), 8),
         load(1, at([0, 0, 1])),
         Instr::Binary(Binary::Mul, 9, 10),
         Instr::Binary(Binary::Add, 8, 11),
@@ -44,36 +44,37 @@ fn norm_and_rotate(m: &Matmul, lanes: usize, perm: Vec<u32>) -> Region {
         Instr::Store { arg: 5, value: 7, at: at([heads as i64, 1, 0]) },
     ];
     let args = vec![DType::BF16, DType::F32, DType::F32, DType::BF16, DType::BF16, DType::F32];
-    Region { rows: vec![rows, heads], reduced: 0, lanes, body, args }
+    Region { rows: vec![rows, heads], reduced: 0, columns, body, args }
 }
 
 /// The arguments of a product with that region.
-fn heads_buffers(m: &Matmul, lanes: usize) -> [(DType, usize); 7] {
+fn heads_buffers(m: &Matmul, columns: usize) -> [(DType, usize); 7] {
     let [a, b, (_, len)] = buffers(m, DType::F32);
-    let heads = m.n / lanes;
+    let heads = m.n / columns;
     let half = (DType::BF16, len);
-    [a, b, (DType::F32, lanes), (DType::F32, heads), half, half, (DType::F32, m.batch * m.m * heads)]
+    [a, b, (DType::F32, columns), (DType::F32, heads), half, half, (DType::F32, m.batch * m.m * heads)]
 }
 
-/// Chunks of eight lanes: the first two change places.
-fn swapped(lanes: usize) -> Vec<u32> {
-    (0..lanes as u32).map(|i| if i < 16 { i ^ 8 } else { i }).collect()
+/// Chunks of eight columns: the first two change places.
+fn swapped(columns: usize) -> Vec<u32> {
+    (0..columns as u32).map(|i| if i < 16 { i ^ 8 } else { i }).collect()
 }
 
 /// Each half in place of the other.
-fn halves(lanes: usize) -> Vec<u32> {
-    (0..lanes as u32).map(|i| (i + lanes as u32 / 2) % lanes as u32).collect()
+fn halves(columns: usize) -> Vec<u32> {
+    (0..columns as u32).map(|i| (i + columns as u32 / 2) % columns as u32).collect()
 }
 
 /// Chunks in another order, over units and turns of units.
-fn reversed(lanes: usize) -> Vec<u32> {
-    (0..lanes as u32).map(|i| lanes as u32 - 8 - i / 8 * 8 + i % 8).collect()
+fn reversed(columns: usize) -> Vec<u32> {
+    (0..columns as u32).map(|i| columns as u32 - 8 - i / 8 * 8 + i % 8).collect()
 }
 
 /// Stages and workspaces of the kernels that a launch becomes on Hopper, after its numbers are checked.
-fn proven(m: &Matmul, lanes: usize, perm: Vec<u32>, what: &str) -> (usize, usize) {
-    let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), norm_and_rotate(m, lanes, perm)));
-    let buffers = heads_buffers(m, lanes);
+fn proven(m: &Matmul, columns: usize, perm: Vec<u32>, what: &str) -> (usize, usize) {
+    let kernel =
+        Kernel::Contraction(Contraction::with_epilogue(m.clone(), norm_and_rotate(m, columns, perm)));
+    let buffers = heads_buffers(m, columns);
     let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
     let made = lower(&kernel, &infos, &H100).unwrap();
     let plan = single(kernel, &buffers);
@@ -84,7 +85,7 @@ fn proven(m: &Matmul, lanes: usize, perm: Vec<u32>, what: &str) -> (usize, usize
 #[test]
 fn heads_are_normed_and_rotated_where_they_are_projected() {
     // Heads of the widths that a tile holds whole; matrices of less than a tile, of more, and several.
-    for (lanes, size, perm) in [
+    for (columns, size, perm) in [
         (32, [1, 40, 96, 48], swapped(32)),
         (64, [1, 130, 192, 33], swapped(64)),
         (64, [2, 17, 64, 40], reversed(64)),
@@ -92,17 +93,17 @@ fn heads_are_normed_and_rotated_where_they_are_projected() {
         (128, [1, 9, 128, 16], reversed(128)),
     ] {
         let m = matmul(size, LAYOUTS[0], false);
-        assert_eq!(proven(&m, lanes, perm, &format!("{size:?} in heads of {lanes}")), (1, 0));
+        assert_eq!(proven(&m, columns, perm, &format!("{size:?} in heads of {columns}")), (1, 0));
     }
 }
 
-/// Rows that are parts of the result's, though their lanes do not meet: each head times its number, times a table of
-/// the lanes.
+/// Rows that are parts of the result's, though their columns do not meet: each head times its number, times a table of
+/// the columns.
 #[test]
-fn heads_whose_lanes_do_not_meet_are_heads_all_the_same() {
-    let (lanes, m) = (64, matmul([1, 40, 192, 48], LAYOUTS[0], false));
+fn heads_whose_columns_do_not_meet_are_heads_all_the_same() {
+    let (columns, m) = (64, matmul([1, 40, 192, 48], LAYOUTS[0], false));
     let at = |strides: [i64; 3]| Affine { offset: 0, strides: strides.into_iter().collect() };
-    let own = || at([m.n as i64, lanes as i64, 1]);
+    let own = || at([m.n as i64, columns as i64, 1]);
     let body = vec![
         load(0, own()),
         load(1, at([3, 1, 0])),
@@ -113,9 +114,9 @@ fn heads_whose_lanes_do_not_meet_are_heads_all_the_same() {
         Instr::Store { arg: 3, value: 5, at: own() },
     ];
     let args = vec![DType::BF16, DType::F32, DType::F32, DType::BF16];
-    let region = Region { rows: vec![40, 3], reduced: 0, lanes, body, args };
+    let region = Region { rows: vec![40, 3], reduced: 0, columns, body, args };
     let [a, b, (_, len)] = buffers(&m, DType::BF16);
-    let buffers = [a, b, (DType::F32, 120), (DType::F32, lanes), (DType::BF16, len)];
+    let buffers = [a, b, (DType::F32, 120), (DType::F32, columns), (DType::BF16, len)];
     let kernel = Kernel::Contraction(Contraction::with_epilogue(m.clone(), region));
     let infos = buffers.map(|(dtype, len)| ArgInfo::whole(dtype, len));
     assert_eq!(lower(&kernel, &infos, &H100).unwrap().stages.len(), 1);
@@ -129,7 +130,7 @@ fn heads_of_a_split_sum_are_normed_in_its_second_pass() {
     assert_eq!(proven(&m, 64, swapped(64), "split"), (2, 1));
 }
 
-/// Rows that a tile does not hold whole, and lanes that move alone.
+/// Rows that a tile does not hold whole, and columns that move alone.
 #[test]
 fn what_a_tile_cannot_do_is_a_second_launch() {
     let m = matmul([1, 24, 256, 48], LAYOUTS[0], false);
@@ -138,7 +139,7 @@ fn what_a_tile_cannot_do_is_a_second_launch() {
     assert_eq!(proven(&m, 16, swapped(16), "rows of two chunks"), (2, 1));
     let m = matmul([1, 24, 128, 48], LAYOUTS[0], false);
     let pairs = (0..64).map(|i| i ^ 1).collect();
-    assert_eq!(proven(&m, 64, pairs, "pairs of lanes"), (2, 1));
+    assert_eq!(proven(&m, 64, pairs, "pairs of columns"), (2, 1));
 }
 
 /// Projections of one input, of which two are normed and rotated and the third is not, are one launch.

@@ -90,7 +90,7 @@ fn an_epilogue_takes_the_whole_sum() {
         Instr::Store { arg: 2, value: 2, at: at.clone() },
     ];
     let args = vec![DType::BF16; 3];
-    let epilogue = Some(Region { rows: vec![40], reduced: 0, lanes: 72, body, args });
+    let epilogue = Some(Region { rows: vec![40], reduced: 0, columns: 72, body, args });
     arguments.push((DType::BF16, 40 * 72));
     let kernel = alone(Member { epilogue, ..member });
     assert_eq!(lower(&kernel, &whole(&arguments), &H100).unwrap().stages.len(), 1);

@@ -194,7 +194,7 @@ fn tile_rows(good: &Lowered) -> Vec<Edit> {
             let region = region_mut(bad, at);
             match region.rows.first_mut() {
                 Some(rows) => *rows += 1,
-                None => region.lanes += 1,
+                None => region.columns += 1,
             }
         })
     };

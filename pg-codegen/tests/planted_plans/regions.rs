@@ -20,8 +20,8 @@ pub(crate) const PLANTS: &[Plant] = &[
     Plant::new("argument of another type", &[Check::Shapes, Check::Kernels], argument_retyped),
     Plant::new("argument that is not there", &[Check::Shapes], no_argument),
     Plant::new("stride dropped", &[Check::Kernels], stride_dropped),
-    Plant::new("lane permutation out of range", &[Check::Kernels], lanes_out_of_range),
-    Plant::or_equal("lanes permuted otherwise", MEANING, lanes_rotated),
+    Plant::new("column permutation out of range", &[Check::Kernels], columns_out_of_range),
+    Plant::or_equal("columns permuted otherwise", MEANING, columns_rotated),
     Plant::new("row with one element", &[Check::Kernels], row_of_one),
     Plant::new("axis reduced no more", &[Check::Kernels], reduced_less),
     Plant::new("sum that moves along its axis", &[Check::Kernels], accumulate_moves),
@@ -29,7 +29,7 @@ pub(crate) const PLANTS: &[Plant] = &[
     // Domain.
     Plant::new("row more", &[Check::Bounds, Check::Cover], |good| rows(good, 1)),
     Plant::new("row fewer", &[Check::Cover, Check::Meaning], |good| rows(good, -1)),
-    Plant::new("half of the lanes", &[Check::Cover, Check::Kernels], half_of_the_lanes),
+    Plant::new("half of the columns", &[Check::Cover, Check::Kernels], half_of_the_columns),
     // Index maps.
     Plant::or_equal("load one on", &[Check::Meaning, Check::Bounds], |good| load_shifted(good, 1)),
     Plant::or_equal("load one back", &[Check::Meaning, Check::Bounds], |good| load_shifted(good, -1)),
@@ -141,22 +141,22 @@ fn stride_dropped(good: &Lowered) -> Vec<Edit> {
 }
 
 fn is_permutation(region: &Region, instr: &Instr) -> bool {
-    region.lanes > 1 && matches!(instr, Instr::Lanes(..))
+    region.columns > 1 && matches!(instr, Instr::Permute(..))
 }
 
-fn lanes_out_of_range(good: &Lowered) -> Vec<Edit> {
+fn columns_out_of_range(good: &Lowered) -> Vec<Edit> {
     instrs(good, is_permutation, |instr, region| {
-        if let Instr::Lanes(perm, _) = instr {
+        if let Instr::Permute(perm, _) = instr {
             let mut new = perm.to_vec();
-            new[0] = region.lanes as u32;
+            new[0] = region.columns as u32;
             *perm = new.into();
         }
     })
 }
 
-fn lanes_rotated(good: &Lowered) -> Vec<Edit> {
+fn columns_rotated(good: &Lowered) -> Vec<Edit> {
     instrs(good, is_permutation, |instr, _| {
-        if let Instr::Lanes(perm, _) = instr {
+        if let Instr::Permute(perm, _) = instr {
             let mut new = perm.to_vec();
             new.swap(0, 1);
             *perm = new.into();
@@ -167,7 +167,7 @@ fn lanes_rotated(good: &Lowered) -> Vec<Edit> {
 /// A row operation on a register that has one element a row.
 fn row_of_one(good: &Lowered) -> Vec<Edit> {
     let mut edits = Vec::new();
-    for (at, region) in regions(good).into_iter().filter(|(_, r)| r.lanes > 1) {
+    for (at, region) in regions(good).into_iter().filter(|(_, r)| r.columns > 1) {
         let row_op =
             region.body.iter().position(|i| matches!(i, Instr::RowReduce(..) | Instr::FakeQuant(..)));
         let narrow = region.body.iter().position(|i| matches!(i, Instr::Const(_)));
@@ -210,8 +210,8 @@ fn rows(good: &Lowered, by: isize) -> Vec<Edit> {
     .collect()
 }
 
-fn half_of_the_lanes(good: &Lowered) -> Vec<Edit> {
-    whole(good, |r| r.lanes > 1 && r.lanes.is_multiple_of(2), |region| region.lanes /= 2)
+fn half_of_the_columns(good: &Lowered) -> Vec<Edit> {
+    whole(good, |r| r.columns > 1 && r.columns.is_multiple_of(2), |region| region.columns /= 2)
 }
 
 fn load_shifted(good: &Lowered, by: i64) -> Vec<Edit> {
@@ -283,17 +283,17 @@ fn guard_shifted(good: &Lowered) -> Vec<Edit> {
     instrs(good, has_guards, |instr, _| guards(instr).unwrap()[0].expr.offset += 1)
 }
 
-/// The last lane is read as zero.
+/// The last column is read as zero.
 fn guard_added(good: &Lowered) -> Vec<Edit> {
     let loads = |r: &Region, i: &Instr| {
-        r.lanes > 1 && matches!(i, Instr::Load { map, .. } if map.at.strides.last() != Some(&0))
+        r.columns > 1 && matches!(i, Instr::Load { map, .. } if map.at.strides.last() != Some(&0))
     };
     instrs(good, loads, |instr, region| {
         if let Instr::Load { map, .. } = instr {
             let mut strides = map.at.strides.clone();
             strides.iter_mut().for_each(|s| *s = 0);
             *strides.last_mut().unwrap() = 1;
-            map.guards.push(Guard { expr: Affine { offset: 0, strides }, size: region.lanes as i64 - 1 });
+            map.guards.push(Guard { expr: Affine { offset: 0, strides }, size: region.columns as i64 - 1 });
         }
     })
 }
@@ -332,20 +332,20 @@ fn load_after_store(good: &Lowered) -> Vec<Edit> {
 fn load_beside_store(good: &Lowered) -> Vec<Edit> {
     whole(
         good,
-        |r| loads_in_place(r).is_some() && r.lanes > 1,
+        |r| loads_in_place(r).is_some() && r.columns > 1,
         |region| {
             let load = loads_in_place(region).unwrap();
             let at = touched(&mut region.body[load]).unwrap();
-            let lane = at.strides.len() - 1;
-            at.offset += at.strides[lane];
+            let column = at.strides.len() - 1;
+            at.offset += at.strides[column];
         },
     )
 }
 
-/// One element a row, read before it is written, by rows of many lanes: each piece of a long row reads it.
+/// One element a row, read before it is written, by rows of many columns: each piece of a long row reads it.
 fn row_in_place(good: &Lowered) -> Vec<Edit> {
     let mut edits = Vec::new();
-    for (at, region) in regions(good).into_iter().filter(|(_, r)| r.lanes > 1) {
+    for (at, region) in regions(good).into_iter().filter(|(_, r)| r.columns > 1) {
         for instr in &region.body {
             let Instr::Store { arg, at: to, .. } = instr else { continue };
             if to.strides.last() != Some(&0) || good.plan.kernels[at.0].arg_count() != region.args.len() {

@@ -1,4 +1,4 @@
-//! Causal attention as users write it: any head counts, grouped keys and values, rotary lanes or none, query and key
+//! Causal attention as users write it: any head counts, grouped keys and values, rotary columns or none, query and key
 //! norms by the library or by hand, gains, gates and exclusive self attention.
 
 use super::Generator;
@@ -59,7 +59,7 @@ impl Generator {
         Expr::tensor(&shape, "split_heads", [y, Expr::text(heads)])
     }
 
-    /// An even number of lanes of a head.
+    /// An even number of columns of a head.
     fn rotary(&mut self, width: &Size) -> usize {
         let half = self.value(width) / 2;
         2 * self.rng.below(half + 1)

@@ -20,7 +20,7 @@ impl Generator {
                 gain.into_op("*", x).op("+", u).op("+", v)
             }
             5 => {
-                // One weight vector for all lanes, blended by a softmax.
+                // One weight vector for all columns, blended by a softmax.
                 let mix = self.param("mix", &[Size::Exact(3)]);
                 let mix = if self.rng.once_in(2) { mix.map("softmax") } else { mix };
                 let mix = self.named(cx, mix);
@@ -196,8 +196,8 @@ impl Generator {
             }
             _ => {
                 // By feature.
-                let lane = Expr::call(Ty::Ints(vec![]), "iota", [Expr::text(&shape[2])]);
-                Expr::call(mask, "lt", [lane, Expr::text(self.rng.pick(&[1, 2, 3]))])
+                let column = Expr::call(Ty::Ints(vec![]), "iota", [Expr::text(&shape[2])]);
+                Expr::call(mask, "lt", [column, Expr::text(self.rng.pick(&[1, 2, 3]))])
             }
         };
         let other = if self.rng.once_in(3) { y.op("*", Expr::text(0.5)) } else { y };

@@ -1,4 +1,4 @@
-//! The same numbers under other axes: slices, joins by padding, transposes, groups of features, permuted lanes.
+//! The same numbers under other axes: slices, joins by padding, transposes, groups of features, permuted columns.
 
 use super::Generator;
 use super::context::Context;
@@ -21,7 +21,7 @@ impl Generator {
         let shape = x.shape().clone();
         match self.rng.below(10) {
             0 | 1 if n > 1 => {
-                // Two parts, each through something of its own; sometimes of permuted lanes.
+                // Two parts, each through something of its own; sometimes of permuted columns.
                 let x = match self.rng.below(3) {
                     0 => self.permuted(x, n),
                     _ => x,
@@ -96,7 +96,7 @@ impl Generator {
             _ => (1..n).rev().for_each(|i| perm.swap(i, self.rng.below(i + 1))),
         }
         let shape = x.shape().clone();
-        Expr::tensor(&shape, "lanes", [x, Expr::list(perm.into_iter().map(Expr::text))])
+        Expr::tensor(&shape, "permute_columns", [x, Expr::list(perm.into_iter().map(Expr::text))])
     }
 
     /// Features in groups of one size, then of another, of which only the first few are left.
@@ -146,7 +146,7 @@ impl Generator {
                 y.op("*", gains)
             }
             _ => {
-                // Turned inside out: lane i of group j becomes lane j of group i.
+                // Turned inside out: column i of group j becomes column j of group i.
                 let turned = vec![Size::Batch, Size::Time, each, g];
                 Expr::tensor(&turned, "transpose", [y, Expr::list([0, 1, 3, 2].map(Expr::text))])
             }

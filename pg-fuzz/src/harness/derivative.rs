@@ -176,7 +176,7 @@ impl Forward<'_> {
                 unreachable!("internal error: {} is of the backward pass", node.op)
             }
             op if op.is_view() => self.evaluate(node, given),
-            Op::Lanes(_) | Op::Binary(Binary::Add | Binary::Sub) | Op::Reduce(Reduction::Sum, _) => {
+            Op::Permute(_) | Op::Binary(Binary::Add | Binary::Sub) | Op::Reduce(Reduction::Sum, _) => {
                 self.evaluate(node, given)
             }
             Op::Binary(Binary::Mul) | Op::Dot(_) => {

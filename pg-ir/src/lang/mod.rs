@@ -56,7 +56,7 @@ use crate::lang::model::SourceText;
 
 /// A parsed model with everything it derives from, kept for tracing.
 #[derive(Debug)]
-pub struct Program {
+pub struct ParsedModel {
     pub(crate) ast: Arc<ast::ModelAst>,
     pub(crate) phases: Vec<trace::PhaseProgram>,
     pub(crate) texts: Vec<SourceText>,

@@ -255,7 +255,7 @@ pub struct Model {
     /// What elaboration found worth saying that is not an error, such as shadowed library functions.
     pub notes: crate::lang::Diagnostics,
     /// What the front end keeps for tracing.
-    pub(crate) program: Arc<crate::lang::Program>,
+    pub(crate) program: Arc<crate::lang::ParsedModel>,
 }
 
 impl Model {

@@ -9,7 +9,7 @@ use super::diag::{Diagnostic, Diagnostics};
 use super::interp::{ConstValue, Declared, Interp, Tracer};
 use super::library::Library;
 use super::value::{Home, Value};
-use super::{Program, ast};
+use super::{ParsedModel, ast};
 use crate::graph::{Builder, ValueId};
 use crate::lang::model::Model;
 use crate::op::Op;
@@ -82,7 +82,7 @@ pub(crate) struct Ends {
 }
 
 /// All that one trace finds.
-pub(crate) struct Run {
+pub(crate) struct TraceOutcome {
     pub(crate) builder: Builder,
     /// The value, if there were no errors.
     pub(crate) value: Option<Ends>,
@@ -137,7 +137,7 @@ impl Model {
     }
 }
 
-impl Program {
+impl ParsedModel {
     /// Every text that a finding can be about.
     pub(crate) fn all_texts(&self) -> Vec<crate::lang::model::SourceText> {
         self.texts.iter().chain(Library::std().texts()).cloned().collect()
@@ -145,7 +145,7 @@ impl Program {
 }
 
 /// Traces one program of a model.
-pub(crate) fn run(model: &ast::ModelAst, phase: &PhaseProgram, request: &Trace) -> Run {
+pub(crate) fn run(model: &ast::ModelAst, phase: &PhaseProgram, request: &Trace) -> TraceOutcome {
     let library = Library::std();
     let mut cx = Interp::new(&model.functions, library, phase.consts.clone());
     let grids = phase.grids.clone();
@@ -170,7 +170,7 @@ pub(crate) fn run(model: &ast::ModelAst, phase: &PhaseProgram, request: &Trace) 
     let tracer = cx.tracer.take();
     let (builder, params) = tracer.map(|t| (t.builder, t.params)).unwrap_or_default();
     let value = if errors.is_empty() { value } else { None };
-    Run { builder, value, params, used, errors }
+    TraceOutcome { builder, value, params, used, errors }
 }
 
 fn head(

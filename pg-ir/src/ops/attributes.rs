@@ -8,9 +8,6 @@ use crate::op::{Binary, Bits, DotDims, Op, Reduction, Unary};
 use crate::quant::Grid;
 use crate::ty::Type;
 
-const UNARY: [Unary; 8] =
-    [Unary::Exp, Unary::Log, Unary::Tanh, Unary::Sigmoid, Unary::Sqrt, Unary::Rsqrt, Unary::Sin, Unary::Cos];
-
 const BINARY: [Binary; 9] = [
     Binary::Add,
     Binary::Sub,
@@ -58,7 +55,7 @@ impl Op {
                 vec![("axis", axis.to_string()), ("before", before.to_string()), ("after", after.to_string())]
             }
             Op::Shift { axis, by } => vec![("axis", axis.to_string()), ("by", by.to_string())],
-            Op::Lanes(perm) => vec![("perm", list(perm.iter()))],
+            Op::Permute(perm) => vec![("perm", list(perm.iter()))],
             Op::Dot(d) => vec![
                 ("batch_lhs", list(d.batch.iter().map(|p| p.0))),
                 ("batch_rhs", list(d.batch.iter().map(|p| p.1))),
@@ -86,7 +83,7 @@ impl Op {
         let pairs = |l: &str, r: &str| -> Result<SmallVec<[(usize, usize); 2]>, String> {
             Ok(parse_list(get(l)?)?.into_iter().zip(parse_list(get(r)?)?).collect())
         };
-        if let Some(f) = UNARY.into_iter().find(|&f| Op::Unary(f).record().name == name) {
+        if let Some(f) = Unary::ALL.iter().copied().find(|&f| Op::Unary(f).record().name == name) {
             return Ok(Op::Unary(f));
         }
         if let Some(f) = BINARY.into_iter().find(|&f| Op::Binary(f).record().name == name) {
@@ -117,7 +114,7 @@ impl Op {
                 after: number(get("after")?)?,
             },
             "shift" => Op::Shift { axis: number(get("axis")?)?, by: number(get("by")?)? },
-            "lanes" => Op::Lanes(parse_list::<u32>(get("perm")?)?.into()),
+            "permute_columns" => Op::Permute(parse_list::<u32>(get("perm")?)?.into()),
             "dot" => {
                 Op::Dot(DotDims { batch: pairs("batch_lhs", "batch_rhs")?, contract: pairs("lhs", "rhs")? })
             }

@@ -1,15 +1,9 @@
-//! Element-wise ops. Operands have exactly the same axes: broadcasting is an op of its own.
+//! Element-wise ops of several operands, casts and the quantiser. Operands have exactly the same axes: broadcasting is an op of its own.
 
 use super::{arity, check_float, mixes, no_flops, one_per_element, pointwise};
 use crate::autodiff::Adjoint;
-use crate::op::{Binary, Op, Record, RuleError, Time, Unary};
+use crate::op::{Binary, Op, Record, RuleError, Time};
 use crate::ty::{DType, Type};
-
-fn infer_unary(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
-    let [x] = arity(operands)?;
-    check_float(x)?;
-    Ok(vec![x.with_dtype(DType::F32)])
-}
 
 fn same_axes(a: &Type, b: &Type) -> Result<(), RuleError> {
     if a.axes == b.axes { Ok(()) } else { Err(format!("operands have different axes: {a} and {b}")) }
@@ -44,64 +38,6 @@ fn infer_integer(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
 fn infer_comparison(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
     Ok(vec![infer_float(op, operands)?[0].with_dtype(DType::Bool)])
 }
-
-/// `$eval` is the function in float64, `$grad` its derivative from (adjoint, x, y).
-macro_rules! unary {
-    ($record:ident, $name:literal, $maths:literal, $eval:expr, $grad:expr) => {
-        pub(super) static $record: Record = Record {
-            name: $name,
-            signature: "x -> y",
-            maths: $maths,
-            infer: infer_unary,
-            time: pointwise,
-            vjp: |cx| {
-                let Some(g) = cx.cotangents[0] else { return vec![None] };
-                let (x, y) = (cx.node.operands[0], cx.node.first);
-                let rule: fn(&mut Adjoint<'_>, _, _, _) -> _ = $grad;
-                vec![Some(rule(cx, g, x, y))]
-            },
-            flops: one_per_element,
-            eval: |_, x, _, _| {
-                let f: fn(f64) -> f64 = $eval;
-                vec![x[0].iter().map(|&v| f(v)).collect()]
-            },
-        };
-    };
-}
-
-unary!(EXP, "exp", "y = eˣ.", f64::exp, |cx, g, _, y| cx.b.mul(g, y));
-unary!(LOG, "log", "y = ln x.", f64::ln, |cx, g, x, _| cx.b.div(g, x));
-unary!(TANH, "tanh", "y = tanh x.", f64::tanh, |cx, g, _, y| {
-    let one = cx.b.constant_like(1.0, y);
-    let y2 = cx.b.mul(y, y);
-    let d = cx.b.sub(one, y2);
-    cx.b.mul(g, d)
-});
-unary!(SIGMOID, "sigmoid", "y = 1 / (1 + e⁻ˣ).", |x| 1.0 / (1.0 + (-x).exp()), |cx, g, _, y| {
-    let one = cx.b.constant_like(1.0, y);
-    let rest = cx.b.sub(one, y);
-    let d = cx.b.mul(y, rest);
-    cx.b.mul(g, d)
-});
-unary!(SQRT, "sqrt", "y = √x.", f64::sqrt, |cx, g, _, y| {
-    let half = cx.b.scale(0.5, g);
-    cx.b.div(half, y)
-});
-unary!(RSQRT, "rsqrt", "y = 1 / √x.", |x| 1.0 / x.sqrt(), |cx, g, _, y| {
-    let y2 = cx.b.mul(y, y);
-    let y3 = cx.b.mul(y2, y);
-    let d = cx.b.scale(-0.5, y3);
-    cx.b.mul(g, d)
-});
-unary!(SIN, "sin", "y = sin x.", f64::sin, |cx, g, x, _| {
-    let d = cx.b.unary(Unary::Cos, x);
-    cx.b.mul(g, d)
-});
-unary!(COS, "cos", "y = cos x.", f64::cos, |cx, g, x, _| {
-    let s = cx.b.unary(Unary::Sin, x);
-    let d = cx.b.scale(-1.0, s);
-    cx.b.mul(g, d)
-});
 
 /// `$eval` is the function in float64, `$grad` the vjp.
 macro_rules! binary {
@@ -280,7 +216,7 @@ pub(super) static FAKE_QUANT: Record = Record {
     name: "fake_quant",
     signature: "w [.., C] -> y [.., C]",
     maths: "y = s·clamp(round(w/s), −clip, clip) with a scale s per row; dy/dw = 1 (straight through).",
-    infer: infer_unary,
+    infer: super::unary::infer,
     // A row has one scale.
     time: |_, operands| operands[0].rank().checked_sub(1).map_or(Time::Point, |a| mixes(a, operands[0])),
     vjp: |cx| vec![cx.cotangents[0]],

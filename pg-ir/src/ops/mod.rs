@@ -8,10 +8,14 @@ mod elementwise;
 mod gather;
 mod reduce;
 mod source;
+mod unary;
 mod view;
 
+use std::sync::LazyLock;
+
+pub use self::unary::Unary;
 pub(crate) use self::view::keeps_positions;
-use crate::op::{Binary, Op, Record, RuleError, Time, Unary};
+use crate::op::{Binary, Op, Record, RuleError, Time};
 use crate::ty::{Axis, Role, Type};
 
 impl Op {
@@ -21,16 +25,7 @@ impl Op {
             Op::Input(..) => &source::INPUT,
             Op::Const(..) => &source::CONST,
             Op::Iota(_) => &source::IOTA,
-            Op::Unary(f) => match f {
-                Unary::Exp => &elementwise::EXP,
-                Unary::Log => &elementwise::LOG,
-                Unary::Tanh => &elementwise::TANH,
-                Unary::Sigmoid => &elementwise::SIGMOID,
-                Unary::Sqrt => &elementwise::SQRT,
-                Unary::Rsqrt => &elementwise::RSQRT,
-                Unary::Sin => &elementwise::SIN,
-                Unary::Cos => &elementwise::COS,
-            },
+            Op::Unary(f) => f.record(),
             Op::Binary(f) => match f {
                 Binary::Add => &elementwise::ADD,
                 Binary::Sub => &elementwise::SUB,
@@ -54,7 +49,7 @@ impl Op {
             Op::Slice { .. } => &view::SLICE,
             Op::Pad { .. } => &view::PAD,
             Op::Shift { .. } => &view::SHIFT,
-            Op::Lanes(_) => &view::LANES,
+            Op::Permute(_) => &view::PERMUTE,
             Op::Dot(_) => &dot::DOT,
             Op::Gather => &gather::GATHER,
             Op::ScatterAdd { .. } => &gather::SCATTER_ADD,
@@ -66,21 +61,16 @@ impl Op {
 
 /// Every record, in the order of the op reference.
 pub fn all() -> &'static [&'static Record] {
+    static ALL: LazyLock<Vec<&'static Record>> = LazyLock::new(|| {
+        let unary = Unary::ALL.iter().map(|f| f.record());
+        SOURCES.iter().copied().chain(unary).chain(OTHERS.iter().copied()).collect()
+    });
     &ALL
 }
 
-static ALL: [&Record; 38] = [
-    &source::INPUT,
-    &source::CONST,
-    &source::IOTA,
-    &elementwise::EXP,
-    &elementwise::LOG,
-    &elementwise::TANH,
-    &elementwise::SIGMOID,
-    &elementwise::SQRT,
-    &elementwise::RSQRT,
-    &elementwise::SIN,
-    &elementwise::COS,
+static SOURCES: [&Record; 3] = [&source::INPUT, &source::CONST, &source::IOTA];
+
+static OTHERS: [&Record; 27] = [
     &elementwise::ADD,
     &elementwise::SUB,
     &elementwise::MUL,
@@ -102,7 +92,7 @@ static ALL: [&Record; 38] = [
     &view::SLICE,
     &view::PAD,
     &view::SHIFT,
-    &view::LANES,
+    &view::PERMUTE,
     &dot::DOT,
     &gather::GATHER,
     &gather::SCATTER_ADD,

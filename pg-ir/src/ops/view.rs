@@ -218,9 +218,9 @@ fn read_moved(x: &[f64], from: &Type, to: &Type, axis: usize, by: i64) -> Vec<f6
     out
 }
 
-fn lane_axis(op: &Op, x: &Type) -> Result<usize, RuleError> {
-    let Op::Lanes(perm) = op else { unreachable!("record of another op") };
-    let axis = x.rank().checked_sub(1).ok_or("a scalar has no lanes")?;
+fn column_axis(op: &Op, x: &Type) -> Result<usize, RuleError> {
+    let Op::Permute(perm) = op else { unreachable!("record of another op") };
+    let axis = x.rank().checked_sub(1).ok_or("a scalar has no columns")?;
     let mut sorted = perm.to_vec();
     sorted.sort_unstable();
     if sorted.iter().copied().ne(0..x.axes[axis].size as u32) {
@@ -229,26 +229,26 @@ fn lane_axis(op: &Op, x: &Type) -> Result<usize, RuleError> {
     Ok(axis)
 }
 
-pub(super) static LANES: Record = Record {
-    name: "lanes",
+pub(super) static PERMUTE: Record = Record {
+    name: "permute_columns",
     signature: "x [.., C] -> y [.., C]",
     maths: "y[.., j] = x[.., perm[j]] for a fixed permutation.",
     infer: |op, operands| {
         let [x] = arity(operands)?;
-        lane_axis(op, x)?;
+        column_axis(op, x)?;
         Ok(vec![x.clone()])
     },
     time: |_, operands| operands[0].rank().checked_sub(1).map_or(Time::Point, |a| mixes(a, operands[0])),
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None] };
-        let Op::Lanes(perm) = &cx.node.op else { unreachable!("record of another op") };
+        let Op::Permute(perm) = &cx.node.op else { unreachable!("record of another op") };
         let mut inverse = vec![0; perm.len()];
         perm.iter().enumerate().for_each(|(j, &p)| inverse[p as usize] = j as u32);
-        vec![Some(cx.b.op(Op::Lanes(inverse.into()), &[g]))]
+        vec![Some(cx.b.op(Op::Permute(inverse.into()), &[g]))]
     },
     flops: no_flops,
     eval: |op, x, _, _| {
-        let Op::Lanes(perm) = op else { unreachable!("record of another op") };
+        let Op::Permute(perm) = op else { unreachable!("record of another op") };
         let rows = x[0].chunks(perm.len());
         vec![rows.flat_map(|row| perm.iter().map(|&p| row[p as usize])).collect()]
     },

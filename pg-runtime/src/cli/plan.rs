@@ -49,7 +49,7 @@ struct Report {
     fused: bool,
     /// One optimiser step of the first phase: its micro-batches and the update.
     train: Option<Totals>,
-    programs: Vec<Program>,
+    programs: Vec<ProgramReport>,
 }
 
 /// What something comes to.
@@ -66,7 +66,7 @@ struct Totals {
 }
 
 #[derive(Debug, Serialize)]
-struct Program {
+struct ProgramReport {
     name: String,
     kernels: usize,
     #[serde(flatten)]
@@ -162,21 +162,21 @@ pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
         programs: vec![],
     };
     for (name, key) in &named {
-        report.programs.push(Program::new(&session, name, *key, &args, &target)?);
+        report.programs.push(ProgramReport::new(&session, name, *key, &args, &target)?);
     }
     report.train = report.training_step(&session, &named);
     ui.report(&report, || report.text(&args, &target))?;
     Ok(())
 }
 
-impl Program {
+impl ProgramReport {
     fn new(
         session: &Session,
         name: &str,
         key: Key,
         args: &PlanArgs,
         target: &Machine,
-    ) -> anyhow::Result<Program> {
+    ) -> anyhow::Result<ProgramReport> {
         let program = session.program(key)?;
         let lower = |options: Options| compile_for(name, &program.graph, &options.of(&program), target);
         let options = args.programs.options();
@@ -206,7 +206,7 @@ impl Program {
             width: p.width,
             dtype: p.dtype.to_string(),
         });
-        Ok(Program {
+        Ok(ProgramReport {
             name: name.into(),
             kernels: plan.kernels.len(),
             totals,

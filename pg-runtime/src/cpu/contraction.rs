@@ -98,14 +98,15 @@ impl Epilogue {
     pub(crate) fn new(member: &Member, region: &Region) -> Result<Self, Problem> {
         let matmul = &member.matmul;
         let len = matmul.batch * matmul.m * matmul.n;
-        if region.row_count() * region.lanes != len {
+        if region.row_count() * region.columns != len {
             return Err(Problem::Shape("the region on a product's result is of another size"));
         }
         let dtype =
             *region.args.first().ok_or(Problem::Shape("a region on a product's result reads none"))?;
         let operands = member.operand_count();
-        let compiled =
-            |region: &Region| Ok::<_, Problem>(Compiled::Region(Box::new(region::Program::new(region)?)));
+        let compiled = |region: &Region| {
+            Ok::<_, Problem>(Compiled::Region(Box::new(region::CompiledRegion::new(region)?)))
+        };
         if member.segments.is_empty() {
             let (product, region) = (Compiled::Matmul(matmul.densely()), compiled(region)?);
             return Ok(Epilogue { product, region, operands, result: (dtype, len) });

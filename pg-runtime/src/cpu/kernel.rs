@@ -32,7 +32,7 @@ struct Way {
 /// A kernel ready to run.
 #[derive(Debug)]
 pub(crate) enum Compiled {
-    Region(Box<region::Program>),
+    Region(Box<region::CompiledRegion>),
     Matmul(Matmul),
     /// Products that are added, one for each segment of k.
     Segments(Vec<Matmul>),
@@ -136,7 +136,7 @@ impl Machine {
 impl Compiled {
     pub(crate) fn new(kernel: &Kernel) -> Result<Self, Problem> {
         Ok(match *kernel {
-            Kernel::Region(ref region) => Compiled::Region(Box::new(region::Program::new(region)?)),
+            Kernel::Region(ref region) => Compiled::Region(Box::new(region::CompiledRegion::new(region)?)),
             Kernel::Contraction(ref contraction) => match contraction.single() {
                 Some(member) => Compiled::product(member)?,
                 None => Compiled::Shared(Box::new(Shared::new(contraction)?)),

@@ -82,6 +82,11 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 }
 
 #[inline(always)]
+pub(crate) fn rsqrt(x: f32) -> f32 {
+    1.0 / x.sqrt()
+}
+
+#[inline(always)]
 pub(crate) fn sin(x: f32) -> f32 {
     sin_quarter(f64::from(x), 0)
 }

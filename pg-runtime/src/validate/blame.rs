@@ -217,15 +217,15 @@ impl Probed {
 /// Appends a launch that copies a buffer, as float32, into a result.
 fn keep(plan: &mut Plan, from: BufferId, name: &str) {
     let Buffer { dtype, len, .. } = plan.buffers[from.0 as usize];
-    let lanes = [64, 16, 4].into_iter().find(|lanes| len.is_multiple_of(*lanes)).unwrap_or(1);
-    let at = Affine { offset: 0, strides: [lanes as i64, 1].into_iter().collect() };
+    let columns = [64, 16, 4].into_iter().find(|columns| len.is_multiple_of(*columns)).unwrap_or(1);
+    let at = Affine { offset: 0, strides: [columns as i64, 1].into_iter().collect() };
     let load = Instr::Load { arg: 0, map: IndexMap { at: at.clone(), guards: Vec::new() } };
     let body = vec![load, Instr::Cast(DType::F32, 0), Instr::Store { arg: 1, value: 1, at }];
-    let rows = vec![len / lanes];
+    let rows = vec![len / columns];
     plan.kernels.push(Kernel::Region(Region {
         rows,
         reduced: 0,
-        lanes,
+        columns,
         body,
         args: vec![dtype, DType::F32],
     }));

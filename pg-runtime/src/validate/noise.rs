@@ -65,7 +65,7 @@ fn is_rounded(graph: &Graph, value: ValueId) -> bool {
                 | Op::Select
                 | Op::Binary(Binary::Max)
                 | Op::Reduce(Reduction::Max, _)
-                | Op::Lanes(_)
+                | Op::Permute(_)
                 | Op::Gather
         );
     !is_exact && graph.ty(value).dtype == DType::F32

@@ -224,7 +224,7 @@ fn alone(kernel: &Kernel, types: &[DType], args: &[Tensor]) -> (Plan, State) {
         let load = Instr::Load { arg: 0, map: IndexMap { at: at.clone(), guards: vec![] } };
         let body = vec![load, Instr::Cast(DType::F32, 0), Instr::Store { arg: 1, value: 1, at }];
         let args = vec![types[i], DType::F32];
-        plan.kernels.push(Kernel::Region(Region { rows: vec![], reduced: 0, lanes: len, body, args }));
+        plan.kernels.push(Kernel::Region(Region { rows: vec![], reduced: 0, columns: len, body, args }));
         let place = Place::External(slot(Space::Result, i));
         plan.buffers.push(Buffer { dtype: DType::F32, len, place, label: format!("arg{i}"), why: "" });
         let launch = launch(plan.kernels.len() as u32 - 1, &[i, plan.buffers.len() - 1]);

@@ -5,7 +5,7 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
-use super::program::Kind;
+use super::lowered::Kind;
 use super::value::Value;
 use crate::kernels::math;
 use crate::region::{Affine, IndexMap};
@@ -75,8 +75,8 @@ pub(crate) fn and(scope: &mut Scope, a: Mask, b: Mask) -> Mask {
     }
 }
 
-/// Where the current row and lanes are.
-pub(super) struct Place {
+/// Where the current row and columns are.
+pub(super) struct Location {
     /// Index along each row axis.
     pub(super) axes: Vec<NativeExpand<i32>>,
     /// Elements of a piece.
@@ -92,8 +92,8 @@ pub(super) struct Piece {
     pub(super) ok: Mask,
 }
 
-impl Place {
-    /// An index map at the current row, in threads of `unit` elements, lanes left out.
+impl Location {
+    /// An index map at the current row, in threads of `unit` elements, columns left out.
     fn row_part(&self, scope: &mut Scope, at: &Affine, unit: usize) -> NativeExpand<i32> {
         let unit = unit as i64;
         let offset = (at.offset / unit) as i32;
@@ -117,7 +117,7 @@ impl Place {
         }
     }
 
-    /// An index map at one lane of a piece, or at the row if there is none.
+    /// An index map at one column of a piece, or at the row if there is none.
     pub(super) fn position(
         &self,
         scope: &mut Scope,
@@ -131,9 +131,9 @@ impl Place {
             return row;
         }
         let step = stride as i32 * self.vector as i32;
-        let lane =
+        let column =
             if step == 1 { piece.index.clone() } else { scaled::expand(scope, piece.index.clone(), step) };
-        let sum = plus::expand(scope, row, lane);
+        let sum = plus::expand(scope, row, column);
         if element == 0 { sum } else { plus::expand(scope, sum, (stride as i32 * element as i32).into()) }
     }
 
@@ -185,7 +185,7 @@ impl Place {
             let guards = self.guards(scope, map, piece.map(|p| (p, part * width)));
             let mask = and(scope, mask.clone(), guards);
             let (at, mask) = match gather {
-                Some(g) => g.place(scope, at, mask, part * width, width),
+                Some(g) => g.locate(scope, at, mask, part * width, width),
                 None => (at, mask),
             };
             buffer.fetch(scope, at, mask)
@@ -235,7 +235,7 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    fn place(
+    fn locate(
         &self,
         scope: &mut Scope,
         at: NativeExpand<i32>,

@@ -12,9 +12,9 @@ use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
 use crate::region::{Affine, IndexMap, Instr, Reg, Region};
 
-/// Rows from this many lanes on are cut.
+/// Rows from this many columns on are cut.
 const LONG: usize = 32_768;
-/// Lanes of a part, at least.
+/// Columns of a part, at least.
 const PART: usize = 4096;
 /// More rows than this keep a device busy as they are.
 const FEW: usize = 64;
@@ -39,13 +39,13 @@ pub(super) fn cut(
     machine: &Machine,
     out: &mut Launches,
 ) -> Result<Option<Rest>, CubeError> {
-    let is_short = region.row_count() > FEW || region.lanes < LONG;
+    let is_short = region.row_count() > FEW || region.columns < LONG;
     let is_other =
-        |i: &Instr| matches!(i, Instr::Lanes(..) | Instr::FakeQuant(..) | Instr::Accumulate { .. });
+        |i: &Instr| matches!(i, Instr::Permute(..) | Instr::FakeQuant(..) | Instr::Accumulate { .. });
     if is_short || region.args.len() != infos.len() || region.body.iter().any(is_other) {
         return Ok(None);
     }
-    let Some(parts) = parts_of(region.lanes, machine.tuning.region_spread) else { return Ok(None) };
+    let Some(parts) = parts_of(region.columns, machine.tuning.region_spread) else { return Ok(None) };
     let names = (0..infos.len()).map(StageArg::Arg).collect();
     let start = out.stages.len();
     let mut rest = Rest { before: 0, region: region.clone(), infos: infos.to_vec(), names };
@@ -76,10 +76,10 @@ pub(super) fn cut(
 }
 
 /// How many parts a row is cut into: as many as there are thread blocks to share it, if their loads can stay aligned.
-fn parts_of(lanes: usize, most: usize) -> Option<usize> {
+fn parts_of(columns: usize, most: usize) -> Option<usize> {
     let fits = |unit: usize| {
-        let mut all = (2..=most.min(lanes / PART)).rev();
-        all.find(|n| lanes.is_multiple_of(*n) && (lanes / n).is_multiple_of(unit))
+        let mut all = (2..=most.min(columns / PART)).rev();
+        all.find(|n| columns.is_multiple_of(*n) && (columns / n).is_multiple_of(unit))
     };
     fits(8).or_else(|| fits(1))
 }
@@ -141,11 +141,11 @@ fn row_number(region: &Region, scale: usize, rest: &[i64]) -> Affine {
 
 /// The region that reduces parts of rows, [row, part], into a new argument.
 fn partial_reduction(region: &Region, kind: Reduction, value: Reg, parts: usize) -> Region {
-    let lanes = region.lanes / parts;
+    let columns = region.columns / parts;
     let cut = |a: &mut Affine| {
-        let lane = a.strides.len() - 1;
-        let stride = a.strides[lane] * lanes as i64;
-        a.strides.insert(lane, stride);
+        let column = a.strides.len() - 1;
+        let stride = a.strides[column] * columns as i64;
+        a.strides.insert(column, stride);
     };
     let mut body = region.body[..=value as usize].to_vec();
     body.retain(|i| !matches!(i, Instr::Store { .. }));
@@ -168,7 +168,7 @@ fn partial_reduction(region: &Region, kind: Reduction, value: Reg, parts: usize)
     let at = row_number(region, parts, &[1, 0]);
     body.push(Instr::Store { arg: region.args.len() as u32, value: body.len() as Reg - 1, at });
     let rows = region.rows.iter().copied().chain([parts]).collect();
-    let all = Region { rows, reduced: 0, lanes, body, args: with_float(&region.args) };
+    let all = Region { rows, reduced: 0, columns, body, args: with_float(&region.args) };
     live(&all)
 }
 
@@ -181,10 +181,10 @@ fn reduction_of_parts(rows: usize, parts: usize, kind: Reduction) -> Region {
         Instr::RowReduce(kind, 0),
         Instr::Store { arg: 1, value: 1, at: at([1, 0]) },
     ];
-    Region { rows: vec![rows], reduced: 0, lanes: parts, body, args: vec![DType::F32; 2] }
+    Region { rows: vec![rows], reduced: 0, columns: parts, body, args: vec![DType::F32; 2] }
 }
 
-/// The region without instructions that no store needs, and of one lane if nothing that is left knows lanes.
+/// The region without instructions that no store needs, and of one column if nothing that is left knows columns.
 fn live(region: &Region) -> Region {
     let mut body = region.body.clone();
     let mut needed: Vec<bool> = body.iter().map(|i| matches!(i, Instr::Store { .. })).collect();
@@ -195,8 +195,8 @@ fn live(region: &Region) -> Region {
     body.iter_mut().for_each(|instr| instr.for_each_operand(|r| *r = number(*r)));
     let mut keep = needed.iter();
     body.retain(|_| *keep.next().expect("one for each"));
-    let is_wide = body.iter().flat_map(Instr::affines).any(Affine::varies_along_lanes);
-    Region { body, lanes: if is_wide { region.lanes } else { 1 }, ..region.clone() }
+    let is_wide = body.iter().flat_map(Instr::affines).any(Affine::varies_along_columns);
+    Region { body, columns: if is_wide { region.columns } else { 1 }, ..region.clone() }
 }
 
 /// Marks what an instruction needs.

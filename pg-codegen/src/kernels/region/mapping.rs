@@ -3,8 +3,8 @@
 
 use pg_ir::ty::DType;
 
-use super::program::{Program, Step};
-use crate::kernels::program::element_bytes;
+use super::lowered::{LoweredRegion, Step};
+use crate::kernels::generate::element_bytes;
 use crate::machine::Machine;
 use crate::machine::tuning::Tuning;
 use crate::region::{Affine, IndexMap};
@@ -14,7 +14,7 @@ const UNITS: usize = 256;
 /// Threads of a thread block whose rows meet within warps: smaller thread blocks fit into what registers are left.
 const PLANE_UNITS: usize = 128;
 
-/// Threads that share the lanes of a second pass.
+/// Threads that share the columns of a second pass.
 const NARROW: usize = 8;
 /// Values that a thread may keep at once for its row to stay within a warp.
 const PLANE_VALUES: usize = 48;
@@ -22,9 +22,9 @@ const PLANE_VALUES: usize = 48;
 /// How a region runs.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Mapping {
-    /// No lanes meet and nothing is accumulated: any thread takes any piece of any row.
+    /// No columns meet and nothing is accumulated: any thread takes any piece of any row.
     pub(crate) flat: bool,
-    /// Lanes of a piece.
+    /// Columns of a piece.
     pub(crate) vector: usize,
     /// Pieces of a row.
     pub(crate) pieces: usize,
@@ -40,8 +40,8 @@ pub(crate) struct Mapping {
     pub(crate) accumulates: bool,
     /// Whether the chunks are a loop, repeated for each row reduction.
     pub(crate) streamed: bool,
-    /// Thread blocks that share a row, each with its own lanes.
-    pub(crate) lane_blocks: usize,
+    /// Thread blocks that share a row, each with its own columns.
+    pub(crate) column_blocks: usize,
     /// Rows of the result of accumulations, or all rows.
     pub(crate) kept: usize,
     /// Rows that are accumulated into each.
@@ -59,7 +59,7 @@ pub(crate) struct Mapping {
 impl Mapping {
     /// Chooses for a program. `single` keeps accumulations in one pass.
     pub(crate) fn new(
-        p: &Program,
+        p: &LoweredRegion,
         dtypes: &[DType],
         machine: &Machine,
         single: bool,
@@ -71,12 +71,12 @@ impl Mapping {
         if flat && machine.warp().is_some() {
             // Little work is spread over a device rather than done in wide accesses.
             let busy = machine.processors as usize * PLANE_UNITS;
-            while vector > 1 && p.row_count() * p.lanes / vector < busy {
+            while vector > 1 && p.row_count() * p.columns / vector < busy {
                 vector /= 2;
             }
             widths.iter_mut().for_each(|w| *w = vector.min(*w));
         }
-        let pieces = p.lanes / vector;
+        let pieces = p.columns / vector;
         let cube = if machine.warp().is_some() { PLANE_UNITS } else { UNITS };
         let mut s = Mapping {
             cube,
@@ -88,7 +88,7 @@ impl Mapping {
             chunks: 1,
             accumulates,
             streamed: false,
-            lane_blocks: 1,
+            column_blocks: 1,
             kept: p.row_count(),
             folded: 1,
             blocks: 1,
@@ -105,27 +105,27 @@ impl Mapping {
             s.units = s.units_of_row(p, resident);
             s.chunks = pieces.div_ceil(s.units);
         } else {
-            // Lanes never meet, so thread blocks may share them. A second pass has no other thread blocks: a few lines each.
+            // Columns never meet, so thread blocks may share them. A second pass has no other thread blocks: a few lines each.
             let most = if single { NARROW } else { cube };
             s.units = pieces.next_power_of_two().min(most);
-            s.lane_blocks = pieces.div_ceil(s.units);
+            s.column_blocks = pieces.div_ceil(s.units);
         }
         s.slots = cube / s.units;
         s.streamed = s.chunks > resident;
         if s.streamed {
             let needs_row = |step: &Step| match step {
-                Step::Lanes(..) => true,
-                Step::Accumulate { at, .. } => p.writes_lanes(at),
+                Step::Permute(..) => true,
+                Step::Accumulate { at, .. } => p.writes_columns(at),
                 _ => false,
             };
             if p.steps.iter().any(needs_row) {
-                return Err(format!("a row of {} lanes is too long to keep in registers", p.lanes));
+                return Err(format!("a row of {} columns is too long to keep in registers", p.columns));
             }
         }
         if accumulates {
             s.folded = p.rows[p.rows.len() - p.reduced..].iter().product();
             s.kept = p.row_count() / s.folded;
-            let most = if single { 1 } else { (tuning.region_spread / (s.kept * s.lane_blocks)).max(1) };
+            let most = if single { 1 } else { (tuning.region_spread / (s.kept * s.column_blocks)).max(1) };
             s.blocks = s.folded.div_ceil(tuning.region_rows * s.slots).clamp(1, most);
             s.trip = s.folded.div_ceil(s.blocks * s.slots);
             s.blocks = s.folded.div_ceil(s.trip * s.slots);
@@ -133,20 +133,20 @@ impl Mapping {
         Ok(s)
     }
 
-    /// Chooses for a program that another kernel runs on its own pieces, of `vector` lanes.
-    pub(super) fn on_tile(p: &Program, dtypes: &[DType], machine: &Machine, vector: usize) -> Mapping {
+    /// Chooses for a program that another kernel runs on its own pieces, of `vector` columns.
+    pub(super) fn on_tile(p: &LoweredRegion, dtypes: &[DType], machine: &Machine, vector: usize) -> Mapping {
         let (_, widths) = widths(p, dtypes, machine.tuning.region_access);
         Mapping {
             cube: 1,
             flat: !p.has_row_steps(),
             vector,
-            pieces: p.lanes / vector,
+            pieces: p.columns / vector,
             units: 1,
             slots: 1,
             chunks: 1,
             accumulates: false,
             streamed: false,
-            lane_blocks: 1,
+            column_blocks: 1,
             kept: p.row_count(),
             folded: 1,
             blocks: 1,
@@ -170,7 +170,7 @@ impl Mapping {
     pub(crate) fn cubes(&self) -> usize {
         match (self.flat, self.accumulates) {
             (true, _) => (self.kept * self.pieces).div_ceil(self.cube),
-            (false, true) => self.kept * self.blocks * self.lane_blocks,
+            (false, true) => self.kept * self.blocks * self.column_blocks,
             (false, false) => self.kept.div_ceil(self.slots),
         }
     }
@@ -180,8 +180,8 @@ impl Mapping {
         self.cube
     }
 
-    /// Threads that share a row whose lanes meet.
-    fn units_of_row(&self, p: &Program, resident: usize) -> usize {
+    /// Threads that share a row whose columns meet.
+    fn units_of_row(&self, p: &LoweredRegion, resident: usize) -> usize {
         let (pieces, plane) = (self.pieces, self.plane);
         if pieces > self.cube {
             return least_waste(pieces, resident, self.cube);
@@ -193,9 +193,9 @@ impl Mapping {
     }
 }
 
-/// The most values per lane that are needed later, at any step, with what is accumulated.
-pub(super) fn live_rows(p: &Program) -> usize {
-    let is_sum = |s: &&Step| matches!(s, Step::Accumulate { at, .. } if p.writes_lanes(at));
+/// The most values per column that are needed later, at any step, with what is accumulated.
+pub(super) fn live_rows(p: &LoweredRegion) -> usize {
+    let is_sum = |s: &&Step| matches!(s, Step::Accumulate { at, .. } if p.writes_columns(at));
     let sums = p.steps.iter().filter(is_sum).count();
     let mut last = vec![0; p.steps.len()];
     (0..p.steps.len()).for_each(|i| p.operands(i).iter().for_each(|&r| last[r as usize] = i));
@@ -214,7 +214,7 @@ fn least_waste(pieces: usize, resident: usize, cube: usize) -> usize {
 }
 
 /// The vector width of the program, the widest of its accesses, and the width of each argument's.
-fn widths(p: &Program, dtypes: &[DType], bytes: usize) -> (usize, Vec<usize>) {
+fn widths(p: &LoweredRegion, dtypes: &[DType], bytes: usize) -> (usize, Vec<usize>) {
     let most = |arg: usize| most_elements(dtypes[arg], bytes);
     let mut known = vec![None; dtypes.len()];
     let mut see = |arg: usize, width: usize| {
@@ -227,7 +227,7 @@ fn widths(p: &Program, dtypes: &[DType], bytes: usize) -> (usize, Vec<usize>) {
             Step::Gather { arg, row, stride, map, .. } if wide && !p.classes[*row as usize].wide => {
                 see(*arg, even(width_of_map(p, map, most(*arg)), *stride));
             }
-            Step::Store { arg, at, .. } | Step::Accumulate { arg, at, .. } if p.writes_lanes(at) => {
+            Step::Store { arg, at, .. } | Step::Accumulate { arg, at, .. } if p.writes_columns(at) => {
                 see(*arg, width_of_affine(p, at, most(*arg)));
             }
             Step::Load { arg, .. }
@@ -238,7 +238,7 @@ fn widths(p: &Program, dtypes: &[DType], bytes: usize) -> (usize, Vec<usize>) {
         }
     }
     let widest = known.iter().flatten().copied().max().unwrap_or(1);
-    let vector = even(widest, p.lanes as i64);
+    let vector = even(widest, p.columns as i64);
     (vector, known.iter().map(|w| w.unwrap_or(1).min(vector)).collect())
 }
 
@@ -256,13 +256,13 @@ fn even(most: usize, n: i64) -> usize {
     width
 }
 
-fn width_of_map(p: &Program, map: &IndexMap, most: usize) -> usize {
+fn width_of_map(p: &LoweredRegion, map: &IndexMap, most: usize) -> usize {
     let guarded = map.guards.iter().any(|g| g.expr.strides[p.rows.len()] != 0);
     if guarded { 1 } else { width_of_affine(p, &map.at, most) }
 }
 
 /// The most elements, up to `most`, that lie side by side at an aligned place in every row.
-fn width_of_affine(p: &Program, at: &Affine, most: usize) -> usize {
+fn width_of_affine(p: &LoweredRegion, at: &Affine, most: usize) -> usize {
     if at.strides[p.rows.len()] != 1 {
         return 1;
     }

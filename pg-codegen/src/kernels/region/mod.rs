@@ -1,15 +1,15 @@
 //! Regions as kernels.
 //!
-//! A region whose lanes do not meet is flat: any thread takes any piece of any row. Otherwise the threads of
+//! A region whose columns do not meet is flat: any thread takes any piece of any row. Otherwise the threads of
 //! a thread block share rows: each keeps its pieces of a row in registers (or walks a long row several times),
-//! lanes meet through shared memory, or within a warp from thread to thread, and rows that are accumulated are summed by each thread for its own
-//! lanes, then across the thread block, then by a second kernel across thread blocks.
+//! columns meet through shared memory, or within a warp from thread to thread, and rows that are accumulated are summed by each thread for its own
+//! columns, then across the thread block, then by a second kernel across thread blocks.
 
 mod access;
-mod lanes;
 mod long;
+mod lowered;
 mod mapping;
-mod program;
+mod permute;
 mod reduce;
 mod text;
 mod tile;
@@ -25,11 +25,11 @@ use smallvec::SmallVec;
 
 pub(crate) use self::access::and;
 use self::access::{Mask, Piece};
+use self::lowered::{Buffer, LoweredRegion, Step};
 use self::mapping::Mapping;
-use self::program::{Buffer, Program, Step};
 use self::reduce::{identity, reduce_slots};
 pub(crate) use self::tile::{TilePiece, TileRegion, TileRow};
-use self::value::Lanes;
+use self::value::Width;
 use self::walk::{Walker, mutable};
 use super::error::CubeError;
 use super::kernel::{ArgSpec, Body, Generated};
@@ -40,7 +40,7 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 /// The description of a region's kernel.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct RegionKernel {
-    pub(crate) program: Program,
+    pub(crate) program: LoweredRegion,
     pub(crate) mapping: Mapping,
     /// Thread blocks that have work; the grid may have more.
     cubes: usize,
@@ -62,18 +62,18 @@ pub(crate) fn lower(
     let buffers: Vec<Buffer> = (region.args.iter().zip(infos))
         .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
         .collect();
-    let mut program = Program::new(region, &buffers).map_err(malformed)?;
+    let mut program = LoweredRegion::new(region, &buffers).map_err(malformed)?;
     if let Some(rest) = long::cut(region, infos, machine, out)? {
         let first = out.stages.len() - rest.before;
         rest.launch(machine, out)?;
-        // What reads the most: what is left, if it knows lanes, or else the first reduction.
-        let most = if rest.region.lanes > 1 { out.stages.len() - 1 } else { first };
+        // What reads the most: what is left, if it knows columns, or else the first reduction.
+        let most = if rest.region.columns > 1 { out.stages.len() - 1 } else { first };
         out.stages[most].share = 1.0;
         return Ok(());
     }
     let mut dtypes = region.args.clone();
     let mut mapping = Mapping::new(&program, &dtypes, machine, single).map_err(unsupported)?;
-    let work = program.row_count() as u64 * program.lanes as u64;
+    let work = program.row_count() as u64 * program.columns as u64;
     if work > i32::MAX as u64 {
         return Err(unsupported(format!("{work} elements are more than 2^31")));
     }
@@ -84,8 +84,8 @@ pub(crate) fn lower(
         let kept = mapping.kept;
         for step in &mut program.steps {
             let Step::Accumulate { arg, kind, at, .. } = step else { continue };
-            let wide = program.lanes > 1 && at.strides[program.rows.len()] != 0;
-            let width = if wide { program.lanes } else { 1 };
+            let wide = program.columns > 1 && at.strides[program.rows.len()] != 0;
+            let width = if wide { program.columns } else { 1 };
             let workspace = out.workspace(4 * mapping.blocks * kept * width);
             second.push((*arg, *kind, at.clone(), width, workspace));
             *arg = dtypes.len();
@@ -137,7 +137,7 @@ fn second_pass(
     shift: usize,
 ) -> Region {
     let rows: usize = kept.iter().product();
-    // Kept axes, then blocks, then lanes.
+    // Kept axes, then blocks, then columns.
     let mut from: SmallVec<[i64; 5]> = SmallVec::new();
     let mut stride = (rows * width) as i64;
     for &n in kept {
@@ -152,7 +152,7 @@ fn second_pass(
     Region {
         rows: kept.iter().copied().chain([blocks]).collect(),
         reduced: 1,
-        lanes: width,
+        columns: width,
         body: vec![
             Instr::Load { arg: 0, map: IndexMap { at: Affine { offset: 0, strides: from }, guards: vec![] } },
             Instr::Accumulate { arg: 1, value: 0, kind, at: to },
@@ -162,7 +162,7 @@ fn second_pass(
 }
 
 /// Bytes of shared memory of a region's kernel.
-fn shared_bytes(program: &Program, s: &Mapping) -> usize {
+fn shared_bytes(program: &LoweredRegion, s: &Mapping) -> usize {
     if s.flat {
         return 0;
     }
@@ -175,11 +175,11 @@ fn shared_bytes(program: &Program, s: &Mapping) -> usize {
     for step in &program.steps {
         match step {
             Step::Accumulate { at, .. } if s.slots > 1 => {
-                let vector = program.writes_lanes(at) && s.vector > 1;
+                let vector = program.writes_columns(at) && s.vector > 1;
                 wide |= vector;
                 single |= !vector;
             }
-            Step::Lanes(perm, _) => permutations += lanes::shared_bytes(s, perm),
+            Step::Permute(perm, _) => permutations += permute::shared_bytes(s, perm),
             _ => {}
         }
     }
@@ -192,7 +192,7 @@ fn shared_bytes(program: &Program, s: &Mapping) -> usize {
 impl Mapping {
     /// Whether every chunk of every thread is a piece of the row.
     pub(crate) fn exact_chunks(&self) -> bool {
-        self.pieces == self.units * self.chunks * self.lane_blocks
+        self.pieces == self.units * self.chunks * self.column_blocks
     }
 }
 
@@ -273,17 +273,17 @@ impl Body for RegionKernel {
         let p = &self.program;
         let kept = p.rows.len() - p.reduced;
         let mut text = format!(
-            "rows {:?}, accumulated over {:?}, lanes {}\n",
+            "rows {:?}, accumulated over {:?}, columns {}\n",
             &p.rows[..kept],
             &p.rows[kept..],
-            p.lanes
+            p.columns
         );
         (0..p.steps.len()).for_each(|i| text += &format!("{}\n", p.line(i)));
         text
     }
 
     fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
-        scope.register_size::<Lanes>(self.mapping.vector);
+        scope.register_size::<Width>(self.mapping.vector);
         let mut walker = Walker::new(&self.program, &self.mapping, buffers, args);
         if self.mapping.flat {
             self.define_flat(scope, &mut walker);
@@ -312,7 +312,7 @@ impl RegionKernel {
                     part::expand(scope, me.clone(), 1, n as u32),
                 ),
             };
-            walker.place.axes = split(scope, &row, &self.program.rows);
+            walker.location.axes = split(scope, &row, &self.program.rows);
             if s.pieces > 1 {
                 walker.first = Some(is_zero::expand(scope, index.clone()));
             }
@@ -334,26 +334,26 @@ impl RegionKernel {
         let slot = part::expand(scope, me.clone(), units, 0);
         let unit = part::expand(scope, me, 1, units);
         let mut first: Mask = (units > 1).then(|| is_zero::expand(scope, unit.clone()));
-        let mut lane = signed::expand(scope, unit.clone());
-        let rest = match s.lane_blocks {
+        let mut column = signed::expand(scope, unit.clone());
+        let rest = match s.column_blocks {
             1 => cube.clone(),
             n => {
                 let block = part::expand(scope, cube.clone(), 1, n as u32);
                 let is_first = is_zero::expand(scope, block.clone());
                 first = and(scope, first, Some(is_first));
-                lane = lanes::chunk_index::expand(scope, lane, block, s.units as i32);
+                column = permute::chunk_index::expand(scope, column, block, s.units as i32);
                 part::expand(scope, cube.clone(), n as u32, 0)
             }
         };
         walker.first = first;
-        let pieces = self.pieces(scope, &lane);
+        let pieces = self.pieces(scope, &column);
         if !s.accumulates {
             let row = row_of::expand(scope, rest, slot, s.slots as u32);
             walker.row_ok =
                 (!s.kept.is_multiple_of(s.slots)).then(|| less::expand(scope, row.clone(), s.kept as u32));
-            walker.place.axes = split(scope, &row, &self.program.rows);
+            walker.location.axes = split(scope, &row, &self.program.rows);
             match s.streamed {
-                true => walker.streamed(scope, &lane),
+                true => walker.streamed(scope, &column),
                 false => walker.resident(scope, &pieces),
             }
             return;
@@ -365,7 +365,7 @@ impl RegionKernel {
         let kept_axes = split(scope, &kept, kept_sizes);
         for step in &p.steps {
             if let Step::Accumulate { kind, at, .. } = step {
-                let wide = p.writes_lanes(at);
+                let wide = p.writes_columns(at);
                 let count = if wide { pieces.len() } else { 1 };
                 let start = (0..count).map(|_| mutable(scope, identity(*kind), wide)).collect();
                 walker.accumulators.push(start);
@@ -377,10 +377,10 @@ impl RegionKernel {
             let row = row_of::expand(scope, iteration, slot.clone(), s.slots as u32);
             let exact = s.folded == s.blocks * s.trip * s.slots;
             walker.row_ok = (!exact).then(|| less::expand(scope, row.clone(), s.folded as u32));
-            walker.place.axes = kept_axes.clone();
-            walker.place.axes.extend(split(scope, &row, folded_sizes));
+            walker.location.axes = kept_axes.clone();
+            walker.location.axes.extend(split(scope, &row, folded_sizes));
             match s.streamed {
-                true => walker.streamed(scope, &lane),
+                true => walker.streamed(scope, &column),
                 false => walker.resident(scope, &pieces),
             }
         });
@@ -389,19 +389,19 @@ impl RegionKernel {
     }
 
     /// The pieces of a row that a thread computes.
-    fn pieces(&self, scope: &mut Scope, lane: &NativeExpand<i32>) -> Vec<Piece> {
+    fn pieces(&self, scope: &mut Scope, column: &NativeExpand<i32>) -> Vec<Piece> {
         let s = &self.mapping;
         if s.streamed {
             return Vec::new();
         }
         let piece = |c: usize| {
             let index = match c {
-                0 => lane.clone(),
-                c => lanes::offset::expand(scope, lane.clone(), (c * s.units) as i32),
+                0 => column.clone(),
+                c => permute::offset::expand(scope, column.clone(), (c * s.units) as i32),
             };
-            let last = (c + 1) * s.units > s.pieces || s.lane_blocks > 1;
+            let last = (c + 1) * s.units > s.pieces || s.column_blocks > 1;
             let ok = (last && !s.exact_chunks())
-                .then(|| lanes::below::expand(scope, index.clone(), s.pieces as i32));
+                .then(|| permute::below::expand(scope, index.clone(), s.pieces as i32));
             Piece { index, ok }
         };
         (0..s.chunks).map(piece).collect()
@@ -421,19 +421,19 @@ impl RegionKernel {
         let mut number = 0;
         for step in &p.steps {
             let Step::Accumulate { arg, kind, at, .. } = step else { continue };
-            let wide = p.writes_lanes(at);
-            // Where the result goes: its own place, or [block, kept row, lane] of the workspace.
+            let wide = p.writes_columns(at);
+            // Where the result goes: its own place, or [block, kept row, column] of the workspace.
             let at = match s.blocks {
                 1 => {
-                    walker.place.axes = kept_axes.to_vec();
+                    walker.location.axes = kept_axes.to_vec();
                     let mut strides: SmallVec<[i64; 5]> = at.strides[..kept_axes.len()].into();
                     strides.push(at.strides[p.rows.len()]);
                     Affine { offset: at.offset, strides }
                 }
                 _ => {
                     let (block, kept) = (block.clone(), kept.clone());
-                    walker.place.axes = vec![signed::expand(scope, block), signed::expand(scope, kept)];
-                    let width = if wide { p.lanes as i64 } else { 1 };
+                    walker.location.axes = vec![signed::expand(scope, block), signed::expand(scope, kept)];
+                    let width = if wide { p.columns as i64 } else { 1 };
                     let strides = [s.kept as i64 * width, width, i64::from(wide)];
                     Affine { offset: 0, strides: SmallVec::from_slice(&strides) }
                 }
@@ -448,7 +448,7 @@ impl RegionKernel {
                 let spec = walker.args[*arg];
                 let to = access::Source { var: &walker.buffers[*arg], dtype: spec.dtype, width: spec.width };
                 let piece = wide.then(|| &pieces[i]);
-                walker.place.store(scope, &to, &at, &total, piece, mask);
+                walker.location.store(scope, &to, &at, &total, piece, mask);
             }
             number += 1;
         }

@@ -1,11 +1,11 @@
-//! Reductions of a region: across the lanes of a row, and of rows into a column. Every combination
+//! Reductions of a region: across the columns of a row, and of rows into a column. Every combination
 //! happens in an order fixed by the mapping.
 
 use cubecl::prelude::*;
 use pg_ir::op::Reduction;
 
 use super::mapping::Mapping;
-use super::value::{Lanes, Value};
+use super::value::{Value, Width};
 use crate::kernels::math;
 
 /// What combining with leaves a value as it is. (No back end can write −∞ as a literal.)
@@ -25,7 +25,7 @@ pub(super) fn combine<N: Size>(
     if comptime!(sum) { a + b } else { math::larger::<N>(a, b) }
 }
 
-/// All lanes of a vector as one element, from the first to the last.
+/// All columns of a vector as one element, from the first to the last.
 #[cube]
 fn across<N: Size>(x: Vector<f32, N>, #[comptime] width: usize, #[comptime] sum: bool) -> f32 {
     let mut total = x[0];
@@ -139,7 +139,7 @@ fn slot_total<N: Size>(
 pub(super) struct Scratch {
     planes: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
     single: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
-    wide: Option<NativeExpand<SharedMemory<Vector<f32, Lanes>>>>,
+    wide: Option<NativeExpand<SharedMemory<Vector<f32, Width>>>>,
 }
 
 impl Scratch {
@@ -159,8 +159,8 @@ impl Scratch {
         &mut self,
         scope: &mut Scope,
         len: usize,
-    ) -> NativeExpand<SharedMemory<Vector<f32, Lanes>>> {
-        self.wide.get_or_insert_with(|| shared::expand::<Lanes>(scope, len)).clone()
+    ) -> NativeExpand<SharedMemory<Vector<f32, Width>>> {
+        self.wide.get_or_insert_with(|| shared::expand::<Width>(scope, len)).clone()
     }
 }
 
@@ -177,7 +177,7 @@ pub(super) fn reduce_row(
     let width = part.var.ty.vector_size();
     let one = match width {
         1 => part.var.clone().into(),
-        _ => across::expand::<Lanes>(scope, part.var.clone().into(), width, sum),
+        _ => across::expand::<Width>(scope, part.var.clone().into(), width, sum),
     };
     if units == 1 {
         return one;
@@ -208,7 +208,7 @@ pub(super) fn reduce_slots(
     let x = part.var.clone();
     let var = if part.var.ty.vector_size() > 1 {
         let shared = scratch.wide(scope, units * slots);
-        slot_total::expand::<Lanes>(scope, shared, x.into(), u, s, sum).into()
+        slot_total::expand::<Width>(scope, shared, x.into(), u, s, sum).into()
     } else {
         let shared = scratch.single(scope, units * slots);
         slot_total::expand::<Const<1>>(scope, shared, x.into(), u, s, sum).into()

@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::program::{Program, Step};
+use super::lowered::{LoweredRegion, Step};
 use crate::region::{Affine, IndexMap};
 
-impl Program {
+impl LoweredRegion {
     /// One step as a line, as in `%3 = mul %1, %2`.
     pub(crate) fn line(&self, step: usize) -> String {
         let right = match &self.steps[step] {
@@ -24,7 +24,7 @@ impl Program {
             Step::GridScale(grid, x) => format!("scale of {grid} from %{x}"),
             Step::GridValue(grid, x, s) => format!("%{x} on {grid} with scale %{s}"),
             Step::RowReduce(kind, x) => format!("row {} %{x}", lower(kind)),
-            Step::Lanes(perm, x) => format!("lanes [{}] of %{x}", runs(perm)),
+            Step::Permute(perm, x) => format!("columns [{}] of %{x}", runs(perm)),
             Step::Store { arg, value, at } => return format!("store arg{arg}[{}] = %{value}", affine(at)),
             Step::Accumulate { arg, value, kind, at } => {
                 return format!("accumulate arg{arg}[{}] {}= %{value}", affine(at), lower(kind));
@@ -38,7 +38,7 @@ fn lower(name: &impl std::fmt::Debug) -> String {
     format!("{name:?}").to_lowercase()
 }
 
-/// `512·i0 + lane`.
+/// `512·i0 + column`.
 fn affine(a: &Affine) -> String {
     let rank = a.strides.len();
     let mut text = String::new();
@@ -51,7 +51,7 @@ fn affine(a: &Affine) -> String {
         if stride.abs() != 1 {
             let _ = write!(text, "{}·", stride.abs());
         }
-        text += &if i + 1 == rank { "lane".to_owned() } else { format!("i{i}") };
+        text += &if i + 1 == rank { "column".to_owned() } else { format!("i{i}") };
     }
     match (text.is_empty(), a.offset) {
         (true, offset) => offset.to_string(),
@@ -69,7 +69,7 @@ fn index_map(map: &IndexMap) -> String {
     text
 }
 
-/// A permutation as runs of consecutive lanes, shortened.
+/// A permutation as runs of consecutive columns, shortened.
 fn runs(perm: &[u32]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for &p in perm {

@@ -1,16 +1,16 @@
 //! A region on a tile of a result that another kernel has at hand: its argument 0 is never in memory. The owner
 //! says which pieces of which row it holds; the region loads what else it needs and stores what it makes.
 //!
-//! The region's rows are rows of the result, or equal parts of them. Lanes can meet where neighbouring threads of one
+//! The region's rows are rows of the result, or equal parts of them. Columns can meet where neighbouring threads of one
 //! warp hold a whole row. Nothing here may depend on how the tile is cut otherwise.
 
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
 use super::access::Piece;
+use super::lowered::{Buffer, Kind, LoweredRegion, Step};
 use super::mapping::{Mapping, live_rows};
-use super::program::{Buffer, Kind, Program, Step};
-use super::value::{Lanes, Value};
+use super::value::{Value, Width};
 use super::walk::Walker;
 use super::{is_zero, part, row_of, signed, split, unit_in_cube};
 use crate::kernels::error::CubeError;
@@ -22,7 +22,7 @@ use crate::region::Region;
 /// The description of a region on tiles.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct TileRegion {
-    program: Program,
+    program: LoweredRegion,
     mapping: Mapping,
     /// Rows of a matrix of the result.
     height: usize,
@@ -52,7 +52,7 @@ pub(crate) struct TilePiece {
 
 impl TileRegion {
     /// A region over arguments of which the first is a tile of matrices of `height` rows and `columns` columns, held in
-    /// pieces of `vector` lanes. `infos` are of the others.
+    /// pieces of `vector` columns. `infos` are of the others.
     ///
     /// # Errors
     /// If the region is malformed.
@@ -65,16 +65,16 @@ impl TileRegion {
     ) -> Result<TileRegion, CubeError> {
         let malformed = |what: String| CubeError::Malformed { kernel: "region on tiles".into(), what };
         let Some(&tile) = region.args.first() else { return Err(malformed("it has no tile".into())) };
-        if !columns.is_multiple_of(region.lanes) {
+        if !columns.is_multiple_of(region.columns) {
             return Err(malformed("its rows are no parts of the result's".into()));
         }
-        let tile = ArgInfo::whole(tile, region.row_count() * region.lanes);
+        let tile = ArgInfo::whole(tile, region.row_count() * region.columns);
         let buffers: Vec<Buffer> = (region.args.iter().zip([&tile].into_iter().chain(infos)))
             .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
             .collect();
-        let program = Program::new(region, &buffers).map_err(malformed)?;
+        let program = LoweredRegion::new(region, &buffers).map_err(malformed)?;
         let mapping = Mapping::on_tile(&program, &region.args, machine, vector);
-        Ok(TileRegion { program, mapping, height, parts: columns / region.lanes })
+        Ok(TileRegion { program, mapping, height, parts: columns / region.columns })
     }
 
     /// The same region where each row is held by so many neighbouring threads of a warp, piece by piece in turn.
@@ -84,20 +84,21 @@ impl TileRegion {
         self
     }
 
-    /// Lanes of a row of the region.
-    pub(crate) fn lanes(&self) -> usize {
-        self.program.lanes
+    /// Columns of a row of the region.
+    pub(crate) fn columns(&self) -> usize {
+        self.program.columns
     }
 
-    /// Whether its rows must be at hand whole: they are parts of the result's, their lanes meet, or one of their
+    /// Whether its rows must be at hand whole: they are parts of the result's, their columns meet, or one of their
     /// threads stores for all.
     pub(crate) fn wants_rows(&self) -> bool {
         let p = &self.program;
-        let is_once = |s: &Step| p.lanes > 1 && matches!(s, Step::Store { at, .. } if !p.writes_lanes(at));
+        let is_once =
+            |s: &Step| p.columns > 1 && matches!(s, Step::Store { at, .. } if !p.writes_columns(at));
         self.parts > 1 || p.has_row_steps() || p.steps.iter().any(is_once)
     }
 
-    /// The most values per lane that it has in hand at once.
+    /// The most values per column that it has in hand at once.
     pub(crate) fn live_rows(&self) -> usize {
         live_rows(&self.program)
     }
@@ -125,7 +126,7 @@ impl TileRegion {
         self.mapping.widths.len()
     }
 
-    /// Lanes of a piece.
+    /// Columns of a piece.
     pub(crate) fn vector(&self) -> usize {
         self.mapping.vector
     }
@@ -137,7 +138,7 @@ impl TileRegion {
 
     /// Makes vectors of this kernel as wide as a piece.
     pub(crate) fn register(&self, scope: &mut Scope) {
-        scope.register_size::<Lanes>(self.mapping.vector);
+        scope.register_size::<Width>(self.mapping.vector);
     }
 
     /// Emits the region for pieces of one row. Buffers are those from argument 0 on, of which the first is not touched.
@@ -149,7 +150,7 @@ impl TileRegion {
         pieces: Vec<TilePiece>,
     ) {
         let mut walker = Walker::new(&self.program, &self.mapping, buffers, args);
-        walker.place.axes = self.axes(scope, &at);
+        walker.location.axes = self.axes(scope, &at);
         walker.row_ok = at.ok;
         if self.mapping.units > 1 {
             let me = unit_in_cube::expand(scope);

@@ -1,20 +1,20 @@
-//! Values of a region in a kernel: one element a row, or a vector of a row's lanes.
+//! Values of a region in a kernel: one element a row, or a vector of a row's columns.
 
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
 use super::access::{element_of, vector_of};
-use super::program::Kind;
+use super::lowered::Kind;
 use crate::kernels::math;
 
-define_size!(pub(super) Lanes);
+define_size!(pub(super) Width);
 
 /// A value in registers.
 #[derive(Clone)]
 pub(super) struct Value {
     pub(super) var: ManagedVariable,
     pub(super) kind: Kind,
-    /// Whether it holds a vector of lanes.
+    /// Whether it holds a vector of columns.
     pub(super) wide: bool,
 }
 
@@ -30,9 +30,9 @@ impl Value {
         }
         let x = self.var.clone();
         let var = match self.kind {
-            Kind::Float => math::broadcast::expand::<f32, Lanes>(scope, x.into()).into(),
-            Kind::Int => math::broadcast::expand::<i32, Lanes>(scope, x.into()).into(),
-            Kind::Bool => math::broadcast::expand::<bool, Lanes>(scope, x.into()).into(),
+            Kind::Float => math::broadcast::expand::<f32, Width>(scope, x.into()).into(),
+            Kind::Int => math::broadcast::expand::<i32, Width>(scope, x.into()).into(),
+            Kind::Bool => math::broadcast::expand::<bool, Width>(scope, x.into()).into(),
         };
         Value { var, kind: self.kind, wide: true }
     }

@@ -7,23 +7,23 @@ use cubecl::prelude::*;
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 
-use super::access::{Gathered, Mask, Piece, Place, Source, and};
-use super::lanes;
+use super::access::{Gathered, Location, Mask, Piece, Source, and};
+use super::lowered::{Class, Kind, LoweredRegion, Step};
 use super::mapping::Mapping;
-use super::program::{Class, Kind, Program, Step};
+use super::permute;
 use super::reduce::{Scratch, combine, identity, reduce_row};
-use super::value::{Lanes, Value};
+use super::value::{Value, Width};
 use crate::kernels::kernel::ArgSpec;
 use crate::kernels::math;
 use crate::region::Reg;
 
 /// Emission of one row.
 pub(super) struct Walker<'a> {
-    pub(super) program: &'a Program,
+    pub(super) program: &'a LoweredRegion,
     pub(super) mapping: &'a Mapping,
     pub(super) buffers: &'a [ManagedVariable],
     pub(super) args: &'a [ArgSpec],
-    pub(super) place: Place,
+    pub(super) location: Location,
     /// The row exists.
     pub(super) row_ok: Mask,
     /// This thread writes what a row has one of.
@@ -38,7 +38,7 @@ pub(super) struct Walker<'a> {
 impl<'a> Walker<'a> {
     /// Emission of a program's rows, in pieces as the mapping says.
     pub(super) fn new(
-        program: &'a Program,
+        program: &'a LoweredRegion,
         mapping: &'a Mapping,
         buffers: &'a [ManagedVariable],
         args: &'a [ArgSpec],
@@ -48,7 +48,7 @@ impl<'a> Walker<'a> {
             mapping,
             buffers,
             args,
-            place: Place { axes: Vec::new(), vector: mapping.vector },
+            location: Location { axes: Vec::new(), vector: mapping.vector },
             row_ok: None,
             first: None,
             scratch: Scratch::default(),
@@ -74,8 +74,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Emits a row that is too long for registers: its lanes are walked once for each level of row
-    /// reductions, and values per lane are computed anew each time.
+    /// Emits a row that is too long for registers: its columns are walked once for each level of row
+    /// reductions, and values per column are computed anew each time.
     pub(super) fn streamed(&mut self, scope: &mut Scope, unit: &NativeExpand<i32>) {
         let (program, mapping) = (self.program, self.mapping);
         let (steps, classes) = (&program.steps, &program.classes);
@@ -90,20 +90,20 @@ impl<'a> Walker<'a> {
                 self.step(scope, i, &[]);
             }
             let totals: Vec<usize> = (0..steps.len()).filter(|&i| is_total(i)).collect();
-            let lane_write =
-                |i: usize| matches!(&steps[i], Step::Store { at, .. } if program.writes_lanes(at));
+            let column_write =
+                |i: usize| matches!(&steps[i], Step::Store { at, .. } if program.writes_columns(at));
             let writes: Vec<usize> = (0..steps.len()).filter(|&i| level == last && is_write(i)).collect();
             let mut roots: Vec<usize> = totals.clone();
-            roots.extend(writes.iter().copied().filter(|&i| lane_write(i)));
+            roots.extend(writes.iter().copied().filter(|&i| column_write(i)));
             let needed = self.wide_operands(&roots);
             let parts: Vec<Option<Value>> = totals.iter().map(|&i| self.start_total(scope, i)).collect();
             let range = RangeExpand::new(0u32.into(), (mapping.chunks as u32).into(), false);
             for_expand(scope, range, false, |scope, chunk: NativeExpand<u32>| {
-                let index = lanes::chunk_index::expand(scope, unit.clone(), chunk, mapping.units as i32);
+                let index = permute::chunk_index::expand(scope, unit.clone(), chunk, mapping.units as i32);
                 let ok = mapping.exact_chunks().then_some(());
                 let ok = match ok {
                     Some(()) => None,
-                    None => Some(lanes::below::expand(scope, index.clone(), mapping.pieces as i32)),
+                    None => Some(permute::below::expand(scope, index.clone(), mapping.pieces as i32)),
                 };
                 let piece = Piece { index, ok };
                 for &i in &needed {
@@ -114,24 +114,24 @@ impl<'a> Walker<'a> {
                         let x = self.masked(scope, &self.values[*x as usize][0].clone(), &piece, *kind);
                         let sum = *kind == Reduction::Sum;
                         let next =
-                            combine::expand::<Lanes>(scope, part.var.clone().into(), x.var.into(), sum);
+                            combine::expand::<Width>(scope, part.var.clone().into(), x.var.into(), sum);
                         assign::expand(scope, next, part.var.clone().into());
                     }
                 }
-                for &i in writes.iter().filter(|&&i| lane_write(i)) {
+                for &i in writes.iter().filter(|&&i| column_write(i)) {
                     self.step(scope, i, std::slice::from_ref(&piece));
                 }
             });
             for (&i, part) in totals.iter().zip(&parts) {
                 self.finish_total(scope, i, part.as_ref());
             }
-            for &i in writes.iter().filter(|&&i| !lane_write(i)) {
+            for &i in writes.iter().filter(|&&i| !column_write(i)) {
                 self.step(scope, i, &[]);
             }
         }
     }
 
-    /// Steps with a value per lane that the roots need, in order.
+    /// Steps with a value per column that the roots need, in order.
     fn wide_operands(&self, roots: &[usize]) -> Vec<usize> {
         let program = self.program;
         let mut needed = vec![false; program.steps.len()];
@@ -193,7 +193,7 @@ impl<'a> Walker<'a> {
         let other = Value::new(NativeExpand::<f32>::from(identity(kind)), Kind::Float, false);
         let other = other.widened(scope, x.wide);
         let var: ManagedVariable = match x.wide {
-            true => select::expand::<Vector<f32, Lanes>>(scope, mask, x.var.clone().into(), other.var.into())
+            true => select::expand::<Vector<f32, Width>>(scope, mask, x.var.clone().into(), other.var.into())
                 .into(),
             false => select::expand::<f32>(scope, mask, x.var.clone().into(), other.var.into()).into(),
         };
@@ -205,13 +205,13 @@ impl<'a> Walker<'a> {
         Value::new(total, Kind::Float, false)
     }
 
-    /// The reduction of a row whose lanes are all alike.
+    /// The reduction of a row whose columns are all alike.
     fn repeat(&self, scope: &mut Scope, kind: Reduction, x: Reg) -> Value {
         let x = self.value(x, 0);
         match kind {
             Reduction::Max => x,
             Reduction::Sum => {
-                let times = NativeExpand::<f32>::from(self.program.lanes as f32);
+                let times = NativeExpand::<f32>::from(self.program.columns as f32);
                 let product = math::scale::expand(scope, x.var.into(), times);
                 Value::new(product, Kind::Float, false)
             }
@@ -227,28 +227,28 @@ impl<'a> Walker<'a> {
         }
         match &program.steps[step] {
             Step::Store { arg, value, at } => {
-                if program.writes_lanes(at) {
+                if program.writes_columns(at) {
                     for (i, piece) in pieces.iter().enumerate() {
                         let value = self.value(*value, i);
                         let mask = self.row_ok.clone();
-                        self.place.store(scope, &self.source(*arg), at, &value, Some(piece), mask);
+                        self.location.store(scope, &self.source(*arg), at, &value, Some(piece), mask);
                     }
                 } else {
                     let mask = and(scope, self.row_ok.clone(), self.first.clone());
-                    self.place.store(scope, &self.source(*arg), at, &self.value(*value, 0), None, mask);
+                    self.location.store(scope, &self.source(*arg), at, &self.value(*value, 0), None, mask);
                 }
             }
             Step::Accumulate { value, kind, at, .. } => {
                 let before = |s: &&Step| matches!(s, Step::Accumulate { .. });
                 let number = program.steps[..step].iter().filter(before).count();
-                let wide = program.writes_lanes(at);
+                let wide = program.writes_columns(at);
                 for i in 0..self.accumulators[number].len() {
                     let x = self.value(*value, i).widened(scope, wide);
                     let x = self.masked_by(scope, &x, self.row_ok.clone(), *kind);
                     let into = self.accumulators[number][i].var.clone();
                     let sum = *kind == Reduction::Sum;
                     if wide {
-                        let next = combine::expand::<Lanes>(scope, into.clone().into(), x.var.into(), sum);
+                        let next = combine::expand::<Width>(scope, into.clone().into(), x.var.into(), sum);
                         assign::expand(scope, next, into.into());
                     } else {
                         let next = combine::expand::<Const<1>>(scope, into.clone().into(), x.var.into(), sum);
@@ -263,7 +263,7 @@ impl<'a> Walker<'a> {
                         let next = self.masked(scope, &self.value(*x, i), piece, *kind);
                         let sum = *kind == Reduction::Sum;
                         part.var =
-                            combine::expand::<Lanes>(scope, part.var.into(), next.var.into(), sum).into();
+                            combine::expand::<Width>(scope, part.var.into(), next.var.into(), sum).into();
                     }
                     self.total(scope, *kind, &part)
                 } else {
@@ -271,9 +271,9 @@ impl<'a> Walker<'a> {
                 };
                 self.values[step] = vec![value];
             }
-            Step::Lanes(perm, x) => {
+            Step::Permute(perm, x) => {
                 let row: Vec<Value> = (0..pieces.len()).map(|i| self.value(*x, i)).collect();
-                self.values[step] = lanes::permute(scope, self.mapping, perm, &row, pieces);
+                self.values[step] = permute::permute(scope, self.mapping, perm, &row, pieces);
             }
             _ => {
                 let count = if class.wide { pieces.len() } else { 1 };
@@ -287,26 +287,26 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Emits a step that computes each lane by itself, at piece `i`.
+    /// Emits a step that computes each column by itself, at piece `i`.
     fn compute(&self, scope: &mut Scope, step: usize, i: usize, piece: Option<&Piece>) -> ManagedVariable {
         match &self.program.steps[step] {
             Step::Load { arg, map } => {
-                self.place.load(scope, &self.source(*arg), map, None, piece, self.row_ok.clone())
+                self.location.load(scope, &self.source(*arg), map, None, piece, self.row_ok.clone())
             }
             Step::Gather { arg, row, rows, stride, map } => {
                 let gather = Gathered { row: self.value(*row, i), stride: *stride, rows: *rows };
-                self.place.load(scope, &self.source(*arg), map, Some(&gather), piece, self.row_ok.clone())
+                self.location.load(scope, &self.source(*arg), map, Some(&gather), piece, self.row_ok.clone())
             }
             Step::Float(c) => NativeExpand::<f32>::from(*c).into(),
             Step::Int(c) => NativeExpand::<i32>::from(*c).into(),
             Step::Index(at) => {
-                let elements = if piece.is_some() { self.place.vector } else { 1 };
+                let elements = if piece.is_some() { self.location.vector } else { 1 };
                 let elements: Vec<ManagedVariable> = (0..elements)
-                    .map(|e| self.place.position(scope, at, piece.map(|p| (p, e))).into())
+                    .map(|e| self.location.position(scope, at, piece.map(|p| (p, e))).into())
                     .collect();
                 super::access::vector_of(scope, Kind::Int, &elements)
             }
-            _ if piece.is_some() => self.elementwise::<Lanes>(scope, step, i, true),
+            _ if piece.is_some() => self.elementwise::<Width>(scope, step, i, true),
             _ => self.elementwise::<Const<1>>(scope, step, i, false),
         }
     }
@@ -362,7 +362,7 @@ impl<'a> Walker<'a> {
 pub(super) fn mutable(scope: &mut Scope, start: f32, wide: bool) -> Value {
     let start = Value::new(NativeExpand::<f32>::from(start), Kind::Float, false).widened(scope, wide);
     let var: ManagedVariable = match wide {
-        true => IntoMut::into_mut(NativeExpand::<Vector<f32, Lanes>>::from(start.var), scope).into(),
+        true => IntoMut::into_mut(NativeExpand::<Vector<f32, Width>>::from(start.var), scope).into(),
         false => IntoMut::into_mut(NativeExpand::<f32>::from(start.var), scope).into(),
     };
     Value::new(var, Kind::Float, wide)

@@ -428,13 +428,13 @@ pub(crate) fn domains(graph: &Graph, value: ValueId) -> SmallVec<[Domain; 2]> {
             let inner = (0..shape.len()).rev().take_while(|a| shape[*a] == 1 || axes.contains(a)).count();
             let rows = Domain::new(&shape, inner);
             let mut out = SmallVec::new();
-            if rows.lanes > 0 {
+            if rows.columns > 0 {
                 out.push(rows);
             }
             out.push(Domain::pointwise(&shape));
             out
         }
-        Op::FakeQuant(_) | Op::Lanes(_) => SmallVec::from_iter([Domain::new(&shape, shape.len().min(1))]),
+        Op::FakeQuant(_) | Op::Permute(_) => SmallVec::from_iter([Domain::new(&shape, shape.len().min(1))]),
         _ => SmallVec::from_iter([Domain::pointwise(&shape)]),
     }
 }

@@ -34,7 +34,7 @@ impl<'a> Points<'a> {
             let through = |point: u64| match op {
                 // The same element, or the same for many.
                 Op::Reshape(_) | Op::Broadcast(_) => point,
-                op if op.is_view() || matches!(op, Op::Lanes(_)) => FxBuildHasher.hash_one((point, op)),
+                op if op.is_view() || matches!(op, Op::Permute(_)) => FxBuildHasher.hash_one((point, op)),
                 _ => point,
             };
             if cx.in_memory(reader) {

@@ -19,7 +19,7 @@ pub(crate) use numbers::{MAX_LIST, long_list};
 pub(crate) use tensors::{index, negate};
 
 /// Runs a builtin on arguments in the order of its parameters.
-pub(crate) type Run = fn(&mut Interp<'_>, &Args, &Span) -> Outcome;
+pub(crate) type BuiltinFn = fn(&mut Interp<'_>, &Args, &Span) -> Outcome;
 
 /// Arguments in the order of the parameters; `None` where an optional one is left out.
 pub(crate) type Args = [Option<Value>];
@@ -31,10 +31,18 @@ pub(crate) struct Builtin {
     pub(crate) params: Vec<(Arc<str>, bool)>,
     /// One line: what it gives.
     pub(crate) doc: &'static str,
-    pub(crate) run: Run,
+    pub(crate) run: Box<dyn Fn(&mut Interp<'_>, &Args, &Span) -> Outcome + Send + Sync>,
 }
 
 impl Builtin {
+    fn new(&(name, params, doc, run): &'static Row) -> Builtin {
+        let params = params.split_whitespace().map(|p| match p.strip_suffix('?') {
+            Some(p) => (p.into(), true),
+            None => (p.into(), false),
+        });
+        Builtin { name, params: params.collect(), doc, run: Box::new(run) }
+    }
+
     /// `name(a, b = …)`
     pub(crate) fn signature(&self) -> String {
         let params: Vec<String> = self
@@ -47,20 +55,15 @@ impl Builtin {
 }
 
 /// A row of a table of builtins: name, parameters (`?` marks an optional one), doc, function.
-pub(crate) type Row = (&'static str, &'static str, &'static str, Run);
+pub(crate) type Row = (&'static str, &'static str, &'static str, BuiltinFn);
 
 fn table() -> &'static IndexMap<&'static str, Builtin> {
     static TABLE: OnceLock<IndexMap<&'static str, Builtin>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let rows = numbers::ROWS.iter().chain(settings::ROWS).chain(tensors::ROWS);
-        rows.map(|&(name, params, doc, run)| {
-            let params = params.split_whitespace().map(|p| match p.strip_suffix('?') {
-                Some(p) => (p.into(), true),
-                None => (p.into(), false),
-            });
-            (name, Builtin { name, params: params.collect(), doc, run })
-        })
-        .collect()
+        let of_rows = |rows: &'static [Row]| rows.iter().map(Builtin::new);
+        let others = of_rows(numbers::ROWS).chain(of_rows(settings::ROWS));
+        let all = others.chain(tensors::functions()).chain(of_rows(tensors::ROWS));
+        all.map(|builtin| (builtin.name, builtin)).collect()
     })
 }
 

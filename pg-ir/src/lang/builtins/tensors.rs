@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::numbers::{extremum, item};
-use super::{Args, MAX_ELEMENTS, Row, float, get, int, is_storable, list, size, wrong};
+use super::{Args, Builtin, MAX_ELEMENTS, Row, float, get, int, is_storable, list, size, wrong};
 use crate::graph::{Builder, ValueId};
 use crate::lang::ast::BinOp;
 use crate::lang::interp::{Fault, Interp, Outcome};
@@ -12,17 +12,17 @@ use crate::op::{Binary, Bits, DotDims, Op, Reduction, Unary};
 use crate::ops::keeps_positions;
 use crate::ty::{Axes, Axis, DType, Role, Type};
 
+/// The functions of one float, of tensors and numbers.
+pub(super) fn functions() -> impl Iterator<Item = Builtin> {
+    Unary::ALL.iter().map(|&f| Builtin {
+        name: Op::Unary(f).record().name,
+        params: vec![("x".into(), false)],
+        doc: f.doc(),
+        run: Box::new(move |cx, args, _| unary(cx, args, f)),
+    })
+}
+
 pub(super) const ROWS: &[Row] = &[
-    ("exp", "x", "e to the x", |cx, a, _| unary(cx, a, Unary::Exp, f64::exp)),
-    ("log", "x", "natural logarithm", |cx, a, _| unary(cx, a, Unary::Log, f64::ln)),
-    ("tanh", "x", "hyperbolic tangent", |cx, a, _| unary(cx, a, Unary::Tanh, f64::tanh)),
-    ("sigmoid", "x", "1 / (1 + exp(-x))", |cx, a, _| {
-        unary(cx, a, Unary::Sigmoid, |x| 1.0 / (1.0 + (-x).exp()))
-    }),
-    ("sqrt", "x", "square root", |cx, a, _| unary(cx, a, Unary::Sqrt, f64::sqrt)),
-    ("rsqrt", "x", "1 / sqrt(x)", |cx, a, _| unary(cx, a, Unary::Rsqrt, |x| 1.0 / x.sqrt())),
-    ("sin", "x", "sine", |cx, a, _| unary(cx, a, Unary::Sin, f64::sin)),
-    ("cos", "x", "cosine", |cx, a, _| unary(cx, a, Unary::Cos, f64::cos)),
     ("max", "a b", "the larger, element by element", |cx, a, _| {
         let (a, b) = (get(a, 0)?, get(a, 1)?);
         extremum(a, b, true).map_or_else(|| elementwise(cx, Binary::Max, a, b), Ok)
@@ -84,13 +84,13 @@ pub(super) const ROWS: &[Row] = &[
         trace(cx, |b| b.try_op(Op::Pad { axis, before, after }, &[x]))
     }),
     ("shift", "x by axis?", "result[i] = x[i - by], zero outside; along time unless an axis is given", shift),
-    ("lanes", "x perm", "result[.., j] = x[.., perm[j]]", |cx, a, _| {
+    ("permute_columns", "x perm", "result[.., j] = x[.., perm[j]]", |cx, a, _| {
         let x = tensor(get(a, 0)?, "x")?;
         let perm: Vec<u32> = list(get(a, 1)?, "perm")?
             .iter()
-            .map(|p| Ok(u32::try_from(size(p, "a lane")?).unwrap_or(u32::MAX)))
+            .map(|p| Ok(u32::try_from(size(p, "a column")?).unwrap_or(u32::MAX)))
             .collect::<Outcome<_>>()?;
-        trace(cx, |b| b.try_op(Op::Lanes(perm.into()), &[x]))
+        trace(cx, |b| b.try_op(Op::Permute(perm.into()), &[x]))
     }),
     (
         "dot",
@@ -234,13 +234,13 @@ fn lift_both(cx: &mut Interp<'_>, a: &Value, b: &Value) -> Outcome<(ValueId, Val
 
 // ---------------------------------------------------------------- ops
 
-fn unary(cx: &mut Interp<'_>, args: &Args, f: Unary, number: fn(f64) -> f64) -> Outcome {
+fn unary(cx: &mut Interp<'_>, args: &Args, f: Unary) -> Outcome {
     match get(args, 0)? {
         Value::Tensor(x) => {
             let x = *x;
             trace(cx, |b| b.try_op(Op::Unary(f), &[x]))
         }
-        x => Ok(Value::Float(number(float(x, "the argument")?))),
+        x => Ok(Value::Float(f.of(float(x, "the argument")?))),
     }
 }
 

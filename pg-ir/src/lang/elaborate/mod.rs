@@ -18,7 +18,7 @@ use crate::lang::model::{Model, SourceText};
 use crate::lang::settings::{self, Reader};
 use crate::lang::trace::{self, Head, PhaseProgram, Trace};
 use crate::lang::value::Value;
-use crate::lang::{Program, Source, builtins};
+use crate::lang::{ParsedModel, Source, builtins};
 
 /// What the command line adds to a source.
 #[derive(Clone, Debug, Default)]
@@ -154,7 +154,7 @@ impl<'m> Elaborator<'m> {
             profiles: model.profiles.iter().map(|p| p.name.text.to_string()).collect(),
             sources: source.texts.iter().cloned().chain(Library::std().excerpt(used)).collect(),
             notes: Diagnostics::default(),
-            program: Arc::new(Program {
+            program: Arc::new(ParsedModel {
                 ast: source.ast.clone(),
                 phases: programs,
                 texts: source.texts.clone(),

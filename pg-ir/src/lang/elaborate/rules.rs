@@ -12,7 +12,7 @@ use crate::lang::interp::{ConstValue, Interp};
 use crate::lang::library::Library;
 use crate::lang::model::{Export, ExportSettings, Init, Optimiser, Param};
 use crate::lang::span::Span;
-use crate::lang::trace::{PhaseProgram, Run};
+use crate::lang::trace::{PhaseProgram, TraceOutcome};
 use crate::lang::value::{ExportRule, Value};
 use crate::quant::{Grid, ScaleRule};
 
@@ -88,7 +88,11 @@ impl<'m> Elaborator<'m> {
     }
 
     /// Every parameter of every phase, in order of first use, with defaults for what rules decide.
-    pub(super) fn parameters(&mut self, runs: &[Run], programs: &[PhaseProgram]) -> IndexMap<String, Param> {
+    pub(super) fn parameters(
+        &mut self,
+        runs: &[TraceOutcome],
+        programs: &[PhaseProgram],
+    ) -> IndexMap<String, Param> {
         let mut params: IndexMap<String, Param> = IndexMap::new();
         for run in runs {
             for (name, p) in &run.params {

@@ -3,7 +3,7 @@
 use pg_runtime::report::StepMetrics;
 use serde::Serialize;
 
-use super::side::{Run, Side};
+use super::side::{FinishedRun, Side};
 
 /// Points of a curve.
 const POINTS: usize = 8;
@@ -26,7 +26,7 @@ pub(super) fn curves(a: &Side, b: &Side) -> (Vec<Point>, Vec<Point>) {
 /// (place, loss) after each step.
 type Curve = Vec<(f64, f64)>;
 
-fn by_tokens(run: &Run) -> Curve {
+fn by_tokens(run: &FinishedRun) -> Curve {
     let train = &run.report.train;
     let per_step = train.tokens as f64 / train.steps.max(1) as f64;
     run.steps.iter().map(|s| ((s.step + 1) as f64 * per_step, s.loss)).collect()

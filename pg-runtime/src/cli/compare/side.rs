@@ -19,11 +19,11 @@ pub(super) struct Side {
     pub(super) constants: IndexMap<String, String>,
     pub(super) facts: ModelSummary,
     /// The run, if this side is one.
-    pub(super) run: Option<Run>,
+    pub(super) run: Option<FinishedRun>,
 }
 
 /// A finished run.
-pub(super) struct Run {
+pub(super) struct FinishedRun {
     pub(super) report: RunReport,
     pub(super) steps: Vec<StepMetrics>,
 }
@@ -42,11 +42,11 @@ impl Side {
             format!("{} is not the folder of a finished run: {}", path.display(), report.display())
         })?;
         let report = serde_json::from_str(&text).with_context(|| format!("{}", report.display()))?;
-        let run = Run { report, steps: steps(&path.join("metrics.jsonl"))? };
+        let run = FinishedRun { report, steps: steps(&path.join("metrics.jsonl"))? };
         Side::new(export::read(&path.join("artifact.pg"))?.model, Some(run))
     }
 
-    fn new(model: Model, run: Option<Run>) -> anyhow::Result<Side> {
+    fn new(model: Model, run: Option<FinishedRun>) -> anyhow::Result<Side> {
         let facts = ModelSummary::of(&model).map_err(|e| anyhow!("{}: {e}", model.name))?;
         Ok(Side { constants: model.consts, facts, run })
     }

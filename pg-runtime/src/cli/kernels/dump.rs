@@ -11,7 +11,7 @@ use pg_runtime::artifact::write_atomically;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::report::{Program, Report};
+use super::report::{ProgramReport, Report};
 
 /// Name of the index in a folder of kernels.
 pub(super) const INDEX: &str = "index.json";
@@ -38,7 +38,7 @@ pub(super) struct Indexed {
 pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow::Result<usize> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut index = Index::default();
-    let mut users: BTreeMap<&str, Vec<(&Program, &Entry)>> = BTreeMap::new();
+    let mut users: BTreeMap<&str, Vec<(&ProgramReport, &Entry)>> = BTreeMap::new();
     for program in &report.programs {
         for entry in &program.entries {
             let name = entry.kernel.name();
@@ -56,7 +56,7 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
         write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
     };
     // A disassembler runs for each.
-    let write_one = |(name, users): (&&str, &Vec<(&Program, &Entry)>)| -> anyhow::Result<()> {
+    let write_one = |(name, users): (&&str, &Vec<(&ProgramReport, &Entry)>)| -> anyhow::Result<()> {
         let plans: Vec<_> = users.iter().map(|(p, e)| (&p.plan, *e)).collect();
         let text = listing(&plans);
         let kernel = &users[0].1.kernel;
@@ -77,7 +77,7 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
     Ok(users.len())
 }
 
-fn what(program: &Program, entry: &Entry) -> String {
+fn what(program: &ProgramReport, entry: &Entry) -> String {
     let text = listing(&[(&program.plan, entry)]);
     let wanted = |l: &&str| l.starts_with("in ") || l.starts_with("from ");
     let family = entry.kernel.name().rsplit_once('_').map_or("", |(family, _)| family);

@@ -23,7 +23,7 @@ use super::compiled::{Compiled, Uses};
 const SHOWN: usize = 30;
 
 /// A program with its kernels.
-pub(super) struct Program {
+pub(super) struct ProgramReport {
     pub(super) name: String,
     pub(super) plan: Plan,
     pub(super) entries: Vec<Entry>,
@@ -36,7 +36,7 @@ pub(super) struct Program {
 pub(super) struct Report {
     model: String,
     target: Machine,
-    pub(super) programs: Vec<Program>,
+    pub(super) programs: Vec<ProgramReport>,
     pub(super) compiled: Compiled,
 }
 
@@ -90,7 +90,7 @@ impl Report {
             let generated = session.generate(*key);
             let (plan, generated) =
                 generated.with_context(|| format!("program {name} does not fit {}", machine.name))?;
-            programs.push(Program {
+            programs.push(ProgramReport {
                 name: name.clone(),
                 entries: inventory(&plan, &generated, machine),
                 unfused_bytes: session.lower_with(*key, &unfused)?.bytes() + 0.0,
@@ -157,10 +157,10 @@ impl Report {
     }
 
     /// Programs and kernels, those of the optimiser step first, the most expensive first.
-    fn rows(&self) -> Vec<(&Program, &Entry)> {
-        let mut all: Vec<(&Program, &Entry)> =
+    fn rows(&self) -> Vec<(&ProgramReport, &Entry)> {
+        let mut all: Vec<(&ProgramReport, &Entry)> =
             self.programs.iter().flat_map(|p| p.entries.iter().map(move |e| (p, e))).collect();
-        let weight = |(p, e): &(&Program, &Entry)| (p.in_step > 0, p.in_step.max(1) as f64 * e.seconds);
+        let weight = |(p, e): &(&ProgramReport, &Entry)| (p.in_step > 0, p.in_step.max(1) as f64 * e.seconds);
         all.sort_by(|a, b| {
             let (a, b) = (weight(a), weight(b));
             b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
@@ -213,8 +213,9 @@ impl Report {
             "stack",
             "blocks an SM",
         ];
-        let line =
-            |(p, e): &(&Program, &Entry)| p.row(e, step.roofline_ms, self.compiled.uses(&e.kernel).as_ref());
+        let line = |(p, e): &(&ProgramReport, &Entry)| {
+            p.row(e, step.roofline_ms, self.compiled.uses(&e.kernel).as_ref())
+        };
         let right = [2, 5, 6, 7, 8, 9, 11, 12, 13, 14];
         out += &table(&headings, &right, rows.iter().take(shown).map(line).collect());
         if shown < rows.len() {
@@ -245,7 +246,7 @@ impl Report {
     }
 }
 
-impl Program {
+impl ProgramReport {
     /// What a kernel computes, in a few words, layers as `*`.
     fn computes(&self, entry: &Entry) -> String {
         const LONGEST: usize = 60;

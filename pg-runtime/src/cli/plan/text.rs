@@ -4,7 +4,7 @@ use pg_codegen::machine::Machine;
 
 use super::super::format::{grouped, megabytes, table};
 use super::super::summary::invocation;
-use super::{BufferLine, Group, Held, Line, PlanArgs, Program, Report, Totals};
+use super::{BufferLine, Group, Held, Line, PlanArgs, ProgramReport, Report, Totals};
 
 /// Rows of a summary in the overview of all programs.
 const OVERVIEW_ROWS: usize = 6;
@@ -61,7 +61,7 @@ impl Report {
     }
 }
 
-impl Program {
+impl ProgramReport {
     fn text(&self, with_buffers: bool) -> String {
         let passes = self.passes_text();
         let mut out =

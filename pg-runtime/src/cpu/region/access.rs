@@ -16,28 +16,33 @@ use super::lines::{Line, View, mask};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Outside;
 
-/// A piece of a region's domain: whole rows, or a stretch of the lanes of some rows.
+/// A piece of a region's domain: whole rows, or a stretch of the columns of some rows.
 #[derive(Clone, Debug)]
 pub(super) struct Block<'a> {
     /// Sizes of the row axes.
     pub(super) axes: &'a [usize],
-    /// Lanes of the whole region.
-    pub(super) all_lanes: usize,
+    /// Columns of the whole region.
+    pub(super) all_columns: usize,
     pub(super) rows: Range<usize>,
-    pub(super) lanes: Range<usize>,
+    pub(super) columns: Range<usize>,
     /// Index of the first row.
     first: SmallVec<[i64; 6]>,
 }
 
 impl<'a> Block<'a> {
-    pub(super) fn new(axes: &'a [usize], all_lanes: usize, rows: Range<usize>, lanes: Range<usize>) -> Self {
+    pub(super) fn new(
+        axes: &'a [usize],
+        all_columns: usize,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Self {
         let mut first: SmallVec<[i64; 6]> = SmallVec::from_elem(0, axes.len());
         let mut rest = rows.start;
         for (index, &size) in first.iter_mut().zip(axes).rev() {
             *index = (rest % size) as i64;
             rest /= size;
         }
-        Block { axes, all_lanes, rows, lanes, first }
+        Block { axes, all_columns, rows, columns, first }
     }
 
     /// Calls `f` with each row's position in the block and its index, for the first `count` rows.
@@ -55,43 +60,43 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Value of an index map at a row and at the block's first lane.
+    /// Value of an index map at a row and at the block's first column.
     fn eval(&self, at: &Affine, index: &[i64]) -> i64 {
-        let (lane, rows) = at.strides.split_last().expect("maps have a lane stride");
+        let (column, rows) = at.strides.split_last().expect("maps have a column stride");
         let rows: i64 = rows.iter().zip(index).map(|(s, i)| s * i).sum();
-        at.offset + rows + lane * self.lanes.start as i64
+        at.offset + rows + column * self.columns.start as i64
     }
 
-    /// The lanes of the block, counted from its first, on which all guards hold in a row.
-    fn inside(&self, guards: &[Guard], index: &[i64], lanes: usize) -> Range<usize> {
-        let (mut low, mut high) = (0, lanes as i64);
+    /// The columns of the block, counted from its first, on which all guards hold in a row.
+    fn inside(&self, guards: &[Guard], index: &[i64], columns: usize) -> Range<usize> {
+        let (mut low, mut high) = (0, columns as i64);
         for guard in guards {
             let base = self.eval(&guard.expr, index);
-            match *guard.expr.strides.last().expect("maps have a lane stride") {
+            match *guard.expr.strides.last().expect("maps have a column stride") {
                 0 if (0..guard.size).contains(&base) => {}
                 0 => return 0..0,
                 s if s > 0 => {
                     low = low.max(ceil_div(-base, s));
                     high = high.min(ceil_div(guard.size - base, s));
                 }
-                // base + s·lane ≥ 0 up to base / −s, and < size from there on.
+                // base + s·column ≥ 0 up to base / −s, and < size from there on.
                 s => {
                     low = low.max((base - guard.size).div_euclid(-s) + 1);
                     high = high.min(base.div_euclid(-s) + 1);
                 }
             }
         }
-        let low = low.clamp(0, lanes as i64);
-        low as usize..high.clamp(low, lanes as i64) as usize
+        let low = low.clamp(0, columns as i64);
+        low as usize..high.clamp(low, columns as i64) as usize
     }
 
     /// Whether a dense map is one stretch of memory over the block.
     fn is_stretch(&self) -> bool {
-        self.rows.len() == 1 || self.lanes.len() == self.all_lanes
+        self.rows.len() == 1 || self.columns.len() == self.all_columns
     }
 
-    fn lanes_of(&self, class: Class) -> usize {
-        if class.lane { self.lanes.len() } else { 1 }
+    fn columns_of(&self, class: Class) -> usize {
+        if class.column { self.columns.len() } else { 1 }
     }
 
     fn rows_of(&self, class: Class) -> usize {
@@ -108,7 +113,7 @@ pub(super) fn stretch<'a>(arg: Arg, map: &IndexMap, block: &Block<'_>) -> Option
     if !block.is_stretch() {
         return None;
     }
-    let (from, len) = (block.eval(&map.at, &block.first), block.rows.len() * block.lanes.len());
+    let (from, len) = (block.eval(&map.at, &block.first), block.rows.len() * block.columns.len());
     // SAFETY: in bounds. No other task writes it (`check_touches`), and this one not while it is read
     // (`find_direct`).
     arg.holds(from, len).then(|| unsafe { arg.read(from as usize, len) })
@@ -124,16 +129,16 @@ pub(super) fn load(
     block: &Block<'_>,
     isa: Isa,
 ) -> Result<(), Outside> {
-    let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
-    let out = &mut out[..rows * lanes];
-    let stride = *map.at.strides.last().expect("maps have a lane stride");
-    if dense && class.row && class.lane && block.is_stretch() {
+    let (rows, columns) = (block.rows_of(class), block.columns_of(class));
+    let out = &mut out[..rows * columns];
+    let stride = *map.at.strides.last().expect("maps have a column stride");
+    if dense && class.row && class.column && block.is_stretch() {
         return read_line(out, arg, block.eval(&map.at, &block.first), 1, isa);
     }
     let mut result = Ok(());
     block.each_row(rows, |row, index| {
-        let line = &mut out[row * lanes..][..lanes];
-        let inside = block.inside(&map.guards, index, lanes);
+        let line = &mut out[row * columns..][..columns];
+        let inside = block.inside(&map.guards, index, columns);
         line[..inside.start].fill(0);
         line[inside.end..].fill(0);
         let from = block.eval(&map.at, index) + stride * inside.start as i64;
@@ -154,13 +159,13 @@ pub(super) fn gather(
     block: &Block<'_>,
     isa: Isa,
 ) -> Result<(), Outside> {
-    let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
-    let out = &mut out[..rows * lanes];
-    let stride = *map.at.strides.last().expect("maps have a lane stride");
+    let (rows, columns) = (block.rows_of(class), block.columns_of(class));
+    let out = &mut out[..rows * columns];
+    let stride = *map.at.strides.last().expect("maps have a column stride");
     let mut result = Ok(());
     block.each_row(rows, |row, index| {
-        let line = &mut out[row * lanes..][..lanes];
-        let inside = block.inside(&map.guards, index, lanes);
+        let line = &mut out[row * columns..][..columns];
+        let inside = block.inside(&map.guards, index, columns);
         line[..inside.start].fill(0);
         line[inside.end..].fill(0);
         let from = block.eval(&map.at, index) + stride * inside.start as i64;
@@ -172,11 +177,12 @@ pub(super) fn gather(
                 Err(Outside)
             }
         };
-        match ids.line::<i32>(row, lanes) {
+        match ids.line::<i32>(row, columns) {
             Line::One(id) => result = result.and(read(&mut line[inside], id, from)),
             Line::Many(ids) => {
-                for (k, lane) in inside.enumerate() {
-                    result = result.and(read(&mut line[lane..=lane], ids[lane], from + stride * k as i64));
+                for (k, column) in inside.enumerate() {
+                    result =
+                        result.and(read(&mut line[column..=column], ids[column], from + stride * k as i64));
                 }
             }
         }
@@ -186,13 +192,13 @@ pub(super) fn gather(
 
 /// The index map itself, as int32.
 pub(super) fn index(out: &mut [u32], class: Class, at: &Affine, block: &Block<'_>) {
-    let (rows, lanes) = (block.rows_of(class), block.lanes_of(class));
-    let stride = *at.strides.last().expect("maps have a lane stride");
-    let out = &mut out[..rows * lanes];
+    let (rows, columns) = (block.rows_of(class), block.columns_of(class));
+    let stride = *at.strides.last().expect("maps have a column stride");
+    let out = &mut out[..rows * columns];
     block.each_row(rows, |row, index| {
         let base = block.eval(at, index);
-        for (lane, out) in out[row * lanes..][..lanes].iter_mut().enumerate() {
-            *out = (base + stride * lane as i64) as u32;
+        for (column, out) in out[row * columns..][..columns].iter_mut().enumerate() {
+            *out = (base + stride * column as i64) as u32;
         }
     });
 }
@@ -271,21 +277,21 @@ fn read_as<T: Stored>(
     Ok(())
 }
 
-/// Stores a register. One element a row if the map has no lane stride; then only the block with the
-/// row's first lane does it.
+/// Stores a register. One element a row if the map has no column stride; then only the block with the
+/// row's first column does it.
 pub(super) fn store(value: View<'_>, arg: Arg, at: &Affine, dense: bool, block: &Block<'_>, isa: Isa) {
-    let (rows, lanes) = (block.rows.len(), block.lanes.len());
-    let stride = *at.strides.last().expect("maps have a lane stride");
-    if stride == 0 && block.lanes.start > 0 {
+    let (rows, columns) = (block.rows.len(), block.columns.len());
+    let stride = *at.strides.last().expect("maps have a column stride");
+    if stride == 0 && block.columns.start > 0 {
         return;
     }
-    let count = if stride == 0 { 1 } else { lanes };
-    if dense && value.class == (Class { row: true, lane: true }) && block.is_stretch() {
-        let line = Line::Many(&value.bits[..rows * lanes]);
-        return write_line(line, rows * lanes, arg, block.eval(at, &block.first), 1, isa);
+    let count = if stride == 0 { 1 } else { columns };
+    if dense && value.class == (Class { row: true, column: true }) && block.is_stretch() {
+        let line = Line::Many(&value.bits[..rows * columns]);
+        return write_line(line, rows * columns, arg, block.eval(at, &block.first), 1, isa);
     }
     block.each_row(rows, |row, index| {
-        write_line(value.line(row, lanes), count, arg, block.eval(at, index), stride, isa);
+        write_line(value.line(row, columns), count, arg, block.eval(at, index), stride, isa);
     });
 }
 
@@ -339,17 +345,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guards_give_the_lanes_that_satisfy_them() {
+    fn guards_give_the_columns_that_satisfy_them() {
         let axes = [3];
         let block = Block::new(&axes, 20, 0..3, 2..15);
-        for lane_stride in [-3, -2, -1, 0, 1, 2, 5] {
+        for column_stride in [-3, -2, -1, 0, 1, 2, 5] {
             for offset in -12..30 {
                 for size in [1, 4, 9] {
-                    let expr = Affine { offset, strides: [2, lane_stride].as_slice().into() };
+                    let expr = Affine { offset, strides: [2, column_stride].as_slice().into() };
                     let guard = Guard { expr, size };
                     block.each_row(3, |row, index| {
                         let holds = |l: usize| {
-                            let e = offset + 2 * row as i64 + lane_stride * (l as i64 + 2);
+                            let e = offset + 2 * row as i64 + column_stride * (l as i64 + 2);
                             (0..size).contains(&e)
                         };
                         let want: Vec<usize> = (0..13).filter(|&l| holds(l)).collect();

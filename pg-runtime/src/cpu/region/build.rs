@@ -1,6 +1,6 @@
 //! From instructions to steps, each register with what it varies with.
 
-use super::compile::{Accumulator, Class, Register, Run, Step, Table};
+use super::compile::{Accumulator, Class, Register, Step, Stretch, Table};
 use pg_codegen::region::types::RegType;
 use pg_codegen::region::{Affine, IndexMap, Instr, Reg, Region};
 
@@ -43,12 +43,12 @@ impl Builder<'_> {
             }
             Instr::Cast(to, x) => (Register { kind, ..reg(*x) }, Step::Cast(*to, *x)),
             Instr::RowReduce(f, x) => {
-                let class = Class { lane: false, ..reg(*x).class };
+                let class = Class { column: false, ..reg(*x).class };
                 *reductions += 1;
                 let register = Register { class, level: reg(*x).level + 1, ..nothing };
                 (register, Step::RowReduce(*f, *x, *reductions - 1))
             }
-            Instr::Lanes(perm, x) => (reg(*x), Step::Lanes(runs(perm), *x)),
+            Instr::Permute(perm, x) => (reg(*x), Step::Permute(runs(perm), *x)),
             Instr::FakeQuant(grid, x) => (reg(*x), Step::FakeQuant(*grid, *x)),
             Instr::Store { arg, value, at } => {
                 let (arg, value, dense) = (*arg as usize, *value, self.is_dense(at));
@@ -56,7 +56,7 @@ impl Builder<'_> {
                 (register, Step::Store { arg, value, at: at.clone(), dense })
             }
             Instr::Accumulate { arg, value, kind, at } => {
-                let width = if at.varies_along_lanes() { self.region.lanes } else { 1 };
+                let width = if at.varies_along_columns() { self.region.columns } else { 1 };
                 let offset = accumulators.iter().map(|a: &Accumulator| a.width).sum();
                 let (arg, at) = (*arg as usize, at.clone());
                 accumulators.push(Accumulator { arg, value: *value, kind: *kind, at, width, offset });
@@ -81,7 +81,7 @@ impl Builder<'_> {
     /// Whether the map walks the domain in row-major order without gaps.
     fn is_dense(&self, at: &Affine) -> bool {
         let mut step = 1;
-        let sizes = self.region.rows.iter().chain([&self.region.lanes]).rev();
+        let sizes = self.region.rows.iter().chain([&self.region.columns]).rev();
         at.strides.iter().rev().zip(sizes).all(|(&s, &n)| {
             let fits = s == step || n == 1;
             step *= n as i64;
@@ -98,14 +98,14 @@ fn class_of(map: &IndexMap) -> Class {
     map.guards.iter().fold(Class::of(&map.at), |c, g| c.union(Class::of(&g.expr)))
 }
 
-/// A permutation as stretches of consecutive lanes.
-fn runs(perm: &[u32]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+/// A permutation as stretches of consecutive columns.
+fn runs(perm: &[u32]) -> Vec<Stretch> {
+    let mut runs: Vec<Stretch> = Vec::new();
     for (to, &from) in perm.iter().enumerate() {
         let from = from as usize;
         match runs.last_mut() {
             Some(run) if run.from + run.len == from => run.len += 1,
-            _ => runs.push(Run { from, to, len: 1 }),
+            _ => runs.push(Stretch { from, to, len: 1 }),
         }
     }
     runs

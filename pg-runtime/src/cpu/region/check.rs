@@ -23,8 +23,8 @@ pub(super) fn check(region: &Region) -> Result<(), Problem> {
             }
             _ => continue,
         };
-        // A lane stride of 0 writes one element a row.
-        let axes = if to.varies_along_lanes() { &domain[..] } else { &domain[..rank - 1] };
+        // A column stride of 0 writes one element a row.
+        let axes = if to.varies_along_columns() { &domain[..] } else { &domain[..rank - 1] };
         if !injective(to, axes) {
             let message = "two elements of the domain are written to one place".into();
             return Err(Malformed { instr: Some(at), message }.into());

@@ -22,26 +22,26 @@ const BLOCKS_PER_TASK: usize = 8;
 /// Tasks that an accumulation is cut into, if it is long enough.
 const ACCUMULATE_TASKS: usize = 64;
 
-/// What a register varies with. One element, one for each row, one for each lane, or one for each pair.
+/// What a register varies with. One element, one for each row, one for each column, or one for each pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Class {
     pub(super) row: bool,
-    pub(super) lane: bool,
+    pub(super) column: bool,
 }
 
 impl Class {
     pub(super) fn union(self, other: Class) -> Class {
-        Class { row: self.row || other.row, lane: self.lane || other.lane }
+        Class { row: self.row || other.row, column: self.column || other.column }
     }
 
     pub(super) fn of(at: &Affine) -> Class {
-        let (lane, rows) = at.strides.split_last().expect("maps have a lane stride");
-        Class { row: rows.iter().any(|&s| s != 0), lane: *lane != 0 }
+        let (column, rows) = at.strides.split_last().expect("maps have a column stride");
+        Class { row: rows.iter().any(|&s| s != 0), column: *column != 0 }
     }
 
     /// Elements of a register of this class in a block.
-    pub(super) fn len(self, rows: usize, lanes: usize) -> usize {
-        (if self.row { rows } else { 1 }) * (if self.lane { lanes } else { 1 })
+    pub(super) fn len(self, rows: usize, columns: usize) -> usize {
+        (if self.row { rows } else { 1 }) * (if self.column { columns } else { 1 })
     }
 }
 
@@ -56,9 +56,9 @@ pub(super) struct Register {
     pub(super) level: usize,
 }
 
-/// A stretch of lanes that a permutation moves as a whole.
+/// A stretch of columns that a permutation moves as a whole.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
+pub(super) struct Stretch {
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) len: usize,
@@ -104,7 +104,7 @@ pub(super) enum Step {
     Cast(DType, Reg),
     /// The number counts the region's row reductions.
     RowReduce(Reduction, Reg, usize),
-    Lanes(Vec<Run>, Reg),
+    Permute(Vec<Stretch>, Reg),
     FakeQuant(Grid, Reg),
     Store {
         arg: usize,
@@ -122,7 +122,7 @@ pub(super) struct Accumulator {
     pub(super) value: Reg,
     pub(super) kind: Reduction,
     pub(super) at: Affine,
-    /// Elements for each kept row: the lanes, or 1.
+    /// Elements for each kept row: the columns, or 1.
     pub(super) width: usize,
     /// Where they begin within a task's partial results.
     pub(super) offset: usize,
@@ -130,14 +130,14 @@ pub(super) struct Accumulator {
 
 /// A region ready to run.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
+pub(crate) struct CompiledRegion {
     pub(super) rows: Vec<usize>,
     pub(super) kept: usize,
     pub(super) reduced: usize,
-    pub(super) lanes: usize,
+    pub(super) columns: usize,
     pub(super) registers: Vec<Register>,
     pub(super) steps: Vec<Step>,
-    /// Steps whose results are the same for all rows: run once for each piece of the lanes.
+    /// Steps whose results are the same for all rows: run once for each piece of the columns.
     pub(super) prologue: Vec<usize>,
     /// Steps of each pass. More than one only if long rows are cut: a pass ends at row reductions.
     pub(super) passes: Vec<Vec<usize>>,
@@ -146,12 +146,12 @@ pub(crate) struct Program {
     pub(super) accumulators: Vec<Accumulator>,
     /// Rows of a block.
     pub(super) block_rows: usize,
-    /// Lanes of a block.
-    pub(super) block_lanes: usize,
+    /// Columns of a block.
+    pub(super) block_columns: usize,
     /// Rows of a task; never across kept rows if something is accumulated.
     pub(super) task_rows: usize,
-    /// Blocks along the lanes that one task runs.
-    pub(super) task_lane_blocks: usize,
+    /// Blocks along the columns that one task runs.
+    pub(super) task_column_blocks: usize,
     /// Row reductions in the program.
     pub(super) reductions: usize,
     pub(super) slots: usize,
@@ -159,9 +159,9 @@ pub(crate) struct Program {
     touches: Vec<Touch>,
 }
 
-impl Program {
+impl CompiledRegion {
     /// Compiles a region.
-    pub(crate) fn new(region: &Region) -> Result<Program, Problem> {
+    pub(crate) fn new(region: &Region) -> Result<CompiledRegion, Problem> {
         check(region)?;
         let region = canonical(region);
         let types = region.reg_types();
@@ -173,27 +173,28 @@ impl Program {
         let Builder { mut registers, mut steps, .. } = builder;
         find_direct(&mut steps, &registers, &accumulators, &region);
 
-        let row_op = region.lanes_meet();
-        let only_reduces = !region.body.iter().any(|i| matches!(i, Instr::Lanes(..) | Instr::FakeQuant(..)));
-        let cut_reductions = row_op && only_reduces && accumulators.is_empty() && region.lanes > WHOLE_ROW;
+        let row_op = region.columns_meet();
+        let only_reduces =
+            !region.body.iter().any(|i| matches!(i, Instr::Permute(..) | Instr::FakeQuant(..)));
+        let cut_reductions = row_op && only_reduces && accumulators.is_empty() && region.columns > WHOLE_ROW;
         let whole = row_op && !cut_reductions;
-        let block_lanes = if whole { region.lanes } else { region.lanes.min(BLOCK) };
+        let block_columns = if whole { region.columns } else { region.columns.min(BLOCK) };
         let row_count = region.row_count();
         let reduced: usize = region.rows[region.rows.len() - region.reduced..].iter().product();
         let (kept, reduced) =
             if accumulators.is_empty() { (row_count, 1) } else { (row_count / reduced, reduced) };
         let scope = if accumulators.is_empty() { row_count } else { reduced };
-        let block_rows = if cut_reductions { 1 } else { (BLOCK / block_lanes).clamp(1, scope) };
-        let lane_blocks = region.lanes.div_ceil(block_lanes);
+        let block_rows = if cut_reductions { 1 } else { (BLOCK / block_columns).clamp(1, scope) };
+        let column_blocks = region.columns.div_ceil(block_columns);
         let task_rows = if cut_reductions {
             1
         } else if accumulators.is_empty() {
-            block_rows * BLOCKS_PER_TASK.div_ceil(lane_blocks.min(BLOCKS_PER_TASK))
+            block_rows * BLOCKS_PER_TASK.div_ceil(column_blocks.min(BLOCKS_PER_TASK))
         } else {
-            let pieces = ACCUMULATE_TASKS.div_ceil(kept * lane_blocks);
+            let pieces = ACCUMULATE_TASKS.div_ceil(kept * column_blocks);
             reduced.div_ceil(pieces).next_multiple_of(block_rows).max(2 * block_rows)
         };
-        let task_lane_blocks = if accumulators.is_empty() { lane_blocks.min(BLOCKS_PER_TASK) } else { 1 };
+        let task_column_blocks = if accumulators.is_empty() { column_blocks.min(BLOCKS_PER_TASK) } else { 1 };
 
         let last = if cut_reductions { registers.iter().map(|r| r.level).max().unwrap_or(0) } else { 0 };
         let mut passes: Vec<Vec<usize>> = (0..=last)
@@ -216,11 +217,11 @@ impl Program {
             passes[0].retain(|i| !invariant(i));
         }
         let slots = assign_slots(&steps, &mut registers, &accumulators, &prologue);
-        let mut program = Program {
+        let mut program = CompiledRegion {
             rows: region.rows.clone(),
             kept,
             reduced,
-            lanes: region.lanes,
+            columns: region.columns,
             registers,
             steps,
             prologue,
@@ -228,9 +229,9 @@ impl Program {
             pass_reductions,
             accumulators,
             block_rows,
-            block_lanes,
+            block_columns,
             task_rows,
-            task_lane_blocks,
+            task_column_blocks,
             reductions,
             slots,
             types: region.args.clone(),
@@ -253,10 +254,10 @@ impl Program {
 
     /// Elements of the scratch slots and of the partial results that running needs.
     pub(crate) fn scratch(&self) -> ScratchSize {
-        let block = self.block_rows * self.block_lanes;
+        let block = self.block_rows * self.block_columns;
         let (pieces, width) = (self.pieces(), self.partial_width());
         let partials = if self.accumulators.is_empty() {
-            self.kept * self.reductions * (1 + if self.passes.len() > 1 { self.lane_tasks() } else { 0 })
+            self.kept * self.reductions * (1 + if self.passes.len() > 1 { self.column_tasks() } else { 0 })
         } else {
             self.kept * pieces * width
         };
@@ -271,7 +272,7 @@ impl Program {
 
     /// How it runs, as far as sizes decide it: passes over cut rows, blocks to a row, sums in pieces.
     pub(crate) fn way(&self) -> String {
-        let blocks = self.lanes > self.block_lanes;
+        let blocks = self.columns > self.block_columns;
         let pieces = !self.accumulators.is_empty() && self.pieces() > 1;
         format!("{} passes, rows cut: {blocks}, sums cut: {pieces}", self.passes.len())
     }
@@ -281,7 +282,7 @@ impl Program {
     }
 
     fn domain(&self) -> Vec<usize> {
-        self.rows.iter().copied().chain([self.lanes]).collect()
+        self.rows.iter().copied().chain([self.columns]).collect()
     }
 
     /// Row reductions between a step and the loads.
@@ -299,15 +300,15 @@ impl Program {
         self.accumulators.iter().map(|a| a.width).sum()
     }
 
-    /// Tasks along the lanes.
-    pub(super) fn lane_tasks(&self) -> usize {
-        self.lanes.div_ceil(self.block_lanes * self.task_lane_blocks)
+    /// Tasks along the columns.
+    pub(super) fn column_tasks(&self) -> usize {
+        self.columns.div_ceil(self.block_columns * self.task_column_blocks)
     }
 
     fn find_touches(&self) -> Vec<Touch> {
-        let rows_are_shared = self.lanes > self.block_lanes;
+        let rows_are_shared = self.columns > self.block_columns;
         let touch = |arg, write, at: &Affine| {
-            let shared = rows_are_shared && !at.varies_along_lanes();
+            let shared = rows_are_shared && !at.varies_along_columns();
             Touch { arg, write, at: at.clone(), anywhere: false, dynamic: false, shared }
         };
         let mut touches = Vec::new();

@@ -11,11 +11,12 @@ use super::super::math;
 use super::super::raw::Arg;
 use super::super::simd::Isa;
 use super::access::{self, Block, Outside};
-use super::compile::{Class, Program, Run, Step};
+use super::compile::{Class, CompiledRegion, Step, Stretch};
 use super::lines::{
-    AccumulateKernel, BinaryKernel, Convert, ConvertKernel, Line, ReduceKernel, SelectKernel, Shape,
-    UnaryKernel, View, identity,
+    AccumulateKernel, BinaryKernel, Convert, ConvertKernel, Line, ReduceKernel, SelectKernel, Shape, View,
+    identity,
 };
+use super::unary::UnaryKernel;
 
 /// Memory of one thread.
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ pub(super) struct Reductions<'a> {
 
 /// The interpreter of one task.
 pub(super) struct Interpreter<'a> {
-    pub(super) program: &'a Program,
+    pub(super) program: &'a CompiledRegion,
     pub(super) args: &'a [Arg],
     pub(super) isa: Isa,
     pub(super) scratch: &'a mut ThreadScratch,
@@ -55,14 +56,14 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
-    pub(super) fn block(&self, rows: Range<usize>, lanes: Range<usize>) -> Block<'a> {
-        Block::new(&self.program.rows, self.program.lanes, rows, lanes)
+    pub(super) fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Block<'a> {
+        Block::new(&self.program.rows, self.program.columns, rows, columns)
     }
 
     /// Empties the accumulators.
     pub(super) fn reset(&mut self) {
         for (a, memory) in self.program.accumulators.iter().zip(&mut self.scratch.accumulators) {
-            memory.view_mut()[..a.width.min(self.program.block_lanes)].fill(identity(a.kind));
+            memory.view_mut()[..a.width.min(self.program.block_columns)].fill(identity(a.kind));
         }
     }
 
@@ -117,8 +118,8 @@ impl<'a> Interpreter<'a> {
     }
 
     fn compute(&self, step: usize, class: Class, out: &mut [u32], block: &Block<'a>) -> Result<(), Outside> {
-        let (rows, lanes) = (block.rows.len(), block.lanes.len());
-        let shape = Shape { class, rows, lanes };
+        let (rows, columns) = (block.rows.len(), block.columns.len());
+        let shape = Shape { class, rows, columns };
         match &self.program.steps[step] {
             Step::Load { arg, map, dense, .. } => {
                 return access::load(out, class, self.args[*arg], map, *dense, block, self.isa);
@@ -164,16 +165,16 @@ impl<'a> Interpreter<'a> {
                     Some(r) if self.program.level(step) <= r.pass => {
                         out[0] = r.known[block.rows.start * self.program.reductions + number];
                     }
-                    _ => self.isa.run(ReduceKernel { kind: *kind, lanes, out, x: self.view(*x, block) }),
+                    _ => self.isa.run(ReduceKernel { kind: *kind, columns, out, x: self.view(*x, block) }),
                 }
             }
-            Step::Lanes(runs, x) => permute(runs, self.view(*x, block), shape, out),
+            Step::Permute(runs, x) => permute(runs, self.view(*x, block), shape, out),
             Step::FakeQuant(grid, x) => {
                 let x = self.view(*x, block);
                 let out: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..shape.len()]);
                 let x: &[f32] = bytemuck::cast_slice(&x.bits[..shape.len()]);
                 // A row that is one value throughout is quantised as that value.
-                let width = if class.lane { lanes } else { 1 };
+                let width = if class.column { columns } else { 1 };
                 for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
                     grid.fake_quantize_row(x, out);
                 }
@@ -206,23 +207,23 @@ impl<'a> Interpreter<'a> {
 
     fn accumulate(&mut self, i: usize, block: &Block<'a>) {
         let a = &self.program.accumulators[i];
-        let (rows, lanes) = (block.rows.len(), block.lanes.len());
+        let (rows, columns) = (block.rows.len(), block.columns.len());
         let mut memory = std::mem::take(&mut self.scratch.accumulators[i]);
-        let width = if a.width == 1 { 1 } else { lanes };
+        let width = if a.width == 1 { 1 } else { columns };
         let into = &mut memory.view_mut()[..width];
-        self.isa.run(AccumulateKernel { kind: a.kind, rows, lanes, into, x: self.view(a.value, block) });
+        self.isa.run(AccumulateKernel { kind: a.kind, rows, columns, into, x: self.view(a.value, block) });
         self.scratch.accumulators[i] = memory;
     }
 }
 
-fn permute(runs: &[Run], x: View<'_>, shape: Shape, out: &mut [u32]) {
-    if !shape.class.lane {
+fn permute(runs: &[Stretch], x: View<'_>, shape: Shape, out: &mut [u32]) {
+    if !shape.class.column {
         out[..shape.len()].copy_from_slice(&x.bits[..shape.len()]);
         return;
     }
-    let lanes = shape.lanes;
-    for (row, out) in out[..shape.len()].chunks_exact_mut(lanes).enumerate() {
-        let Line::Many(x) = x.line::<u32>(row, lanes) else { unreachable!("of the operand's class") };
+    let columns = shape.columns;
+    for (row, out) in out[..shape.len()].chunks_exact_mut(columns).enumerate() {
+        let Line::Many(x) = x.line::<u32>(row, columns) else { unreachable!("of the operand's class") };
         for run in runs {
             out[run.to..run.to + run.len].copy_from_slice(&x[run.from..run.from + run.len]);
         }

@@ -1,14 +1,14 @@
 //! The element-wise loops. Each is a [`Kernel`], so compiled for every instruction set; the innermost
 //! loops run over slices of equal length or one slice and a constant, which is what vectorises.
 
-use pg_ir::op::{Binary, Reduction, Unary};
+use pg_ir::op::{Binary, Reduction};
 
 use super::super::aligned::Element;
 use super::super::math;
 use super::super::simd::Kernel;
 use super::compile::Class;
 
-/// A row of a register: its lanes, or one value for all of them.
+/// A row of a register: its columns, or one value for all of them.
 #[derive(Clone, Copy)]
 pub(super) enum Line<'a, T> {
     Many(&'a [T]),
@@ -23,13 +23,13 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Row `row` of a block with `lanes` lanes.
+    /// Row `row` of a block with `columns` columns.
     #[inline(always)]
-    pub(super) fn line<T: Element>(self, row: usize, lanes: usize) -> Line<'a, T> {
+    pub(super) fn line<T: Element>(self, row: usize, columns: usize) -> Line<'a, T> {
         let bits: &'a [T] = bytemuck::cast_slice(self.bits);
-        match (self.class.row, self.class.lane) {
-            (true, true) => Line::Many(&bits[row * lanes..][..lanes]),
-            (false, true) => Line::Many(&bits[..lanes]),
+        match (self.class.row, self.class.column) {
+            (true, true) => Line::Many(&bits[row * columns..][..columns]),
+            (false, true) => Line::Many(&bits[..columns]),
             (true, false) => Line::One(bits[row]),
             (false, false) => Line::One(bits[0]),
         }
@@ -37,11 +37,11 @@ impl<'a> View<'a> {
 
     /// A row, or the whole register as one line.
     #[inline(always)]
-    fn piece<T: Element>(self, row: usize, cut: Cut) -> Line<'a, T> {
+    pub(super) fn piece<T: Element>(self, row: usize, cut: Cut) -> Line<'a, T> {
         if cut.flat && !self.is_uniform() {
             Line::Many(bytemuck::cast_slice(&self.bits[..cut.step]))
         } else {
-            self.line(row, cut.lanes)
+            self.line(row, cut.columns)
         }
     }
 
@@ -53,12 +53,12 @@ impl<'a> View<'a> {
 
 /// How an element-wise step is cut into loops.
 #[derive(Clone, Copy)]
-struct Cut {
+pub(super) struct Cut {
     /// One loop serves for all rows, because all operands are laid out as the result is.
     flat: bool,
     /// Length of a loop: everything, or a row.
-    step: usize,
-    lanes: usize,
+    pub(super) step: usize,
+    columns: usize,
 }
 
 /// The result of an element-wise step: its class and the block's size.
@@ -66,104 +66,28 @@ struct Cut {
 pub(super) struct Shape {
     pub(super) class: Class,
     pub(super) rows: usize,
-    pub(super) lanes: usize,
+    pub(super) columns: usize,
 }
 
 impl Shape {
     pub(super) fn len(self) -> usize {
-        self.class.len(self.rows, self.lanes)
+        self.class.len(self.rows, self.columns)
     }
 
     #[inline(always)]
-    fn pieces<const N: usize>(self, operands: [View<'_>; N]) -> Cut {
+    pub(super) fn pieces<const N: usize>(self, operands: [View<'_>; N]) -> Cut {
         let flat = operands.iter().all(|v| v.class == self.class || v.is_uniform());
-        Cut { flat, step: if flat { self.len() } else { self.lanes }, lanes: self.lanes }
+        Cut { flat, step: if flat { self.len() } else { self.columns }, columns: self.columns }
     }
 
     #[inline(always)]
-    fn cut<O: Element>(self, out: &mut [u32]) -> &mut [O] {
+    pub(super) fn cut<O: Element>(self, out: &mut [u32]) -> &mut [O] {
         bytemuck::cast_slice_mut(&mut out[..self.len()])
     }
 }
 
-/// A function of one float. A type rather than a closure, because only a method can be inlined always.
-trait Function {
-    fn of(x: f32) -> f32;
-}
-
-macro_rules! functions {
-    ($($name:ident = $f:expr),* $(,)?) => {$(
-        struct $name;
-        impl Function for $name {
-            #[inline(always)]
-            fn of(x: f32) -> f32 {
-                $f(x)
-            }
-        }
-    )*};
-}
-
-functions! {
-    Exp = math::exp,
-    Log = math::log,
-    Tanh = math::tanh,
-    Sigmoid = math::sigmoid,
-    Sqrt = f32::sqrt,
-    Rsqrt = rsqrt,
-    Sin = math::sin,
-    Cos = math::cos,
-    RoundBf16 = math::round_bf16,
-}
-
-#[inline(always)]
-fn rsqrt(x: f32) -> f32 {
-    1.0 / x.sqrt()
-}
-
 // The loops below are plain `for` loops inside functions that are always inlined: a closure with a large
 // body would stay a function of its own, compiled for the base instruction set.
-
-#[inline(always)]
-fn map<F: Function>(shape: Shape, out: &mut [u32], x: View<'_>) {
-    let cut = shape.pieces([x]);
-    for (row, out) in shape.cut::<f32>(out).chunks_exact_mut(cut.step).enumerate() {
-        match x.piece(row, cut) {
-            Line::Many(x) => {
-                for (o, &x) in out.iter_mut().zip(x) {
-                    *o = F::of(x);
-                }
-            }
-            Line::One(x) => out.fill(F::of(x)),
-        }
-    }
-}
-
-/// A function of one float register; `None` rounds to bfloat16.
-pub(super) struct UnaryKernel<'a> {
-    pub(super) f: Option<Unary>,
-    pub(super) shape: Shape,
-    pub(super) out: &'a mut [u32],
-    pub(super) x: View<'a>,
-}
-
-impl Kernel for UnaryKernel<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn call(self) {
-        let UnaryKernel { f, shape, out, x } = self;
-        match f {
-            Some(Unary::Exp) => map::<Exp>(shape, out, x),
-            Some(Unary::Log) => map::<Log>(shape, out, x),
-            Some(Unary::Tanh) => map::<Tanh>(shape, out, x),
-            Some(Unary::Sigmoid) => map::<Sigmoid>(shape, out, x),
-            Some(Unary::Sqrt) => map::<Sqrt>(shape, out, x),
-            Some(Unary::Rsqrt) => map::<Rsqrt>(shape, out, x),
-            Some(Unary::Sin) => map::<Sin>(shape, out, x),
-            Some(Unary::Cos) => map::<Cos>(shape, out, x),
-            None => map::<RoundBf16>(shape, out, x),
-        }
-    }
-}
 
 #[inline(always)]
 fn zip<A: Element, O: Element>(
@@ -384,7 +308,7 @@ pub(super) fn identity(kind: Reduction) -> f32 {
 /// One value for each row of `x`.
 pub(super) struct ReduceKernel<'a> {
     pub(super) kind: Reduction,
-    pub(super) lanes: usize,
+    pub(super) columns: usize,
     pub(super) out: &'a mut [f32],
     pub(super) x: View<'a>,
 }
@@ -393,11 +317,11 @@ impl Kernel for ReduceKernel<'_> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        let ReduceKernel { kind, lanes, out, x } = self;
+        let ReduceKernel { kind, columns, out, x } = self;
         for (row, out) in out.iter_mut().enumerate() {
-            *out = match (x.line(row, lanes), kind) {
+            *out = match (x.line(row, columns), kind) {
                 (Line::Many(x), _) => reduce(kind, x),
-                (Line::One(x), Reduction::Sum) => x * lanes as f32,
+                (Line::One(x), Reduction::Sum) => x * columns as f32,
                 (Line::One(x), Reduction::Max) => x,
             };
         }
@@ -408,7 +332,7 @@ impl Kernel for ReduceKernel<'_> {
 pub(super) struct AccumulateKernel<'a> {
     pub(super) kind: Reduction,
     pub(super) rows: usize,
-    pub(super) lanes: usize,
+    pub(super) columns: usize,
     pub(super) into: &'a mut [f32],
     pub(super) x: View<'a>,
 }
@@ -417,7 +341,7 @@ impl Kernel for AccumulateKernel<'_> {
     type Output = ();
     #[inline(always)]
     fn call(self) {
-        let AccumulateKernel { kind, rows, lanes, into, x } = self;
+        let AccumulateKernel { kind, rows, columns, into, x } = self;
         #[inline(always)]
         fn add(into: &mut [f32], x: Line<'_, f32>, f: impl Fn(f32, f32) -> f32) {
             match x {
@@ -435,8 +359,8 @@ impl Kernel for AccumulateKernel<'_> {
         }
         for row in 0..rows {
             match kind {
-                Reduction::Sum => add(into, x.line(row, lanes), |a, b| a + b),
-                Reduction::Max => add(into, x.line(row, lanes), math::max),
+                Reduction::Sum => add(into, x.line(row, columns), |a, b| a + b),
+                Reduction::Max => add(into, x.line(row, columns), math::max),
             }
         }
     }

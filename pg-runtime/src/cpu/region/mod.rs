@@ -17,7 +17,8 @@ mod interpret;
 mod lines;
 mod registers;
 mod run;
+mod unary;
 
-pub(crate) use compile::Program;
+pub(crate) use compile::CompiledRegion;
 pub(crate) use lines::reduce;
 pub(crate) use run::{Scratch, run};

@@ -13,7 +13,7 @@ fn reads(step: &Step, accumulators: &[Accumulator]) -> Vec<usize> {
         | Step::Unary(_, x)
         | Step::Cast(_, x)
         | Step::RowReduce(_, x, _)
-        | Step::Lanes(_, x)
+        | Step::Permute(_, x)
         | Step::FakeQuant(_, x)
         | Step::Store { value: x, .. } => vec![*x],
         Step::Binary(_, a, b) => vec![*a, *b],
@@ -46,7 +46,7 @@ pub(super) fn find_direct(
     let is_direct = |(i, step): (usize, &Step)| match step {
         Step::Load { arg, dense: true, .. } => {
             let class = registers[i].class;
-            let whole = class.lane && (class.row || region.row_count() == 1);
+            let whole = class.column && (class.row || region.row_count() == 1);
             let as_held = matches!(region.args[*arg], DType::F32 | DType::I32);
             whole && as_held && last_read[i] < first_store(*arg)
         }

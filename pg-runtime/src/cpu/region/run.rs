@@ -12,7 +12,7 @@ use super::super::parallel::{parallel, thread_index};
 use super::super::raw::Arg;
 use super::super::simd::Isa;
 use super::access;
-use super::compile::{Class, Program, ScratchSize};
+use super::compile::{Class, CompiledRegion, ScratchSize};
 use super::interpret::{Interpreter, Reductions, ThreadScratch};
 use super::lines::{AccumulateKernel, View, identity};
 
@@ -62,7 +62,7 @@ impl Scratch {
 
 /// What the tasks of a launch share.
 struct Launch<'a> {
-    program: &'a Program,
+    program: &'a CompiledRegion,
     args: &'a [Arg],
     isa: Isa,
     threads: &'a [Mutex<ThreadScratch>],
@@ -70,7 +70,13 @@ struct Launch<'a> {
 }
 
 /// Runs a program on checked arguments. Sets `outside` if an id was outside its table.
-pub(crate) fn run(program: &Program, args: &[Arg], scratch: &mut Scratch, isa: Isa, outside: &AtomicBool) {
+pub(crate) fn run(
+    program: &CompiledRegion,
+    args: &[Arg],
+    scratch: &mut Scratch,
+    isa: Isa,
+    outside: &AtomicBool,
+) {
     let Scratch { threads, partials, .. } = scratch;
     let launch = Launch { program, args, isa, threads, outside };
     if program.passes.len() > 1 {
@@ -99,45 +105,45 @@ impl<'a> Launch<'a> {
 
     fn run_blocks(&self, partials: &mut [f32]) {
         let p = self.program;
-        let lane_tasks = p.lane_tasks();
+        let column_tasks = p.column_tasks();
         let accumulates = !p.accumulators.is_empty();
         let (groups, group) = if accumulates { (p.kept, p.reduced) } else { (1, p.kept) };
         let pieces = group.div_ceil(p.task_rows);
         let width = p.partial_width();
         let partials = Arg::new(partials.as_mut_ptr().cast(), partials.len(), DType::F32);
-        let work = p.task_rows.min(group) * (p.block_lanes * p.task_lane_blocks).min(p.lanes);
-        parallel(groups * pieces * lane_tasks, work * p.steps.len(), |task| {
-            let (part, lane_task) = (task / lane_tasks, task % lane_tasks);
+        let work = p.task_rows.min(group) * (p.block_columns * p.task_column_blocks).min(p.columns);
+        parallel(groups * pieces * column_tasks, work * p.steps.len(), |task| {
+            let (part, column_task) = (task / column_tasks, task % column_tasks);
             let (kept, piece) = (part / pieces, part % pieces);
             let rows =
                 kept * group + piece * p.task_rows..kept * group + group.min((piece + 1) * p.task_rows);
-            let lanes_from = lane_task * p.task_lane_blocks * p.block_lanes;
-            let lanes_to = p.lanes.min(lanes_from + p.task_lane_blocks * p.block_lanes);
+            let columns_from = column_task * p.task_column_blocks * p.block_columns;
+            let columns_to = p.columns.min(columns_from + p.task_column_blocks * p.block_columns);
             self.with(None, |interpreter| {
                 interpreter.reset();
-                for lane in (lanes_from..lanes_to).step_by(p.block_lanes) {
-                    let lanes = lane..lanes_to.min(lane + p.block_lanes);
-                    let first = interpreter.block(rows.start..rows.start + 1, lanes.clone());
+                for column in (columns_from..columns_to).step_by(p.block_columns) {
+                    let columns = column..columns_to.min(column + p.block_columns);
+                    let first = interpreter.block(rows.start..rows.start + 1, columns.clone());
                     interpreter.run(&p.prologue, &first)?;
                     for row in rows.clone().step_by(p.block_rows) {
-                        let block = interpreter.block(row..rows.end.min(row + p.block_rows), lanes.clone());
+                        let block = interpreter.block(row..rows.end.min(row + p.block_rows), columns.clone());
                         interpreter.run(&p.passes[0], &block)?;
                     }
                 }
                 for (i, a) in p.accumulators.iter().enumerate() {
                     let wide = a.width > 1;
-                    if !wide && lanes_from > 0 {
+                    if !wide && columns_from > 0 {
                         continue;
                     }
                     let bits: &[u32] = interpreter.scratch.accumulators[i].view();
-                    let class = Class { row: false, lane: wide };
+                    let class = Class { row: false, column: wide };
                     if pieces == 1 {
-                        let block = interpreter.block(rows.start..rows.start + 1, lanes_from..lanes_to);
+                        let block = interpreter.block(rows.start..rows.start + 1, columns_from..columns_to);
                         access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block, self.isa);
                     } else {
-                        let len = if wide { lanes_to - lanes_from } else { 1 };
-                        let at = part * width + a.offset + if wide { lanes_from } else { 0 };
-                        // SAFETY: tasks differ in part or lanes, so in the elements written.
+                        let len = if wide { columns_to - columns_from } else { 1 };
+                        let at = part * width + a.offset + if wide { columns_from } else { 0 };
+                        // SAFETY: tasks differ in part or columns, so in the elements written.
                         unsafe { partials.write::<u32>(at, len) }.copy_from_slice(&bits[..len]);
                     }
                 }
@@ -149,33 +155,33 @@ impl<'a> Launch<'a> {
         }
     }
 
-    /// Combines the partial results of an accumulation: for each kept row and piece of the lanes, the
+    /// Combines the partial results of an accumulation: for each kept row and piece of the columns, the
     /// pieces of the reduced rows in order.
     fn combine(&self, partials: Arg, pieces: usize) {
         let p = self.program;
         let width = p.partial_width();
-        let lane_blocks = p.lanes.div_ceil(p.block_lanes);
-        parallel(p.kept * lane_blocks, pieces * p.block_lanes, |task| {
-            let (kept, lane_block) = (task / lane_blocks, task % lane_blocks);
-            let lanes = lane_block * p.block_lanes..p.lanes.min((lane_block + 1) * p.block_lanes);
+        let column_blocks = p.columns.div_ceil(p.block_columns);
+        parallel(p.kept * column_blocks, pieces * p.block_columns, |task| {
+            let (kept, column_block) = (task / column_blocks, task % column_blocks);
+            let columns = column_block * p.block_columns..p.columns.min((column_block + 1) * p.block_columns);
             self.with(None, |interpreter| {
                 interpreter.reset();
-                let block = interpreter.block(kept * p.reduced..kept * p.reduced + 1, lanes.clone());
+                let block = interpreter.block(kept * p.reduced..kept * p.reduced + 1, columns.clone());
                 for (i, a) in p.accumulators.iter().enumerate() {
                     let wide = a.width > 1;
-                    if !wide && lanes.start > 0 {
+                    if !wide && columns.start > 0 {
                         continue;
                     }
-                    let class = Class { row: false, lane: wide };
-                    let len = if wide { lanes.len() } else { 1 };
+                    let class = Class { row: false, column: wide };
+                    let len = if wide { columns.len() } else { 1 };
                     for piece in 0..pieces {
                         let at =
-                            (kept * pieces + piece) * width + a.offset + if wide { lanes.start } else { 0 };
+                            (kept * pieces + piece) * width + a.offset + if wide { columns.start } else { 0 };
                         // SAFETY: all writers have finished.
                         let bits = unsafe { partials.read::<u32>(at, len) };
                         let into = &mut interpreter.scratch.accumulators[i].view_mut()[..len];
                         let x = View { bits, class };
-                        self.isa.run(AccumulateKernel { kind: a.kind, rows: 1, lanes: len, into, x });
+                        self.isa.run(AccumulateKernel { kind: a.kind, rows: 1, columns: len, into, x });
                     }
                     let bits: &[u32] = interpreter.scratch.accumulators[i].view();
                     access::store(View { bits, class }, self.args[a.arg], &a.at, false, &block, self.isa);
@@ -189,23 +195,24 @@ impl<'a> Launch<'a> {
     /// stores.
     fn run_passes(&self, partials: &mut [f32]) {
         let p = self.program;
-        let (lane_tasks, count) = (p.lane_tasks(), p.reductions);
+        let (column_tasks, count) = (p.column_tasks(), p.reductions);
         let (known, pieces) = partials.split_at_mut(p.kept * count);
         let pieces = Arg::new(pieces.as_mut_ptr().cast(), pieces.len(), DType::F32);
-        let task_lanes = p.task_lane_blocks * p.block_lanes;
+        let task_columns = p.task_column_blocks * p.block_columns;
         for (pass, steps) in p.passes.iter().enumerate() {
             let found = &p.pass_reductions[pass];
             let reductions = Some(Reductions { known, pass });
-            parallel(p.kept * lane_tasks, task_lanes * steps.len(), |task| {
-                let (row, lane_task) = (task / lane_tasks, task % lane_tasks);
-                let lanes_to = p.lanes.min((lane_task + 1) * task_lanes);
+            parallel(p.kept * column_tasks, task_columns * steps.len(), |task| {
+                let (row, column_task) = (task / column_tasks, task % column_tasks);
+                let columns_to = p.columns.min((column_task + 1) * task_columns);
                 // SAFETY: each task writes its own results.
                 let results = unsafe { pieces.write::<f32>(task * count, count) };
                 self.with(reductions, |interpreter| {
                     found.iter().for_each(|&(number, kind)| results[number] = identity(kind));
                     interpreter.results = results;
-                    for lane in (lane_task * task_lanes..lanes_to).step_by(p.block_lanes) {
-                        let block = interpreter.block(row..row + 1, lane..lanes_to.min(lane + p.block_lanes));
+                    for column in (column_task * task_columns..columns_to).step_by(p.block_columns) {
+                        let block =
+                            interpreter.block(row..row + 1, column..columns_to.min(column + p.block_columns));
                         interpreter.run(steps, &block)?;
                     }
                     Ok(())
@@ -213,12 +220,12 @@ impl<'a> Launch<'a> {
             });
             for row in 0..p.kept {
                 for &(number, kind) in found {
-                    let parts = (0..lane_tasks).map(|t| {
+                    let parts = (0..column_tasks).map(|t| {
                         // SAFETY: all writers have finished.
-                        unsafe { pieces.read::<f32>((row * lane_tasks + t) * count + number, 1)[0] }
+                        unsafe { pieces.read::<f32>((row * column_tasks + t) * count + number, 1)[0] }
                     });
                     known[row * count + number] = match kind {
-                        // A row of 30 million lanes has thousands of pieces: float64 costs nothing here.
+                        // A row of 30 million columns has thousands of pieces: float64 costs nothing here.
                         Reduction::Sum => parts.map(f64::from).sum::<f64>() as f32,
                         Reduction::Max => parts.fold(f32::NEG_INFINITY, math::max),
                     };

@@ -40,8 +40,8 @@ fn plan() -> Plan {
         buffer(DType::F32, 1, Place::Constant(Arc::new([2.0f32.to_bits()])), "two"),
         buffer(DType::F32, 1, slot(Space::Result, "sum"), "sum"),
     ];
-    let region = |lanes, args: &[DType], body| {
-        Kernel::Region(Region { rows: vec![], reduced: 0, lanes, body, args: args.to_vec() })
+    let region = |columns, args: &[DType], body| {
+        Kernel::Region(Region { rows: vec![], reduced: 0, columns, body, args: args.to_vec() })
     };
     let f = DType::F32;
     let kernels = vec![

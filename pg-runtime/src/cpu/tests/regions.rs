@@ -35,12 +35,12 @@ fn compare(region: &Region, args: &[Data], tolerance: f64) -> Vec<Data> {
 }
 
 /// softmax(x) · ‖x‖ over rows, and the norm itself: three row reductions, two of them in sequence.
-fn softmax(rows: usize, lanes: usize) -> Region {
-    let n = lanes as i64;
+fn softmax(rows: usize, columns: usize) -> Region {
+    let n = columns as i64;
     Region {
         rows: vec![rows],
         reduced: 0,
-        lanes,
+        columns,
         body: vec![
             load(0, &[n, 1]),
             Instr::RowReduce(Reduction::Max, 0),
@@ -62,22 +62,22 @@ fn softmax(rows: usize, lanes: usize) -> Region {
 #[test]
 fn rows_of_any_length_reduce() {
     let mut random = Random::new(1);
-    for (rows, lanes) in [(1, 1), (5, 3), (13, 1024), (3, 16_384), (1, 16_385), (3, 50_021), (1, 400_003)] {
+    for (rows, columns) in [(1, 1), (5, 3), (13, 1024), (3, 16_384), (1, 16_385), (3, 50_021), (1, 400_003)] {
         let args = [
-            random.floats(rows * lanes),
-            Data::zeros(DType::F32, rows * lanes),
+            random.floats(rows * columns),
+            Data::zeros(DType::F32, rows * columns),
             Data::zeros(DType::F32, rows),
         ];
-        compare(&softmax(rows, lanes), &args, 1e-5);
+        compare(&softmax(rows, columns), &args, 1e-5);
     }
 }
 
 #[test]
 fn the_largest_of_a_long_row_is_found_wherever_it_stands() {
-    for (lanes, largest) in [(7, 0), (50_021, 3), (50_021, 50_020), (400_003, 200_000)] {
+    for (columns, largest) in [(7, 0), (50_021, 3), (50_021, 50_020), (400_003, 200_000)] {
         let body = vec![load(0, &[1]), Instr::RowReduce(Reduction::Max, 0), store(1, 1, &[0])];
-        let region = Region { rows: vec![], reduced: 0, lanes, body, args: vec![DType::F32; 2] };
-        let mut row = Random::new(7).floats(lanes);
+        let region = Region { rows: vec![], reduced: 0, columns, body, args: vec![DType::F32; 2] };
+        let mut row = Random::new(7).floats(columns);
         let Data::F32(values) = &mut row else { panic!("floats are float32") };
         values[largest] = 1e3;
         let have = compare(&region, &[row, Data::zeros(DType::F32, 1)], 0.0);
@@ -89,7 +89,7 @@ fn the_largest_of_a_long_row_is_found_wherever_it_stands() {
 fn a_number_is_summed_as_often_as_there_are_rows() {
     for (rows, kind) in [(7, Reduction::Sum), (5000, Reduction::Sum), (7, Reduction::Max)] {
         let body = vec![load(0, &[0, 0]), Instr::Accumulate { arg: 1, value: 0, kind, at: at(0, &[0, 0]) }];
-        let region = Region { rows: vec![rows], reduced: 1, lanes: 1, body, args: vec![DType::F32; 2] };
+        let region = Region { rows: vec![rows], reduced: 1, columns: 1, body, args: vec![DType::F32; 2] };
         compare(&region, &[Data::F32(vec![0.3]), Data::zeros(DType::F32, 1)], 1e-6);
     }
 }
@@ -97,7 +97,7 @@ fn a_number_is_summed_as_often_as_there_are_rows() {
 #[test]
 fn what_was_read_outlives_a_store_to_its_place() {
     let mut random = Random::new(8);
-    let lanes = 1031;
+    let columns = 1031;
     let body = vec![
         load(0, &[1]),
         Instr::Binary(Binary::Mul, 0, 0),
@@ -105,15 +105,15 @@ fn what_was_read_outlives_a_store_to_its_place() {
         Instr::Binary(Binary::Add, 0, 1),
         store(1, 3, &[1]),
     ];
-    let region = Region { rows: vec![], reduced: 0, lanes, body, args: vec![DType::F32; 2] };
-    compare(&region, &[random.floats(lanes), Data::zeros(DType::F32, lanes)], 1e-6);
+    let region = Region { rows: vec![], reduced: 0, columns, body, args: vec![DType::F32; 2] };
+    compare(&region, &[random.floats(columns), Data::zeros(DType::F32, columns)], 1e-6);
 }
 
 #[test]
 fn whole_numbers_are_cut_not_rounded() {
     let body = vec![load(0, &[1]), Instr::Cast(DType::I32, 0), store(1, 1, &[1])];
     let args = vec![DType::F32, DType::I32];
-    let region = Region { rows: vec![], reduced: 0, lanes: 5, body, args };
+    let region = Region { rows: vec![], reduced: 0, columns: 5, body, args };
     let given = Data::F32(vec![1.7, -1.7, 2.5, 0.0, -0.2]);
     let have = launch_all(&Kernel::Region(region), &[given, Data::zeros(DType::I32, 5)]);
     assert_eq!(have[1], Data::I32(vec![1, -1, 2, 0, 0]));
@@ -122,7 +122,7 @@ fn whole_numbers_are_cut_not_rounded() {
 #[test]
 fn a_long_row_can_be_scaled_in_place() {
     let mut random = Random::new(2);
-    let lanes = 100_003;
+    let columns = 100_003;
     let body = vec![
         load(0, &[1]),
         Instr::Binary(Binary::Mul, 0, 0),
@@ -131,17 +131,17 @@ fn a_long_row_can_be_scaled_in_place() {
         Instr::Binary(Binary::Mul, 0, 3),
         store(0, 4, &[1]),
     ];
-    let region = Region { rows: vec![], reduced: 0, lanes, body, args: vec![DType::F32] };
-    compare(&region, &[random.floats(lanes)], 1e-6);
+    let region = Region { rows: vec![], reduced: 0, columns, body, args: vec![DType::F32] };
+    compare(&region, &[random.floats(columns)], 1e-6);
 }
 
 #[test]
 fn columns_accumulate_over_any_number_of_rows() {
     let mut random = Random::new(3);
-    for (kept, reduced, lanes) in
+    for (kept, reduced, columns) in
         [(1, 1, 5), (3, 7, 1), (1, 5000, 1), (1, 4099, 64), (6, 211, 17), (2, 3, 9001)]
     {
-        let (r, n) = (reduced as i64, lanes as i64);
+        let (r, n) = (reduced as i64, columns as i64);
         let body = vec![
             load(0, &[r * n, n, 1]),
             load(1, &[0, 0, 1]),
@@ -149,11 +149,12 @@ fn columns_accumulate_over_any_number_of_rows() {
             Instr::Accumulate { arg: 2, value: 2, kind: Reduction::Sum, at: at(0, &[n, 0, 1]) },
             Instr::Accumulate { arg: 3, value: 0, kind: Reduction::Max, at: at(0, &[n, 0, 1]) },
         ];
-        let region = Region { rows: vec![kept, reduced], reduced: 1, lanes, body, args: vec![DType::F32; 4] };
-        let out = Data::F32(vec![7.0; kept * lanes]);
+        let region =
+            Region { rows: vec![kept, reduced], reduced: 1, columns, body, args: vec![DType::F32; 4] };
+        let out = Data::F32(vec![7.0; kept * columns]);
         compare(
             &region,
-            &[random.floats(kept * reduced * lanes), random.floats(lanes), out.clone(), out],
+            &[random.floats(kept * reduced * columns), random.floats(columns), out.clone(), out],
             1e-5,
         );
     }
@@ -164,13 +165,13 @@ fn columns_accumulate_over_any_number_of_rows() {
 fn shifts_read_zeros_outside() {
     let mut random = Random::new(4);
     for by in [-9i64, -7, -1, 0, 1, 3, 12] {
-        let (batch, time, lanes) = (3, 7, 5);
+        let (batch, time, columns) = (3, 7, 5);
         let guard = Guard { expr: at(-by, &[0, 1, 0]), size: time };
-        let map = IndexMap { at: at(-by * lanes, &[time * lanes, lanes, 1]), guards: vec![guard] };
-        let body = vec![Instr::Load { arg: 0, map }, store(1, 0, &[time * lanes, lanes, 1])];
+        let map = IndexMap { at: at(-by * columns, &[time * columns, columns, 1]), guards: vec![guard] };
+        let body = vec![Instr::Load { arg: 0, map }, store(1, 0, &[time * columns, columns, 1])];
         let rows = vec![batch, time as usize];
-        let region = Region { rows, reduced: 0, lanes: lanes as usize, body, args: vec![DType::F32; 2] };
-        let n = batch * (time * lanes) as usize;
+        let region = Region { rows, reduced: 0, columns: columns as usize, body, args: vec![DType::F32; 2] };
+        let n = batch * (time * columns) as usize;
         compare(&region, &[random.floats(n), Data::F32(vec![9.0; n])], 0.0);
     }
 }
@@ -183,7 +184,7 @@ fn storage_types_round_trip() {
     let bools = Data::Bool((0..n).map(|_| random.below(2) as u8).collect());
     let body = vec![load(0, &[1]), load(1, &[1]), store(2, 0, &[1]), store(3, 1, &[1])];
     let args = vec![DType::BF16, DType::Bool, DType::BF16, DType::Bool];
-    let region = Region { rows: vec![], reduced: 0, lanes: n, body, args };
+    let region = Region { rows: vec![], reduced: 0, columns: n, body, args };
     let outputs = [Data::zeros(DType::BF16, n), Data::zeros(DType::Bool, n)];
     let have = launch_all(
         &Kernel::Region(region),
@@ -198,7 +199,7 @@ fn ids_outside_their_table_are_reported() {
     let gather = Instr::Gather { arg: 1, row: 0, rows: 2, stride: 4, map };
     let body = vec![load(0, &[1, 0]), gather, store(2, 1, &[4, 1])];
     let args = vec![DType::I32, DType::F32, DType::F32];
-    let region = Kernel::Region(Region { rows: vec![3], reduced: 0, lanes: 4, body, args });
+    let region = Kernel::Region(Region { rows: vec![3], reduced: 0, columns: 4, body, args });
     let mut random = Random::new(6);
     for (ids, inside) in [([0, 1, 1], true), ([0, 2, 1], false), ([-1, 0, 0], false)] {
         // The third row is not of the table, even if it is of the buffer.
@@ -210,7 +211,7 @@ fn ids_outside_their_table_are_reported() {
 #[test]
 fn unsound_regions_are_rejected() {
     let region = |body, n: usize| {
-        Kernel::Region(Region { rows: vec![5], reduced: 0, lanes: n, body, args: vec![DType::F32; 2] })
+        Kernel::Region(Region { rows: vec![5], reduced: 0, columns: n, body, args: vec![DType::F32; 2] })
     };
     let run =
         |body: Vec<Instr>| launch(&region(body, 4), &mut [20, 20].map(|n| Data::zeros(DType::F32, n)), 1);

@@ -107,7 +107,7 @@ fn a_region_runs_on_a_products_result() {
             Instr::Store { arg: 3, value: 0, at: at() },
         ];
         let args = vec![stored, DType::F32, DType::F32, DType::F32];
-        let region = Region { rows: vec![batch * m], reduced: 0, lanes: n, body, args };
+        let region = Region { rows: vec![batch * m], reduced: 0, columns: n, body, args };
         let mut random = Random::new(5);
         let len = batch * m * n;
         let args = [

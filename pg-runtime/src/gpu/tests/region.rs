@@ -37,14 +37,14 @@ fn check(what: &str, region: Region, args: &[Arg], tolerance: f64) {
     }
 }
 
-fn floats(rows: &[usize], reduced: usize, lanes: usize, args: usize, body: Vec<Instr>) -> Region {
-    Region { rows: rows.to_vec(), reduced, lanes, body, args: vec![DType::F32; args] }
+fn floats(rows: &[usize], reduced: usize, columns: usize, args: usize, body: Vec<Instr>) -> Region {
+    Region { rows: rows.to_vec(), reduced, columns, body, args: vec![DType::F32; args] }
 }
 
 #[test]
 fn elementwise_at_odd_sizes() {
-    for (rows, lanes) in [(1, 1), (3, 1), (1, 5), (7, 4), (5, 33), (2, 257), (300, 8), (13, 1000)] {
-        let l = lanes as i64;
+    for (rows, columns) in [(1, 1), (3, 1), (1, 5), (7, 4), (5, 33), (2, 257), (300, 8), (13, 1000)] {
+        let l = columns as i64;
         let body = vec![
             load(0, &[l, 1]),
             load(1, &[0, 1]),
@@ -61,14 +61,14 @@ fn elementwise_at_odd_sizes() {
             store(5, 2, &[1, 0]),
         ];
         let args = [
-            Arg::Floats(noise(rows * lanes, 1)),
-            Arg::Floats(noise(lanes, 2)),
+            Arg::Floats(noise(rows * columns, 1)),
+            Arg::Floats(noise(columns, 2)),
             Arg::Floats(noise(rows, 3)),
-            Arg::Out(rows * lanes),
-            Arg::Out(rows * lanes),
+            Arg::Out(rows * columns),
+            Arg::Out(rows * columns),
             Arg::Out(rows),
         ];
-        check(&format!("{rows} × {lanes}"), floats(&[rows], 0, lanes, 6, body), &args, 1e-6);
+        check(&format!("{rows} × {columns}"), floats(&[rows], 0, columns, 6, body), &args, 1e-6);
     }
 }
 
@@ -99,7 +99,7 @@ fn functions() {
 
 #[test]
 fn integers_casts_and_gathers() {
-    let (rows, lanes, table) = (11, 24, 17);
+    let (rows, columns, table) = (11, 24, 17);
     let ids: Vec<i32> = (0..rows as i32).map(|i| (i * 7) % table).collect();
     let body = vec![
         load(0, &[1, 0]),
@@ -107,7 +107,7 @@ fn integers_casts_and_gathers() {
             arg: 1,
             row: 0,
             rows: table as usize,
-            stride: lanes,
+            stride: columns,
             map: IndexMap { at: affine(0, &[0, 1]), guards: vec![] },
         },
         Instr::Index(affine(3, &[2, 1])),
@@ -119,65 +119,65 @@ fn integers_casts_and_gathers() {
         Instr::Binary(Binary::Eq, 4, 3),
         Instr::Cast(DType::F32, 8),
         Instr::Cast(DType::BF16, 7),
-        store(2, 7, &[lanes, 1]),
-        store(3, 9, &[lanes, 1]),
-        store(4, 10, &[lanes, 1]),
-        // A gather whose rows differ along the lanes.
+        store(2, 7, &[columns, 1]),
+        store(3, 9, &[columns, 1]),
+        store(4, 10, &[columns, 1]),
+        // A gather whose rows differ along the columns.
         Instr::Gather {
             arg: 1,
             row: 4,
             rows: table as usize,
-            stride: lanes,
+            stride: columns,
             map: IndexMap { at: affine(1, &[0, 0]), guards: vec![] },
         },
-        store(5, 14, &[lanes, 1]),
+        store(5, 14, &[columns, 1]),
     ];
-    let n = rows * lanes as usize;
+    let n = rows * columns as usize;
     let args = [
         Arg::Ints(ids),
-        Arg::Floats(noise(table as usize * lanes as usize, 1)),
+        Arg::Floats(noise(table as usize * columns as usize, 1)),
         Arg::Out(n),
         Arg::Out(n),
         Arg::Out(n),
         Arg::Out(n),
     ];
-    let mut region = floats(&[rows], 0, lanes as usize, 6, body);
+    let mut region = floats(&[rows], 0, columns as usize, 6, body);
     region.args[0] = DType::I32;
     check("integers", region, &args, 1e-6);
 }
 
 #[test]
 fn guards_give_zeros() {
-    for (time, lanes) in [(5, 8), (7, 3), (1, 4)] {
-        let l = lanes as i64;
-        // Row t − 1, and lanes shifted by one.
+    for (time, columns) in [(5, 8), (7, 3), (1, 4)] {
+        let l = columns as i64;
+        // Row t − 1, and columns shifted by one.
         let row = IndexMap {
             at: affine(-l, &[time * l, l, 1]),
             guards: vec![Guard { expr: affine(-1, &[0, 1, 0]), size: time }],
         };
-        let lane = IndexMap {
+        let column = IndexMap {
             at: affine(1, &[time * l, l, 1]),
             guards: vec![Guard { expr: affine(1, &[0, 0, 1]), size: l }],
         };
         let body = vec![
             Instr::Load { arg: 0, map: row },
-            Instr::Load { arg: 0, map: lane },
+            Instr::Load { arg: 0, map: column },
             store(1, 0, &[time * l, l, 1]),
             store(2, 1, &[time * l, l, 1]),
         ];
-        let n = 2 * time as usize * lanes;
+        let n = 2 * time as usize * columns;
         let args = [Arg::Floats(noise(n, 4)), Arg::Out(n), Arg::Out(n)];
-        check(&format!("{time} × {lanes}"), floats(&[2, time as usize], 0, lanes, 3, body), &args, 1e-7);
+        check(&format!("{time} × {columns}"), floats(&[2, time as usize], 0, columns, 3, body), &args, 1e-7);
     }
 }
 
 #[test]
 fn rows_reduce_and_permute() {
-    // Lanes of one piece, of several, and too many for registers.
-    for (rows, lanes) in
+    // Columns of one piece, of several, and too many for registers.
+    for (rows, columns) in
         [(1, 1), (3, 2), (9, 7), (5, 64), (17, 100), (3, 512), (2, 1536), (2, 4099), (2, 9000)]
     {
-        let l = lanes as i64;
+        let l = columns as i64;
         let mut body = vec![
             load(0, &[l, 1]),
             Instr::Binary(Binary::Mul, 0, 0),
@@ -195,41 +195,46 @@ fn rows_reduce_and_permute() {
             Instr::RowReduce(Reduction::Sum, 12),
             store(3, 13, &[1, 0]),
         ];
-        let mut args =
-            vec![Arg::Floats(noise(rows * lanes, 1)), Arg::Out(rows * lanes), Arg::Out(rows), Arg::Out(rows)];
-        if lanes < 4099 {
+        let mut args = vec![
+            Arg::Floats(noise(rows * columns, 1)),
+            Arg::Out(rows * columns),
+            Arg::Out(rows),
+            Arg::Out(rows),
+        ];
+        if columns < 4099 {
             // Halves exchanged (whole vectors, where they fit), then everything reversed.
-            let half: Vec<u32> = (0..lanes as u32).map(|j| (j + lanes as u32 / 2) % lanes as u32).collect();
-            let back: Vec<u32> = (0..lanes as u32).rev().collect();
-            body.push(Instr::Lanes(half.into(), 9));
-            body.push(Instr::Lanes(back.into(), 15));
+            let half: Vec<u32> =
+                (0..columns as u32).map(|j| (j + columns as u32 / 2) % columns as u32).collect();
+            let back: Vec<u32> = (0..columns as u32).rev().collect();
+            body.push(Instr::Permute(half.into(), 9));
+            body.push(Instr::Permute(back.into(), 15));
             body.push(store(4, 16, &[l, 1]));
-            args.push(Arg::Out(rows * lanes));
+            args.push(Arg::Out(rows * columns));
         }
-        let region = floats(&[rows], 0, lanes, args.len(), body);
-        check(&format!("{rows} × {lanes}"), region, &args, 2e-5);
+        let region = floats(&[rows], 0, columns, args.len(), body);
+        check(&format!("{rows} × {columns}"), region, &args, 2e-5);
     }
 }
 
 #[test]
 fn quantisers_are_bit_exact() {
     for (clip, rule) in [(7, ScaleRule::Amax), (31, ScaleRule::Floored), (127, ScaleRule::Amax)] {
-        for (rows, lanes) in [(3, 1), (5, 7), (4, 64), (3, 1536), (2, 9000)] {
+        for (rows, columns) in [(3, 1), (5, 7), (4, 64), (3, 1536), (2, 9000)] {
             let grid = Grid { clip, rule };
-            let l = lanes as i64;
-            let mut w = noise(rows * lanes, 8);
-            w[..lanes].fill(0.0);
+            let l = columns as i64;
+            let mut w = noise(rows * columns, 8);
+            w[..columns].fill(0.0);
             let body = vec![load(0, &[l, 1]), Instr::FakeQuant(grid, 0), store(1, 1, &[l, 1])];
-            let args = [Arg::Floats(w), Arg::Out(rows * lanes)];
-            check(&format!("{grid} {rows} × {lanes}"), floats(&[rows], 0, lanes, 2, body), &args, 0.0);
+            let args = [Arg::Floats(w), Arg::Out(rows * columns)];
+            check(&format!("{grid} {rows} × {columns}"), floats(&[rows], 0, columns, 2, body), &args, 0.0);
         }
     }
 }
 
 #[test]
 fn columns_accumulate() {
-    // One thread block, several, several blocks of lanes, and kept rows.
-    for (kept, folded, lanes) in [
+    // One thread block, several, several blocks of columns, and kept rows.
+    for (kept, folded, columns) in [
         (1, 1, 1),
         (1, 5, 3),
         (1, 1000, 1),
@@ -239,7 +244,7 @@ fn columns_accumulate() {
         (1, 300, 2100),
         (4, 1, 8),
     ] {
-        let (f, l) = (folded as i64, lanes as i64);
+        let (f, l) = (folded as i64, columns as i64);
         let strides = [f * l, l, 1];
         let body = vec![
             load(0, &strides),
@@ -249,36 +254,36 @@ fn columns_accumulate() {
             Instr::Accumulate { arg: 3, value: 0, kind: Reduction::Max, at: affine(0, &[l, 0, 1]) },
             store(4, 2, &strides),
         ];
-        let n = kept * folded * lanes;
+        let n = kept * folded * columns;
         let args = [
             Arg::Floats(noise(n, 1)),
-            Arg::Floats(noise(lanes, 2)),
-            Arg::Out(kept * lanes),
-            Arg::Out(kept * lanes),
+            Arg::Floats(noise(columns, 2)),
+            Arg::Out(kept * columns),
+            Arg::Out(kept * columns),
             Arg::Out(n),
         ];
-        let region = floats(&[kept, folded], 1, lanes, 5, body);
-        check(&format!("{kept} × {folded} × {lanes}"), region, &args, 1e-5);
+        let region = floats(&[kept, folded], 1, columns, 5, body);
+        check(&format!("{kept} × {folded} × {columns}"), region, &args, 1e-5);
     }
 }
 
 #[test]
 fn row_results_accumulate() {
-    for (folded, lanes) in [(3, 7), (700, 64), (5, 9000)] {
-        let l = lanes as i64;
+    for (folded, columns) in [(3, 7), (700, 64), (5, 9000)] {
+        let l = columns as i64;
         let mut body = vec![
             load(0, &[l, 1]),
             Instr::RowReduce(Reduction::Sum, 0),
             Instr::Accumulate { arg: 1, value: 1, kind: Reduction::Sum, at: affine(0, &[0, 0]) },
         ];
-        let mut args = vec![Arg::Floats(noise(folded * lanes, 1)), Arg::Out(1)];
-        if lanes < 9000 {
+        let mut args = vec![Arg::Floats(noise(folded * columns, 1)), Arg::Out(1)];
+        if columns < 9000 {
             body.push(Instr::Binary(Binary::Mul, 0, 1));
             body.push(Instr::Accumulate { arg: 2, value: 3, kind: Reduction::Sum, at: affine(0, &[0, 1]) });
-            args.push(Arg::Out(lanes));
+            args.push(Arg::Out(columns));
         }
-        let region = floats(&[folded], 1, lanes, args.len(), body);
-        check(&format!("{folded} × {lanes}"), region, &args, 1e-4);
+        let region = floats(&[folded], 1, columns, args.len(), body);
+        check(&format!("{folded} × {columns}"), region, &args, 1e-4);
     }
 }
 
@@ -294,13 +299,13 @@ fn in_place_and_in_the_middle_of_a_bank() {
 
 #[test]
 fn an_irregular_permutation_is_a_table() {
-    // 8·j² + 3·j mod 64 visits every lane once, in no evenly spaced stretches.
-    let (rows, lanes) = (5, 64);
-    let perm: Vec<u32> = (0..lanes as u32).map(|j| (8 * j * j + 3 * j) % lanes as u32).collect();
-    let l = lanes as i64;
-    let body = vec![load(0, &[l, 1]), Instr::Lanes(perm.into(), 0), store(1, 1, &[l, 1])];
-    let args = [Arg::Floats(noise(rows * lanes, 1)), Arg::Out(rows * lanes)];
-    check("table", floats(&[rows], 0, lanes, 2, body), &args, 0.0);
+    // 8·j² + 3·j mod 64 visits every column once, in no evenly spaced stretches.
+    let (rows, columns) = (5, 64);
+    let perm: Vec<u32> = (0..columns as u32).map(|j| (8 * j * j + 3 * j) % columns as u32).collect();
+    let l = columns as i64;
+    let body = vec![load(0, &[l, 1]), Instr::Permute(perm.into(), 0), store(1, 1, &[l, 1])];
+    let args = [Arg::Floats(noise(rows * columns, 1)), Arg::Out(rows * columns)];
+    check("table", floats(&[rows], 0, columns, 2, body), &args, 0.0);
 }
 
 #[test]

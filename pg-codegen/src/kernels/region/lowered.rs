@@ -1,5 +1,5 @@
 //! A region as the generator sees it: quantisers taken apart into a row reduction and element-wise
-//! steps, every register with its element kind and whether it varies along the lanes.
+//! steps, every register with its element kind and whether it varies along the columns.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub(crate) enum Step {
     /// x rounded to the grid with a scale.
     GridValue(Grid, Reg, Reg),
     RowReduce(Reduction, Reg),
-    Lanes(Arc<[u32]>, Reg),
+    Permute(Arc<[u32]>, Reg),
     Store {
         arg: usize,
         value: Reg,
@@ -59,7 +59,7 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Class {
     pub(crate) kind: Kind,
-    /// Whether it has an element per lane; otherwise one per row.
+    /// Whether it has an element per column; otherwise one per row.
     pub(crate) wide: bool,
     /// Row reductions that must be complete before it can be computed.
     pub(crate) level: usize,
@@ -67,10 +67,10 @@ pub(crate) struct Class {
 
 /// A checked region.
 #[derive(Clone, PartialEq, Debug)]
-pub(crate) struct Program {
+pub(crate) struct LoweredRegion {
     pub(crate) rows: Vec<usize>,
     pub(crate) reduced: usize,
-    pub(crate) lanes: usize,
+    pub(crate) columns: usize,
     pub(crate) steps: Vec<Step>,
     pub(crate) classes: Vec<Class>,
 }
@@ -85,17 +85,17 @@ pub(crate) struct Buffer {
     pub(crate) shift: usize,
 }
 
-impl Program {
+impl LoweredRegion {
     /// Takes a region apart; says what is wrong with a malformed one, or with indices beyond 32 bits.
-    pub(crate) fn new(region: &Region, buffers: &[Buffer]) -> Result<Program, String> {
+    pub(crate) fn new(region: &Region, buffers: &[Buffer]) -> Result<LoweredRegion, String> {
         if region.args.len() != buffers.len() {
             return Err(format!("{} arguments for a region of {}", buffers.len(), region.args.len()));
         }
         let types = verify(region).map_err(|why| why.to_string())?;
-        let mut program = Program {
+        let mut program = LoweredRegion {
             rows: region.rows.clone(),
             reduced: region.reduced,
-            lanes: region.lanes,
+            columns: region.columns,
             steps: Vec::new(),
             classes: Vec::new(),
         };
@@ -112,15 +112,15 @@ impl Program {
         self.rows.iter().product()
     }
 
-    /// Whether lanes of a row meet: such a region runs one row at a time.
+    /// Whether columns of a row meet: such a region runs one row at a time.
     pub(crate) fn has_row_steps(&self) -> bool {
-        let meets = |s: &Step| matches!(s, Step::RowReduce(..) | Step::Lanes(..));
-        self.lanes > 1 && self.steps.iter().any(meets)
+        let meets = |s: &Step| matches!(s, Step::RowReduce(..) | Step::Permute(..));
+        self.columns > 1 && self.steps.iter().any(meets)
     }
 
-    /// Whether a write goes to a place per lane, rather than one per row.
-    pub(crate) fn writes_lanes(&self, at: &Affine) -> bool {
-        self.lanes > 1 && at.strides[self.rows.len()] != 0
+    /// Whether a write goes to a place per column, rather than one per row.
+    pub(crate) fn writes_columns(&self, at: &Affine) -> bool {
+        self.columns > 1 && at.strides[self.rows.len()] != 0
     }
 
     /// Registers that a step reads.
@@ -133,7 +133,7 @@ impl Program {
             | Step::Magnitude(x)
             | Step::GridScale(_, x)
             | Step::RowReduce(_, x)
-            | Step::Lanes(_, x)
+            | Step::Permute(_, x)
             | Step::Store { value: x, .. }
             | Step::Accumulate { value: x, .. } => vec![x],
             Step::Binary(_, a, b) | Step::GridValue(_, a, b) => vec![a, b],
@@ -147,7 +147,7 @@ impl Program {
         let operands = self.operands(at);
         let level = operands.iter().map(|&r| self.classes[r as usize].level).max().unwrap_or(0);
         let level = level + usize::from(matches!(self.steps[at], Step::RowReduce(..)));
-        self.classes.push(Class { kind: ty.kind, wide: ty.wide && self.lanes > 1, level });
+        self.classes.push(Class { kind: ty.kind, wide: ty.wide && self.columns > 1, level });
         at as Reg
     }
 
@@ -186,12 +186,12 @@ impl Program {
             Instr::Select(c, a, b) => Step::Select(reg(*c), reg(*a), reg(*b)),
             Instr::Cast(to, x) => Step::Cast(*to, reg(*x)),
             Instr::RowReduce(kind, x) => Step::RowReduce(*kind, reg(*x)),
-            // Of one lane, it is the identity.
-            Instr::Lanes(_, x) if self.lanes == 1 => return Ok(reg(*x)),
-            Instr::Lanes(..) if ty.kind != Kind::Float => {
+            // Of one column, it is the identity.
+            Instr::Permute(_, x) if self.columns == 1 => return Ok(reg(*x)),
+            Instr::Permute(..) if ty.kind != Kind::Float => {
                 return Err(format!("a permutation of {:?}, which kernels do not move", ty.kind));
             }
-            Instr::Lanes(perm, x) => Step::Lanes(perm.clone(), reg(*x)),
+            Instr::Permute(perm, x) => Step::Permute(perm.clone(), reg(*x)),
             Instr::FakeQuant(grid, x) => {
                 let (x, row) = (reg(*x), RegType { wide: false, ..ty });
                 let magnitude = self.push(Step::Magnitude(x), ty);

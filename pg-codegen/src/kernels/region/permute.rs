@@ -1,15 +1,15 @@
-//! Permuting the lanes of a row: from thread to thread where whole pieces move within a warp, otherwise through shared
-//! memory, at places computed from the lane.
+//! Permuting the columns of a row: from thread to thread where whole pieces move within a warp, otherwise through shared
+//! memory, at places computed from the column.
 
 use cubecl::prelude::*;
 
 use super::access::{Piece, vector_of};
+use super::lowered::Kind;
 use super::mapping::Mapping;
-use super::program::Kind;
-use super::value::{Lanes, Value};
+use super::value::{Value, Width};
 use crate::region::pieces_from;
 
-/// A permutation in so few runs is arithmetic on the lane, beyond that a table.
+/// A permutation in so few runs is arithmetic on the column, beyond that a table.
 const RUNS: usize = 8;
 
 #[cube]
@@ -28,7 +28,7 @@ pub(super) fn offset(x: i32, #[comptime] by: i32) -> i32 {
 }
 
 #[cube]
-fn lane_at(piece: i32, #[comptime] vector: i32, #[comptime] element: i32) -> i32 {
+fn column_at(piece: i32, #[comptime] vector: i32, #[comptime] element: i32) -> i32 {
     piece * vector + element
 }
 
@@ -54,25 +54,25 @@ fn get<N: Size>(memory: &SharedMemory<Vector<f32, N>>, start: i32, at: i32) -> V
 }
 
 #[cube]
-fn pick(lane: i32, #[comptime] end: i32, then: i32, other: i32) -> i32 {
-    select(lane < end, then, other)
+fn pick(column: i32, #[comptime] end: i32, then: i32, other: i32) -> i32 {
+    select(column < end, then, other)
 }
 
 #[cube]
-fn look_up(table: &Array<i32>, lane: i32, #[comptime] last: i32) -> i32 {
-    table[select(lane > last, last, lane) as usize]
+fn look_up(table: &Array<i32>, column: i32, #[comptime] last: i32) -> i32 {
+    table[select(column > last, last, column) as usize]
 }
 
-/// A stretch of lanes, up to `end`: lane i comes from lane `step` · i + `start`.
-struct Run {
+/// A stretch of columns, up to `end`: column i comes from column `step` · i + `start`.
+struct Stretch {
     end: i32,
     step: i32,
     start: i32,
 }
 
-/// Stretches of lanes that come from evenly spaced lanes. A table of hundreds of lanes takes Mesa minutes
+/// Stretches of columns that come from evenly spaced columns. A table of hundreds of columns takes Mesa minutes
 /// to compile, so what is arithmetic must be seen to be.
-fn spaced_runs(perm: &[u32]) -> Vec<Run> {
+fn spaced_runs(perm: &[u32]) -> Vec<Stretch> {
     let mut runs = Vec::new();
     let mut i = 0;
     while i < perm.len() {
@@ -80,19 +80,19 @@ fn spaced_runs(perm: &[u32]) -> Vec<Run> {
         let start = perm[i] as i32 - step * i as i32;
         let end = (i..perm.len()).find(|&j| perm[j] as i32 != step * j as i32 + start);
         i = end.unwrap_or(perm.len());
-        runs.push(Run { end: i as i32, step, start });
+        runs.push(Stretch { end: i as i32, step, start });
     }
     runs
 }
 
 /// Stretches of pieces that come from consecutive pieces.
-fn piece_runs(sources: &[usize]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+fn piece_runs(sources: &[usize]) -> Vec<Stretch> {
+    let mut runs: Vec<Stretch> = Vec::new();
     for (i, &from) in sources.iter().enumerate() {
         let shift = from as i32 - i as i32;
         match runs.last_mut() {
             Some(last) if last.start == shift => last.end = i as i32 + 1,
-            _ => runs.push(Run { end: i as i32 + 1, step: 1, start: shift }),
+            _ => runs.push(Stretch { end: i as i32 + 1, step: 1, start: shift }),
         }
     }
     runs
@@ -107,7 +107,7 @@ pub(super) fn shared_bytes(s: &Mapping, perm: &[u32]) -> usize {
     }
 }
 
-/// Each piece of the row, with its lanes taken from where `perm` says.
+/// Each piece of the row, with its columns taken from where `perm` says.
 pub(super) fn permute(
     scope: &mut Scope,
     s: &Mapping,
@@ -121,7 +121,7 @@ pub(super) fn permute(
     }
     let moved = match whole.map(|sources| piece_runs(&sources)) {
         Some(runs) if runs.len() <= RUNS => whole_pieces(scope, s, &runs, row, pieces),
-        _ => lane_by_lane(scope, s, perm, row, pieces),
+        _ => column_by_column(scope, s, perm, row, pieces),
     };
     // The next permutation may use the same memory.
     sync_cube::expand(scope);
@@ -189,7 +189,7 @@ fn exchanged(scope: &mut Scope, s: &Mapping, sources: &[usize], row: &[Value]) -
                 let x = here.var.clone();
                 let (units, plane) = (units as u32, s.plane as u32);
                 Value::new(
-                    held_by::expand::<Lanes>(scope, x.into(), holder, s.vector, units, plane),
+                    held_by::expand::<Width>(scope, x.into(), holder, s.vector, units, plane),
                     Kind::Float,
                     true,
                 )
@@ -197,7 +197,7 @@ fn exchanged(scope: &mut Scope, s: &Mapping, sources: &[usize], row: &[Value]) -
             taken = Some(match taken {
                 None => value,
                 Some(later) => Value::new(
-                    choose::expand::<Lanes>(
+                    choose::expand::<Width>(
                         scope,
                         unit.clone(),
                         end as i32,
@@ -215,24 +215,30 @@ fn exchanged(scope: &mut Scope, s: &Mapping, sources: &[usize], row: &[Value]) -
     moved
 }
 
-fn source(scope: &mut Scope, runs: &[Run], at: &NativeExpand<i32>) -> NativeExpand<i32> {
+fn source(scope: &mut Scope, runs: &[Stretch], at: &NativeExpand<i32>) -> NativeExpand<i32> {
     let mut from = at.clone();
     for (i, run) in runs.iter().rev().enumerate() {
         let here = match run.step {
             1 => offset::expand(scope, at.clone(), run.start),
-            step => lane_at::expand(scope, at.clone(), step, run.start),
+            step => column_at::expand(scope, at.clone(), step, run.start),
         };
         from = if i == 0 { here } else { pick::expand(scope, at.clone(), run.end, here, from) };
     }
     from
 }
 
-fn whole_pieces(scope: &mut Scope, s: &Mapping, runs: &[Run], row: &[Value], pieces: &[Piece]) -> Vec<Value> {
-    let memory = row_memory::expand::<Lanes>(scope, s.slots * s.pieces);
+fn whole_pieces(
+    scope: &mut Scope,
+    s: &Mapping,
+    runs: &[Stretch],
+    row: &[Value],
+    pieces: &[Piece],
+) -> Vec<Value> {
+    let memory = row_memory::expand::<Width>(scope, s.slots * s.pieces);
     let start = row_start::expand(scope, s.units as u32, s.pieces as i32);
     for (value, piece) in row.iter().zip(pieces) {
         when(scope, piece, |scope| {
-            put::expand::<Lanes>(
+            put::expand::<Width>(
                 scope,
                 memory.clone(),
                 start.clone(),
@@ -245,23 +251,29 @@ fn whole_pieces(scope: &mut Scope, s: &Mapping, runs: &[Run], row: &[Value], pie
     let take = |piece: &Piece| {
         let at = inside(scope, s, piece);
         let from = source(scope, runs, &at);
-        let x = get::expand::<Lanes>(scope, memory.clone(), start.clone(), from);
+        let x = get::expand::<Width>(scope, memory.clone(), start.clone(), from);
         Value::new(x, Kind::Float, true)
     };
     pieces.iter().map(take).collect()
 }
 
-fn lane_by_lane(scope: &mut Scope, s: &Mapping, perm: &[u32], row: &[Value], pieces: &[Piece]) -> Vec<Value> {
-    let lanes = (s.pieces * s.vector) as i32;
+fn column_by_column(
+    scope: &mut Scope,
+    s: &Mapping,
+    perm: &[u32],
+    row: &[Value],
+    pieces: &[Piece],
+) -> Vec<Value> {
+    let columns = (s.pieces * s.vector) as i32;
     let memory = row_memory::expand::<Const<1>>(scope, s.slots * s.pieces * s.vector);
-    let start = row_start::expand(scope, s.units as u32, lanes);
+    let start = row_start::expand(scope, s.units as u32, columns);
     let v = s.vector as i32;
     for (value, piece) in row.iter().zip(pieces) {
         when(scope, piece, |scope| {
             for e in 0..s.vector {
-                let lane = lane_at::expand(scope, piece.index.clone(), v, e as i32);
+                let column = column_at::expand(scope, piece.index.clone(), v, e as i32);
                 let x = value.element(scope, e).var;
-                put::expand::<Const<1>>(scope, memory.clone(), start.clone(), lane, x.into());
+                put::expand::<Const<1>>(scope, memory.clone(), start.clone(), column, x.into());
             }
         });
     }
@@ -276,11 +288,11 @@ fn lane_by_lane(scope: &mut Scope, s: &Mapping, perm: &[u32], row: &[Value], pie
         let mut elements = Vec::new();
         let at = inside(scope, s, piece);
         for e in 0..s.vector {
-            let lane = lane_at::expand(scope, at.clone(), v, e as i32);
+            let column = column_at::expand(scope, at.clone(), v, e as i32);
             let from = match (&short, &table) {
-                (Some(runs), _) => source(scope, runs, &lane),
-                (None, Some(table)) => look_up::expand(scope, table.clone().into(), lane, lanes - 1),
-                (None, None) => lane,
+                (Some(runs), _) => source(scope, runs, &column),
+                (None, Some(table)) => look_up::expand(scope, table.clone().into(), column, columns - 1),
+                (None, None) => column,
             };
             elements.push(get::expand::<Const<1>>(scope, memory.clone(), start.clone(), from).into());
         }
