@@ -9,6 +9,7 @@ pub mod interp;
 pub mod lang;
 pub mod op;
 pub mod ops;
+pub mod optim;
 pub mod programs;
 pub mod quant;
 pub mod slot;

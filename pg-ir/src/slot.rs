@@ -19,11 +19,11 @@ pub enum Space {
     Param,
     /// Accumulated gradients.
     Grad,
-    /// Muon's momentum buffer.
+    /// A momentum: Muon's, Lion's.
     Momentum,
-    /// AdamW's first moment.
+    /// A first moment: AdamW's.
     Mean,
-    /// AdamW's second moment.
+    /// A second moment: AdamW's.
     Variance,
     /// Exponential moving average of the parameters.
     Ema,
@@ -49,6 +49,11 @@ impl Space {
         (Space::CachedWeight, "cached"),
         (Space::Result, "result"),
     ];
+
+    /// Every space.
+    pub fn all() -> impl Iterator<Item = Space> {
+        Self::NAMES.iter().map(|(space, _)| *space)
+    }
 
     /// Whether slots of this space live between calls.
     pub fn is_state(self) -> bool {

@@ -1,9 +1,10 @@
 //! The language: what programs mean, and what is said of those that mean nothing.
 
 use pg_ir::graph::Graph;
-use pg_ir::lang::model::{Export, Model, Optimiser, Trigger};
+use pg_ir::lang::model::{Export, Model, Trigger};
 use pg_ir::lang::{Diagnostics, Head, Options, Severity, Source, Trace, elaborate, reference};
 use pg_ir::op::Op;
+use pg_ir::optim::Optimiser;
 
 fn parse(text: &str) -> Result<Source, Diagnostics> {
     Source::parse("m.rs", text, &|path| match path {

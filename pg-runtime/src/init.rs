@@ -70,7 +70,8 @@ fn uniforms(param: &Param, seed: u64, bound: f64) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use pg_ir::lang::model::{AdamW, Export, Optimiser};
+    use pg_ir::lang::model::Export;
+    use pg_ir::optim::{AdamW, Optimiser};
 
     use super::*;
 

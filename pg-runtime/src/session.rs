@@ -17,7 +17,7 @@ use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
 use pg_codegen::{CodegenError, Options, compile_for};
 use pg_ir::lang::Diagnostics;
-use pg_ir::lang::layout::{BankKind, Layout};
+use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
@@ -359,13 +359,7 @@ impl Session {
         });
         let mut state = State::new(aliases);
         for bank in &self.layout.banks {
-            let muon = matches!(bank.kind, BankKind::Matrices { .. });
-            let kept = spaces.iter().filter(|s| match s {
-                Space::Momentum => muon,
-                Space::Mean | Space::Variance => !muon,
-                _ => true,
-            });
-            for &space in kept {
+            for &space in spaces.iter().filter(|space| bank.keeps(**space)) {
                 state.allocate(space, &bank.name, bank.ty().len())?;
             }
         }

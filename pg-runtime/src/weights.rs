@@ -173,7 +173,8 @@ fn read_tensor(tensor: &TensorView<'_>, shape: &[usize]) -> Result<Vec<f32>, Str
 
 #[cfg(test)]
 mod tests {
-    use pg_ir::lang::model::{AdamW, Export, Init, Optimiser};
+    use pg_ir::lang::model::{Export, Init};
+    use pg_ir::optim::{AdamW, Optimiser};
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
-use pg_ir::lang::layout::{BankKind, Layout};
+use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
 use pg_ir::programs::bias_scalar;
 use pg_ir::slot::{Slot, Space};
@@ -72,10 +72,8 @@ impl Inputs {
         .map(|(n, v)| (n.to_string(), v))
         .to_vec();
         for bank in &layout.banks {
-            if let BankKind::Flat { adamw, .. } = bank.kind {
-                for beta in [adamw.beta1, adamw.beta2] {
-                    scalars.push((bias_scalar(beta), (1.0 - beta.powi(3)) as f32));
-                }
+            for beta in bank.optimiser.bias_corrected() {
+                scalars.push((bias_scalar(beta), (1.0 - beta.powi(3)) as f32));
             }
         }
         Inputs { tokens, targets, scalars, state }

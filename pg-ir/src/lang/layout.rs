@@ -1,7 +1,7 @@
 //! The layout pass: which parameters lie side by side.
 //!
-//! Matrices of one shape under one Muon are one bank [count, rows, cols], so that Newton–Schulz runs
-//! batched; everything under one AdamW is one flat bank, so that the update is one stream. Gradients,
+//! What lies under one optimiser lies as its [`Packing`] says: matrices of one shape are one bank [count, rows, cols], so
+//! that Newton–Schulz runs batched; anything else is one flat bank, so that the update is one stream. Gradients,
 //! optimiser state and averages have the same layout. A parameter's identity is its name: banks exist
 //! for the `update` program, names appear at input and output.
 
@@ -9,14 +9,15 @@ use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
-use crate::lang::model::{AdamW, Model, Muon, Optimiser, Param};
+use crate::lang::model::{Model, Param};
+use crate::optim::{self, Optimiser, Packing};
 use crate::slot::Space;
 use crate::ty::Type;
 
 /// How the members of a bank lie.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BankKind {
-    /// `count` matrices of one shape, updated by Muon.
+    /// `count` matrices of one shape.
     Matrices {
         /// Number of matrices.
         count: usize,
@@ -24,15 +25,11 @@ pub enum BankKind {
         rows: usize,
         /// Columns of each.
         cols: usize,
-        /// The optimiser.
-        muon: Muon,
     },
-    /// Parameters of any shape end to end, updated by AdamW.
+    /// Parameters of any shape end to end.
     Flat {
         /// Number of elements.
         len: usize,
-        /// The optimiser.
-        adamw: AdamW,
     },
 }
 
@@ -43,6 +40,8 @@ pub struct Bank {
     pub name: String,
     /// How its members lie.
     pub kind: BankKind,
+    /// What updates them.
+    pub optimiser: Optimiser,
     /// Parameter names in order.
     pub members: Vec<String>,
 }
@@ -52,16 +51,21 @@ impl Bank {
     pub fn ty(&self) -> Type {
         match self.kind {
             BankKind::Matrices { count, rows, cols, .. } => Type::channels(&[count, rows, cols]),
-            BankKind::Flat { len, .. } => Type::channels(&[len]),
+            BankKind::Flat { len } => Type::channels(&[len]),
         }
     }
 
-    /// State spaces that training keeps for the bank.
-    pub fn spaces(&self) -> &'static [Space] {
+    /// Rows and columns of its matrices, if they have one shape.
+    pub fn matrix(&self) -> Option<(usize, usize)> {
         match self.kind {
-            BankKind::Matrices { .. } => &[Space::Param, Space::Grad, Space::Momentum, Space::Ema],
-            BankKind::Flat { .. } => &[Space::Param, Space::Grad, Space::Mean, Space::Variance, Space::Ema],
+            BankKind::Matrices { rows, cols, .. } => Some((rows, cols)),
+            BankKind::Flat { .. } => None,
         }
+    }
+
+    /// Whether training keeps a space for it: an optimiser's state only if it is its own optimiser's.
+    pub fn keeps(&self, space: Space) -> bool {
+        !optim::is_state(space) || self.optimiser.state().contains(&space)
     }
 }
 
@@ -99,7 +103,7 @@ impl Layout {
             let len = param.len();
             match &mut layout.banks[bank].kind {
                 BankKind::Matrices { count, .. } => *count += 1,
-                BankKind::Flat { len: total, .. } => *total += len,
+                BankKind::Flat { len: total } => *total += len,
             }
             layout.banks[bank].members.push(param.name.clone());
             layout.positions.insert(param.name.clone(), Position { bank, offset, len });
@@ -109,27 +113,19 @@ impl Layout {
 
     /// The bank that `param` belongs to, made if it is the first; without counting the parameter in.
     fn bank_for(&mut self, param: &Param) -> usize {
-        let (shape, kind) = match param.optimiser {
-            Optimiser::Muon(muon) => {
-                let (rows, cols) = param.matrix();
-                (format!("{rows}x{cols}"), BankKind::Matrices { count: 0, rows, cols, muon })
-            }
-            Optimiser::AdamW(adamw) => ("flat".into(), BankKind::Flat { len: 0, adamw }),
+        let optimiser = param.optimiser;
+        let (rows, cols) = param.matrix();
+        let (shape, kind) = match optimiser.packing() {
+            Packing::Matrices => (format!("{rows}x{cols}"), BankKind::Matrices { count: 0, rows, cols }),
+            Packing::Flat => ("flat".into(), BankKind::Flat { len: 0 }),
         };
-        let same = |bank: &Bank| match (bank.kind, kind) {
-            (
-                BankKind::Matrices { rows, cols, muon, .. },
-                BankKind::Matrices { rows: r, cols: c, muon: m, .. },
-            ) => (rows, cols, muon) == (r, c, m),
-            (BankKind::Flat { adamw, .. }, BankKind::Flat { adamw: a, .. }) => adamw == a,
-            _ => false,
-        };
-        if let Some(found) = self.banks.iter().position(same) {
+        let is_flat = optimiser.packing() == Packing::Flat;
+        let holds = |bank: &Bank| is_flat || bank.matrix() == Some((rows, cols));
+        if let Some(found) = self.banks.iter().position(|bank| bank.optimiser == optimiser && holds(bank)) {
             return found;
         }
-        let family = if matches!(kind, BankKind::Matrices { .. }) { "muon" } else { "adamw" };
-        let name = format!("{family}.{}.{shape}", self.banks.len());
-        self.banks.push(Bank { name, kind, members: vec![] });
+        let name = format!("{}.{}.{shape}", optimiser.name(), self.banks.len());
+        self.banks.push(Bank { name, kind, optimiser, members: vec![] });
         self.banks.len() - 1
     }
 

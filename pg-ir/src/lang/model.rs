@@ -73,41 +73,6 @@ impl Param {
     }
 }
 
-/// An optimiser with its settings. Learning rates are multiplied by the run-time `lr_scale`.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Optimiser {
-    /// Momentum, Nesterov, Newton–Schulz; decoupled decay; update scaled by sqrt(max(1, rows/cols)).
-    Muon(Muon),
-    /// AdamW with bias correction and decoupled decay.
-    AdamW(AdamW),
-}
-
-/// Settings of Muon (Jordan et al. 2024). The momentum itself is scheduled.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Muon {
-    /// Base learning rate.
-    pub lr: f64,
-    /// Decoupled weight decay, times the learning rate.
-    pub weight_decay: f64,
-    /// Newton–Schulz iterations.
-    pub ns_steps: usize,
-}
-
-/// Settings of AdamW (Loshchilov & Hutter 2019).
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct AdamW {
-    /// Base learning rate.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay, times the learning rate.
-    pub weight_decay: f64,
-}
-
 /// How a parameter is stored in the artifact.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Export {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::ast::{Expr, Function, Pattern};
 use crate::graph::ValueId;
-use crate::lang::model::{Init, Optimiser, Trigger};
+use crate::lang::model::{Init, Trigger};
+use crate::optim::Optimiser;
 use crate::quant::{Grid, ScaleRule};
 use crate::ty::Axis;
 

@@ -5,8 +5,8 @@ pub mod schedule;
 use std::io::Write;
 use std::time::Instant;
 
-use pg_ir::lang::layout::BankKind;
 use pg_ir::lang::model::{Phase, Train, Trigger};
+use pg_ir::optim;
 use pg_ir::programs::bias_scalar;
 use pg_ir::slot::Space;
 use thiserror::Error;
@@ -119,8 +119,8 @@ impl TrainPlan {
 /// State spaces that training needs.
 pub fn spaces(train: &Train) -> Vec<Space> {
     let ema = (train.ema_decay > 0.0).then_some(Space::Ema);
-    let kept = [Space::Param, Space::Grad, Space::Momentum, Space::Mean, Space::Variance];
-    kept.into_iter().chain(ema).collect()
+    let state = Space::all().filter(|space| optim::is_state(*space));
+    [Space::Param, Space::Grad].into_iter().chain(state).chain(ema).collect()
 }
 
 /// What training did.
@@ -244,10 +244,8 @@ pub fn update_scalars(
         ("ema_rest".to_string(), 1.0 - schedule.ema_decay),
     ];
     for bank in &session.layout.banks {
-        if let BankKind::Flat { adamw, .. } = bank.kind {
-            for beta in [adamw.beta1, adamw.beta2] {
-                scalars.push((bias_scalar(beta), 1.0 - beta.powf(step as f64 + 1.0)));
-            }
+        for beta in bank.optimiser.bias_corrected() {
+            scalars.push((bias_scalar(beta), 1.0 - beta.powf(step as f64 + 1.0)));
         }
     }
     scalars

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use pg_ir::graph::Graph;
 use pg_ir::interp::Environment;
-use pg_ir::lang::model::{Init, Model, Optimiser, Param};
+use pg_ir::lang::model::{Init, Model, Param};
 use pg_ir::quant::Grid;
 use pg_ir::slot::{Slot, Space};
 use rand_chacha::ChaCha8Rng;
@@ -55,7 +55,7 @@ pub(super) fn state(session: &Session, graph: &Graph, seed: u64) -> Result<State
     for &space in &spaces {
         for param in session.model.params.values() {
             let slot = Slot::new(space, &param.name);
-            // Only what Muon updates has a momentum, and the like.
+            // What an optimiser keeps has only what it updates.
             let Ok(memory) = state.get_mut(&slot) else { continue };
             match read.contains(&space) {
                 true => fill(&session.model, param, &slot, seed, memory),
@@ -137,11 +137,7 @@ fn scalar(model: &Model, name: &str, uniform: &mut Uniform) -> f32 {
     let factor = 0.625 + 0.25 * uniform.next();
     match name {
         "lr_scale" => {
-            let rate = |param: &Param| match param.optimiser {
-                Optimiser::Muon(muon) => muon.lr,
-                Optimiser::AdamW(adamw) => adamw.lr,
-            };
-            let highest = model.params.values().map(rate).fold(0.0, f64::max);
+            let highest = model.params.values().map(|param| param.optimiser.lr()).fold(0.0, f64::max);
             if highest > 0.0 { factor / highest as f32 } else { factor }
         }
         _ => factor,

@@ -62,7 +62,8 @@ fn table() -> &'static IndexMap<&'static str, Builtin> {
     TABLE.get_or_init(|| {
         let of_rows = |rows: &'static [Row]| rows.iter().map(Builtin::new);
         let others = of_rows(numbers::ROWS).chain(of_rows(settings::ROWS));
-        let all = others.chain(tensors::functions()).chain(of_rows(tensors::ROWS));
+        let all =
+            others.chain(settings::optimisers()).chain(tensors::functions()).chain(of_rows(tensors::ROWS));
         all.map(|builtin| (builtin.name, builtin)).collect()
     })
 }

@@ -2,13 +2,39 @@
 
 use std::sync::Arc;
 
-use super::{Args, Row, boolean, float, get, is_storable, positive, size, text};
+use super::{Args, Builtin, Row, boolean, float, get, is_storable, positive, size, text};
 use crate::lang::interp::{Fault, Interp, Outcome};
-use crate::lang::model::{AdamW, Init, Muon, Optimiser, Trigger};
+use crate::lang::model::{Init, Trigger};
 use crate::lang::span::Span;
 use crate::lang::value::{ExportRule, Value};
+use crate::optim::{self, Range, Setting};
 use crate::quant::{Grid, GridError, ScaleRule};
 use crate::ty::{Axis, Role};
+
+/// The optimisers.
+pub(super) fn optimisers() -> impl Iterator<Item = Builtin> {
+    optim::ALL.iter().map(|&(name, doc, settings, new)| Builtin {
+        name,
+        params: settings.iter().map(|s| (s.name.into(), s.default.is_some())).collect(),
+        doc,
+        run: Box::new(move |_, args, _| {
+            let setting = |(i, s): (usize, &Setting)| match (&args[i], s.default) {
+                (None, Some(default)) => Ok(default),
+                _ => in_range(get(args, i)?, s),
+            };
+            let values = settings.iter().enumerate().map(setting).collect::<Outcome<Vec<f64>>>()?;
+            Ok(Value::Optimiser(new(&values)))
+        }),
+    })
+}
+
+fn in_range(value: &Value, setting: &Setting) -> Outcome<f64> {
+    match setting.range {
+        Range::Magnitude => magnitude(value, setting.name),
+        Range::Fraction => fraction(value, setting.name),
+        Range::Count => positive(value, setting.name).map(|n| n as f64),
+    }
+}
 
 pub(super) const ROWS: &[Row] = &[
     ("batch", "size", "an axis of independent sequences", |_, a, _| axis(a, Role::Batch)),
@@ -44,27 +70,6 @@ pub(super) const ROWS: &[Row] = &[
     ("quantile_rows", "clip? bits? rule?", "exports rows clipped at their 0.9999984 quantile", |_, a, _| {
         Ok(Value::Export(ExportRule::QuantileRows { clip: nonzero(a)?, rule: rule(a, 2)? }))
     }),
-    (
-        "muon",
-        "lr weight_decay? ns_steps?",
-        "momentum orthogonalised by Newton–Schulz, for matrices",
-        |_, a, _| {
-            Ok(Value::Optimiser(Optimiser::Muon(Muon {
-                lr: magnitude(get(a, 0)?, "lr")?,
-                weight_decay: opt(a, 1, 0.0, "weight_decay", magnitude)?,
-                ns_steps: a[2].as_ref().map_or(Ok(5), |v| positive(v, "ns_steps"))?,
-            })))
-        },
-    ),
-    ("adamw", "lr beta1? beta2? eps? weight_decay?", "AdamW", |_, a, _| {
-        Ok(Value::Optimiser(Optimiser::AdamW(AdamW {
-            lr: magnitude(get(a, 0)?, "lr")?,
-            beta1: opt(a, 1, 0.9, "beta1", fraction)?,
-            beta2: opt(a, 2, 0.95, "beta2", fraction)?,
-            eps: opt(a, 3, 1e-8, "eps", magnitude)?,
-            weight_decay: opt(a, 4, 0.0, "weight_decay", magnitude)?,
-        })))
-    }),
     ("step", "step", "a phase begins at this step", |_, a, _| {
         Ok(Value::Trigger(Trigger::Step(size(get(a, 0)?, "the step")? as u64)))
     }),
@@ -79,12 +84,6 @@ pub(super) const ROWS: &[Row] = &[
 
 fn axis(args: &Args, role: Role) -> Outcome {
     Ok(Value::Axis(Axis::new(positive(get(args, 0)?, "the size of an axis")?, role)))
-}
-
-type Read = fn(&Value, &str) -> Outcome<f64>;
-
-fn opt(args: &Args, i: usize, default: f64, what: &str, read: Read) -> Outcome<f64> {
-    args[i].as_ref().map_or(Ok(default), |v| read(v, what))
 }
 
 /// A finite number from 0.

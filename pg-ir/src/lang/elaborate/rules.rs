@@ -10,10 +10,11 @@ use crate::lang::diag::Diagnostic;
 use crate::lang::glob::Glob;
 use crate::lang::interp::{ConstValue, Interp};
 use crate::lang::library::Library;
-use crate::lang::model::{Export, ExportSettings, Init, Optimiser, Param};
+use crate::lang::model::{Export, ExportSettings, Init, Param};
 use crate::lang::span::Span;
 use crate::lang::trace::{PhaseProgram, TraceOutcome};
 use crate::lang::value::{ExportRule, Value};
+use crate::optim::{self, AdamW, Optimiser, Packing};
 use crate::quant::{Grid, ScaleRule};
 
 /// A rule with its pattern compiled and its value computed.
@@ -105,7 +106,7 @@ impl<'m> Elaborator<'m> {
                     continue;
                 }
                 let grid = programs.iter().rev().find_map(|program| PhaseProgram::grid(&program.grids, name));
-                let optimiser = Optimiser::AdamW(crate::lang::model::AdamW {
+                let optimiser = Optimiser::AdamW(AdamW {
                     lr: 0.0,
                     beta1: 0.9,
                     beta2: 0.95,
@@ -187,8 +188,8 @@ fn apply(
     match (block, value) {
         ("quant", _) => {}
         ("optim", Value::Optimiser(o)) => {
-            if matches!(o, Optimiser::Muon(_)) && p.shape.len() != 2 {
-                return error(format!("Muon is for matrices; `{}` has shape {:?}", p.name, p.shape));
+            if o.packing() == Packing::Matrices && p.shape.len() != 2 {
+                return error(format!("{} is for matrices; `{}` has shape {:?}", o.name(), p.name, p.shape));
             }
             p.optimiser = *o;
         }
@@ -215,7 +216,7 @@ fn apply(
         ("weight_std", other) => {
             return error(format!("a standard deviation is a Float above 0, found {other}"));
         }
-        ("optim", other) => return error(format!("expected muon(…) or adamw(…), found {}", other.kind())),
+        ("optim", other) => return error(format!("expected {}, found {}", optim::names(), other.kind())),
         (_, other) => {
             return error(format!(
                 "expected f16, training_grid, clip_search(…) or quantile_rows(…), found {}",
