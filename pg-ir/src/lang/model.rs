@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use crate::optim::Optimiser;
 use crate::quant::{Grid, ScaleRule};
 
 /// How a parameter starts.
