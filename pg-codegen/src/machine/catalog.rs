@@ -1,5 +1,5 @@
 //! The machines that pg knows, each with the source of its figures. Adding one is adding a value here, and naming it in
-//! [`ALL`]; ARCHITECTURE.md has the walk.
+//! [`ALL`]; docs/ADDING.md has the walk.
 
 use std::borrow::Cow;
 
