@@ -44,6 +44,7 @@ mod known;
 mod launch;
 mod library;
 mod meaning;
+mod number;
 mod points;
 mod product;
 mod range;

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::describe;
 use super::element::{Below, Coords, below, ravel, split, unravel};
-use super::known::{Known, eval};
+use super::known::Known;
 use super::points::{self, Row};
 use crate::region::types::{Kind, RegType};
 use crate::region::{Affine, IndexMap, Instr, Reg, Region};
@@ -91,7 +91,7 @@ impl Walk<'_> {
     }
 
     /// The place of an element that is read; `None` outside of guards.
-    fn read(&self, map: &IndexMap, column: usize) -> Option<i64> {
+    pub(super) fn read(&self, map: &IndexMap, column: usize) -> Option<i64> {
         let inside = map.guards.iter().all(|g| (0..g.size).contains(&self.place(&g.expr, column)));
         inside.then(|| self.place(&map.at, column))
     }
@@ -389,32 +389,5 @@ impl Walk<'_> {
             self.same(reg, column, x, from)?;
         }
         Ok(())
-    }
-
-    /// The number that a register is at this place, if that needs no argument.
-    fn number(&self, reg: Reg, column: usize) -> Option<f64> {
-        let of = |r: &Reg| self.number(*r, column);
-        Some(match &self.region.body[reg as usize] {
-            Instr::Const(number) => f64::from(*number),
-            Instr::ConstInt(number) => f64::from(*number),
-            Instr::Index(at) => self.place(at, column) as f64,
-            Instr::Load { map, .. } | Instr::Gather { map, .. } if self.read(map, column).is_none() => 0.0,
-            Instr::Binary(Binary::Gt, a, b) => f64::from(u8::from(of(a)? > of(b)?)),
-            Instr::Binary(Binary::Add, a, b) => of(a)? + of(b)?,
-            Instr::Binary(Binary::Sub, a, b) => of(a)? - of(b)?,
-            Instr::Binary(Binary::Mul, a, b) => of(a)? * of(b)?,
-            Instr::Binary(f, a, b) => self.evaluated(Op::Binary(*f), &[*a, *b], &[of(a)?, of(b)?]),
-            Instr::Unary(f, a) => self.evaluated(Op::Unary(*f), &[*a], &[of(a)?]),
-            Instr::Cast(to, a) => self.evaluated(Op::Cast(*to), &[*a], &[of(a)?]),
-            Instr::Select(c, a, b) => of(if of(c)? != 0.0 { a } else { b })?,
-            _ => return None,
-        })
-    }
-
-    fn evaluated(&self, op: Op, regs: &[Reg], numbers: &[f64]) -> f64 {
-        let dtype = |r: &Reg| self.prepared.registers[*r as usize].kind.dtype();
-        let types: Vec<pg_ir::ty::Type> = regs.iter().map(|r| pg_ir::ty::Type::scalar(dtype(r))).collect();
-        let operands: Vec<Vec<f64>> = numbers.iter().map(|&x| vec![x]).collect();
-        eval(&op, &operands, &types, pg_ir::ty::Type::scalar(DType::F32))[0]
     }
 }

@@ -13,10 +13,13 @@ use pg_codegen::region::Region;
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
+use super::amx::Amx;
 use super::error::Problem;
-use super::kernel::{Compiled, Machine};
+use super::kernel::{Compiled, CpuKernel, Positions};
+use super::machine::Machine;
+use super::matmul::Segments;
 use super::raw::Arg;
-use super::region;
+use super::region::CompiledRegion;
 
 /// A product's own arguments; those that are missing are missed by the checks.
 type List<T> = SmallVec<[T; 32]>;
@@ -41,22 +44,26 @@ impl Shared {
         let own = |at: &Vec<usize>| at.iter().filter_map(|&at| args.get(at).copied()).collect();
         self.products.iter().zip(&self.positions).map(move |(product, at)| (product, own(at)))
     }
+}
 
-    /// How each runs on arguments of these types.
-    pub(crate) fn way(&self, dtypes: &[DType]) -> String {
+impl CpuKernel for Shared {
+    fn takes_storage(&self) -> bool {
+        true
+    }
+
+    fn in_words(&self, dtypes: &[DType], _: Option<Amx>) -> String {
         let words: Vec<String> = self.each(dtypes).map(|(product, own)| product.in_words(&own)).collect();
         words.join("; ")
     }
 
-    /// The arguments that it writes.
-    pub(crate) fn written(&self) -> Vec<usize> {
-        let of = |(product, at): (&Compiled, &Vec<usize>)| -> Vec<usize> {
+    fn written(&self) -> Positions {
+        let of = |(product, at): (&Compiled, &Vec<usize>)| -> Positions {
             product.written().into_iter().map(|own| at[own]).collect()
         };
         self.products.iter().zip(&self.positions).flat_map(of).collect()
     }
 
-    pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+    fn check(&self, args: &[Arg]) -> Result<(), Problem> {
         let want = 1 + self.positions.iter().map(|at| at.len() - 1).sum::<usize>();
         if args.len() != want {
             return Err(Problem::ArgCount { want, have: args.len() });
@@ -74,12 +81,11 @@ impl Shared {
         Ok(())
     }
 
-    pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
+    fn reserve(&self, args: &[(DType, usize)], _: Option<Amx>, machine: &mut Machine) {
         self.each(args).for_each(|(product, own)| product.reserve(&own, machine));
     }
 
-    /// Runs on checked arguments.
-    pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
+    fn run(&self, args: &[Arg], _: Option<Amx>, machine: &mut Machine, outside: &AtomicBool) {
         self.each(args).for_each(|(product, own)| product.run(&own, machine, outside));
     }
 }
@@ -104,15 +110,13 @@ impl Epilogue {
         let dtype =
             *region.args.first().ok_or(Problem::Shape("a region on a product's result reads none"))?;
         let operands = member.operand_count();
-        let compiled = |region: &Region| {
-            Ok::<_, Problem>(Compiled::Region(Box::new(region::CompiledRegion::new(region)?)))
-        };
+        let compiled = |region: &Region| CompiledRegion::new(region).map(Compiled::of);
         if member.segments.is_empty() {
-            let (product, region) = (Compiled::Matmul(matmul.densely()), compiled(region)?);
+            let (product, region) = (Compiled::of(matmul.densely()), compiled(region)?);
             return Ok(Epilogue { product, region, operands, result: (dtype, len) });
         }
         // The sum over all segments is rounded once.
-        let product = Compiled::Segments(member.products().map(|m| m.densely()).collect());
+        let product = Compiled::of(Segments::new(member.products().map(|m| m.densely()).collect()));
         let region = compiled(&on_sum_of_parts(region, 1))?;
         Ok(Epilogue { product, region, operands, result: (DType::F32, len) })
     }
@@ -128,19 +132,23 @@ impl Epilogue {
         let own = |first: &[T], second: &[T]| first.iter().chain(second).copied().collect();
         (own(operands, &[result]), own(&[result], rest))
     }
+}
 
-    /// How both run on arguments of these types.
-    pub(crate) fn way(&self, dtypes: &[DType]) -> String {
+impl CpuKernel for Epilogue {
+    fn takes_storage(&self) -> bool {
+        true
+    }
+
+    fn in_words(&self, dtypes: &[DType], _: Option<Amx>) -> String {
         let (product, region) = self.args(dtypes, self.result.0);
         format!("{}; then {}", self.product.in_words(&product), self.region.in_words(&region))
     }
 
-    /// The arguments that it writes.
-    pub(crate) fn written(&self) -> Vec<usize> {
+    fn written(&self) -> Positions {
         self.region.written().into_iter().map(|arg| arg + self.operands - 1).collect()
     }
 
-    pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+    fn check(&self, args: &[Arg]) -> Result<(), Problem> {
         // The result is apart from every argument, wherever it will be.
         let result = Arg::new(std::ptr::dangling_mut(), self.result.1, self.result.0);
         let (product, region) = self.args(args, result);
@@ -148,15 +156,14 @@ impl Epilogue {
         self.region.check(&region)
     }
 
-    pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
+    fn reserve(&self, args: &[(DType, usize)], _: Option<Amx>, machine: &mut Machine) {
         let (product, region) = self.args(args, self.result);
         self.product.reserve(&product, machine);
         self.region.reserve(&region, machine);
         machine.reserve_result(self.words());
     }
 
-    /// Runs on checked arguments. Sets `outside` if an id was outside its table.
-    pub(crate) fn run(&self, args: &[Arg], machine: &mut Machine, outside: &AtomicBool) {
+    fn run(&self, args: &[Arg], _: Option<Amx>, machine: &mut Machine, outside: &AtomicBool) {
         let mut memory = machine.take_result();
         let result = Arg::new(memory.as_mut_ptr().cast(), self.result.1, self.result.0);
         let (product, region) = self.args(args, result);

@@ -1,4 +1,6 @@
-//! Contractions: on AMX where the machine has them, otherwise through the `gemm` crate.
+//! Contractions: on AMX where the machine has it, otherwise through the `gemm` crate.
+
+use std::sync::atomic::AtomicBool;
 
 use gemm::Parallelism;
 use pg_codegen::plan::{Matmul, MatrixView};
@@ -7,6 +9,8 @@ use pg_ir::ty::DType;
 
 use super::amx::{self, Amx};
 use super::error::Problem;
+use super::kernel::{CpuKernel, Positions};
+use super::machine::Machine;
 use super::parallel::parallel;
 use super::raw::Arg;
 use super::region::check::{Touch, check_computed_types, check_touches, injective};
@@ -20,6 +24,79 @@ const MANY: usize = 16;
 /// Rows of a strip of a symmetric result. Of the strip's own square both triangles are computed.
 const TRIANGLE: usize = 128;
 const SQUARE: usize = 16;
+
+impl CpuKernel for Matmul {
+    fn written(&self) -> Positions {
+        Positions::from_slice(&[2])
+    }
+
+    fn suits_amx(&self, dtypes: &[DType]) -> bool {
+        let &[a, b, c] = dtypes else { return false };
+        Amx::suits([self.m, self.n, self.k], [a, b, c], [self.c.row, self.c.col])
+    }
+
+    fn in_words(&self, _: &[DType], amx: Option<Amx>) -> String {
+        format!("a product a thread: {}", is_many(self, amx.is_some()))
+    }
+
+    fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        check(self, args)
+    }
+
+    fn reserve(&self, args: &[(DType, usize)], amx: Option<Amx>, machine: &mut Machine) {
+        if let &[a, b, c] = args {
+            machine.workspace.reserve(workspace(self, [a.0, b.0, c.0], amx));
+        }
+    }
+
+    fn run(&self, args: &[Arg], amx: Option<Amx>, machine: &mut Machine, _: &AtomicBool) {
+        run(self, args, &mut machine.workspace, amx);
+    }
+}
+
+/// Products that are added, one for each segment of k.
+#[derive(Debug)]
+pub(crate) struct Segments(Vec<Matmul>);
+
+impl Segments {
+    /// All but the first add to the result.
+    pub(crate) fn new(mut products: Vec<Matmul>) -> Self {
+        products.iter_mut().skip(1).for_each(|m| m.accumulate = true);
+        Segments(products)
+    }
+
+    /// Each product with its arguments.
+    fn each<'a, T: Copy>(&'a self, args: &'a [T]) -> impl Iterator<Item = (&'a Matmul, [T; 3])> {
+        let (c, pairs) = args.split_last().expect("the result is an argument");
+        self.0.iter().zip(pairs.chunks_exact(2)).map(|(m, pair)| (m, [pair[0], pair[1], *c]))
+    }
+}
+
+impl CpuKernel for Segments {
+    fn written(&self) -> Positions {
+        Positions::from_slice(&[2 * self.0.len()])
+    }
+
+    fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        let (want, have) = (2 * self.0.len() + 1, args.len());
+        if want != have {
+            return Err(Problem::ArgCount { want, have });
+        }
+        self.each(args).try_for_each(|(m, args)| check(m, &args))
+    }
+
+    fn reserve(&self, args: &[(DType, usize)], _: Option<Amx>, machine: &mut Machine) {
+        if args.len() == 2 * self.0.len() + 1 {
+            for (m, [a, b, c]) in self.each(args) {
+                machine.workspace.reserve(workspace(m, [a.0, b.0, c.0], None));
+            }
+        }
+    }
+
+    fn run(&self, args: &[Arg], _: Option<Amx>, machine: &mut Machine, _: &AtomicBool) {
+        self.each(args).for_each(|(m, args)| run(m, &args, &mut machine.workspace, None));
+    }
+}
 
 /// A matrix in memory: the pointer to its first element and its strides.
 #[derive(Clone, Copy)]
@@ -104,7 +181,7 @@ pub(crate) unsafe fn product(
 }
 
 /// Checks the arguments of a launch.
-pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
+fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
     check_computed_types(&[DType::F32; 3], args)?;
     if [mm.batch, mm.m, mm.n, mm.k].contains(&0) {
         return Err(Problem::Shape("a matrix is empty"));
@@ -132,7 +209,7 @@ pub(crate) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
 }
 
 /// Scratch memory of a launch, on AMX if they are given.
-pub(crate) fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSize {
+fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSize {
     match units {
         Some(_) => amx::workspace(mm.batch, [mm.m, mm.n, mm.k], dtypes),
         None => WorkspaceSize::default(),
@@ -141,7 +218,7 @@ pub(crate) fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> 
 
 /// Runs on checked arguments: on AMX those that suit them, without them float32 ones. Both ways give
 /// the same bits for any number of threads.
-pub(crate) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: Option<Amx>) {
+fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: Option<Amx>) {
     let &[a, b, c] = args else { unreachable!("checked") };
     let shape = [mm.m, mm.n, mm.k];
     let matrices = |i: usize| {
@@ -181,7 +258,7 @@ fn work(mm: &Matmul) -> usize {
 }
 
 /// Whether threads take whole products of a batch, rather than parts of each.
-pub(crate) fn is_many(mm: &Matmul, on_units: bool) -> bool {
+fn is_many(mm: &Matmul, on_units: bool) -> bool {
     match on_units {
         true => mm.batch >= amx::BATCH,
         false => mm.batch > 1 && (work(mm) < SMALL || mm.batch >= MANY),

@@ -10,10 +10,12 @@ pub(crate) mod aligned;
 #[cfg_attr(not(target_arch = "x86_64"), path = "amx/absent.rs")]
 mod amx;
 mod attention;
+mod attention_kernel;
 mod bind;
 mod contraction;
 mod error;
 mod kernel;
+mod machine;
 mod math;
 mod matmul;
 mod narrow;
@@ -37,7 +39,8 @@ use pg_ir::ty::DType;
 pub use self::error::{CpuError, Problem};
 
 use self::bind::Buffers;
-use self::kernel::{Compiled, Machine};
+use self::kernel::Compiled;
+use self::machine::Machine;
 use crate::state::State;
 
 /// One launch of a run, when it has ended.

@@ -1,8 +1,13 @@
 //! Sums of rows by id, and copies.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pg_ir::ty::DType;
 
+use super::amx::Amx;
 use super::error::Problem;
+use super::kernel::{CpuKernel, Positions};
+use super::machine::Machine;
 use super::parallel::parallel;
 use super::raw::Arg;
 use super::region::check::{check_computed_types, check_types};
@@ -21,27 +26,15 @@ pub(crate) struct Scatter {
 
 impl Scatter {
     /// Ends of each row's list of positions, and the lists.
-    pub(crate) fn workspace(self) -> WorkspaceSize {
+    fn workspace(self) -> WorkspaceSize {
         WorkspaceSize { thread: 0, shared: self.rows + 1 + self.count }
-    }
-
-    pub(crate) fn check(self, args: &[Arg]) -> Result<(), Problem> {
-        check_computed_types(&[DType::I32, DType::F32, DType::F32], args)?;
-        if self.rows == 0 || self.width == 0 {
-            return Err(Problem::Shape("the result is empty"));
-        }
-        if self.count > i32::MAX as usize {
-            return Err(Problem::Shape("more than 2^31 ids"));
-        }
-        check_lengths(&[self.count, self.count * self.width, self.rows * self.width], args)?;
-        check_apart(args, 2)
     }
 
     /// Runs on checked arguments; `false` if an id is not a row, which is then left out.
     ///
     /// Positions are sorted by id first (an integer operation, stable), then every row of the result adds
     /// its own in order: no two tasks write one row, and the order of additions is that of positions.
-    pub(crate) fn run(self, args: &[Arg], workspace: &mut Workspace) -> bool {
+    fn sum(self, args: &[Arg], workspace: &mut Workspace) -> bool {
         let &[ids, values, out] = args else { unreachable!("checked") };
         let (_, shared) = workspace.split();
         let (ends, sorted) = shared.view_mut::<u32>().split_at_mut(self.rows + 1);
@@ -85,28 +78,72 @@ impl Scatter {
     }
 }
 
-/// Checks the arguments of a copy.
-pub(crate) fn check_copy(len: usize, args: &[Arg]) -> Result<(), Problem> {
-    let dtype = args.first().map_or(DType::F32, Arg::dtype);
-    check_types(&[dtype; 2], args)?;
-    if args.iter().any(|a| a.len() < len) {
-        return Err(Problem::Shape("an argument is shorter than the copy"));
+impl CpuKernel for Scatter {
+    fn written(&self) -> Positions {
+        Positions::from_slice(&[2])
     }
-    check_apart(args, 1)
+
+    fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        check_computed_types(&[DType::I32, DType::F32, DType::F32], args)?;
+        if self.rows == 0 || self.width == 0 {
+            return Err(Problem::Shape("the result is empty"));
+        }
+        if self.count > i32::MAX as usize {
+            return Err(Problem::Shape("more than 2^31 ids"));
+        }
+        check_lengths(&[self.count, self.count * self.width, self.rows * self.width], args)?;
+        check_apart(args, 2)
+    }
+
+    fn reserve(&self, _: &[(DType, usize)], _: Option<Amx>, machine: &mut Machine) {
+        machine.workspace.reserve(self.workspace());
+    }
+
+    fn run(&self, args: &[Arg], _: Option<Amx>, machine: &mut Machine, outside: &AtomicBool) {
+        if !self.sum(args, &mut machine.workspace) {
+            outside.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
-/// Copies checked arguments.
-pub(crate) fn copy(len: usize, args: &[Arg]) {
-    const PIECE: usize = 1 << 16;
-    let &[from, to] = args else { unreachable!("checked") };
-    let size = from.dtype().size();
-    let (from, to) = (from.as_bytes(), to.as_bytes());
-    let bytes = len * size;
-    parallel(bytes.div_ceil(PIECE), PIECE, |task| {
-        let (start, n) = (task * PIECE, PIECE.min(bytes - task * PIECE));
-        // SAFETY: in bounds; the arguments do not overlap and each task has its own piece.
-        unsafe { to.write::<u8>(start, n).copy_from_slice(from.read::<u8>(start, n)) };
-    });
+/// The same elements in another place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Copy {
+    pub(crate) len: usize,
+}
+
+impl CpuKernel for Copy {
+    fn written(&self) -> Positions {
+        Positions::from_slice(&[1])
+    }
+
+    fn takes_storage(&self) -> bool {
+        true
+    }
+
+    fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        let dtype = args.first().map_or(DType::F32, Arg::dtype);
+        check_types(&[dtype; 2], args)?;
+        if args.iter().any(|a| a.len() < self.len) {
+            return Err(Problem::Shape("an argument is shorter than the copy"));
+        }
+        check_apart(args, 1)
+    }
+
+    fn reserve(&self, _: &[(DType, usize)], _: Option<Amx>, _: &mut Machine) {}
+
+    fn run(&self, args: &[Arg], _: Option<Amx>, _: &mut Machine, _: &AtomicBool) {
+        const PIECE: usize = 1 << 16;
+        let &[from, to] = args else { unreachable!("checked") };
+        let size = from.dtype().size();
+        let (from, to) = (from.as_bytes(), to.as_bytes());
+        let bytes = self.len * size;
+        parallel(bytes.div_ceil(PIECE), PIECE, |task| {
+            let (start, n) = (task * PIECE, PIECE.min(bytes - task * PIECE));
+            // SAFETY: in bounds; the arguments do not overlap and each task has its own piece.
+            unsafe { to.write::<u8>(start, n).copy_from_slice(from.read::<u8>(start, n)) };
+        });
+    }
 }
 
 /// Checks the exact lengths of arguments.

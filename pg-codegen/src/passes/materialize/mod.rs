@@ -5,12 +5,13 @@
 //! a cheap function of one kept value is never saved for the backward pass. This pass must leave a
 //! selection under which every kernel can be emitted: what emission refuses, it keeps.
 
+mod absorb;
 mod points;
 mod recompute_cost;
 mod split;
 
 use pg_ir::graph::{Graph, Node, NodeId, ValueId};
-use pg_ir::op::{Binary, Op};
+use pg_ir::op::Op;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
 use rustc_hash::FxHashMap;
@@ -18,7 +19,7 @@ use smallvec::SmallVec;
 
 use crate::index::access::{Blocked, Context};
 use crate::index::domain::Domain;
-use crate::index::matrix::{only_reaches, operand, written_as};
+use crate::index::matrix::operand;
 use crate::passes::emit::{Built, build};
 use crate::passes::fold_constants::Constants;
 use crate::passes::fuse::MAX_ARGS;
@@ -180,69 +181,6 @@ impl<'a> Selector<'a> {
             self.kept.push(self.graph.producer_id(at));
         }
         new
-    }
-
-    /// Finds dots that can write into the buffer of an output: a view of the dot, or the sum of a state
-    /// slot with the dot that goes back to the slot (gradient accumulation).
-    fn absorb(&mut self) {
-        for output in &self.graph.outputs {
-            let mut target = output.value;
-            while let Op::Reshape(_) = self.graph.producer(target).op {
-                target = self.graph.producer(target).operands[0];
-            }
-            let node = self.graph.producer(target);
-            let sum = match &node.op {
-                Op::Binary(Binary::Add) => {
-                    let is_slot = |v: ValueId| {
-                        matches!(&self.graph.producer(v).op, Op::Input(s, _) if *s == output.slot)
-                            && self.readers[v.index()].len() == 1
-                    };
-                    match node.operands[..] {
-                        [a, b] if a != b && is_slot(a) => Some(b),
-                        [a, b] if a != b && is_slot(b) => Some(a),
-                        _ => None,
-                    }
-                }
-                _ => None,
-            };
-            let source = sum.unwrap_or(target);
-            let mut dot = source;
-            while self.graph.producer(dot).op.is_view() {
-                dot = self.graph.producer(dot).operands[0];
-            }
-            let id = self.graph.producer_id(dot);
-            if dot == target
-                || self.absorbed.contains_key(&id)
-                || !only_reaches(self.graph, &self.readers, dot, target)
-            {
-                continue;
-            }
-            self.stored[dot.index()] = true;
-            let c = written_as(self.context(), dot, source);
-            self.stored[dot.index()] = false;
-            if let Some(c) = c {
-                let rewrite = if sum.is_some() { Rewrite::AccumulateIntoSlot } else { Rewrite::WriteView };
-                rewrite.taken();
-                self.absorbed
-                    .insert(id, Absorbed { value: target, c, accumulate: sum.map(|_| output.slot.clone()) });
-            }
-        }
-    }
-
-    /// Finds results that nothing but a round reads: their kernels round as they write.
-    fn round(&mut self) {
-        for id in self.library() {
-            for result in self.graph.results(self.graph.node(id)) {
-                let is_output = self.graph.outputs.iter().any(|o| o.value == result);
-                if let [reader] = self.readers[result.index()][..]
-                    && !is_output
-                    && self.graph.producer(reader).op == Op::Cast(DType::BF16)
-                {
-                    Rewrite::RoundAsWritten.taken();
-                    self.rounded.insert(result, reader);
-                }
-            }
-        }
     }
 
     /// What has to be in memory whatever is fused.

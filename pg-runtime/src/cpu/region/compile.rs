@@ -155,8 +155,8 @@ pub(crate) struct CompiledRegion {
     /// Row reductions in the program.
     pub(super) reductions: usize,
     pub(super) slots: usize,
-    types: Vec<DType>,
-    touches: Vec<Touch>,
+    pub(super) types: Vec<DType>,
+    pub(super) touches: Vec<Touch>,
 }
 
 impl CompiledRegion {
@@ -241,19 +241,8 @@ impl CompiledRegion {
         Ok(program)
     }
 
-    /// Checks the arguments of a launch.
-    pub(crate) fn check(&self, args: &[Arg]) -> Result<(), Problem> {
-        check_types(&self.types, args)?;
-        check_touches(&self.touches, &self.domain(), args)
-    }
-
-    /// The arguments that are written.
-    pub(crate) fn written(&self) -> impl Iterator<Item = usize> {
-        self.touches.iter().filter(|t| t.write).map(|t| t.arg)
-    }
-
     /// Elements of the scratch slots and of the partial results that running needs.
-    pub(crate) fn scratch(&self) -> ScratchSize {
+    pub(super) fn scratch(&self) -> ScratchSize {
         let block = self.block_rows * self.block_columns;
         let (pieces, width) = (self.pieces(), self.partial_width());
         let partials = if self.accumulators.is_empty() {
@@ -270,18 +259,11 @@ impl CompiledRegion {
         }
     }
 
-    /// How it runs, as far as sizes decide it: passes over cut rows, blocks to a row, sums in pieces.
-    pub(crate) fn way(&self) -> String {
-        let blocks = self.columns > self.block_columns;
-        let pieces = !self.accumulators.is_empty() && self.pieces() > 1;
-        format!("{} passes, rows cut: {blocks}, sums cut: {pieces}", self.passes.len())
-    }
-
     fn is_cut(&self) -> bool {
         self.passes.len() > 1 || (!self.accumulators.is_empty() && self.pieces() > 1)
     }
 
-    fn domain(&self) -> Vec<usize> {
+    pub(super) fn domain(&self) -> Vec<usize> {
         self.rows.iter().copied().chain([self.columns]).collect()
     }
 

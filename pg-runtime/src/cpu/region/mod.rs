@@ -14,6 +14,7 @@ mod build;
 pub(crate) mod check;
 mod compile;
 mod interpret;
+mod kernel;
 mod lines;
 mod registers;
 mod run;
@@ -21,4 +22,4 @@ mod unary;
 
 pub(crate) use compile::CompiledRegion;
 pub(crate) use lines::reduce;
-pub(crate) use run::{Scratch, run};
+pub(crate) use run::Scratch;

@@ -12,7 +12,8 @@ use pg_codegen::plan::Kernel;
 use pg_ir::ty::DType;
 
 use super::error::Problem;
-use super::kernel::{Compiled, Machine};
+use super::kernel::Compiled;
+use super::machine::Machine;
 use super::math::{from_bf16, to_bf16};
 use super::raw::Arg;
 
