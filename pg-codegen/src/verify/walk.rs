@@ -5,7 +5,7 @@
 //! their numbers agree: numbers are compared only where both sides are known without running anything.
 
 use pg_ir::graph::{Graph, ValueId};
-use pg_ir::op::{Binary, Op};
+use pg_ir::op::Op;
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 

@@ -1,7 +1,5 @@
 //! Builds graphs: every op is typed as it is added, and one that is there already is not added again.
 
-use std::sync::Arc;
-
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 

@@ -181,7 +181,7 @@ pub(crate) unsafe fn product(
 }
 
 /// Checks the arguments of a launch.
-fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
+pub(super) fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
     check_computed_types(&[DType::F32; 3], args)?;
     if [mm.batch, mm.m, mm.n, mm.k].contains(&0) {
         return Err(Problem::Shape("a matrix is empty"));
@@ -209,7 +209,7 @@ fn check(mm: &Matmul, args: &[Arg]) -> Result<(), Problem> {
 }
 
 /// Scratch memory of a launch, on AMX if they are given.
-fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSize {
+pub(super) fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSize {
     match units {
         Some(_) => amx::workspace(mm.batch, [mm.m, mm.n, mm.k], dtypes),
         None => WorkspaceSize::default(),
@@ -218,7 +218,7 @@ fn workspace(mm: &Matmul, dtypes: [DType; 3], units: Option<Amx>) -> WorkspaceSi
 
 /// Runs on checked arguments: on AMX those that suit them, without them float32 ones. Both ways give
 /// the same bits for any number of threads.
-fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: Option<Amx>) {
+pub(super) fn run(mm: &Matmul, args: &[Arg], workspace: &mut Workspace, units: Option<Amx>) {
     let &[a, b, c] = args else { unreachable!("checked") };
     let shape = [mm.m, mm.n, mm.k];
     let matrices = |i: usize| {

@@ -3,9 +3,9 @@
 use cubecl::frontend::branch::{RangeExpand, for_expand, if_expand};
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
-use pg_ir::op::Reduction;
+use smallvec::SmallVec;
 
-use super::access::{Mask, Piece, and};
+use super::access::{Mask, Piece, Source, and};
 use super::lowered::Step;
 use super::reduce::{identity, reduce_slots};
 use super::value::Width;
@@ -25,12 +25,12 @@ fn cube_index() -> u32 {
 }
 
 #[cube]
-fn unit_in_cube() -> u32 {
+pub(super) fn unit_in_cube() -> u32 {
     UNIT_POS
 }
 
 #[cube]
-fn part(x: u32, #[comptime] below: u32, #[comptime] size: u32) -> u32 {
+pub(super) fn part(x: u32, #[comptime] below: u32, #[comptime] size: u32) -> u32 {
     let mut y = x;
     if comptime!(below > 1) {
         y /= below;
@@ -42,7 +42,7 @@ fn part(x: u32, #[comptime] below: u32, #[comptime] size: u32) -> u32 {
 }
 
 #[cube]
-fn signed(x: u32) -> i32 {
+pub(super) fn signed(x: u32) -> i32 {
     x as i32
 }
 
@@ -52,17 +52,17 @@ fn less(x: u32, #[comptime] bound: u32) -> bool {
 }
 
 #[cube]
-fn is_zero(x: u32) -> bool {
+pub(super) fn is_zero(x: u32) -> bool {
     x == 0
 }
 
 #[cube]
-fn row_of(outer: u32, inner: u32, #[comptime] size: u32) -> u32 {
+pub(super) fn row_of(outer: u32, inner: u32, #[comptime] size: u32) -> u32 {
     outer * size + inner
 }
 
 /// The index along each axis of a row number.
-fn split(scope: &mut Scope, row: &NativeExpand<u32>, sizes: &[usize]) -> Vec<NativeExpand<i32>> {
+pub(super) fn split(scope: &mut Scope, row: &NativeExpand<u32>, sizes: &[usize]) -> Vec<NativeExpand<i32>> {
     let mut below: usize = sizes.iter().product();
     let mut indices = Vec::new();
     for (i, &size) in sizes.iter().enumerate() {
@@ -264,7 +264,7 @@ impl RegionKernel {
                     false => and(scope, is_owner.clone(), walker.first.clone()),
                 };
                 let spec = walker.args[*arg];
-                let to = access::Source { var: &walker.buffers[*arg], dtype: spec.dtype, width: spec.width };
+                let to = Source { var: &walker.buffers[*arg], dtype: spec.dtype, width: spec.width };
                 let piece = wide.then(|| &pieces[i]);
                 walker.location.store(scope, &to, &at, &total, piece, mask);
             }

@@ -6,6 +6,7 @@
 //! columns, then across the thread block, then by a second kernel across thread blocks.
 
 mod access;
+mod body;
 mod long;
 mod lowered;
 mod mapping;
@@ -16,23 +17,16 @@ mod tile;
 mod value;
 mod walk;
 
-use cubecl::frontend::branch::{RangeExpand, for_expand, if_expand};
-use cubecl::ir::ManagedVariable;
-use cubecl::prelude::*;
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
 pub(crate) use self::access::and;
-use self::access::{Mask, Piece};
 use self::lowered::{Buffer, LoweredRegion, Step};
 use self::mapping::Mapping;
-use self::reduce::{identity, reduce_slots};
 pub(crate) use self::tile::{TilePiece, TileRegion, TileRow};
-use self::value::Width;
-use self::walk::{Walker, mutable};
 use super::error::CubeError;
-use super::kernel::{ArgSpec, Body, Generated};
+use super::kernel::{ArgSpec, Generated};
 use super::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
 use crate::region::{Affine, IndexMap, Instr, Region};

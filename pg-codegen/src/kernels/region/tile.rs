@@ -8,11 +8,11 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
 use super::access::Piece;
+use super::body::{is_zero, part, row_of, signed, split, unit_in_cube};
 use super::lowered::{Buffer, Kind, LoweredRegion, Step};
 use super::mapping::{Mapping, live_rows};
 use super::value::{Value, Width};
 use super::walk::Walker;
-use super::{is_zero, part, row_of, signed, split, unit_in_cube};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::ArgSpec;
 use crate::kernels::stage::ArgInfo;

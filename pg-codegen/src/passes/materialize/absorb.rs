@@ -1,5 +1,6 @@
 //! Contractions that write straight into another value's buffer, and results that are rounded as they are written.
 
+use pg_ir::graph::ValueId;
 use pg_ir::op::{Binary, Op};
 use pg_ir::ty::DType;
 

@@ -19,6 +19,9 @@ pub(crate) use numbers::{MAX_LIST, long_list};
 pub(crate) use tensors::{index, negate};
 
 /// Runs a builtin on arguments in the order of its parameters.
+pub(crate) type Call = dyn Fn(&mut Interp<'_>, &Args, &Span) -> Outcome + Send + Sync;
+
+/// [`Call`] of a builtin that is a row of a table.
 pub(crate) type BuiltinFn = fn(&mut Interp<'_>, &Args, &Span) -> Outcome;
 
 /// Arguments in the order of the parameters; `None` where an optional one is left out.
@@ -31,7 +34,7 @@ pub(crate) struct Builtin {
     pub(crate) params: Vec<(Arc<str>, bool)>,
     /// One line: what it gives.
     pub(crate) doc: &'static str,
-    pub(crate) run: Box<dyn Fn(&mut Interp<'_>, &Args, &Span) -> Outcome + Send + Sync>,
+    pub(crate) run: Box<Call>,
 }
 
 impl Builtin {

@@ -7,9 +7,8 @@ use pg_ir::quant::Grid;
 use pg_ir::ty::DType;
 
 use super::super::error::Problem;
-use super::super::raw::Arg;
 use super::build::Builder;
-use super::check::{Touch, check, check_touches, check_types};
+use super::check::{Touch, check};
 use super::registers::{assign_slots, find_direct, needed};
 
 /// Elements of a register in a block: with some ten live registers, a block is in the first and second

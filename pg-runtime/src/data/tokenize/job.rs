@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::documents::RawDocument;
+use super::documents::{Documents, RawDocument};
 use super::encoder::Encoder;
 use super::error::TokenizeError;
 use super::record::{Finished, Mark, Part, Record};
 use super::shards::ShardWriter;
-use super::{PartReport, TokenizeOptions, earlier_shards, hash, remove_earlier};
+use super::{BATCH_DOCUMENTS, PartReport, TokenizeOptions, earlier_shards, hash, remove_earlier};
 use crate::report::{Event, Observer};
 
 /// Shards on their way to the disk.

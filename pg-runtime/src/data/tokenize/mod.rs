@@ -20,7 +20,7 @@ mod shards;
 mod trie;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -32,6 +32,7 @@ pub use self::error::TokenizeError;
 
 use self::documents::{Documents, RawDocument};
 use self::job::Job;
+use self::record::{Part, Record};
 use crate::report::{Event, Observer};
 
 /// Tokens in a full shard of the challenge's data.
