@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 use half::bf16;
 use pg_ir::ty::DType;
 
-use super::portable::{LOWEST, check_sizes};
+use super::{LOWEST, check_sizes};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};

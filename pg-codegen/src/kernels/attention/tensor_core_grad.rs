@@ -10,7 +10,7 @@ use cubecl::prelude::*;
 use half::bf16;
 use pg_ir::ty::DType;
 
-use super::portable::check_sizes;
+use super::check_sizes;
 use super::portable_grad::{QUERY_SHARE, row_products};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
