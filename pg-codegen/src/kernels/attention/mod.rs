@@ -5,6 +5,7 @@ pub(crate) mod portable_grad;
 pub(crate) mod tensor_core;
 pub(crate) mod tensor_core_grad;
 mod tiling;
+mod warp;
 
 use super::error::CubeError;
 use super::stage::ArgInfo;
