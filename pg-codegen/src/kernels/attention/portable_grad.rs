@@ -89,7 +89,7 @@ pub(crate) fn row_products(rows: usize, dim: usize) -> Region {
     Region {
         rows: vec![rows],
         reduced: 0,
-        lanes: dim,
+        columns: dim,
         body: vec![
             load(0),
             load(1),

@@ -50,7 +50,7 @@ impl Exit {
     /// The way through shared memory for a region: as many pieces as registers hold, up to 4, which keep memory busy,
     /// and as few threads as hold one of the rows that it wants whole.
     pub(crate) fn shared(region: &TileRegion) -> Exit {
-        let rows = if region.wants_rows() { region.lanes() } else { TILE };
+        let rows = if region.wants_rows() { region.columns() } else { TILE };
         let live = region.live_rows();
         let at_once = |pieces: usize| pieces * CHUNK * rows / TILE;
         let holds_rows = |pieces: usize| ROW / pieces * CHUNK <= rows;
@@ -230,8 +230,8 @@ impl Epilogue<'_> {
     ) {
         // Threads that share a row, and what each holds of a row that is wanted whole.
         let sharers = ROW / pieces;
-        let lanes = if self.region.wants_rows() { self.region.lanes() } else { TILE };
-        let held = lanes / (sharers * CHUNK);
+        let columns = if self.region.wants_rows() { self.region.columns() } else { TILE };
+        let held = columns / (sharers * CHUNK);
         store_tile::expand::<Const<2>, Const<2>>(scope, acc.clone(), tile.clone());
         let iterations = (TILE * sharers / UNITS) as u32;
         let range = RangeExpand::new(0u32.into(), iterations.into(), false);
@@ -319,8 +319,8 @@ impl Epilogue<'_> {
         let matrix = matrix_of::expand(scope, at.clone(), self.product);
         let mut number: NativeExpand<u32> = 0u32.into();
         if self.region.wants_rows() {
-            let lanes = self.region.lanes() as u32;
-            number = piece_number::expand(scope, at.column.clone(), (part as u32 * lanes).into(), lanes);
+            let columns = self.region.columns() as u32;
+            number = piece_number::expand(scope, at.column.clone(), (part as u32 * columns).into(), columns);
             if !self.product.b.free.is_multiple_of(TILE) {
                 let is_part = below::expand(scope, number.clone(), parts as u32);
                 ok = and(scope, ok, Some(is_part));

@@ -12,7 +12,7 @@ pub(crate) mod tensor_core;
 use pg_ir::ty::DType;
 
 use super::error::CubeError;
-use super::program::element_bytes;
+use super::generate::element_bytes;
 use super::stage::{ArgInfo, Launches, StageArg};
 use super::{has_bf16, region, through_float32};
 use crate::machine::Machine;

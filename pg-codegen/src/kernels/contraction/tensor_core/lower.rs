@@ -164,7 +164,8 @@ fn check(part: &Part, machine: &Machine) -> Result<(), CubeError> {
     if segments.iter().any(|(m, _)| m.batch * m.m * m.n * m.k == 0) {
         return Err(malformed("an axis is empty"));
     }
-    let is_own = region.row_count() * region.lanes == m.batch * m.m * m.n && m.n.is_multiple_of(region.lanes);
+    let is_own =
+        region.row_count() * region.columns == m.batch * m.m * m.n && m.n.is_multiple_of(region.columns);
     if !is_own || rest.len() + 1 != region.args.len() {
         return Err(malformed("its region is not of its result"));
     }
