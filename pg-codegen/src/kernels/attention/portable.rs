@@ -1,135 +1,26 @@
-//! Causal attention in float32, flash style: a thread block owns a block of queries of one head and walks the
-//! blocks of keys up to the diagonal, keeping a running maximum and sum per query.
+//! Causal attention in float32, with an online softmax: a thread block has one tile of queries of one head and loops
+//! over the tiles of keys up to the diagonal, with a running maximum and sum of each query.
 //!
-//! The threads of a thread block form a rectangle: one row of threads per query of the block. Each thread computes a
-//! few of its query's scores, and a few elements of its result.
+//! The threads of a thread block form a rectangle, one row of threads for each query of the tile. Each thread computes
+//! a few of its query's scores, and a few elements of its result. All that threads exchange passes through shared
+//! memory, between barriers; there is one stage.
 
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
-use pg_ir::ty::DType;
 
+use super::LOWEST;
+use super::tiling::{THREADS, Tiling, check, specs};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
 use crate::plan::AttentionShape;
 
-pub(crate) const UNITS: usize = 256;
-
-/// Stands for −∞ in a running maximum: its exponential is 0 beside any score.
-pub(crate) const LOWEST: f32 = -1e30;
-
-/// How attention is cut into blocks.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct Tiling {
-    pub(crate) shape: AttentionShape,
-    /// Queries, and keys, of a block.
-    pub(crate) block: usize,
-    /// Blocks of a sequence.
-    pub(crate) blocks: usize,
-    /// Threads of a query.
-    pub(crate) columns: usize,
-    /// Scores that a thread computes.
-    pub(crate) scores: usize,
-    /// Elements of a result that a thread computes.
-    pub(crate) elements: usize,
-    /// Elements from one row of a tile to the next.
-    pub(crate) stride: usize,
-    /// Elements of a load.
-    pub(crate) vector: usize,
-    /// Thread blocks that have work, and whether the grid has no more.
-    pub(crate) cubes: usize,
-    pub(crate) exact: bool,
-}
-
-impl Tiling {
-    /// The largest blocks that fit shared memory with `tiles` tiles of [block, dim] and `squares` of
-    /// [block, block].
-    pub(crate) fn new(
-        shape: AttentionShape,
-        heads: usize,
-        (tiles, squares): (usize, usize),
-        aligned: bool,
-        machine: &Machine,
-    ) -> (Tiling, usize) {
-        let size = |block: usize| {
-            let elements = shape.dim.div_ceil(UNITS / block);
-            let stride = elements * (UNITS / block) + 1;
-            4 * (tiles * block * stride + squares * block * (block + 1))
-        };
-        let longest = shape.time.next_power_of_two().clamp(4, machine.tuning.attention_block);
-        let fits = |b: &usize| *b <= longest && size(*b) <= machine.limits.shared_bytes;
-        let block = [32, 16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
-        let columns = UNITS / block;
-        let elements = shape.dim.div_ceil(columns);
-        let blocks = shape.time.div_ceil(block);
-        let tiling = Tiling {
-            shape,
-            block,
-            blocks,
-            columns,
-            scores: block.div_ceil(columns),
-            elements,
-            stride: elements * columns + 1,
-            vector: if aligned && shape.dim.is_multiple_of(4) { 4 } else { 1 },
-            cubes: shape.batch * heads * blocks,
-            exact: true,
-        };
-        (tiling, size(block))
-    }
-}
-
-impl Tiling {
-    /// The shape and the blocks, as text.
-    pub(crate) fn describe(&self) -> String {
-        let s = &self.shape;
-        format!(
-            "{} × {} positions, {} query heads on {} of width {}, scores times {}\n\
-             a thread block owns {} rows of a head and walks {} at a time through shared memory, loaded by {}",
-            s.batch, s.time, s.heads, s.kv_heads, s.dim, s.scale, self.block, self.block, self.vector
-        )
-    }
-}
-
 /// The description of the forward kernel. Shifts are of q, k, v, o and lse.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Forward {
     tiling: Tiling,
     shifts: [usize; 5],
-}
-
-/// Checks an attention's shape and arguments: q, k, v, o and lse, and for the gradient more; all float32.
-pub(crate) fn check(s: &AttentionShape, infos: &[ArgInfo], names: &str) -> Result<(), CubeError> {
-    if let Some(other) = infos.iter().find(|i| i.dtype != DType::F32) {
-        let what = format!("the portable variant computes in float32, not {}", other.dtype);
-        return Err(CubeError::Unsupported { kernel: "attention".into(), what });
-    }
-    check_sizes(s, infos, names)
-}
-
-/// Checks shape and lengths only.
-pub(crate) fn check_sizes(s: &AttentionShape, infos: &[ArgInfo], names: &str) -> Result<(), CubeError> {
-    let malformed = |what: String| Err(CubeError::Malformed { kernel: "attention".into(), what });
-    if s.batch * s.time * s.heads * s.kv_heads * s.dim == 0 || !s.heads.is_multiple_of(s.kv_heads) {
-        return malformed(format!("a shape of {s:?}"));
-    }
-    let (rows, kv) = (s.batch * s.time * s.heads, s.batch * s.time * s.kv_heads * s.dim);
-    let wanted: Vec<usize> = (names.split(' '))
-        .map(|name| match name {
-            "lse" => rows,
-            "k" | "v" | "dk" | "dv" => kv,
-            _ => rows * s.dim,
-        })
-        .collect();
-    if infos.len() != wanted.len() {
-        return malformed(format!("{} arguments, not {names}", infos.len()));
-    }
-    for ((info, name), len) in infos.iter().zip(names.split(' ')).zip(wanted) {
-        if info.len < len || len + info.shift > i32::MAX as usize {
-            return malformed(format!("{name} of {} {} elements", info.len, info.dtype));
-        }
-    }
-    Ok(())
 }
 
 /// Adds the launch of attention.
@@ -147,22 +38,12 @@ pub(crate) fn lower(
     let shifts = [0, 1, 2, 3, 4].map(|i| infos[i].shift);
     let args = specs(infos, tiling.vector, 3, 3);
     let body = Forward { tiling, shifts };
-    let kernel = Generated::new(body, args, (UNITS as u32, shared), machine)?;
+    let kernel = Generated::new(body, args, (THREADS as u32, shared), machine)?;
     out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }
 
-/// Buffers of which the first `wide` are read as vectors, and those from `written` on are written.
-pub(crate) fn specs(infos: &[ArgInfo], vector: usize, wide: usize, written: usize) -> Vec<ArgSpec> {
-    let spec = |(i, info): (usize, &ArgInfo)| ArgSpec {
-        dtype: DType::F32,
-        width: if i < wide { vector } else { 1 },
-        writable: i >= written || info.aliased,
-    };
-    infos.iter().enumerate().map(spec).collect()
-}
-
-/// Loads rows `first ..` of one head of a [batch, time, heads, dim] tensor into a tile; zeros beyond the
+/// Loads the rows from `first` on of one head of a [batch, time, heads, dim] tensor into a tile, with zeros beyond the
 /// end of the sequence and of the head.
 #[cube]
 pub(crate) fn load_rows<N: Size>(
@@ -175,25 +56,25 @@ pub(crate) fn load_rows<N: Size>(
     #[comptime] shift: usize,
     #[comptime] t: Tiling,
 ) {
-    let pieces = comptime!(((t.stride - 1).div_ceil(t.vector)) as u32);
-    let real = comptime!((t.shape.dim / t.vector) as u32);
+    let row_vectors = comptime!(((t.stride - 1).div_ceil(t.vector)) as u32);
+    let held = comptime!((t.shape.dim / t.vector) as u32);
     let loads = comptime!((t.block * (t.stride - 1).div_ceil(t.vector)) as u32);
     let time = comptime!(t.shape.time as u32);
-    for iteration in 0..comptime!(loads.div_ceil(UNITS as u32)) {
-        let load = iteration * comptime!(UNITS as u32) + UNIT_POS;
+    for iteration in 0..comptime!(loads.div_ceil(THREADS as u32)) {
+        let load = iteration * comptime!(THREADS as u32) + UNIT_POS;
         if load < loads {
-            let row = load / pieces;
-            let piece = load % pieces;
+            let row = load / row_vectors;
+            let vector = load % row_vectors;
             let mut value = Vector::<f32, N>::new(0.0f32);
-            if first + row < time && piece < real {
-                let at = ((batch * time + first + row) * comptime!(heads as u32) + head) * real + piece;
+            if first + row < time && vector < held {
+                let at = ((batch * time + first + row) * comptime!(heads as u32) + head) * held + vector;
                 value = from[(at + comptime!((shift / t.vector) as u32)) as usize];
             }
-            let to = row * comptime!(t.stride as u32) + piece * comptime!(t.vector as u32);
+            let to = row * comptime!(t.stride as u32) + vector * comptime!(t.vector as u32);
             #[unroll]
             for i in 0..comptime!(t.vector) {
                 if comptime!((t.stride - 1).is_multiple_of(t.vector))
-                    || piece * comptime!(t.vector as u32) + comptime!(i as u32)
+                    || vector * comptime!(t.vector as u32) + comptime!(i as u32)
                         < comptime!((t.stride - 1) as u32)
                 {
                     tile[(to + comptime!(i as u32)) as usize] = value[i];
@@ -224,7 +105,7 @@ pub(crate) fn dot(
 /// Adds `weight` times this thread's elements of a tile's row.
 #[cube]
 pub(crate) fn add_row(
-    sums: &mut Array<f32>,
+    acc: &mut Array<f32>,
     weight: f32,
     tile: &SharedMemory<f32>,
     row: u32,
@@ -234,7 +115,86 @@ pub(crate) fn add_row(
     let start = row * comptime!(t.stride as u32) + column;
     #[unroll]
     for i in 0..comptime!(t.elements) {
-        sums[i] += weight * tile[(start + comptime!((i * t.columns) as u32)) as usize];
+        acc[i] += weight * tile[(start + comptime!((i * t.columns) as u32)) as usize];
+    }
+}
+
+/// Where a thread is: the tile of its thread block, and its row and first column there.
+#[derive(CubeType, Clone)]
+pub(crate) struct WorkTile {
+    pub(crate) batch: u32,
+    pub(crate) head: u32,
+    /// The tile's number in the sequence, and its first row.
+    pub(crate) tile: u32,
+    pub(crate) first: u32,
+    pub(crate) row: u32,
+    pub(crate) column: u32,
+}
+
+/// The tile with the most to do goes first: of queries the last, of keys the first.
+#[cube]
+pub(crate) fn work_tile(
+    block_index: u32,
+    #[comptime] heads: usize,
+    #[comptime] last_first: bool,
+    #[comptime] t: Tiling,
+) -> WorkTile {
+    let tiles = comptime!(t.blocks as u32);
+    let place = block_index % tiles;
+    let tile = if comptime!(last_first) { comptime!((t.blocks - 1) as u32) - place } else { place };
+    let head = (block_index / tiles) % comptime!(heads as u32);
+    let batch = block_index / tiles / comptime!(heads as u32);
+    let row = UNIT_POS / comptime!(t.columns as u32);
+    let column = UNIT_POS % comptime!(t.columns as u32);
+    let first = tile * comptime!(t.block as u32);
+    WorkTile { batch, head, tile, first, row, column }
+}
+
+/// This thread's scores of its query, masked; those of the query's other threads are beside them in `scores`.
+#[cube]
+fn scores_of(
+    tile_q: &SharedMemory<f32>,
+    tile_k: &SharedMemory<f32>,
+    scores: &mut SharedMemory<f32>,
+    own: &WorkTile,
+    first_key: u32,
+    #[comptime] t: Tiling,
+) -> Array<f32> {
+    let block = comptime!(t.block as u32);
+    let width = comptime!((t.block + 1) as u32);
+    let row = own.row;
+    let mut mine = Array::<f32>::new(comptime!(t.scores));
+    #[unroll]
+    for i in 0..comptime!(t.scores) {
+        let key = own.column + comptime!((i * t.columns) as u32);
+        mine[i] = LOWEST.runtime();
+        if key < block {
+            if first_key + key <= own.first + row {
+                mine[i] = dot(tile_q, row, tile_k, key, t) * comptime!(t.shape.scale);
+            }
+            scores[(row * width + key) as usize] = mine[i];
+        }
+    }
+    mine
+}
+
+/// Replaces this thread's scores by exp(score − maximum).
+#[cube]
+fn exponentials(
+    scores: &mut SharedMemory<f32>,
+    mine: &Array<f32>,
+    row_max: f32,
+    own: &WorkTile,
+    #[comptime] t: Tiling,
+) {
+    let block = comptime!(t.block as u32);
+    let width = comptime!((t.block + 1) as u32);
+    #[unroll]
+    for i in 0..comptime!(t.scores) {
+        let key = own.column + comptime!((i * t.columns) as u32);
+        if key < block {
+            scores[(own.row * width + key) as usize] = f32::exp(mine[i] - row_max);
+        }
     }
 }
 
@@ -245,11 +205,12 @@ fn attend<N: Size>(
     v: &Array<Vector<f32, N>>,
     o: &mut Array<f32>,
     lse: &mut Array<f32>,
-    cube: u32,
+    block_index: u32,
     #[comptime] p: Forward,
 ) {
     let t = comptime!(p.tiling);
     let heads = comptime!(t.shape.heads);
+    let kv_heads = comptime!(t.shape.kv_heads);
     let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
     let block = comptime!(t.block as u32);
     let time = comptime!(t.shape.time as u32);
@@ -258,91 +219,56 @@ fn attend<N: Size>(
     let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
     let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
     let mut scores = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
-    let blocks = comptime!(t.blocks as u32);
-    // The last queries have the most keys: they go first.
-    let query_block = comptime!((t.blocks - 1) as u32) - cube % blocks;
-    let head = (cube / blocks) % comptime!(heads as u32);
-    let batch = cube / blocks / comptime!(heads as u32);
-    let row = UNIT_POS / comptime!(t.columns as u32);
-    let column = UNIT_POS % comptime!(t.columns as u32);
-    let first = query_block * block;
-    load_rows::<N>(q, &mut tile_q, batch, head, first, heads, comptime!(p.shifts[0]), t);
-
-    let mut most = LOWEST.runtime();
-    let mut total = 0.0f32;
-    let mut result = Array::<f32>::new(comptime!(t.elements));
+    let own = work_tile(block_index, heads, true, t);
+    let batch = own.batch;
+    let head = own.head;
+    let row = own.row;
+    load_rows::<N>(q, &mut tile_q, batch, head, own.first, heads, comptime!(p.shifts[0]), t);
+    let mut row_max = LOWEST.runtime();
+    let mut row_sum = 0.0f32;
+    let mut acc = Array::<f32>::new(comptime!(t.elements));
     #[unroll]
     for i in 0..comptime!(t.elements) {
-        result[i] = 0.0f32;
+        acc[i] = 0.0f32;
     }
-    for key_block in 0..query_block + 1 {
-        let first_key = key_block * block;
+    for key_tile in 0..own.tile + 1 {
+        let first_key = key_tile * block;
+        // The tiles of the iteration before are read no more.
         sync_cube();
-        load_rows::<N>(
-            k,
-            &mut tile_k,
-            batch,
-            head / group,
-            first_key,
-            comptime!(t.shape.kv_heads),
-            comptime!(p.shifts[1]),
-            t,
-        );
-        load_rows::<N>(
-            v,
-            &mut tile_v,
-            batch,
-            head / group,
-            first_key,
-            comptime!(t.shape.kv_heads),
-            comptime!(p.shifts[2]),
-            t,
-        );
+        load_rows::<N>(k, &mut tile_k, batch, head / group, first_key, kv_heads, comptime!(p.shifts[1]), t);
+        load_rows::<N>(v, &mut tile_v, batch, head / group, first_key, kv_heads, comptime!(p.shifts[2]), t);
+        // The tiles are whole.
         sync_cube();
-        let mut mine = Array::<f32>::new(comptime!(t.scores));
-        #[unroll]
-        for i in 0..comptime!(t.scores) {
-            let key = column + comptime!((i * t.columns) as u32);
-            mine[i] = LOWEST.runtime();
-            if key < block {
-                if first_key + key <= first + row {
-                    mine[i] = dot(&tile_q, row, &tile_k, key, t) * comptime!(t.shape.scale);
-                }
-                scores[(row * width + key) as usize] = mine[i];
-            }
-        }
+        let mine = scores_of(&tile_q, &tile_k, &mut scores, &own, first_key, t);
+        // The scores are whole.
         sync_cube();
-        let before = most;
+        let before = row_max;
         for key in 0..block {
-            most = max(most, scores[(row * width + key) as usize]);
+            row_max = max(row_max, scores[(row * width + key) as usize]);
         }
-        let fade = f32::exp(before - most);
+        let rescale = f32::exp(before - row_max);
+        // All threads have their query's maximum: scores may be overwritten.
         sync_cube();
-        #[unroll]
-        for i in 0..comptime!(t.scores) {
-            let key = column + comptime!((i * t.columns) as u32);
-            if key < block {
-                scores[(row * width + key) as usize] = f32::exp(mine[i] - most);
-            }
-        }
+        exponentials(&mut scores, &mine, row_max, &own, t);
+        // The probabilities are whole.
         sync_cube();
-        total *= fade;
+        row_sum *= rescale;
         #[unroll]
         for i in 0..comptime!(t.elements) {
-            result[i] = result[i] * fade;
+            acc[i] = acc[i] * rescale;
         }
         for key in 0..block {
-            let weight = scores[(row * width + key) as usize];
-            total += weight;
-            add_row(&mut result, weight, &tile_v, key, column, t);
+            let prob = scores[(row * width + key) as usize];
+            row_sum += prob;
+            add_row(&mut acc, prob, &tile_v, key, own.column, t);
         }
     }
-    if first + row < time {
-        let at = (batch * time + first + row) * comptime!(heads as u32) + head;
-        if column == 0 {
-            lse[(at + comptime!(p.shifts[4] as u32)) as usize] = most + f32::ln(total);
+    if own.first + row < time {
+        let at = (batch * time + own.first + row) * comptime!(heads as u32) + head;
+        if own.column == 0 {
+            lse[(at + comptime!(p.shifts[4] as u32)) as usize] = row_max + f32::ln(row_sum);
         }
-        write_row(o, &result, 1.0f32 / total, at, column, comptime!(p.shifts[3]), t);
+        write_row(o, &acc, 1.0f32 / row_sum, at, own.column, comptime!(p.shifts[3]), t);
     }
 }
 
@@ -350,7 +276,7 @@ fn attend<N: Size>(
 #[cube]
 pub(crate) fn write_row(
     to: &mut Array<f32>,
-    sums: &Array<f32>,
+    acc: &Array<f32>,
     factor: f32,
     row: u32,
     column: u32,
@@ -362,7 +288,7 @@ pub(crate) fn write_row(
     for i in 0..comptime!(t.elements) {
         let d = comptime!((i * t.columns) as u32);
         if comptime!(t.stride - 1 == t.shape.dim) || column + d < comptime!(t.shape.dim as u32) {
-            to[(start + d) as usize] = sums[i] * factor;
+            to[(start + d) as usize] = acc[i] * factor;
         }
     }
 }
@@ -376,11 +302,11 @@ fn kernel<N: Size>(
     lse: &mut Array<f32>,
     #[comptime] p: Forward,
 ) {
-    let cube = CUBE_POS as u32;
+    let block_index = CUBE_POS as u32;
     if comptime!(p.tiling.exact) {
-        attend::<N>(q, k, v, o, lse, cube, p);
-    } else if cube < comptime!(p.tiling.cubes as u32) {
-        attend::<N>(q, k, v, o, lse, cube, p);
+        attend::<N>(q, k, v, o, lse, block_index, p);
+    } else if block_index < comptime!(p.tiling.cubes as u32) {
+        attend::<N>(q, k, v, o, lse, block_index, p);
     }
 }
 

@@ -1,5 +1,5 @@
-//! The gradient of causal attention, recomputing probabilities from the log-sum-exp. No atomics: one
-//! kernel owns queries and walks their keys, another owns keys and walks the queries that see them.
+//! The gradient of causal attention. Probabilities are recomputed from the log-sum-exp. There are no atomics: one
+//! kernel has the queries and loops over their keys, another has the keys and loops over the queries that see them.
 //!
 //! With p = exp(scale · q·k − lse) and delta = o · do per query:
 //! dv = Σ p do, ds = p (do · v − delta) scale, dq = Σ ds k, dk = Σ ds q.
@@ -9,7 +9,8 @@ use cubecl::prelude::*;
 use pg_ir::op::{Binary, Reduction};
 use pg_ir::ty::DType;
 
-use super::portable::{Tiling, UNITS, Width, add_row, check, dot, load_rows, specs, write_row};
+use super::portable::{Width, add_row, dot, load_rows, work_tile, write_row};
+use super::tiling::{THREADS, Tiling, check, specs};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region;
@@ -18,7 +19,7 @@ use crate::machine::Machine;
 use crate::plan::AttentionShape;
 use crate::region::{Affine, IndexMap, Instr, Region};
 
-/// The part of the work that dq is: three products of blocks, where dk and dv take four.
+/// The part of the work that dq is: three products of tiles, where dk and dv take four.
 pub(crate) const QUERY_SHARE: f64 = 3.0 / 7.0;
 
 /// The kernel of dq. Shifts are of q, k, v, do, lse, delta and dq.
@@ -66,7 +67,7 @@ pub(crate) fn lower(
     let shifts = std::array::from_fn(|i| all[i].shift);
     let body = QueryGrad { tiling, shifts };
     let specs_q = specs(&all, tiling.vector, 4, 6);
-    let kernel = Generated::new(body, specs_q, (UNITS as u32, shared), machine)?;
+    let kernel = Generated::new(body, specs_q, (THREADS as u32, shared), machine)?;
     out.push(kernel, read_args.clone().chain([StageArg::Arg(6)]).collect(), grid, QUERY_SHARE);
 
     let (tiling, shared) = Tiling::new(*shape, shape.kv_heads, (4, 2), aligned, machine);
@@ -75,7 +76,7 @@ pub(crate) fn lower(
     let shifts = std::array::from_fn(|i| all[i].shift);
     let body = KeyGrad { tiling, shifts };
     let specs_kv = specs(&all, tiling.vector, 4, 6);
-    let kernel = Generated::new(body, specs_kv, (UNITS as u32, shared), machine)?;
+    let kernel = Generated::new(body, specs_kv, (THREADS as u32, shared), machine)?;
     let args = read_args.chain([StageArg::Arg(7), StageArg::Arg(8)]).collect();
     out.push(kernel, args, grid, 1.0 - QUERY_SHARE);
     Ok(())
@@ -109,7 +110,7 @@ fn query_grad<N: Size>(
     lse: &Array<f32>,
     delta: &Array<f32>,
     dq: &mut Array<f32>,
-    cube: u32,
+    block_index: u32,
     #[comptime] p: QueryGrad,
 ) {
     let t = comptime!(p.tiling);
@@ -117,7 +118,6 @@ fn query_grad<N: Size>(
     let kv_heads = comptime!(t.shape.kv_heads);
     let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
     let block = comptime!(t.block as u32);
-    let blocks = comptime!(t.blocks as u32);
     let time = comptime!(t.shape.time as u32);
     let width = comptime!((t.block + 1) as u32);
     let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
@@ -125,12 +125,12 @@ fn query_grad<N: Size>(
     let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
     let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
     let mut ds = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
-    let query_block = comptime!((t.blocks - 1) as u32) - cube % blocks;
-    let head = (cube / blocks) % comptime!(heads as u32);
-    let batch = cube / blocks / comptime!(heads as u32);
-    let row = UNIT_POS / comptime!(t.columns as u32);
-    let column = UNIT_POS % comptime!(t.columns as u32);
-    let first = query_block * block;
+    let own = work_tile(block_index, heads, true, t);
+    let batch = own.batch;
+    let head = own.head;
+    let first = own.first;
+    let row = own.row;
+    let column = own.column;
     load_rows::<N>(q, &mut tile_q, batch, head, first, heads, comptime!(p.shifts[0]), t);
     load_rows::<N>(d_o, &mut tile_do, batch, head, first, heads, comptime!(p.shifts[3]), t);
     let at = (batch * time + first + row) * comptime!(heads as u32) + head;
@@ -140,13 +140,13 @@ fn query_grad<N: Size>(
         row_lse = lse[(at + comptime!(p.shifts[4] as u32)) as usize];
         row_delta = delta[(at + comptime!(p.shifts[5] as u32)) as usize];
     }
-    let mut sums = Array::<f32>::new(comptime!(t.elements));
+    let mut acc = Array::<f32>::new(comptime!(t.elements));
     #[unroll]
     for i in 0..comptime!(t.elements) {
-        sums[i] = 0.0f32;
+        acc[i] = 0.0f32;
     }
-    for key_block in 0..query_block + 1 {
-        let first_key = key_block * block;
+    for key_tile in 0..own.tile + 1 {
+        let first_key = key_tile * block;
         sync_cube();
         load_rows::<N>(k, &mut tile_k, batch, head / group, first_key, kv_heads, comptime!(p.shifts[1]), t);
         load_rows::<N>(v, &mut tile_v, batch, head / group, first_key, kv_heads, comptime!(p.shifts[2]), t);
@@ -166,11 +166,11 @@ fn query_grad<N: Size>(
         }
         sync_cube();
         for key in 0..block {
-            add_row(&mut sums, ds[(row * width + key) as usize], &tile_k, key, column, t);
+            add_row(&mut acc, ds[(row * width + key) as usize], &tile_k, key, column, t);
         }
     }
     if first + row < time {
-        write_row(dq, &sums, 1.0f32, at, column, comptime!(p.shifts[6]), t);
+        write_row(dq, &acc, 1.0f32, at, column, comptime!(p.shifts[6]), t);
     }
 }
 
@@ -184,7 +184,7 @@ fn key_grad<N: Size>(
     delta: &Array<f32>,
     dk: &mut Array<f32>,
     dv: &mut Array<f32>,
-    cube: u32,
+    block_index: u32,
     #[comptime] p: KeyGrad,
 ) {
     let t = comptime!(p.tiling);
@@ -192,7 +192,7 @@ fn key_grad<N: Size>(
     let kv_heads = comptime!(t.shape.kv_heads);
     let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
     let block = comptime!(t.block as u32);
-    let blocks = comptime!(t.blocks as u32);
+    let tiles = comptime!(t.blocks as u32);
     let time = comptime!(t.shape.time as u32);
     let width = comptime!((t.block + 1) as u32);
     let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
@@ -201,26 +201,25 @@ fn key_grad<N: Size>(
     let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
     let mut probs = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
     let mut ds = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
-    // The first keys are seen by the most queries: they go first.
-    let key_block = cube % blocks;
-    let kv_head = (cube / blocks) % comptime!(kv_heads as u32);
-    let batch = cube / blocks / comptime!(kv_heads as u32);
-    let row = UNIT_POS / comptime!(t.columns as u32);
-    let column = UNIT_POS % comptime!(t.columns as u32);
-    let first = key_block * block;
+    let own = work_tile(block_index, kv_heads, false, t);
+    let batch = own.batch;
+    let kv_head = own.head;
+    let first = own.first;
+    let row = own.row;
+    let column = own.column;
     load_rows::<N>(k, &mut tile_k, batch, kv_head, first, kv_heads, comptime!(p.shifts[1]), t);
     load_rows::<N>(v, &mut tile_v, batch, kv_head, first, kv_heads, comptime!(p.shifts[2]), t);
-    let mut sums_k = Array::<f32>::new(comptime!(t.elements));
-    let mut sums_v = Array::<f32>::new(comptime!(t.elements));
+    let mut acc_dk = Array::<f32>::new(comptime!(t.elements));
+    let mut acc_dv = Array::<f32>::new(comptime!(t.elements));
     #[unroll]
     for i in 0..comptime!(t.elements) {
-        sums_k[i] = 0.0f32;
-        sums_v[i] = 0.0f32;
+        acc_dk[i] = 0.0f32;
+        acc_dv[i] = 0.0f32;
     }
     for member in 0..group {
         let head = kv_head * group + member;
-        for query_block in key_block..blocks {
-            let first_query = query_block * block;
+        for query_tile in own.tile..tiles {
+            let first_query = query_tile * block;
             sync_cube();
             load_rows::<N>(q, &mut tile_q, batch, head, first_query, heads, comptime!(p.shifts[0]), t);
             load_rows::<N>(d_o, &mut tile_do, batch, head, first_query, heads, comptime!(p.shifts[3]), t);
@@ -245,15 +244,15 @@ fn key_grad<N: Size>(
             }
             sync_cube();
             for query in 0..block {
-                add_row(&mut sums_v, probs[(row * width + query) as usize], &tile_do, query, column, t);
-                add_row(&mut sums_k, ds[(row * width + query) as usize], &tile_q, query, column, t);
+                add_row(&mut acc_dv, probs[(row * width + query) as usize], &tile_do, query, column, t);
+                add_row(&mut acc_dk, ds[(row * width + query) as usize], &tile_q, query, column, t);
             }
         }
     }
     if first + row < time {
         let at = (batch * time + first + row) * comptime!(kv_heads as u32) + kv_head;
-        write_row(dk, &sums_k, 1.0f32, at, column, comptime!(p.shifts[6]), t);
-        write_row(dv, &sums_v, 1.0f32, at, column, comptime!(p.shifts[7]), t);
+        write_row(dk, &acc_dk, 1.0f32, at, column, comptime!(p.shifts[6]), t);
+        write_row(dv, &acc_dv, 1.0f32, at, column, comptime!(p.shifts[7]), t);
     }
 }
 
@@ -268,11 +267,11 @@ fn query_kernel<N: Size>(
     dq: &mut Array<f32>,
     #[comptime] p: QueryGrad,
 ) {
-    let cube = CUBE_POS as u32;
+    let block_index = CUBE_POS as u32;
     if comptime!(p.tiling.exact) {
-        query_grad::<N>(q, k, v, d_o, lse, delta, dq, cube, p);
-    } else if cube < comptime!(p.tiling.cubes as u32) {
-        query_grad::<N>(q, k, v, d_o, lse, delta, dq, cube, p);
+        query_grad::<N>(q, k, v, d_o, lse, delta, dq, block_index, p);
+    } else if block_index < comptime!(p.tiling.cubes as u32) {
+        query_grad::<N>(q, k, v, d_o, lse, delta, dq, block_index, p);
     }
 }
 
@@ -288,11 +287,11 @@ fn key_kernel<N: Size>(
     dv: &mut Array<f32>,
     #[comptime] p: KeyGrad,
 ) {
-    let cube = CUBE_POS as u32;
+    let block_index = CUBE_POS as u32;
     if comptime!(p.tiling.exact) {
-        key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, cube, p);
-    } else if cube < comptime!(p.tiling.cubes as u32) {
-        key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, cube, p);
+        key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, block_index, p);
+    } else if block_index < comptime!(p.tiling.cubes as u32) {
+        key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, block_index, p);
     }
 }
 

@@ -1,9 +1,19 @@
-//! What becomes of a product's sums: a region runs on them where they are, and whole pieces of rows leave.
+//! The epilogue of a product on tensor cores: a region runs on the accumulators, and stores. It is given every result
+//! of the tile once.
 //!
-//! Results that are rounded to bfloat16 go through shared memory, from where a thread takes eight neighbours at a
-//! time, so that everything that the region reads and writes is whole lines; neighbouring threads hold whole rows of a
-//! region that wants them. Others leave from registers, in fours where rows allow. It must give every result of the
-//! tile to the region once.
+//! Two ways lead from accumulators to the region ([`Exit`]):
+//!
+//! | | through shared memory | from registers |
+//! |---|---|---|
+//! | for | results rounded to bfloat16, if columns are a multiple of 8 | all others |
+//! | step 1 | warps round their fragments, `stmatrix` | lanes in twos trade columns ([`four`]), if columns are a multiple of 4 |
+//! | barrier | `sync_cube`: the result tile is whole | none |
+//! | step 2 | a thread takes 8 neighbouring columns at a time | a lane takes its 4, or 1 |
+//! | memory | whole lines, of all that the region reads and stores | pieces of 16 bytes, or elements |
+//! | whole rows | neighbouring threads hold a row of a region that wants it | never |
+//!
+//! The result tile is 128 × 128 bfloat16 beside the mainloop's stages, so that no barrier is wanted before step 1. It
+//! is swizzled in vectors of 16 bytes ([`swizzle`]): neither step has bank conflicts.
 
 use cubecl::cmma::{MatrixIdent, MmaDefinition};
 use cubecl::frontend::branch::{RangeExpand, for_expand};
@@ -11,34 +21,34 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use half::bf16;
 
-use super::mainloop::{FRAGMENTS, PlaceExpand, Product, TILE, matrix_of, warp_column, warp_row};
+use super::mainloop::{FRAGMENTS, Product, TILE, TileCoordExpand, matrix_of, warp_column, warp_row};
 use crate::kernels::kernel::ArgSpec;
 use crate::kernels::math;
 use crate::kernels::region::{TilePiece, TileRegion, TileRow, and};
 use crate::kernels::tensor_core::fragments::{four, left_of, sums_of};
 use crate::kernels::tensor_core::tile::{CHUNK, UNITS};
 
-type Sums = SequenceExpand<Array<Vector<f32, Const<2>>>>;
-/// Results in shared memory.
+type Accumulators = SequenceExpand<Array<Vector<f32, Const<2>>>>;
+/// The result tile.
 pub(crate) type Rounded = SharedMemory<Vector<bf16, Const<8>>>;
 
-/// Chunks of a row of the tile.
+/// Vectors of 16 bytes in a row of the tile.
 const ROW: usize = TILE / CHUNK;
-/// Values that a thread may have in hand at once.
+/// Values that a thread may have in registers at once.
 const VALUES: usize = 128;
 
-/// How results leave a thread block.
+/// How results reach the region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
-    /// Rounded to bfloat16, through shared memory, in chunks, of which a thread has so many in hand at once.
+    /// Rounded to bfloat16, through shared memory, in vectors of 8, of which a thread has so many at once.
     Shared { pieces: usize },
     /// From registers, in pieces of 1 or 4, rounded first where their type is bfloat16.
     Registers { vector: usize, rounded: bool },
 }
 
 impl Exit {
-    /// The way out through shared memory for a region: as many pieces as registers hold, up to 4, which keep memory
-    /// busy, and as few threads as hold one of the rows that it wants whole.
+    /// The way through shared memory for a region: as many pieces as registers hold, up to 4, which keep memory busy,
+    /// and as few threads as hold one of the rows that it wants whole.
     pub(crate) fn shared(region: &TileRegion) -> Exit {
         let rows = if region.wants_rows() { region.columns() } else { TILE };
         let live = region.live_rows();
@@ -71,8 +81,8 @@ impl Exit {
     }
 }
 
-/// A region that takes the results, and what it needs to be emitted.
-pub(crate) struct Sink<'a> {
+/// A region on the results of a product, and what it needs to be emitted.
+pub(crate) struct Epilogue<'a> {
     pub(crate) exit: Exit,
     pub(crate) region: &'a TileRegion,
     /// From the region's argument 0 on.
@@ -81,34 +91,34 @@ pub(crate) struct Sink<'a> {
     pub(crate) product: Product,
 }
 
-/// Where a chunk of a row lies: permuted, so that eight rows at one column fall on different banks.
+/// Where a vector of a row lies: permuted, so that eight rows at one column fall on different banks.
 #[cube]
-fn place(row: u32, chunk: u32) -> u32 {
-    row * comptime!(ROW as u32) + (chunk ^ (row % 8))
+fn swizzle(row: u32, vector: u32) -> u32 {
+    row * comptime!(ROW as u32) + (vector ^ (row % 8))
 }
 
-/// Memory for a thread block's results.
+/// Memory for the result tile.
 #[cube]
 pub(crate) fn shared_tile() -> Rounded {
     SharedMemory::<Vector<bf16, Const<8>>>::new_aligned(comptime!(TILE * ROW), 128usize)
 }
 
-/// Puts the thread block's results, rounded, into shared memory.
+/// Rounds the accumulators and stores them to the result tile, which is whole when this returns.
 #[cube]
-fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>, tile: &mut Rounded) {
+fn store_tile<R: Size, C: Size>(acc: &Sequence<Array<Vector<f32, C>>>, tile: &mut Rounded) {
     let def = MmaDefinition::<bf16, bf16, f32>::new(16usize, 8usize, 16usize);
     let lane = UNIT_POS % 32;
-    // Lanes 8·i and on say where the rows of matrix i go: the upper half of the left fragment, the lower, and
+    // Lanes 8·i to 8·i + 7 say where the rows of matrix i go: the upper half of the left fragment, the lower, and
     // those of the right one.
     let first_row = warp_row() + lane % 16;
-    let first_chunk = warp_column() / comptime!(CHUNK as u32) + lane / 16;
+    let first_vector = warp_column() / comptime!(CHUNK as u32) + lane / 16;
     #[unroll]
     for i in 0..comptime!(FRAGMENTS[0]) {
         #[unroll]
         for pair in 0..comptime!(FRAGMENTS[1] / 2) {
-            let registers = left_of::<R, C>(sums, comptime!(i * FRAGMENTS[1] + 2 * pair));
+            let registers = left_of::<R, C>(acc, comptime!(i * FRAGMENTS[1] + 2 * pair));
             let row = first_row + comptime!((i * 16) as u32);
-            let at = place(row, first_chunk + comptime!((pair * 2) as u32)) as usize;
+            let at = swizzle(row, first_vector + comptime!((pair * 2) as u32)) as usize;
             def.store_matrix::<Vector<bf16, Const<8>>, R>(
                 &mut tile.slice_mut(at, at + 1),
                 &registers,
@@ -121,21 +131,21 @@ fn share<R: Size, C: Size>(sums: &Sequence<Array<Vector<f32, C>>>, tile: &mut Ro
     sync_cube();
 }
 
-/// The row, within the tile, of a iteration of this thread.
+/// The row, within the tile, of an iteration of this thread.
 #[cube]
 fn shared_row(iteration: u32, #[comptime] sharers: usize) -> u32 {
     UNIT_POS / comptime!(sharers as u32) + iteration * comptime!((UNITS / sharers) as u32)
 }
 
-/// The chunk, within the row, of a piece of this thread.
+/// The vector, within the row, of a piece of this thread.
 #[cube]
-fn shared_chunk(#[comptime] piece: usize, #[comptime] sharers: usize) -> u32 {
+fn shared_vector(#[comptime] piece: usize, #[comptime] sharers: usize) -> u32 {
     UNIT_POS % comptime!(sharers as u32) + comptime!((piece * sharers) as u32)
 }
 
 #[cube]
-fn chunk(tile: &Rounded, row: u32, chunk: u32) -> Vector<f32, Const<8>> {
-    Vector::cast_from(tile[place(row, chunk) as usize])
+fn load_vector(tile: &Rounded, row: u32, vector: u32) -> Vector<f32, Const<8>> {
+    Vector::cast_from(tile[swizzle(row, vector) as usize])
 }
 
 /// The row, within the tile, of half a fragment of this thread.
@@ -159,21 +169,21 @@ fn column_of_one(#[comptime] fragment: usize, #[comptime] element: usize) -> u32
 
 #[cube]
 fn four_of<C: Size>(
-    sums: &Sequence<Array<Vector<f32, C>>>,
+    acc: &Sequence<Array<Vector<f32, C>>>,
     #[comptime] at: usize,
     #[comptime] half: usize,
 ) -> Vector<f32, Const<4>> {
-    four::<Const<4>, C>(sums_of::<C>(sums, at, half), sums_of::<C>(sums, comptime!(at + 1), half))
+    four::<Const<4>, C>(sums_of::<C>(acc, at, half), sums_of::<C>(acc, comptime!(at + 1), half))
 }
 
 #[cube]
 fn one_of<C: Size>(
-    sums: &Sequence<Array<Vector<f32, C>>>,
+    acc: &Sequence<Array<Vector<f32, C>>>,
     #[comptime] at: usize,
     #[comptime] half: usize,
     #[comptime] element: usize,
 ) -> f32 {
-    sums_of::<C>(sums, at, half)[element]
+    sums_of::<C>(acc, at, half)[element]
 }
 
 #[cube]
@@ -191,48 +201,48 @@ fn below(x: u32, #[comptime] bound: u32) -> bool {
     x < bound
 }
 
-impl Sink<'_> {
-    /// Emits the way out of a thread block's results, through shared memory if it is given some.
+impl Epilogue<'_> {
+    /// Emits the region on a thread block's results. `tile` is the result tile, if any region of the kernel has one.
     pub(crate) fn emit(
         &self,
         scope: &mut Scope,
-        sums: &Sums,
-        at: &PlaceExpand,
+        acc: &Accumulators,
+        at: &TileCoordExpand,
         tile: Option<&NativeExpand<Rounded>>,
     ) {
         self.region.register(scope);
         match (self.exit, tile) {
-            (Exit::Shared { pieces }, Some(tile)) => self.leave_shared(scope, sums, at, tile, pieces),
+            (Exit::Shared { pieces }, Some(tile)) => self.store_through_shared(scope, acc, at, tile, pieces),
             (Exit::Registers { vector, rounded }, _) => {
-                self.leave_registers(scope, sums, at, vector, rounded);
+                self.store_from_registers(scope, acc, at, vector, rounded);
             }
-            (Exit::Shared { .. }, None) => unreachable!("results leave through memory"),
+            (Exit::Shared { .. }, None) => unreachable!("there is no result tile"),
         }
     }
 
-    fn leave_shared(
+    fn store_through_shared(
         &self,
         scope: &mut Scope,
-        sums: &Sums,
-        at: &PlaceExpand,
+        acc: &Accumulators,
+        at: &TileCoordExpand,
         tile: &NativeExpand<Rounded>,
         pieces: usize,
     ) {
         // Threads that share a row, and what each holds of a row that is wanted whole.
         let sharers = ROW / pieces;
-        let lanes = if self.region.wants_rows() { self.region.columns() } else { TILE };
-        let held = lanes / (sharers * CHUNK);
-        share::expand::<Const<2>, Const<2>>(scope, sums.clone(), tile.clone());
+        let columns = if self.region.wants_rows() { self.region.columns() } else { TILE };
+        let held = columns / (sharers * CHUNK);
+        store_tile::expand::<Const<2>, Const<2>>(scope, acc.clone(), tile.clone());
         let iterations = (TILE * sharers / UNITS) as u32;
         let range = RangeExpand::new(0u32.into(), iterations.into(), false);
         for_expand(scope, range, false, |scope, iteration: NativeExpand<u32>| {
             let row = shared_row::expand(scope, iteration, sharers);
             for first in (0..pieces).step_by(held) {
                 let pieces = (first..first + held).map(|piece| {
-                    let number = shared_chunk::expand(scope, piece, sharers);
-                    let value = chunk::expand(scope, tile.clone(), row.clone(), number.clone());
+                    let number = shared_vector::expand(scope, piece, sharers);
+                    let value = load_vector::expand(scope, tile.clone(), row.clone(), number.clone());
                     if self.region.wants_rows() {
-                        let index = shared_chunk::expand(scope, piece - first, sharers);
+                        let index = shared_vector::expand(scope, piece - first, sharers);
                         return TilePiece { index, ok: None, value: value.into() };
                     }
                     let first = piece_number::expand(scope, at.column.clone(), 0u32.into(), CHUNK as u32);
@@ -245,11 +255,11 @@ impl Sink<'_> {
         });
     }
 
-    fn leave_registers(
+    fn store_from_registers(
         &self,
         scope: &mut Scope,
-        sums: &Sums,
-        at: &PlaceExpand,
+        acc: &Accumulators,
+        at: &TileCoordExpand,
         vector: usize,
         rounded: bool,
     ) {
@@ -260,15 +270,15 @@ impl Sink<'_> {
                 1 => (0..2 * FRAGMENTS[1])
                     .map(|i| {
                         let (column, element) = (i / 2, i % 2);
-                        let place = fragment * FRAGMENTS[1] + column;
-                        let x = one_of::expand::<Const<2>>(scope, sums.clone(), place, half, element);
+                        let at = fragment * FRAGMENTS[1] + column;
+                        let x = one_of::expand::<Const<2>>(scope, acc.clone(), at, half, element);
                         (column_of_one::expand(scope, column, element), x.into())
                     })
                     .collect(),
                 _ => (0..FRAGMENTS[1] / 2)
                     .map(|pair| {
-                        let place = fragment * FRAGMENTS[1] + 2 * pair;
-                        let x = four_of::expand::<Const<2>>(scope, sums.clone(), place, half);
+                        let at = fragment * FRAGMENTS[1] + 2 * pair;
+                        let x = four_of::expand::<Const<2>>(scope, acc.clone(), at, half);
                         (column_of_four::expand(scope, pair), x.into())
                     })
                     .collect(),
@@ -298,7 +308,7 @@ impl Sink<'_> {
     fn row(
         &self,
         scope: &mut Scope,
-        at: &PlaceExpand,
+        at: &TileCoordExpand,
         row: NativeExpand<u32>,
         part: usize,
         pieces: Vec<TilePiece>,
@@ -309,8 +319,8 @@ impl Sink<'_> {
         let matrix = matrix_of::expand(scope, at.clone(), self.product);
         let mut number: NativeExpand<u32> = 0u32.into();
         if self.region.wants_rows() {
-            let lanes = self.region.columns() as u32;
-            number = piece_number::expand(scope, at.column.clone(), (part as u32 * lanes).into(), lanes);
+            let columns = self.region.columns() as u32;
+            number = piece_number::expand(scope, at.column.clone(), (part as u32 * columns).into(), columns);
             if !self.product.b.free.is_multiple_of(TILE) {
                 let is_part = below::expand(scope, number.clone(), parts as u32);
                 ok = and(scope, ok, Some(is_part));

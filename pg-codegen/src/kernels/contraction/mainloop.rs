@@ -1,7 +1,16 @@
-//! The sums of a product on tensor cores: a thread block's tile of results, in its warps' registers.
+//! The mainloop of a product on tensor cores: a thread block's tile of results, in its warps' accumulators. What
+//! becomes of them is not known here.
 //!
-//! Slices of both operands arrive asynchronously, all but one under way while that one is multiplied. What becomes of
-//! the sums is not known here.
+//! The map of the whole kernel is in [`super::tensor_core`]. Here, with S stages:
+//!
+//! - [`load_stage`] starts the copies of a slice of k, of both operands, into one stage. Threads issue them for all
+//!   warps, 16 bytes each; each thread arrives at the stage's mbarrier `full` when its own copies have.
+//! - [`multiply`] keeps S − 1 slices on their way. An iteration waits for the slice that it reads (`full`, whose
+//!   parity changes each time round the ring), then for the other warps (`sync_cube`), because the stage that is
+//!   filled next is the one that they read last.
+//! - [`accumulate`] reads the stage: operands through `ldmatrix`, 16 of k at a time, sums in registers.
+//!
+//! A slice that is not aligned comes element by element, stored by the thread itself before it arrives.
 
 use cubecl::cmma::MmaDefinition;
 use cubecl::prelude::barrier::Barrier;
@@ -53,8 +62,8 @@ impl Products {
         self.each[..product].iter().map(|p| own(p).div_ceil(TILE)).sum()
     }
 
-    /// How an operand is walked: once for all products that share it, or for each of them, or for each segment of k.
-    fn walks(&self, side: Side) -> Vec<Operand> {
+    /// An operand: one for all products that share it, or one for each of them, or one for each segment of k.
+    fn operands(&self, side: Side) -> Vec<Operand> {
         let of = |[a, b]: [Operand; 2]| if side == Side::Left { a } else { b };
         let all = self.each.iter().map(|p| of([p.a, p.b]));
         let all = all.take(if side == self.shared { 1 } else { usize::MAX });
@@ -64,13 +73,13 @@ impl Products {
     /// The first slice of a segment of k, of all segments' slices.
     fn first_slice(&self, segment: usize) -> usize {
         let slices = |x: &Operand| x.depth.div_ceil(x.deep);
-        self.walks(self.shared)[..segment].iter().map(slices).sum()
+        self.operands(self.shared)[..segment].iter().map(slices).sum()
     }
 }
 
 /// Where a thread block's tile lies.
 #[derive(CubeType, Clone)]
-pub(crate) struct Place {
+pub(crate) struct TileCoord {
     /// Of the products.
     pub(crate) product: u32,
     pub(crate) batch: u32,
@@ -81,12 +90,12 @@ pub(crate) struct Place {
     pub(crate) column: u32,
 }
 
-/// The place of the thread block's tile. Thread blocks side by side share rows of the left operand.
+/// Where the thread block's tile lies. Columns vary fastest: neighbours share rows of the left operand.
 #[cube]
-pub(crate) fn place_of(cube: u32, #[comptime] all: Products) -> Place {
+pub(crate) fn tile_coord(block_index: u32, #[comptime] all: Products) -> TileCoord {
     let tiles = comptime!(all.tiles());
-    let column_tile = cube % comptime!(tiles[3] as u32);
-    let rest = cube / comptime!(tiles[3] as u32);
+    let column_tile = block_index % comptime!(tiles[3] as u32);
+    let rest = block_index / comptime!(tiles[3] as u32);
     let row_tile = rest % comptime!(tiles[2] as u32);
     let rest = rest / comptime!(tiles[2] as u32);
     let part = rest % comptime!(tiles[1] as u32);
@@ -109,35 +118,37 @@ pub(crate) fn place_of(cube: u32, #[comptime] all: Products) -> Place {
     } else if comptime!(all.each.len() > 1) {
         row -= first * comptime!(TILE as u32);
     }
-    Place { product, batch, part, row, column }
+    TileCoord { product, batch, part, row, column }
 }
 
-/// Brings the thread block's slice of both operands into shared memory: the one at `depth`, or where k has segments, the one of
-/// that number.
+/// Starts the copies of the thread block's slice of both operands into a stage: the slice at `depth` of k, which is
+/// its number times its depth where k has segments. This thread arrives at the stage's barrier when its own copies
+/// have.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "two tiles' places in both memories")]
-fn bring_slice<A: Size, B: Size>(
+fn load_stage<A: Size, B: Size>(
     a: &Sequence<Array<Vector<bf16, A>>>,
     b: &Sequence<Array<Vector<bf16, B>>>,
     tile_a: &mut SharedMemory<Vector<bf16, A>>,
     tile_b: &mut SharedMemory<Vector<bf16, B>>,
-    at: &Place,
+    full: &Sequence<Shared<Barrier>>,
+    at: &TileCoord,
     depth: u32,
     end: u32,
     #[comptime] stage: usize,
     #[comptime] all: Products,
 ) {
-    let walks_a = comptime!(all.walks(Side::Left));
-    let walks_b = comptime!(all.walks(Side::Right));
+    let operands_a = comptime!(all.operands(Side::Left));
+    let operands_b = comptime!(all.operands(Side::Right));
     if comptime!(all.further.is_empty()) {
-        bring::<A>(a, tile_a, at.batch, at.product, at.row, depth, end, stage, walks_a);
-        bring::<B>(b, tile_b, at.batch, at.product, at.column, depth, end, stage, walks_b);
+        load_operand::<A>(a, tile_a, at.batch, at.product, at.row, depth, end, stage, operands_a);
+        load_operand::<B>(b, tile_b, at.batch, at.product, at.column, depth, end, stage, operands_b);
     } else {
         let deep = comptime!(all.each[0].a.deep as u32);
         let slice = depth / deep;
         let mut segment = 0u32;
         let mut first = 0u32;
-        let mut end = comptime!(walks_a[0].depth as u32).runtime();
+        let mut end = comptime!(operands_a[0].depth as u32).runtime();
         #[unroll]
         for i in 1..comptime!(1 + all.further.len()) {
             let begin = comptime!(all.first_slice(i) as u32);
@@ -147,15 +158,18 @@ fn bring_slice<A: Size, B: Size>(
             end = select(reached, comptime!(all.further[i - 1][0].depth as u32).runtime(), end);
         }
         let depth = (slice - first) * deep;
-        bring::<A>(a, tile_a, at.batch, segment, at.row, depth, end, stage, walks_a);
-        bring::<B>(b, tile_b, at.batch, segment, at.column, depth, end, stage, walks_b);
+        load_operand::<A>(a, tile_a, at.batch, segment, at.row, depth, end, stage, operands_a);
+        load_operand::<B>(b, tile_b, at.batch, segment, at.column, depth, end, stage, operands_b);
     }
+    full.index(stage).commit_copy_async();
+    full.index(stage).arrive();
 }
 
-/// Brings a slice of an operand: of those that products do not share, or of segments of k, the one of a number.
+/// Starts the copies of a slice of an operand: of those that products do not share, or of segments of k, the one with
+/// number `which`.
 #[cube]
 #[allow(clippy::too_many_arguments, reason = "a tile's place in both memories")]
-fn bring<N: Size>(
+fn load_operand<N: Size>(
     from: &Sequence<Array<Vector<bf16, N>>>,
     to: &mut SharedMemory<Vector<bf16, N>>,
     batch: u32,
@@ -164,14 +178,14 @@ fn bring<N: Size>(
     depth: u32,
     end: u32,
     #[comptime] stage: usize,
-    #[comptime] walks: Vec<Operand>,
+    #[comptime] operands: Vec<Operand>,
 ) {
     #[unroll]
-    for i in 0..comptime!(walks.len()) {
-        let x = comptime!(walks[i]);
+    for i in 0..comptime!(operands.len()) {
+        let x = comptime!(operands[i]);
         let base = batch * comptime!(x.batch as u32) + comptime!(x.offset as u32);
         let into = comptime!((stage * x.chunks()) as u32);
-        if comptime!(walks.len() == 1) {
+        if comptime!(operands.len() == 1) {
             load::<N>(from.index(i), to, base, first, depth, end, into, x);
         } else if which == comptime!(i as u32) {
             load::<N>(from.index(i), to, base, first, depth, end, into, x);
@@ -181,7 +195,7 @@ fn bring<N: Size>(
 
 /// The number of the thread block's matrix, of all parts of all batches.
 #[cube]
-pub(crate) fn matrix_of(at: &Place, #[comptime] p: Product) -> u32 {
+pub(crate) fn matrix_of(at: &TileCoord, #[comptime] p: Product) -> u32 {
     at.part * comptime!(p.tiles[0] as u32) + at.batch
 }
 
@@ -197,13 +211,55 @@ pub(crate) fn warp_column() -> u32 {
     UNIT_POS / 32 / comptime!(WARP_ROWS as u32) * comptime!((FRAGMENTS[1] * 8) as u32)
 }
 
-/// A warp's sums over the slices of its thread block. An operand's buffer is one for all products that share it, or one for
-/// each: only what is brought depends on the product, so that the loop is the same for all.
+/// Adds the products of a stage to this warp's accumulators. Each fragment of the left operand is read once, and each
+/// of the right one is used for all of them while it is in registers.
+#[cube]
+fn accumulate<A: Size, B: Size, R: Size, C: Size>(
+    def: &MmaDefinition<bf16, bf16, f32>,
+    tile_a: &SharedMemory<Vector<bf16, A>>,
+    tile_b: &SharedMemory<Vector<bf16, B>>,
+    warp_row: u32,
+    warp_column: u32,
+    acc: &mut Sequence<Array<Vector<f32, C>>>,
+    #[comptime] stage: usize,
+    #[comptime] p: Product,
+) {
+    let stage_a = comptime!((stage * p.a.chunks()) as u32);
+    let stage_b = comptime!((stage * p.b.chunks()) as u32);
+    #[unroll]
+    for step in 0..comptime!(p.a.deep / 16) {
+        let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
+        #[unroll]
+        for i in 0..comptime!(FRAGMENTS[0]) {
+            let row = warp_row + comptime!((i * 16) as u32);
+            left.push(fragment_a::<A, R>(def, tile_a, row, stage_a, step, comptime!(p.a)));
+        }
+        #[unroll]
+        for pair in 0..comptime!(FRAGMENTS[1] / 2) {
+            let column = warp_column + comptime!((pair * 16) as u32);
+            let both = fragments_b::<B, R>(def, tile_b, column, stage_b, step, comptime!(p.b));
+            #[unroll]
+            for j in 0..2usize {
+                let mut right = Array::<Vector<bf16, R>>::new(2usize);
+                right[0] = both[comptime!(2 * j)];
+                right[1] = both[comptime!(2 * j + 1)];
+                #[unroll]
+                for i in 0..comptime!(FRAGMENTS[0]) {
+                    let at = comptime!(i * FRAGMENTS[1] + 2 * pair + j);
+                    def.execute_inplace(left.index(i), &right, acc.index_mut(at));
+                }
+            }
+        }
+    }
+}
+
+/// This warp's accumulators, summed over the slices of its thread block. An operand's buffer is one for all products
+/// that share it, or one for each: only what is loaded depends on the product, so that the loop is the same for all.
 #[cube]
 pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
     a: &Sequence<Array<Vector<bf16, A>>>,
     b: &Sequence<Array<Vector<bf16, B>>>,
-    at: Place,
+    at: TileCoord,
     #[comptime] all: Products,
 ) -> Sequence<Array<Vector<f32, C>>> {
     let p = comptime!(all.each[0]);
@@ -212,76 +268,58 @@ pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
         SharedMemory::<Vector<bf16, A>>::new_aligned(comptime!(p.a.shared_vectors(p.stages)), 128usize);
     let mut tile_b =
         SharedMemory::<Vector<bf16, B>>::new_aligned(comptime!(p.b.shared_vectors(p.stages)), 128usize);
-    let mut arrived = Sequence::<Shared<Barrier>>::new();
+    let mut full = Sequence::<Shared<Barrier>>::new();
     #[unroll]
     for _stage in 0..comptime!(p.stages) {
-        arrived.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
+        full.push(Barrier::shared(CUBE_DIM, UNIT_POS == 0));
     }
     let start = at.part * comptime!((p.steps * p.a.deep) as u32);
     let end = u32::min(start + comptime!((p.steps * p.a.deep) as u32), comptime!(p.a.depth as u32));
     let warp_row = warp_row();
     let warp_column = warp_column();
-    let mut sums = zeros::<C>(comptime!(FRAGMENTS[0] * FRAGMENTS[1]));
+    let mut acc = zeros::<C>(comptime!(FRAGMENTS[0] * FRAGMENTS[1]));
     #[unroll]
     for stage in 0..comptime!(p.stages - 1) {
         let depth = start + comptime!((stage * p.a.deep) as u32);
-        bring_slice::<A, B>(a, b, &mut tile_a, &mut tile_b, &at, depth, end, stage, comptime!(all.clone()));
-        arrived.index(stage).commit_copy_async();
-        arrived.index(stage).arrive();
+        load_stage::<A, B>(
+            a,
+            b,
+            &mut tile_a,
+            &mut tile_b,
+            &full,
+            &at,
+            depth,
+            end,
+            stage,
+            comptime!(all.clone()),
+        );
     }
     for iteration in 0..comptime!((p.steps / p.stages) as u32) {
         #[unroll]
         for stage in 0..comptime!(p.stages) {
             let step = iteration * comptime!(p.stages as u32) + comptime!(stage as u32);
-            arrived.index(stage).wait_parity(iteration % 2);
-            // Whoever still reads the stage that is filled next must have finished.
+            full.index(stage).wait_parity(iteration % 2);
+            // Every warp is done with the stage that is overwritten next.
             sync_cube();
             let next = step + comptime!((p.stages - 1) as u32);
             if next < comptime!(p.steps as u32) {
                 let into = comptime!((stage + p.stages - 1) % p.stages);
                 let depth = start + next * comptime!(p.a.deep as u32);
-                bring_slice::<A, B>(
+                load_stage::<A, B>(
                     a,
                     b,
                     &mut tile_a,
                     &mut tile_b,
+                    &full,
                     &at,
                     depth,
                     end,
                     into,
                     comptime!(all.clone()),
                 );
-                arrived.index(into).commit_copy_async();
-                arrived.index(into).arrive();
             }
-            let tile_at_a = comptime!((stage * p.a.chunks()) as u32);
-            let tile_at_b = comptime!((stage * p.b.chunks()) as u32);
-            #[unroll]
-            for half in 0..comptime!(p.a.deep / 16) {
-                let mut left = Sequence::<Array<Vector<bf16, R>>>::new();
-                #[unroll]
-                for i in 0..comptime!(FRAGMENTS[0]) {
-                    let row = warp_row + comptime!((i * 16) as u32);
-                    left.push(fragment_a::<A, R>(&def, &tile_a, row, tile_at_a, half, comptime!(p.a)));
-                }
-                #[unroll]
-                for pair in 0..comptime!(FRAGMENTS[1] / 2) {
-                    let column = warp_column + comptime!((pair * 16) as u32);
-                    let both = fragments_b::<B, R>(&def, &tile_b, column, tile_at_b, half, comptime!(p.b));
-                    #[unroll]
-                    for j in 0..2usize {
-                        let mut right = Array::<Vector<bf16, R>>::new(2usize);
-                        right[0] = both[comptime!(2 * j)];
-                        right[1] = both[comptime!(2 * j + 1)];
-                        #[unroll]
-                        for i in 0..comptime!(FRAGMENTS[0]) {
-                            let at = comptime!(i * FRAGMENTS[1] + 2 * pair + j);
-                            def.execute_inplace(left.index(i), &right, sums.index_mut(at));
-                        }
-                    }
-                }
-            }
+            accumulate::<A, B, R, C>(&def, &tile_a, &tile_b, warp_row, warp_column, &mut acc, stage, p);
         }
     }
-    sums
+    acc
 }

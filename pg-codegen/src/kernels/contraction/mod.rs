@@ -1,8 +1,8 @@
-//! Contractions: the portable kernel, which every device runs, and the one for tensor cores, a main loop over k with
-//! an epilogue on its sums.
+//! Contractions: the portable kernel, which every device runs, and the one for tensor cores, a mainloop over k with
+//! an epilogue on its accumulators.
 //!
-//! Members that run on tensor cores and whose operands lie alike are one kernel, the others are launches of their own. An
-//! epilogue that a kernel cannot run is a launch after it, with the result in a workspace between them.
+//! Members that run on tensor cores and whose operands lie alike are one kernel, the others are launches of their
+//! own. An epilogue that a kernel cannot run is a launch after it, with the result in a workspace between them.
 
 mod epilogue;
 pub(crate) mod mainloop;
@@ -40,12 +40,12 @@ pub(crate) fn lower(
         return single(member, args, machine, out);
     }
     let own = |i: usize| -> Vec<ArgInfo> { contraction.args(i).iter().map(|&at| args[at]).collect() };
-    let mut together: Vec<(Option<tensor_core::Walks>, Vec<usize>)> = Vec::new();
+    let mut together: Vec<(Option<tensor_core::Layouts>, Vec<usize>)> = Vec::new();
     for (i, member) in members.iter().enumerate() {
-        let walks = tensor_core::walks(member, &own(i), machine);
-        match together.iter_mut().find(|(w, _)| w.is_some() && *w == walks) {
+        let layouts = tensor_core::layouts(member, &own(i), machine);
+        match together.iter_mut().find(|(l, _)| l.is_some() && *l == layouts) {
             Some((_, members)) => members.push(i),
-            None => together.push((walks, vec![i])),
+            None => together.push((layouts, vec![i])),
         }
     }
     let size = |i: &usize| {

@@ -15,7 +15,7 @@ use crate::plan::Matmul;
 /// Threads along each side of a tile of results.
 const SIDE: usize = 16;
 
-/// How one operand is walked. "Free" is the axis that is not summed over.
+/// How one operand is read. "Free" is the axis that is not summed over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Operand {
     offset: usize,
@@ -73,9 +73,9 @@ pub(crate) fn lower(
     let mut c = m.c;
     c.offset += c_info.shift;
     let tiles = [m.batch, m.m.div_ceil(a.tile), m.n.div_ceil(b.tile)];
-    let cubes: usize = tiles.iter().product();
-    let grid = machine.fold("matmul", cubes as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == cubes;
+    let thread_blocks: usize = tiles.iter().product();
+    let grid = machine.fold("matmul", thread_blocks as u64)?;
+    let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
     let deep = machine.tuning.matmul_depth;
     let body = MatmulKernel { a, b, c, tiles, deep, accumulate: m.accumulate, exact };
     let shared = 4 * deep * (a.tile + 1 + b.tile + 1);
@@ -163,26 +163,26 @@ fn multiply<A: Size, B: Size>(
     a: &Array<Vector<f32, A>>,
     b: &Array<Vector<f32, B>>,
     c: &mut Array<f32>,
-    cube: u32,
+    block_index: u32,
     #[comptime] p: MatmulKernel,
 ) {
     let rows = comptime!(p.a.tile / SIDE);
     let cols = comptime!(p.b.tile / SIDE);
     let mut tile_a = SharedMemory::<f32>::new(comptime!(p.deep * (p.a.tile + 1)));
     let mut tile_b = SharedMemory::<f32>::new(comptime!(p.deep * (p.b.tile + 1)));
-    let n_tile = cube % comptime!(p.tiles[2] as u32);
-    let rest = cube / comptime!(p.tiles[2] as u32);
+    let n_tile = block_index % comptime!(p.tiles[2] as u32);
+    let rest = block_index / comptime!(p.tiles[2] as u32);
     let m_tile = rest % comptime!(p.tiles[1] as u32);
     let batch = rest / comptime!(p.tiles[1] as u32);
     let first_row = m_tile * comptime!(p.a.tile as u32);
     let first_col = n_tile * comptime!(p.b.tile as u32);
-    // Unit (y, x) computes rows y, y + 16, … and columns x, x + 16, … of the tile.
+    // Thread (y, x) computes rows y, y + 16, … and columns x, x + 16, … of the tile.
     let x = UNIT_POS % comptime!(SIDE as u32);
     let y = UNIT_POS / comptime!(SIDE as u32);
-    let mut sums = Array::<f32>::new(comptime!(rows * cols));
+    let mut acc = Array::<f32>::new(comptime!(rows * cols));
     #[unroll]
     for i in 0..comptime!(rows * cols) {
-        sums[i] = 0.0f32;
+        acc[i] = 0.0f32;
     }
     for step in 0..comptime!(p.a.depth.div_ceil(p.deep) as u32) {
         let depth = step * comptime!(p.deep as u32);
@@ -202,7 +202,7 @@ fn multiply<A: Size, B: Size>(
                 let row = tile_a[(at_a + comptime!((i * SIDE) as u32)) as usize];
                 #[unroll]
                 for j in 0..cols {
-                    sums[comptime!(i * cols + j)] += row * col[j];
+                    acc[comptime!(i * cols + j)] += row * col[j];
                 }
             }
         }
@@ -219,7 +219,7 @@ fn multiply<A: Size, B: Size>(
                     + row * comptime!(p.c.row as u32)
                     + col * comptime!(p.c.col as u32)
                     + comptime!(p.c.offset as u32);
-                let sum = sums[comptime!(i * cols + j)];
+                let sum = acc[comptime!(i * cols + j)];
                 if comptime!(p.accumulate) {
                     c[at as usize] = c[at as usize] + sum;
                 } else {
@@ -237,11 +237,11 @@ fn kernel<A: Size, B: Size>(
     c: &mut Array<f32>,
     #[comptime] p: MatmulKernel,
 ) {
-    let cube = CUBE_POS as u32;
+    let block_index = CUBE_POS as u32;
     if comptime!(p.exact) {
-        multiply::<A, B>(a, b, c, cube, p);
-    } else if cube < comptime!(p.tiles.iter().product::<usize>() as u32) {
-        multiply::<A, B>(a, b, c, cube, p);
+        multiply::<A, B>(a, b, c, block_index, p);
+    } else if block_index < comptime!(p.tiles.iter().product::<usize>() as u32) {
+        multiply::<A, B>(a, b, c, block_index, p);
     }
 }
 

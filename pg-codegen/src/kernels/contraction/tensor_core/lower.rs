@@ -1,21 +1,13 @@
-//! Matrix products on tensor cores: 128 × 128 results a thread block, and a region that takes them up where they are. A
-//! product by itself is one whose region stores. Products that share an operand are one grid, in which those thread blocks
-//! come one after the other that share a tile of the left operand.
-//!
-//! Each result is summed over k in an order that follows from shapes alone. Where a product has too few
-//! tiles for a device, k is split among thread blocks, whose partial results a second kernel sums in order; the region is
-//! that kernel's then.
+//! Products to launches of the kernel on tensor cores: which can run there and together, how k is split, and what each
+//! launch binds.
 
-use cubecl::frontend::branch::if_expand;
-use cubecl::ir::ManagedVariable;
-use cubecl::prelude::*;
-use half::bf16;
 use pg_ir::ty::DType;
 
-use super::epilogue::{Exit, Sink, shared_tile};
-use super::mainloop::{Place, Product, Products, TILE, multiply, place_of};
+use super::{MmaMatmul, Taker};
+use crate::kernels::contraction::epilogue::Exit;
+use crate::kernels::contraction::mainloop::{Product, Products, TILE};
 use crate::kernels::error::CubeError;
-use crate::kernels::kernel::{ArgSpec, Body, Generated};
+use crate::kernels::kernel::{ArgSpec, Generated};
 use crate::kernels::region::{self, TileRegion};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, operands};
@@ -25,23 +17,6 @@ use crate::machine::tuning::Tuning;
 use crate::plan::result_regions::{on_sum_of_parts, partial, result};
 use crate::plan::{Contraction, Matmul, Member, Side};
 use crate::region::Region;
-
-/// The description of a matmul kernel for tensor cores.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) struct MmaMatmul {
-    products: Products,
-    /// What takes each one's results.
-    takers: Vec<Taker>,
-    /// Whether the grid has no more thread blocks than there are tiles.
-    exact: bool,
-}
-
-/// A region that takes results, and how they leave for it.
-#[derive(Clone, PartialEq, Debug)]
-struct Taker {
-    exit: Exit,
-    region: TileRegion,
-}
 
 /// A buffer of a launch.
 type Bound = (StageArg, ArgInfo);
@@ -57,8 +32,9 @@ struct Part<'a> {
     rest: Vec<Bound>,
 }
 
-/// Whether a machine can run a product with its epilogue here, as one kernel. Results leave in rows of more than one. An
-/// epilogue has to run on tiles, and no result may overwrite an operand that other thread blocks still read.
+/// Whether a machine can run a product with its epilogue here, as one kernel. Rows of results have more than one
+/// column. An epilogue has to run on tiles, and no result may overwrite an operand that other thread blocks still
+/// read.
 pub(crate) fn fits(member: &Member, infos: &[ArgInfo], machine: &Machine) -> bool {
     let Some((operands, rest)) = infos.split_at_checked(member.operand_count()) else { return false };
     let m = &member.matmul;
@@ -71,29 +47,29 @@ pub(crate) fn fits(member: &Member, infos: &[ArgInfo], machine: &Machine) -> boo
             operands.iter().all(|i| !i.aliased) && region.args.first().is_some_and(runs)
         }
     };
-    // Segments take iterations in shared memory.
-    let walks = |(m, pair): (Matmul, &[ArgInfo])| walks_of(&m, [&pair[0], &pair[1]], machine);
-    let mut segments = member.products().zip(operands.chunks(2)).map(walks);
+    // Segments pass through the same stages.
+    let layout = |(m, pair): (Matmul, &[ArgInfo])| layouts_of(&m, [&pair[0], &pair[1]], machine);
+    let mut segments = member.products().zip(operands.chunks(2)).map(layout);
     let first = segments.next();
     machine.has_tensor_cores() && stored && results && segments.all(|other| Some(other) == first)
 }
 
-/// How a product's operands lie in shared memory: whether along k, and in whole chunks.
-pub(crate) type Walks = [[bool; 2]; 2];
+/// How a product's operands lie in shared memory: whether along k, and in whole vectors of 16 bytes.
+pub(crate) type Layouts = [[bool; 2]; 2];
 
-/// How the operands of one of several products lie in shared memory, through which they pass in turn: those that lie
-/// alike run as one kernel. `None` if it does not run here; as above no result may overwrite an operand.
-pub(crate) fn walks(member: &Member, infos: &[ArgInfo], machine: &Machine) -> Option<Walks> {
+/// How the operands of one of several products lie in shared memory: products whose operands lie alike run as one
+/// kernel. `None` if it does not run here; as above no result may overwrite an operand.
+pub(crate) fn layouts(member: &Member, infos: &[ArgInfo], machine: &Machine) -> Option<Layouts> {
     let [a, b, ..] = infos else { return None };
     let apart = !a.aliased && !b.aliased;
-    (apart && fits(member, infos, machine)).then(|| walks_of(&member.matmul, [a, b], machine))
+    (apart && fits(member, infos, machine)).then(|| layouts_of(&member.matmul, [a, b], machine))
 }
 
-fn walks_of(m: &Matmul, pair: [&ArgInfo; 2], machine: &Machine) -> Walks {
+fn layouts_of(m: &Matmul, pair: [&ArgInfo; 2], machine: &Machine) -> Layouts {
     operands(m, pair, machine).map(|x| [x.along_depth, x.aligned])
 }
 
-/// Adds the launches of a contraction whose members [lie alike](walks): one, and if k is split another for each.
+/// Adds the launches of a contraction whose members [lie alike](layouts): one, and if k is split another for each.
 ///
 /// # Errors
 /// If a member is malformed or does not fit the machine.
@@ -149,12 +125,12 @@ fn lower_parts(shared: Side, parts: &[Part], machine: &Machine, out: &mut Launch
     let depths: Vec<usize> = parts[0].segments.iter().map(|(m, _)| m.k).collect();
     let (splits, steps) = split(batch * rows * columns, &depths, machine);
     let tiles = [batch, splits, rows, columns];
-    let walked = |(m, [a, b]): &(Matmul, [Bound; 2])| operands(m, [&a.1, &b.1], machine);
+    let operands_of = |(m, [a, b]): &(Matmul, [Bound; 2])| operands(m, [&a.1, &b.1], machine);
     let product = |part: &Part| {
-        let [a, b] = walked(&part.segments[0]);
+        let [a, b] = operands_of(&part.segments[0]);
         Product { a, b, tiles, steps, stages: machine.tuning.mma_stages }
     };
-    let further = parts[0].segments[1..].iter().map(walked).collect();
+    let further = parts[0].segments[1..].iter().map(operands_of).collect();
     let products = Products { shared, each: parts.iter().map(product).collect(), further };
     if splits == 1 {
         return push(products, parts, machine, out);
@@ -242,9 +218,9 @@ fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launche
         specs.extend(tile.specs(&infos));
         takers.push(Taker { exit, region: tile });
     }
-    let cubes: usize = products.tiles().iter().product();
-    let grid = machine.fold("mma", cubes as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == cubes;
+    let tiles: usize = products.tiles().iter().product();
+    let grid = machine.fold("mma", tiles as u64)?;
+    let exact = grid[0] as usize * grid[1] as usize == tiles;
     let results = takers.iter().map(|t| t.exit.shared_bytes()).max().unwrap_or(0);
     // The barriers come first, and tiles are at multiples of 128 bytes.
     let Tuning { mma_stages: stages, mma_depth: depth, .. } = machine.tuning;
@@ -265,118 +241,4 @@ fn split(tiles: usize, segments: &[usize], machine: &Machine) -> (usize, usize) 
     let wanted = (2 * machine.processors as usize / tiles).min(k / least).max(1);
     let steps = slices.div_ceil(wanted).next_multiple_of(stages);
     (slices.div_ceil(steps), steps)
-}
-
-define_size!(WidthA);
-define_size!(WidthB);
-
-#[cube]
-fn number() -> u32 {
-    CUBE_POS as u32
-}
-
-#[cube]
-fn is_of(at: &Place, #[comptime] product: u32) -> bool {
-    at.product == product
-}
-
-/// Buffers as kernels take a list of them.
-fn sequence<N: Size>(
-    scope: &mut Scope,
-    buffers: &[ManagedVariable],
-) -> SequenceExpand<Array<Vector<bf16, N>>> {
-    let mut all = Sequence::<Array<Vector<bf16, N>>>::__expand_new(scope);
-    for buffer in buffers {
-        Sequence::<Array<Vector<bf16, N>>>::__expand_push(scope, &mut all, buffer.clone().into());
-    }
-    all
-}
-
-#[cube]
-fn is_busy(cube: u32, #[comptime] all: Products) -> bool {
-    cube < comptime!(all.tiles().iter().product::<usize>() as u32)
-}
-
-impl Body for MmaMatmul {
-    fn family(&self) -> &'static str {
-        "mma"
-    }
-
-    fn describe(&self) -> String {
-        let walk = |x: &Operand| match (x.along_depth, x.aligned) {
-            (true, true) => "along k, in chunks",
-            (false, true) => "across k, in chunks",
-            (_, false) => "by elements",
-        };
-        let depth = |x: &Operand| x.depth.to_string();
-        let further = || self.products.further.iter().map(|[a, _]| depth(a));
-        let one = |(p, Taker { exit, region }): (&Product, &Taker)| {
-            let depths: Vec<String> = std::iter::once(depth(&p.a)).chain(further()).collect();
-            let [batch, parts, ..] = p.tiles;
-            let [rows, columns] = [p.a.free, p.b.free].map(|free| free.div_ceil(TILE));
-            format!(
-                "arg0[{}, {}] = Σ_{} a · b, bfloat16 on tensor cores, {batch} times\n\
-                 tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {}, {} stages\n\
-                 a {}, b {}; results leave {}, in pieces of {}\n{}",
-                p.a.free,
-                p.b.free,
-                depths.join(" + "),
-                p.steps,
-                p.a.deep,
-                p.stages,
-                walk(&p.a),
-                walk(&p.b),
-                if exit.shared_bytes() > 0 { "through shared memory" } else { "from registers" },
-                region.vector(),
-                region.describe(),
-            )
-        };
-        let all: Vec<String> = self.products.each.iter().zip(&self.takers).map(one).collect();
-        let shared = if self.products.shared == Side::Left { "a" } else { "b" };
-        all.join(&format!("beside it, of the same {shared}:\n"))
-    }
-
-    fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], args: &[ArgSpec]) {
-        let all = &self.products;
-        scope.register_size::<WidthA>(all.each[0].a.vector());
-        scope.register_size::<WidthB>(all.each[0].b.vector());
-        let mut own = 1;
-        let (mut shared, mut operands, mut sinks) = (vec![buffers[0].clone()], Vec::new(), Vec::new());
-        for (&product, Taker { exit, region }) in all.each.iter().zip(&self.takers) {
-            operands.push(buffers[own].clone());
-            for _ in &all.further {
-                shared.push(buffers[own + 1].clone());
-                operands.push(buffers[own + 2].clone());
-                own += 2;
-            }
-            // The region's argument 0 is in no buffer; its place is the operand's.
-            sinks.push(Sink { exit: *exit, region, buffers: &buffers[own..], args: &args[own..], product });
-            own += region.arguments();
-        }
-        let (a, b) = if all.shared == Side::Left { (shared, operands) } else { (operands, shared) };
-        let through_shared = self.takers.iter().any(|t| t.exit.shared_bytes() > 0);
-        let cube = number::expand(scope);
-        let body = |scope: &mut Scope| {
-            let at = place_of::expand(scope, cube.clone(), all.clone());
-            let (a, b) = (sequence(scope, &a), sequence(scope, &b));
-            let sums =
-                multiply::expand::<WidthA, WidthB, Const<2>, Const<2>>(scope, a, b, at.clone(), all.clone());
-            let tile = through_shared.then(|| shared_tile::expand(scope));
-            for (i, sink) in sinks.iter().enumerate() {
-                let leave = |scope: &mut Scope| sink.emit(scope, &sums, &at, tile.as_ref());
-                if sinks.len() == 1 {
-                    leave(scope);
-                } else {
-                    let is_own = is_of::expand(scope, at.clone(), i as u32);
-                    if_expand(scope, is_own, leave);
-                }
-            }
-        };
-        if self.exact {
-            body(scope);
-        } else {
-            let busy = is_busy::expand(scope, cube.clone(), all.clone());
-            if_expand(scope, busy, body);
-        }
-    }
 }
