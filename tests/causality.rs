@@ -1,14 +1,12 @@
 //! No score depends on the future: by perturbation, through single forwards, sliding windows and
 //! test-time training, beside the static proof that every scoring program passes before it is compiled.
 
-mod common;
-
-use common::{Noise, SMALL, noisy_weights, session};
 use pg_ir::causality::{Reach, reach};
 use pg_ir::slot::{Slot, Space};
 use pg_runtime::eval::{Windows, score_and_adapt, window_nll};
 use pg_runtime::session::{Key, Session};
 use pg_runtime::state::State;
+use pg_testing::models::{Noise, SMALL, noisy_weights, session};
 
 const BATCH: usize = 2;
 const SEQ: usize = 21;

@@ -1,8 +1,5 @@
 //! One quantiser: what training computes, what the artifact holds and what its reader scores agree.
 
-mod common;
-
-use common::{Noise, SMALL, noisy_weights, root, session};
 use pg_ir::footprint::Moment;
 use pg_ir::lang::model::Export;
 use pg_ir::lang::{Options, Source};
@@ -12,6 +9,8 @@ use pg_runtime::artifact::TensorData;
 use pg_runtime::export::{self, Provenance, dequantise, quantise};
 use pg_runtime::session::{Key, Session};
 use pg_runtime::weights::Weights;
+use pg_testing::files::model_file;
+use pg_testing::models::{Noise, SMALL, noisy_weights, overrides, session};
 
 const VOCAB: usize = 1024;
 
@@ -68,8 +67,8 @@ fn exported_codes_are_those_of_training() {
 
 fn provenance(settings: &[&str]) -> Provenance {
     Provenance {
-        source: Source::load(root().join("models/int4mlp_12l.rs")).unwrap(),
-        options: Options { overrides: common::overrides(settings), profile: None },
+        source: Source::load(model_file("int4mlp_12l.rs")).unwrap(),
+        options: Options { overrides: overrides(settings), profile: None },
         seed: 1,
     }
 }
@@ -97,7 +96,7 @@ fn the_predicted_size_is_the_written_size() {
     let initial = session.initial_weights(3);
     let mut noise = Noise(17);
     // Sums of uniforms stand for trained, about Gaussian weights.
-    let mut gaussian = |scale: f32| scale * (0..12).map(|_| noise.next()).sum::<f32>() / 2.0;
+    let mut gaussian = |scale: f32| scale * (0..12).map(|_| noise.sample()).sum::<f32>() / 2.0;
     let trained: Weights =
         initial.iter().map(|(n, w)| (n.clone(), w.iter().map(|v| v + gaussian(0.08)).collect())).collect();
     let folder = tempfile::tempdir().unwrap();
@@ -114,8 +113,8 @@ fn the_predicted_size_is_the_written_size() {
 #[test]
 fn an_artifact_over_the_cap_is_refused_and_leaves_the_old_one_alone() {
     let settings = [SMALL, &["export.cap_bytes=20000"]].concat();
-    let source = Source::load(root().join("models/int4mlp_12l.rs")).unwrap();
-    let options = Options { overrides: common::overrides(&settings), profile: None };
+    let source = Source::load(model_file("int4mlp_12l.rs")).unwrap();
+    let options = Options { overrides: overrides(&settings), profile: None };
     let model = pg_ir::lang::elaborate(&source, &options).unwrap_or_else(|e| panic!("{e}"));
     let session = Session::new(std::sync::Arc::new(model), Default::default());
     let weights = noisy_weights(&session, 1);

@@ -1,7 +1,5 @@
 //! Cached weights: what the first micro-batch of a step leaves is what the others would compute.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pg_codegen::machine::{CPU, H100, Machine};
@@ -15,6 +13,8 @@ use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
+use pg_testing::files::model_files;
+use pg_testing::plans::{distance, environment};
 
 const SMALL: &[(&str, &str)] = &[
     ("LAYERS", "2"),
@@ -95,7 +95,7 @@ fn what_the_first_leaves_is_what_the_others_would_compute() {
 #[test]
 fn every_model_leaves_what_it_finds() {
     let mut seen = 0;
-    for path in common::model_files() {
+    for path in model_files() {
         let source = Source::load(&path).unwrap_or_else(|e| panic!("{e}"));
         let settings = Settings { overrides: vec![("LAYERS".into(), "4".into())], profile: None };
         let model = elaborate(&source, &settings);
@@ -156,7 +156,7 @@ fn plans_of_both_compute_what_the_interpreter_does() {
                 let plan = compile_for(&program.name, &program.graph, &options.of(program), target);
                 plan.unwrap_or_else(|e| panic!("{e}"))
             };
-            let env = common::environment(&next.graph);
+            let env = environment(&next.graph);
             let mut found = pg_fuzz::exec::run(&compile(&first), &env);
             found.retain(|slot, _| slot.space == Space::CachedWeight);
             let plan = compile(&next);
@@ -165,7 +165,7 @@ fn plans_of_both_compute_what_the_interpreter_does() {
             let found = pg_fuzz::exec::run(&plan, &env.clone().into_iter().chain(found).collect());
             let stored = pg_codegen::stored(&next.graph, target).unwrap();
             for (slot, want) in &interp::run(&stored, &env).unwrap() {
-                let apart = common::distance(&found[slot], want);
+                let apart = distance(&found[slot], want);
                 assert!(apart <= bound, "{} fuse {fuse}, {slot}: {apart}", target.name);
             }
         }

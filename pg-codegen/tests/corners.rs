@@ -1,7 +1,5 @@
 //! Graphs that random ones seldom meet: for each there is a small fault of a pass that nothing else notices.
 
-mod common;
-
 use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::{Buffer, Kernel, Place};
 use pg_codegen::{Options, compile};
@@ -12,15 +10,16 @@ use pg_ir::programs::WeightCache;
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axis, DType, Role, Type};
+use pg_testing::plans::{compare, environment, everywhere};
 
 /// Compiles a graph in every way; all agree with the interpreter.
 fn agrees(build: impl Fn(&mut Builder)) {
     let mut b = Builder::default();
     build(&mut b);
     let graph = b.finish();
-    let env = common::environment(&graph);
-    for (what, stored, plan) in common::everywhere(&graph) {
-        common::compare(&stored, &env, &plan, &what);
+    let env = environment(&graph);
+    for (what, stored, plan) in everywhere(&graph) {
+        compare(&stored, &env, &plan, &what);
     }
 }
 
@@ -61,10 +60,10 @@ fn an_output_stays_float32_where_a_product_reads_it_rounded() {
     result(&mut b, "hidden", hidden);
     result(&mut b, "dot", dot);
     let graph = b.finish();
-    let env = common::environment(&graph);
+    let env = environment(&graph);
     let hidden = Slot::new(Space::Result, "hidden");
     let want = &interp::run(&graph, &env).unwrap()[&hidden];
-    for (what, stored, _) in common::everywhere(&graph) {
+    for (what, stored, _) in everywhere(&graph) {
         let found = &interp::run(&stored, &env).unwrap()[&hidden];
         assert_eq!(found, want, "{what}");
     }

@@ -1,8 +1,6 @@
 //! Random graphs: the interpreter, the fused plan and the unfused plan agree, and every op, instruction
 //! and kernel family is covered.
 
-mod common;
-
 use std::collections::BTreeSet;
 
 use pg_codegen::plan::Kernel;
@@ -10,6 +8,7 @@ use pg_codegen::region::Instr;
 use pg_codegen::{Options, compile};
 use pg_fuzz::coverage::{FORMS, form, stored};
 use pg_ir::graph::{Builder, Graph, Origin, ValueId};
+use pg_testing::plans::{compare, everywhere};
 
 fn instr_name(instr: &Instr) -> String {
     let text = format!("{instr:?}");
@@ -40,7 +39,7 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
         for (_, node) in graph.nodes() {
             covered.insert(node.op.record().name.to_string());
         }
-        for (what, graph, plan) in common::everywhere(&graph) {
+        for (what, graph, plan) in everywhere(&graph) {
             for kernel in &plan.kernels {
                 covered.insert(format!("{} kernel", form(kernel)));
                 for (region, _) in kernel.regions() {
@@ -52,12 +51,12 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
                     covered.insert(format!("matmul accumulate {} moved {moved}", m.accumulate));
                 }
             }
-            common::compare(&graph, &env, &plan, &format!("seed {seed}, {what}"));
+            compare(&graph, &env, &plan, &format!("seed {seed}, {what}"));
         }
         let halves = with_backward(&graph);
         let plan = compile("halves", &halves, &Options::default());
         let plan = plan.unwrap_or_else(|e| panic!("seed {seed}: {e}"));
-        common::compare(&halves, &env, &plan, &format!("seed {seed}, with a backward half"));
+        compare(&halves, &env, &plan, &format!("seed {seed}, with a backward half"));
         let whole =
             compile("whole", &graph, &Options::default()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         // The halves matter to nothing else.

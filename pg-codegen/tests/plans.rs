@@ -1,8 +1,6 @@
 //! Golden plans of small programs: what fuses, where the boundaries are and why. Re-bless with
 //! `INSTA_UPDATE=always cargo test -p pg-codegen --test plans`.
 
-mod common;
-
 use pg_codegen::machine::{CPU, Epilogues, FEWEST_BINDINGS, Machine};
 use pg_codegen::plan::{Kernel, Plan, Side};
 use pg_codegen::{Options, compile, compile_for};
@@ -11,6 +9,7 @@ use pg_ir::interp::Environment;
 use pg_ir::op::{DotDims, Op, Reduction, Unary};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::{Axis, DType, Role, Type};
+use pg_testing::plans::compare;
 
 fn at(b: &mut Builder, line: u32, scope: &str) {
     b.set_origin(Origin {
@@ -42,7 +41,7 @@ fn plan(name: &str, b: Builder, fuse: bool) -> Plan {
         .inputs()
         .map(|(slot, v)| (slot.clone(), (0..graph.ty(v).len()).map(|_| rng.float()).collect()))
         .collect();
-    common::compare(&graph, &env, &plan, name);
+    compare(&graph, &env, &plan, name);
     plan
 }
 
@@ -163,7 +162,7 @@ fn products(b: Builder) -> Vec<(Side, Vec<[usize; 3]>)> {
     let values = |len| (0..len).map(|_| rng.float()).collect();
     let values: Vec<_> = graph.inputs().map(|(_, v)| graph.ty(v).len()).map(values).collect();
     let env: Environment = graph.inputs().map(|(slot, _)| slot.clone()).zip(values).collect();
-    common::compare(&graph, &env, &plan, "products");
+    compare(&graph, &env, &plan, "products");
     let apart = compile("apart", &graph, &Options::default()).unwrap();
     assert!(plan.bytes() <= apart.bytes() && plan.flops() == apart.flops());
     let groups = plan.kernels.iter().filter_map(|k| match k {
@@ -210,7 +209,7 @@ fn sums_of_products_are_segments_of_k() {
     let values = |len| (0..len).map(|_| rng.float()).collect();
     let values: Vec<_> = graph.inputs().map(|(_, v)| graph.ty(v).len()).map(values).collect();
     let env: Environment = graph.inputs().map(|(slot, _)| slot.clone()).zip(values).collect();
-    common::compare(&graph, &env, &plan, "sums");
+    compare(&graph, &env, &plan, "sums");
 }
 
 fn matrix(b: &mut Builder, name: &str, rows: usize, columns: usize) -> ValueId {
@@ -326,5 +325,5 @@ fn a_result_that_leaves_as_a_view_is_kept() {
     let mut rng = pg_fuzz::rng::Rng::new(5);
     let mut value = |len| (0..len).map(|_| rng.float()).collect();
     let env: Environment = graph.inputs().map(|(slot, v)| (slot.clone(), value(graph.ty(v).len()))).collect();
-    common::compare(&graph, &env, &plan, "view");
+    compare(&graph, &env, &plan, "view");
 }

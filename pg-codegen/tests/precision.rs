@@ -1,8 +1,6 @@
 //! Storage in bf16: the rounded graph against the float32 one on the interpreter, plans of it against the
 //! interpreter, and what is stored how.
 
-mod common;
-
 use pg_codegen::machine::{CPU, H100};
 use pg_codegen::passes::precision::store_as;
 use pg_codegen::plan::{Kernel, Place, Plan};
@@ -15,6 +13,7 @@ use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::Space;
 use pg_ir::ty::DType;
+use pg_testing::plans::{distance, environment};
 
 fn model(name: &str, overrides: &[(&str, &str)]) -> Model {
     let path = format!("{}/../models/{name}.rs", env!("CARGO_MANIFEST_DIR"));
@@ -35,12 +34,12 @@ fn grad(model: &Model, shape: (usize, usize)) -> Program {
 fn the_rounded_graph_is_within_bf16_of_the_float32_one() {
     let program = grad(&small(), (2, 8));
     let rounded = store_as(&program.graph, DType::BF16).unwrap();
-    let env = common::environment(&program.graph);
+    let env = environment(&program.graph);
     let (exact, found) = (run(&program.graph, &env).unwrap(), run(&rounded, &env).unwrap());
     assert_eq!(exact.len(), found.len());
     let mut differ = 0;
     for (slot, want) in &exact {
-        let apart = common::distance(&found[slot], want);
+        let apart = distance(&found[slot], want);
         differ += usize::from(apart > 0.0);
         // Gradients add up the roundings of a whole pass, each at most 2⁻⁹ of its value.
         let bound = if slot.space == Space::Result { 2f64.powi(-8) } else { 2f64.powi(-5) };
@@ -53,7 +52,7 @@ fn the_rounded_graph_is_within_bf16_of_the_float32_one() {
 fn plans_of_the_rounded_graph_compute_what_the_interpreter_does() {
     let program = grad(&small(), (2, 8));
     let rounded = store_as(&program.graph, DType::BF16).unwrap();
-    let env = common::environment(&rounded);
+    let env = environment(&rounded);
     let expected = run(&rounded, &env).unwrap();
     for fuse in [true, false] {
         let plan = compile("rounded", &rounded, &Options { fuse, ..Options::default() })
@@ -61,7 +60,7 @@ fn plans_of_the_rounded_graph_compute_what_the_interpreter_does() {
         let found = pg_fuzz::exec::run(&plan, &env);
         for (slot, want) in &expected {
             // A last bit of float64 may turn a rounding to bf16 the other way, rarely.
-            let apart = common::distance(&found[slot], want);
+            let apart = distance(&found[slot], want);
             assert!(apart <= 2f64.powi(-9), "fuse {fuse}, {slot}: {apart}");
         }
     }

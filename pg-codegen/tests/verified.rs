@@ -1,15 +1,14 @@
 //! Every good plan passes the verifier: of every model at its own size and at small ones, of every program, for every
 //! target, fused and unfused; and of random graphs, more of them than `differential` has time to run.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::programs::{ODD, SMALL, programs};
 use pg_codegen::machine::{ALL, CPU, Epilogues, H100, Machine};
 use pg_codegen::{Options, compile_for, lower_for, verify};
 use pg_ir::ty::DType;
+use pg_testing::files::{model_file, model_files};
+use pg_testing::programs::{ODD, SMALL, programs};
 
 /// Compiles every program of a model, verifying each plan.
 fn check(path: &Path, settings: &[(&str, &str)], shape: (usize, usize), targets: &[Machine], fused: &[bool]) {
@@ -28,7 +27,7 @@ fn check(path: &Path, settings: &[(&str, &str)], shape: (usize, usize), targets:
 
 #[test]
 fn every_model_at_its_own_size() {
-    for path in common::model_files() {
+    for path in model_files() {
         // For the CPU: tests/models.rs.
         check(&path, &[], (4, 512), &[H100], &[true]);
     }
@@ -36,16 +35,16 @@ fn every_model_at_its_own_size() {
 
 #[test]
 fn every_model_at_small_sizes_on_every_target() {
-    for path in common::model_files() {
+    for path in model_files() {
         check(&path, SMALL, (2, 8), &[CPU, H100], &[true, false]);
         check(&path, ODD, (3, 7), &[CPU, H100], &[true]);
     }
-    check(&common::model_file("tiny.rs"), ODD, (2, 5), &ALL, &[true, false]);
+    check(&model_file("tiny.rs"), ODD, (2, 5), &ALL, &[true, false]);
 }
 
 #[test]
 fn every_model_at_the_least_sizes() {
-    for path in common::model_files() {
+    for path in model_files() {
         check(&path, SMALL, (1, 1), &[CPU, H100], &[true, false]);
         check(&path, ODD, (1, 2), &[CPU, H100], &[true, false]);
     }
@@ -86,7 +85,7 @@ fn each(mut run: impl FnMut()) -> Duration {
 #[test]
 #[ignore = "measures; run alone in release with --nocapture"]
 fn cost() {
-    let path: PathBuf = common::model_file("int4mlp_12l.rs");
+    let path: PathBuf = model_file("int4mlp_12l.rs");
     for target in [CPU, H100] {
         let mut total = [Duration::ZERO; 3];
         for program in programs(&path, &[], (4, 512)) {

@@ -1,17 +1,14 @@
 //! The traced model and its gradients, in the interpreter, against the oracle's gradient cases. The root's
-//! `tests/parity.rs` runs every kind of case on every executor; this one needs nothing but pg-ir.
-
-#[path = "../../tests/common/banks.rs"]
-mod banks;
+//! `tests/parity` runs every kind of case on every executor; this one runs nothing but pg-ir.
 
 use std::path::PathBuf;
 
-use banks::place;
 use pg_ir::interp::Environment;
 use pg_ir::lang::model::Model;
 use pg_ir::lang::{Head, Options, Source, Trace, elaborate};
 use pg_ir::programs;
 use pg_ir::slot::{Slot, Space};
+use pg_testing::oracle::place;
 use safetensors::{Dtype, SafeTensors};
 
 fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f64> {

@@ -3,6 +3,7 @@
 //! Every program is verified before it is compiled: graph invariants, that each quantised parameter is
 //! read through its quantiser, and that no score can depend on a later token.
 
+mod error;
 mod key;
 
 use std::collections::HashMap;
@@ -10,68 +11,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[cfg(feature = "cube")]
-use pg_codegen::cuda::BundleError;
-#[cfg(feature = "cube")]
 use pg_codegen::kernels::Generations;
 use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
-use pg_codegen::{CodegenError, Options, compile_for};
-use pg_ir::lang::Diagnostics;
+use pg_codegen::{Options, compile_for};
 use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 use pg_ir::verify;
-use thiserror::Error;
 
 use crate::device::Device;
 use crate::executor::{ExecError, Executor, Inputs, Observe};
 #[cfg(feature = "cube")]
 use crate::gpu::{CubeExecError, offline, recipe};
 use crate::init::initialise_all;
-use crate::state::{Segment, State, StateError};
+use crate::state::{Segment, State};
 use crate::weights::Weights;
 
+pub use self::error::SessionError;
 pub use self::key::Key;
-
-/// Why a program cannot be compiled or run.
-#[derive(Debug, Error)]
-pub enum SessionError {
-    /// The model does not elaborate at this shape.
-    #[error("{0}")]
-    Model(Diagnostics),
-    /// A proof that must hold of every program failed: a bug in the compiler or a non-causal model.
-    #[error("program `{program}` is refused: {reason}")]
-    Refused {
-        /// The program.
-        program: String,
-        /// What was found.
-        reason: String,
-    },
-    /// The graph could not be lowered.
-    #[error(transparent)]
-    Codegen(#[from] CodegenError),
-    /// Binding or running failed.
-    #[error(transparent)]
-    Exec(#[from] ExecError),
-    /// The bundle has not what programs will ask for.
-    #[cfg(feature = "cube")]
-    #[error(transparent)]
-    Bundle(#[from] BundleError),
-    /// The model has no `ttt` block.
-    #[error("the model asks for no test-time training: its `eval` block has no `ttt`")]
-    NoTtt,
-    /// State of the wrong shape.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A micro-batch that is not its step's first, without the first.
-    #[error(
-        "`{0}` finds nothing to add to: the first micro-batch of the same phase must run on this state before it, \
-         and the weights must not change between them"
-    )]
-    NotBegun(String),
-}
 
 /// A program that has run.
 pub struct Ran<'a>(&'a dyn Executor);

@@ -1,18 +1,15 @@
 //! A training step's programs allocate nothing from their second run on: memory is laid out before step 0. The
 //! exception is not ours: without tensor cores, the `gemm` crate allocates to pack a product's operands.
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{SMALL, session};
 use pg_codegen::plan::Plan;
 use pg_ir::ty::DType;
 use pg_runtime::session::Key;
 use pg_runtime::train::schedule::Schedule;
 use pg_runtime::train::{spaces, update_scalars};
+use pg_testing::models::{SMALL, session};
 
 /// The system's allocator, counting.
 struct Counting;

@@ -1,12 +1,8 @@
 //! Cached weights in a run: micro-batches that find what the first one left compute the same bits as
 //! those that compute it for themselves, and none runs on what nobody left.
 
-#[path = "../../tests/common/mod.rs"]
-mod common;
-
 use std::sync::Arc;
 
-use common::{SMALL, model, noisy_weights};
 use pg_codegen::machine::Machine;
 use pg_codegen::{Options, compile_for};
 use pg_ir::slot::Space;
@@ -17,6 +13,7 @@ use pg_runtime::session::{Key, Session, SessionError};
 use pg_runtime::state::State;
 use pg_runtime::train::spaces;
 use pg_runtime::weights::Weights;
+use pg_testing::models::{SMALL, model, noisy_weights};
 
 const BATCH: usize = 2;
 const SEQ: usize = 16;

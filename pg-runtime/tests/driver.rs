@@ -16,11 +16,8 @@ use pg_codegen::machine::H100;
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::gpu::run_recipe;
 use pg_runtime::run::{RunOptions, requests};
+use pg_testing::host_source::host_source;
 use serde_json::Value;
-
-/// How an emitted kernel becomes one for the host.
-#[path = "../../pg-codegen/tests/cuda/host/source.rs"]
-mod source;
 
 const SMALL: &str = r#"pg_macros::model! {
     /// Attention over embeddings.
@@ -169,7 +166,7 @@ fn compile_for_the_host(machine: &Machine) {
     let recipe = run_recipe(&requests(&options, &mut |_| {}).unwrap()).unwrap();
     let (mut text, mut index) = (String::from("#include \"cuda_instructions.h\"\n"), String::new());
     for (number, kernel) in recipe.distinct().into_iter().enumerate() {
-        text += &source::host_source(&emit_cuda(kernel).unwrap(), kernel.name(), number);
+        text += &host_source(&emit_cuda(kernel).unwrap(), kernel.name(), number);
         index += &format!("{} {}\n", kernel.name(), kernel.args().len());
     }
     let folder = machine.path("host");

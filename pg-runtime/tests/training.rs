@@ -1,14 +1,12 @@
 //! Training reproduces the reference: losses of 20 steps from the same weights on the same shard, held
-//! against float64 PyTorch (`benches/peer/reference_losses.py`, with the constants of `tests/common`, 512
+//! against float64 PyTorch (`benches/peer/reference_losses.py`, with the constants of `pg_testing::models`, 512
 //! tokens a step in two micro-batches of sequences of 64, constant rate).
-
-#[path = "../../tests/common/mod.rs"]
-mod common;
 
 use std::process::Command;
 
-use common::{SMALL, root};
 use pg_runtime::report::StepMetrics;
+use pg_testing::files::{model_file, root};
+use pg_testing::models::SMALL;
 use serde_json::Value;
 
 fn losses(file: &std::path::Path) -> Vec<f64> {
@@ -27,7 +25,7 @@ fn trained_as(precision: &str, settings: &[&str]) -> Vec<f64> {
     let init = root().join("tests/training/init.safetensors");
     let shard = root().join("pg-runtime/sample/sample_train_000000.bin");
     let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-    command.arg("run").arg(root().join("models/int4mlp_12l.rs"));
+    command.arg("run").arg(model_file("int4mlp_12l.rs"));
     command.args([
         "--profile",
         "full",

@@ -8,12 +8,11 @@ use pg_ir::lang::model::Model;
 use pg_ir::lang::{Options, Source, elaborate};
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
+use pg_testing::device::chosen;
+use pg_testing::files::model_file;
+use pg_testing::oracle::place;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-
-use crate::banks::place;
-use crate::common::root;
-use crate::device;
 
 pub(crate) struct Case {
     pub(crate) json: Value,
@@ -63,7 +62,7 @@ impl Case {
 
     /// int4mlp_12l with this case's constants.
     pub(crate) fn model(&self) -> Model {
-        let source = Source::load(root().join("models/int4mlp_12l.rs")).unwrap_or_else(|e| panic!("{e}"));
+        let source = Source::load(model_file("int4mlp_12l.rs")).unwrap_or_else(|e| panic!("{e}"));
         let mut overrides = constants(&self.json["model"], &MODEL);
         overrides.extend(constants(&self.json["optim"], &OPTIM));
         overrides.extend(constants(&self.json["ttt"], &TTT));
@@ -72,7 +71,7 @@ impl Case {
 
     /// On the device that `PG_DEVICE` names.
     pub(crate) fn session(&self) -> Session {
-        let name = device::chosen("cpu");
+        let name = chosen("cpu");
         let device = name.open().unwrap_or_else(|e| panic!("PG_DEVICE={name}: {e}"));
         Session::on(device, Arc::new(self.model()), Default::default())
     }

@@ -7,8 +7,6 @@
 #![cfg(feature = "cube")]
 
 mod bundle;
-#[path = "../common/mod.rs"]
-mod common;
 mod device;
 mod epilogue;
 mod executed;

@@ -12,9 +12,8 @@ use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
 use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::programs::{self, Program};
-
-pub(crate) use crate::common::model_file as file;
-use crate::common::model_files;
+pub(crate) use pg_testing::files::model_file as file;
+use pg_testing::files::model_files;
 
 /// A model, with some of its constants replaced.
 pub(crate) fn model(file: &Path, overrides: &[(&str, &str)]) -> Model {

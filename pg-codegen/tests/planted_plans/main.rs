@@ -4,9 +4,6 @@
 //! refuse, by a rule of the family that the kind is for. Some plants may change nothing, as when independent launches
 //! change places: those that pass are run, and must give the same bits as the good plan.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod memory;
 mod order;
 mod places;
@@ -22,6 +19,7 @@ use pg_codegen::plan::witness::{Lowered, Roles};
 use pg_codegen::verify::{Check, all_findings, verify};
 use pg_ir::interp::Environment;
 use pg_ir::slot::Space;
+use pg_testing::plans::environment;
 
 /// Places of one plan at which a kind is planted: the rest is skipped, evenly.
 const MOST: usize = 4;
@@ -127,7 +125,7 @@ struct Outcome(Vec<(Environment, Environment)>);
 
 impl Outcome {
     fn new(good: &Lowered) -> Outcome {
-        let env = common::environment(&good.graph);
+        let env = environment(&good.graph);
         let mut other = env.clone();
         for (slot, values) in other.iter_mut().filter(|(slot, _)| slot.space != Space::Data) {
             let turn = slot.name.len() as f64;

@@ -6,9 +6,8 @@ use pg_codegen::{Options, lower_for};
 use pg_ir::graph::Graph;
 use pg_ir::programs::Program;
 use pg_ir::ty::DType;
-
-use crate::common;
-use crate::common::programs::{ODD, SMALL, programs};
+use pg_testing::files::model_file;
+use pg_testing::programs::{ODD, SMALL, programs};
 
 /// Rows of any length, for a target whose products take regions of all of them.
 const ANY: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
@@ -23,7 +22,7 @@ pub(crate) fn models() -> Vec<(String, Lowered)> {
     let mut plans = Vec::new();
     let mut add = |model: &str, settings: &[(&str, &str)], shape, wanted: &[&str], target: &Machine, fuse| {
         let wants = |p: &Program| wanted.contains(&p.name.as_str());
-        for program in programs(&common::model_file(model), settings, shape).iter().filter(|p| wants(p)) {
+        for program in programs(&model_file(model), settings, shape).iter().filter(|p| wants(p)) {
             let name = format!("{model} {} on {}, fuse {fuse}", program.name, target.name);
             let options = Options { fuse, ..Options::default() }.of(program);
             plans.push(lowered(name, (&program.name, &program.graph), &options, target));

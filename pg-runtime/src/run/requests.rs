@@ -6,8 +6,10 @@ use std::sync::Arc;
 use indexmap::IndexSet;
 use pg_ir::lang::model::Model;
 
+use super::model::{self, Loaded};
+use super::prepare::train_plan;
 use super::scorer::score_programs;
-use super::{Corpus, Prepared, RunError, RunOptions, Scorer, full_size, prepare, train_plan};
+use super::{Corpus, RunError, RunOptions, Scorer, full_size};
 use crate::report::Observer;
 use crate::session::{Key, Session};
 use crate::train::TrainPlan;
@@ -27,7 +29,7 @@ pub struct Request {
 /// # Errors
 /// What keeps such a run from beginning.
 pub fn requests(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Vec<Request>, RunError> {
-    let Prepared { full, model, .. } = prepare(options, observer)?;
+    let Loaded { full, model, .. } = model::load(options, observer)?;
     let corpus = Corpus::open(options, &model)?;
     let plan = train_plan(options, &model)?;
     let full = full.filter(|full| full_size::is_timed(full, &model, options));

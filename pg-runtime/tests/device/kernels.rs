@@ -9,6 +9,7 @@ use pg_codegen::plan::{Buffer, BufferId, Kernel, KernelId, Launch, Place, Plan};
 use pg_codegen::region::{Affine, IndexMap, Instr, Region};
 use pg_codegen::report::provenance::Provenance;
 use pg_codegen::{Options, compile_for, graph_after};
+use pg_fuzz::exec;
 use pg_ir::interp::{Environment, Tensor};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
@@ -16,9 +17,8 @@ use pg_runtime::device::Device;
 use pg_runtime::executor::Inputs;
 use pg_runtime::session::{Key, Session};
 use pg_runtime::state::State;
-
-use crate::common::{Noise, session};
-use pg_fuzz::exec;
+use pg_testing::files::model_file;
+use pg_testing::models::{Noise, session};
 
 /// Error of float32 arithmetic that every kernel may have, relative to the largest element.
 const ROUNDING: f64 = 2e-6;
@@ -131,7 +131,7 @@ const MODELS: [&str; 10] = [
 
 /// A model at a size; constants that it does not have are left out.
 fn small(name: &str, (settings, ..): Size) -> Session {
-    let file = crate::common::root().join(format!("models/{name}.rs"));
+    let file = model_file(&format!("{name}.rs"));
     let mut text = std::fs::read_to_string(&file).unwrap();
     if let Some((_, rest)) = text.split_once(" from \"") {
         let base = file.with_file_name(rest.split('"').next().unwrap());
@@ -164,12 +164,12 @@ fn plans(session: &Session, (_, batch, seq): Size, machine: &Machine) -> Vec<(Pl
                 Space::Data => noise.tokens(len, session.model.vocab).into_iter().map(f64::from).collect(),
                 Space::Scalar => vec![0.5; len],
                 // A variance is not negative.
-                Space::Variance => (0..len).map(|_| f64::from(0.01 + noise.next().abs())).collect(),
+                Space::Variance => (0..len).map(|_| f64::from(0.01 + noise.sample().abs())).collect(),
                 // What bfloat16 holds exactly, whether or not it is stored so.
                 Space::CachedWeight => {
-                    (0..len).map(|_| half::bf16::from_f32(0.5 * noise.next()).to_f64()).collect()
+                    (0..len).map(|_| half::bf16::from_f32(0.5 * noise.sample()).to_f64()).collect()
                 }
-                _ => (0..len).map(|_| f64::from(0.5 * noise.next())).collect(),
+                _ => (0..len).map(|_| f64::from(0.5 * noise.sample())).collect(),
             }
         };
         let env = graph.inputs().map(|(s, v)| (s.clone(), values(s, graph.ty(v).len())));

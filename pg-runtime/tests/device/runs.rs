@@ -3,8 +3,8 @@
 use pg_runtime::device::Device;
 use pg_runtime::report::{Event, RunReport, StepMetrics};
 use pg_runtime::run::{RunOptions, run};
-
-use crate::common::{overrides, root};
+use pg_testing::files::model_file;
+use pg_testing::models::overrides;
 
 /// Trains a small `tiny` for 20 steps and scores it in every way; its losses and its report.
 fn trained(device: Device, more: &[&str]) -> (Vec<f64>, RunReport) {
@@ -12,7 +12,7 @@ fn trained(device: Device, more: &[&str]) -> (Vec<f64>, RunReport) {
         &["LAYERS=2", "DIM=24", "HEADS=3", "KV_HEADS=1", "eval.max_targets=511", "eval.stride=16"];
     let out = tempfile::tempdir().unwrap();
     let options = RunOptions {
-        model: root().join("models/tiny.rs"),
+        model: model_file("tiny.rs"),
         overrides: overrides(&[SMALL, more].concat()),
         steps: Some(20),
         batch_tokens: Some(256),

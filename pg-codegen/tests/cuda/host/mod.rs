@@ -3,7 +3,6 @@
 //! tests that use it.
 
 mod memory;
-mod source;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
@@ -12,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use libloading::Library;
+use pg_testing::host_source::host_source;
 
 pub(crate) use self::memory::{Allocation, Buffer};
 
@@ -56,7 +56,7 @@ impl Kernels {
         std::fs::create_dir_all(&folder).unwrap();
         let mut text = String::from("#include \"cuda_instructions.h\"\n");
         for (i, s) in sources.iter().enumerate() {
-            text += &source::host_source(&s.text, &s.name, i);
+            text += &host_source(&s.text, &s.name, i);
         }
         std::fs::write(folder.join("kernels.cpp"), text).unwrap();
         let library = build(&folder);

@@ -7,7 +7,7 @@ use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::programs::{self, Program};
 
 /// Settings that make any model small. What a model does not have is left out.
-pub(crate) const SMALL: &[(&str, &str)] = &[
+pub const SMALL: &[(&str, &str)] = &[
     ("LAYERS", "2"),
     ("DIM", "32"),
     ("HEADS", "2"),
@@ -24,7 +24,7 @@ pub(crate) const SMALL: &[(&str, &str)] = &[
 ];
 
 /// The same at sizes that nothing divides.
-pub(crate) const ODD: &[(&str, &str)] = &[
+pub const ODD: &[(&str, &str)] = &[
     ("LAYERS", "3"),
     ("DIM", "30"),
     ("HEADS", "3"),
@@ -42,7 +42,7 @@ pub(crate) const ODD: &[(&str, &str)] = &[
 
 /// Every program of a model file: gradients with and without quantisers, update, scores, logits and test-time
 /// training, at (sequences, tokens of each).
-pub(crate) fn programs(path: &Path, settings: &[(&str, &str)], shape: (usize, usize)) -> Vec<Program> {
+pub fn programs(path: &Path, settings: &[(&str, &str)], shape: (usize, usize)) -> Vec<Program> {
     let source = Source::load(path).unwrap_or_else(|e| panic!("{e}"));
     let has = |name: &str| source.texts().iter().any(|t| t.text.contains(&format!("const {name} =")));
     let settings = settings.iter().filter(|(name, _)| has(name));

@@ -1,7 +1,7 @@
 //! Where the reference implementation keeps parameters: matrices of one shape stacked in banks (its `qo_bank`, `kv_bank`, `mlp_up_bank`, `mlp_down_bank`).
 
 /// The oracle's tensor that holds a parameter, and the parameter's index in it.
-pub(crate) fn place(name: &str, layers: usize) -> (String, usize) {
+pub fn place(name: &str, layers: usize) -> (String, usize) {
     let parts: Vec<&str> = name.split('.').collect();
     let ["blocks", layer, module, matrix, "weight"] = parts[..] else { return (name.into(), 0) };
     let layer: usize = layer.parse().unwrap();

@@ -2,7 +2,7 @@
 //! buffers and shared arrays become checked ones. Nothing else of the text changes, line by line.
 
 /// What the emitted source becomes, in a namespace of its own, with the function `run_<number>`.
-pub(crate) fn host_source(source: &str, name: &str, number: usize) -> String {
+pub fn host_source(source: &str, name: &str, number: usize) -> String {
     let mut out = format!("namespace k{number} {{\n#line 1 \"{name}\"\n");
     let mut lines = source.lines().peekable();
     let mut buffers = Vec::new();

@@ -6,20 +6,15 @@
 
 #![cfg(any(feature = "vulkan", feature = "cuda"))]
 
-#[path = "../../tests/common/device.rs"]
-mod chosen;
-#[path = "../../tests/common/mod.rs"]
-mod common;
-#[path = "device/kernels.rs"]
 mod kernels;
-#[path = "device/runs.rs"]
 mod runs;
 
 use pg_runtime::device::Device;
+use pg_testing::device::chosen;
 
 /// The device under test, or nothing if it cannot be opened here.
 fn device() -> Option<Device> {
-    match chosen::chosen("vulkan").open() {
+    match chosen("vulkan").open() {
         Ok(device) => Some(device),
         Err(error) if std::env::var_os("PG_REQUIRE_DEVICE").is_some_and(|v| v == "1") => {
             panic!("PG_REQUIRE_DEVICE=1, but {error}")

@@ -5,23 +5,16 @@
 //! `PG_FIXTURES` names. The model is built only by overriding constants of `models/int4mlp_12l.rs` through
 //! the parser. A tensor's error is |out − ref| / |ref| in the 2-norm; tolerances stand in the case.
 
-#[path = "common/banks.rs"]
-mod banks;
-#[path = "parity/case.rs"]
 mod case;
-#[path = "parity/checks.rs"]
 mod checks;
-#[path = "common/mod.rs"]
-mod common;
-#[path = "common/device.rs"]
-mod device;
 
 use std::path::PathBuf;
 
 use case::Case;
+use pg_testing::files::root;
 
 fn folders() -> Vec<PathBuf> {
-    let shipped = common::root().join("tests/fixtures");
+    let shipped = root().join("tests/fixtures");
     let more = std::env::var_os("PG_FIXTURES").map(PathBuf::from);
     let mut found = Vec::new();
     for root in [Some(shipped), more].into_iter().flatten() {

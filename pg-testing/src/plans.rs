@@ -1,10 +1,4 @@
-//! What the tests of plans share.
-
-#![allow(dead_code, reason = "each test binary uses a part")]
-
-pub(crate) mod programs;
-
-use std::path::PathBuf;
+//! Plans of a graph, and whether they compute what the graph says.
 
 use pg_codegen::machine::{CPU, Epilogues, H100, Machine};
 use pg_codegen::{Options, compile_for};
@@ -16,7 +10,7 @@ use pg_ir::ty::DType;
 
 /// Compares what a plan wrote with what the interpreter says. Both compute in float64; constants are
 /// float32 in plans.
-pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan::Plan, what: &str) {
+pub fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan::Plan, what: &str) {
     let expected = pg_ir::interp::run(graph, env).unwrap();
     let found = exec::run(plan, env);
     for (slot, want) in &expected {
@@ -33,7 +27,7 @@ pub(crate) fn compare(graph: &Graph, env: &Environment, plan: &pg_codegen::plan:
 
 /// Every way to compile a graph, with the graph that each is held to: unfused, fused, with products side by side and
 /// regions on their results, as Hopper stores it, and as bfloat16 on a CPU.
-pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan::Plan)> {
+pub fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan::Plan)> {
     // Graphs are small in tests, so rows of any length meet.
     let anywhere = Epilogues { rows: &ANY, of: DType::F32, chunk: 1 };
     let joined = Machine { epilogues: Some(anywhere), fuse_horizontally: true, concatenate_k: true, ..CPU };
@@ -59,7 +53,7 @@ pub(crate) fn everywhere(graph: &Graph) -> Vec<(String, Graph, pg_codegen::plan:
 const ANY: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 /// Numbers for every input, of the size that training starts with.
-pub(crate) fn environment(graph: &Graph) -> Environment {
+pub fn environment(graph: &Graph) -> Environment {
     let mut rng = pg_fuzz::rng::Rng::new(7);
     let mut fill = |slot: &Slot, len: usize| -> Tensor {
         match slot.space {
@@ -72,28 +66,8 @@ pub(crate) fn environment(graph: &Graph) -> Environment {
 }
 
 /// |a − b| / |b| as vectors.
-pub(crate) fn distance(a: &Tensor, b: &Tensor) -> f64 {
+pub fn distance(a: &Tensor, b: &Tensor) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
     let apart = norm(&mut a.iter().zip(b).map(|(x, y)| x - y));
     apart / norm(&mut b.iter().copied()).max(1e-12)
-}
-
-/// Every model file, ideas included, by name.
-pub(crate) fn model_files() -> Vec<PathBuf> {
-    let root = model_file("");
-    let list = |folder: PathBuf| {
-        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-        entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "rs"))
-    };
-    let mut all: Vec<PathBuf> = list(root.clone()).chain(list(root.join("ideas"))).collect();
-    all.retain(|p| p.file_name().is_some_and(|n| n != "lib.rs"));
-    // A model before its ideas.
-    all.sort_by_key(|p| (p.components().count(), p.clone()));
-    assert!(all.len() >= 5, "{all:?}");
-    all
-}
-
-/// A model file by name.
-pub(crate) fn model_file(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models")).join(name)
 }

@@ -1,0 +1,126 @@
+//! The first phase: everything that a run needs is opened, checked and compiled to programs that are held to
+//! float64. It ends before the first number of the run is computed.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use pg_ir::footprint::Moment;
+use pg_ir::lang::model::Model;
+
+use super::folder::RunFolder;
+use super::model::{self, Loaded};
+use super::{Corpus, RunError, RunOptions, Scorer, full_size, requests};
+use crate::export::Provenance;
+use crate::report::{Event, Observer};
+use crate::session::Session;
+use crate::train::schedule::Budget;
+use crate::train::{TrainError, TrainPlan};
+use crate::validate::{ValidationReport, validate};
+use crate::weights::{self, Weights};
+
+/// What preparing a run leaves to the other phases.
+pub(super) struct Prepared {
+    /// What they read and do not change.
+    pub(super) job: Job,
+    /// The programs of the model that is trained.
+    pub(super) session: Session,
+    /// The weights to start from, if the user gave any.
+    pub(super) initial: Option<Weights>,
+    /// The full-size model, where it is timed after the run.
+    pub(super) full: Option<Model>,
+}
+
+/// A run's facts from its first step on.
+pub(super) struct Job {
+    /// When it began.
+    pub(super) started: Instant,
+    /// Parameters of the model without a profile, without the overrides if it must be.
+    pub(super) params: usize,
+    /// The profile in force.
+    pub(super) profile: Option<String>,
+    /// How the model was elaborated: what the artifact says of it.
+    pub(super) provenance: Provenance,
+    /// The text to train on and to score.
+    pub(super) corpus: Corpus,
+    /// How the model trains.
+    pub(super) plan: TrainPlan,
+    /// What holding the programs to float64 found.
+    pub(super) validation: ValidationReport,
+    /// Where the run's files go.
+    pub(super) folder: RunFolder,
+    /// Predicted bytes of the artifact.
+    pub(super) estimate_bytes: u64,
+}
+
+/// Prepares a run. Whatever can keep it from ending well is found here, as far as it can be known.
+pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Prepared, RunError> {
+    let started = options.started.unwrap_or_else(Instant::now);
+    let Loaded { source, full, params, profile, chosen, model } = model::load(options, observer)?;
+    let corpus = Corpus::open(options, &model)?;
+    corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
+    let plan = train_plan(options, &model)?;
+    announce(&model, &plan, profile.as_deref(), &corpus, observer);
+    let provenance = Provenance { source, options: chosen, seed: model.train.seed };
+    let load = |path: &PathBuf| {
+        let named = |error| RunError::Init { profile: profile_words(profile.as_deref()), error };
+        weights::load(path, &model.params).map_err(named)
+    };
+    let initial = options.init.as_ref().map(load).transpose()?;
+    let full = full.filter(|full| full_size::is_timed(full, &model, options));
+    if let Some(full) = &full {
+        full_size::announce(full, observer)?;
+        full_size::check_bundle(full, options)?;
+    }
+
+    let mut session = requests::session(options, model);
+    let programs = requests::programs(&session, &plan, &Scorer::new(&corpus, &session))?;
+    session.check_bundle(&programs)?;
+    let validation = if options.skip_validation {
+        observer(Event::Note("the programs are not validated (--no-validate)".into()));
+        ValidationReport::default()
+    } else {
+        validate(&mut session, &programs, &provenance.options, options.cache.as_deref(), observer)?
+    };
+    let folder = RunFolder::create(options.out.as_deref(), &session.model.name)?;
+    let estimate_bytes = session.model.predict_size(Moment::Trained)?.estimate_bytes;
+    let job = Job { started, params, profile, provenance, corpus, plan, validation, folder, estimate_bytes };
+    Ok(Prepared { job, session, initial, full })
+}
+
+/// How a model trains under a run's options.
+pub(super) fn train_plan(options: &RunOptions, model: &Model) -> Result<TrainPlan, TrainError> {
+    let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
+    TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)
+}
+
+/// Which profile is in force, for a sentence.
+fn profile_words(profile: Option<&str>) -> String {
+    profile.map_or("no profile".into(), |p| format!("profile `{p}`"))
+}
+
+fn announce(
+    model: &Model,
+    plan: &TrainPlan,
+    profile: Option<&str>,
+    corpus: &Corpus,
+    observer: &mut Observer<'_>,
+) {
+    let mut note = |text: String| observer(Event::Note(text));
+    let profile = profile.map_or(String::new(), |p| format!(", profile `{p}`"));
+    note(format!("{}: {} parameters{profile}", model.name, model.param_count()));
+    note(format!("data: {} training tokens, {} scored targets", corpus.train.len(), corpus.val.len() - 1));
+    let steps = match (plan.budget.steps, plan.budget.seconds) {
+        (Some(n), Some(s)) => format!("{n} steps or {s} s"),
+        (Some(n), None) => format!("{n} steps"),
+        (None, s) => format!("{} s", s.unwrap_or(0.0)),
+    };
+    let train = &plan.train;
+    note(format!("train: {steps} of {} tokens, sequences of {}", train.batch_tokens, train.seq_len));
+    let planned = plan.budget.planned(0, 0.0);
+    let scaled = match planned {
+        _ if plan.unscaled => "as written",
+        Some(_) => "scaled to the planned steps",
+        None => "as written, and scaled as the run is timed",
+    };
+    note(format!("schedule ({scaled}): {}", plan.schedule(planned)));
+}

@@ -1,0 +1,54 @@
+//! What the phases found, as one report.
+
+use pg_ir::lang::model::Model;
+
+use super::export::Exported;
+use super::prepare::Job;
+use super::score::ArtifactScores;
+use super::train::TrainFigures;
+use crate::device::Device;
+use crate::report::{RunReport, Scores};
+
+/// The report of a run.
+pub(super) fn report(
+    device: &Device,
+    job: &Job,
+    model: &Model,
+    trained: TrainFigures,
+    exported: Exported,
+    scored: ArtifactScores,
+) -> RunReport {
+    RunReport {
+        model: model.name.clone(),
+        params: job.params,
+        trained_params: model.param_count(),
+        device: device.name().to_string(),
+        profile: job.profile.clone().unwrap_or_else(|| "none".into()),
+        seed: job.provenance.seed,
+        sample: job.corpus.is_sample,
+        train: trained.report,
+        bpb: Scores {
+            initial: Some(trained.initial),
+            live: Some(trained.live),
+            ema: Some(trained.averaged),
+            quantized: Some(scored.plain),
+            sliding: Some(scored.sliding),
+            ttt: scored.ttt.map(|(score, _)| score),
+        },
+        ttt: scored.ttt.map(|(_, facts)| facts),
+        validation: Some(job.validation.clone()),
+        quant_gap_bpb: scored.plain - trained.averaged,
+        artifact: exported.report,
+        peak_rss_bytes: peak_rss_bytes(),
+        bundle: device.bundle_report(),
+        run_dir: job.folder.path.clone(),
+    }
+}
+
+/// The most memory this process has had, where the system says so.
+fn peak_rss_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

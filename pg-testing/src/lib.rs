@@ -1,0 +1,9 @@
+//! What tests and benchmarks of several packages share. Nothing of this is part of `pg`.
+
+pub mod device;
+pub mod files;
+pub mod host_source;
+pub mod models;
+pub mod oracle;
+pub mod plans;
+pub mod programs;
