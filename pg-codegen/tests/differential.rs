@@ -85,14 +85,14 @@ fn random_graphs_agree_with_the_interpreter() {
         "Select",
         "Cast",
         "RowReduce",
-        "Columns",
+        "Permute",
         "FakeQuant",
         "Store",
         "Accumulate",
     ] {
         assert!(covered.contains(name), "{name} is not covered");
     }
-    for name in ["RowReduce", "Columns"] {
+    for name in ["RowReduce", "Permute"] {
         assert!(covered.contains(&format!("{name} on a tile")), "{name} is not covered on a tile");
     }
     for (accumulate, moved) in [(false, false), (false, true), (true, false), (true, true)] {
