@@ -13,29 +13,13 @@ use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
-use pg_testing::files::model_files;
+use pg_testing::files::{model_file, model_files};
 use pg_testing::plans::{distance, environment};
-
-const SMALL: &[(&str, &str)] = &[
-    ("LAYERS", "2"),
-    ("DIM", "32"),
-    ("HEADS", "2"),
-    ("KV_HEADS", "1"),
-    ("VOCAB", "48"),
-    ("BIGRAM_BUCKETS", "64"),
-    ("BIGRAM_DIM", "16"),
-    ("VE_DIM", "16"),
-    ("VE_LAYERS", "[1]"),
-    ("XSA_LAST", "1"),
-    ("ROPE_DIMS", "8"),
-];
+use pg_testing::programs::{SMALL, small_model};
 
 /// The gradients of a step's first micro-batch and of the others, of int4mlp_12l made small.
 fn gradients(qat: bool) -> [Program; 2] {
-    let path = format!("{}/../models/int4mlp_12l.rs", env!("CARGO_MANIFEST_DIR"));
-    let source = Source::load(std::path::Path::new(&path)).unwrap_or_else(|e| panic!("{e}"));
-    let overrides = SMALL.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let model = elaborate(&source, &Settings { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"));
+    let model = small_model(&model_file("int4mlp_12l.rs"), SMALL);
     [false, true].map(|next| programs::grad(&model, 0, (2, 8), qat, next).unwrap_or_else(|e| panic!("{e}")))
 }
 

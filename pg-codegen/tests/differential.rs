@@ -4,16 +4,10 @@
 use std::collections::BTreeSet;
 
 use pg_codegen::plan::Kernel;
-use pg_codegen::region::Instr;
 use pg_codegen::{Options, compile};
-use pg_fuzz::coverage::{FORMS, form, stored};
+use pg_fuzz::coverage::{FORMS, INSTRUCTIONS, form, instruction, stored};
 use pg_ir::graph::{Builder, Graph, Origin, ValueId};
 use pg_testing::plans::{compare, everywhere};
-
-fn instr_name(instr: &Instr) -> String {
-    let text = format!("{instr:?}");
-    text.split(['(', ' ', '{']).next().unwrap().into()
-}
 
 /// The graph with its second half as the backward pass of its first, which lets plans compute again what they
 /// do not keep.
@@ -44,7 +38,7 @@ fn check(seeds: std::ops::Range<u64>) -> BTreeSet<String> {
                 covered.insert(format!("{} kernel", form(kernel)));
                 for (region, _) in kernel.regions() {
                     let tile = if matches!(kernel, Kernel::Region(_)) { "" } else { " on a tile" };
-                    covered.extend(region.body.iter().map(|i| format!("{}{tile}", instr_name(i))));
+                    covered.extend(region.body.iter().map(|i| format!("{}{tile}", instruction(i))));
                 }
                 if let Some(m) = stored(kernel) {
                     let moved = m.n > 1 && m.c.col != 1;
@@ -74,22 +68,7 @@ fn random_graphs_agree_with_the_interpreter() {
     for record in pg_ir::ops::all() {
         assert!(covered.contains(record.name), "{} is not covered", record.name);
     }
-    for name in [
-        "Load",
-        "Gather",
-        "Const",
-        "ConstInt",
-        "Index",
-        "Unary",
-        "Binary",
-        "Select",
-        "Cast",
-        "RowReduce",
-        "Permute",
-        "FakeQuant",
-        "Store",
-        "Accumulate",
-    ] {
+    for name in INSTRUCTIONS {
         assert!(covered.contains(name), "{name} is not covered");
     }
     for name in ["RowReduce", "Permute"] {

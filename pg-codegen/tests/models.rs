@@ -2,7 +2,6 @@
 //! are. Re-bless with `INSTA_UPDATE=always cargo test -p pg-codegen --test models`.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use pg_codegen::machine::{FEWEST_BINDINGS, H100};
 use pg_codegen::plan::{BufferId, Kernel, Plan};
@@ -10,17 +9,15 @@ use pg_codegen::region::Instr;
 use pg_codegen::report::summary::{Digest, passes};
 use pg_codegen::{Options, compile, compile_for};
 use pg_ir::lang::layout::Layout;
-use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::programs::{self, Program};
 use pg_ir::ty::DType;
+use pg_testing::models::model;
 
 /// Sequences and tokens of each: the full-size step on a CPU.
 const SHAPE: (usize, usize) = (4, 512);
 
 fn programs(name: &str) -> Vec<Program> {
-    let path = format!("{}/../models/{name}.rs", env!("CARGO_MANIFEST_DIR"));
-    let source = Source::load(Path::new(&path)).unwrap_or_else(|e| panic!("{e}"));
-    let model = elaborate(&source, &Settings::default()).unwrap_or_else(|e| panic!("{e}"));
+    let model = model(&format!("{name}.rs"), &[]);
     let layout = Layout::new(&model);
     let qat = model.is_quantised(0);
     let grad = |next| programs::grad(&model, 0, SHAPE, qat, next).unwrap_or_else(|e| panic!("{e}"));
@@ -168,9 +165,7 @@ fn int4mlp_12l_on_h100() {
 /// A layer's share of a micro-batch's traffic, in passes over tokens × 512 in bf16, at the size of a real step.
 #[test]
 fn a_layer_of_int4mlp_12l_takes_few_passes_on_h100() {
-    let path = format!("{}/../models/int4mlp_12l.rs", env!("CARGO_MANIFEST_DIR"));
-    let source = Source::load(Path::new(&path)).unwrap_or_else(|e| panic!("{e}"));
-    let model = elaborate(&source, &Settings::default()).unwrap_or_else(|e| panic!("{e}"));
+    let model = model("int4mlp_12l.rs", &[]);
     let shape = (48, 2048);
     let program = programs::grad(&model, 0, shape, true, true).unwrap_or_else(|e| panic!("{e}"));
     let plan = compile_for("grad", &program.graph, &Options::default().of(&program), &H100);

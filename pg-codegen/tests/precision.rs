@@ -8,22 +8,19 @@ use pg_codegen::{Options, compile, compile_for};
 use pg_ir::interp::run;
 use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::Space;
 use pg_ir::ty::DType;
+use pg_testing::files::model_file;
+use pg_testing::models::model_with;
 use pg_testing::plans::{distance, environment};
 
-fn model(name: &str, overrides: &[(&str, &str)]) -> Model {
-    let path = format!("{}/../models/{name}.rs", env!("CARGO_MANIFEST_DIR"));
-    let source = Source::load(std::path::Path::new(&path)).unwrap_or_else(|e| panic!("{e}"));
-    let overrides = overrides.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    elaborate(&source, &Settings { overrides, ..Settings::default() }).unwrap_or_else(|e| panic!("{e}"))
-}
-
 fn small() -> Model {
-    model("tiny", &[("LAYERS", "2"), ("DIM", "32"), ("HEADS", "2"), ("KV_HEADS", "1"), ("VOCAB", "48")])
+    model_with(
+        &model_file("tiny.rs"),
+        &[("LAYERS", "2"), ("DIM", "32"), ("HEADS", "2"), ("KV_HEADS", "1"), ("VOCAB", "48")],
+    )
 }
 
 fn grad(model: &Model, shape: (usize, usize)) -> Program {
@@ -105,7 +102,7 @@ fn check_storage(plan: &Plan) {
 
 #[test]
 fn operands_are_bf16_and_state_is_float32() {
-    let model = model("int4mlp_12l", &[]);
+    let model = model_with(&model_file("int4mlp_12l.rs"), &[]);
     let layout = Layout::new(&model);
     let score = programs::score(&model, 0, (2, 256), false).unwrap_or_else(|e| panic!("{e}"));
     for program in [grad(&model, (2, 256)), programs::update(&layout, &model.train), score] {
@@ -117,7 +114,7 @@ fn operands_are_bf16_and_state_is_float32() {
 /// Results of matmuls are rounded by the matmul, not by a kernel after it.
 #[test]
 fn no_kernel_only_rounds_an_activation() {
-    let model = model("int4mlp_12l", &[]);
+    let model = model_with(&model_file("int4mlp_12l.rs"), &[]);
     let program = grad(&model, (2, 256));
     let plan = compile_for("grad", &program.graph, &Options::default(), &H100).unwrap();
     for launch in &plan.launches {

@@ -15,8 +15,8 @@ use pg_ir::op::Op;
 #[derive(Clone, Default, Debug)]
 pub struct Coverage(BTreeSet<String>);
 
-/// Instructions that every search must meet.
-const INSTRUCTIONS: [&str; 14] = [
+/// Instructions of regions that every search must meet, by [`instruction`].
+pub const INSTRUCTIONS: [&str; 14] = [
     "Load",
     "Gather",
     "Const",
@@ -102,7 +102,7 @@ impl Coverage {
             }
             for (region, _) in kernel.regions() {
                 let tile = if matches!(kernel, Kernel::Region(_)) { "" } else { " on a tile" };
-                self.0.extend(region.body.iter().map(|i| format!("instruction {}{tile}", name(i))));
+                self.0.extend(region.body.iter().map(|i| format!("instruction {}{tile}", instruction(i))));
             }
         }
     }
@@ -126,7 +126,8 @@ impl Coverage {
     }
 }
 
-fn name(instr: &Instr) -> String {
+/// An instruction's name.
+pub fn instruction(instr: &Instr) -> String {
     let text = format!("{instr:?}");
     text.split(['(', ' ', '{']).next().unwrap_or_default().into()
 }

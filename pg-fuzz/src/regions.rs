@@ -13,6 +13,7 @@ use pg_ir::op::{Binary, Reduction, Unary};
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::ty::DType;
 
+use crate::coverage::{INSTRUCTIONS, instruction};
 use crate::rng::Rng;
 
 /// Elements of each argument that is loaded from, but for the table.
@@ -58,9 +59,7 @@ pub fn case(seed: u64, limits: Limits) -> Case {
 pub fn census<'a>(regions: impl IntoIterator<Item = &'a Region>) -> BTreeMap<String, usize> {
     let mut census = BTreeMap::new();
     for instr in regions.into_iter().flat_map(|region| &region.body) {
-        let text = format!("{instr:?}");
-        let name = text.split(['(', ' ', '{']).next().unwrap_or_default();
-        *census.entry(name.to_owned()).or_default() += 1;
+        *census.entry(instruction(instr)).or_default() += 1;
     }
     census
 }
@@ -70,23 +69,7 @@ pub fn census<'a>(regions: impl IntoIterator<Item = &'a Region>) -> BTreeMap<Str
 /// # Panics
 /// If one did not.
 pub fn assert_all_met(census: &BTreeMap<String, usize>, n: usize) {
-    const ALL: [&str; 14] = [
-        "Load",
-        "Gather",
-        "Const",
-        "ConstInt",
-        "Index",
-        "Unary",
-        "Binary",
-        "Select",
-        "Cast",
-        "RowReduce",
-        "Permute",
-        "FakeQuant",
-        "Store",
-        "Accumulate",
-    ];
-    for name in ALL {
+    for name in INSTRUCTIONS {
         assert!(census.get(name).is_some_and(|&met| met > n), "{name}: {census:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Models of `models/` at small sizes, with weights that carry signal everywhere.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use pg_ir::lang::model::Model;
@@ -29,11 +30,20 @@ pub fn overrides(settings: &[&str]) -> Vec<(String, String)> {
     settings.iter().map(pair).collect()
 }
 
-/// A model file of `models/` under overrides.
+/// A model file of `models/` under settings `NAME=VALUE`.
 pub fn model(file: &str, settings: &[&str]) -> Model {
-    let source = Source::load(model_file(file)).unwrap_or_else(|e| panic!("{e}"));
-    let options = Options { overrides: overrides(settings), profile: None };
-    elaborate(&source, &options).unwrap_or_else(|e| panic!("{e}"))
+    loaded(&model_file(file), overrides(settings))
+}
+
+/// A model file with some of its constants replaced.
+pub fn model_with(file: &Path, constants: &[(&str, &str)]) -> Model {
+    loaded(file, constants.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+}
+
+fn loaded(file: &Path, overrides: Vec<(String, String)>) -> Model {
+    let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
+    let model = elaborate(&source, &Options { overrides, profile: None });
+    model.unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 
 /// A session of [`model`] on the CPU.

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use pg_ir::lang::Source;
 use pg_ir::lang::layout::Layout;
-use pg_ir::lang::{Options as Settings, Source, elaborate};
+use pg_ir::lang::model::Model;
 use pg_ir::programs::{self, Program};
+
+use crate::models::model_with;
 
 /// Settings that make any model small. What a model does not have is left out.
 pub const SMALL: &[(&str, &str)] = &[
@@ -40,15 +43,18 @@ pub const ODD: &[(&str, &str)] = &[
     ("LOOP_TO", "2"),
 ];
 
+/// A model file under those of some settings that it has.
+pub fn small_model(path: &Path, settings: &[(&str, &str)]) -> Model {
+    let text = Source::load(path).unwrap_or_else(|e| panic!("{e}"));
+    let has = |name: &str| text.texts().iter().any(|t| t.text.contains(&format!("const {name} =")));
+    let settings: Vec<(&str, &str)> = settings.iter().copied().filter(|(name, _)| has(name)).collect();
+    model_with(path, &settings)
+}
+
 /// Every program of a model file: gradients with and without quantisers, update, scores, logits and test-time
 /// training, at (sequences, tokens of each).
 pub fn programs(path: &Path, settings: &[(&str, &str)], shape: (usize, usize)) -> Vec<Program> {
-    let source = Source::load(path).unwrap_or_else(|e| panic!("{e}"));
-    let has = |name: &str| source.texts().iter().any(|t| t.text.contains(&format!("const {name} =")));
-    let settings = settings.iter().filter(|(name, _)| has(name));
-    let overrides = settings.map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let model = elaborate(&source, &Settings { overrides, profile: None });
-    let model = model.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let model = small_model(path, settings);
     let layout = Layout::new(&model);
     let made = |program: Result<Program, pg_ir::lang::Diagnostics>| program.unwrap_or_else(|e| panic!("{e}"));
     let mut all = Vec::new();

@@ -24,23 +24,27 @@ use pg_fuzz::rng::Rng;
 
 /// A plan of one launch over buffers of its own.
 pub(crate) fn single(kernel: Kernel, buffers: &[(DType, usize)]) -> Plan {
-    let buffer = |(i, &(dtype, len)): (usize, &(DType, usize))| Buffer {
-        dtype,
-        len,
-        place: Place::External(slot(i)),
-        label: String::new(),
-        why: "",
-    };
-    let args = (0..buffers.len() as u32).map(BufferId).collect();
-    let launch =
-        Launch { kernel: KernelId(0), args, provenance: Provenance::default(), flops: 0.0, bytes: 0.0 };
-    Plan {
-        program: "single".into(),
-        buffers: buffers.iter().enumerate().map(buffer).collect(),
-        kernels: vec![kernel],
-        launches: vec![launch],
-        ..Plan::default()
+    one_launch_each([(kernel, buffers.to_vec())])
+}
+
+/// A plan that launches each kernel once, over buffers of its own.
+fn one_launch_each(kernels: impl IntoIterator<Item = (Kernel, Vec<(DType, usize)>)>) -> Plan {
+    let mut plan = Plan { program: "test".into(), ..Plan::default() };
+    for (kernel, buffers) in kernels {
+        let from = plan.buffers.len();
+        plan.buffers.extend(buffers.iter().enumerate().map(|(i, &(dtype, len))| Buffer {
+            dtype,
+            len,
+            place: Place::External(slot(from + i)),
+            label: String::new(),
+            why: "",
+        }));
+        let args = (from..plan.buffers.len()).map(|i| BufferId(i as u32)).collect();
+        let (provenance, kernel_id) = (Provenance::default(), KernelId(plan.kernels.len() as u32));
+        plan.launches.push(Launch { kernel: kernel_id, args, provenance, flops: 0.0, bytes: 0.0 });
+        plan.kernels.push(kernel);
     }
+    plan
 }
 
 /// The slot of an argument of such a plan.
@@ -172,37 +176,25 @@ fn random_regions_agree_with_their_meaning() {
     for (which, target) in [CUDA, H100].iter().cycle().take(seeds(4)).enumerate() {
         let from = 12 * which as u64;
         let cases: Vec<_> = (from..from + 12).map(|seed| case(seed, Limits::default())).collect();
-        let (plan, env) = one_launch_each(&cases);
+        let (plan, env) = regions(&cases);
         let expected = exec::run(&plan, &env);
         let found = Device::new(&plan, target).run_both(&env);
         compare(&found, &expected, TOLERANCE, &format!("seeds {from} and on, on {}", target.name));
     }
 }
 
-/// A plan that runs each region once, on buffers of its own; and what those hold.
-fn one_launch_each(cases: &[Case]) -> (Plan, Environment) {
-    let (mut plan, mut env) = (Plan { program: "regions".into(), ..Plan::default() }, Environment::new());
-    for case in cases {
-        let args = case.region.args.iter().zip(&case.args).enumerate().map(|(i, (&dtype, data))| {
-            let place = Place::External(slot(plan.buffers.len()));
-            if i < case.loaded {
-                env.insert(slot(plan.buffers.len()), data.clone());
-            }
-            plan.buffers.push(Buffer { dtype, len: data.len(), place, label: String::new(), why: "" });
-            BufferId(plan.buffers.len() as u32 - 1)
-        });
-        let args = args.collect();
-        plan.kernels.push(Kernel::Region(case.region.clone()));
-        let kernel = KernelId(plan.launches.len() as u32);
-        plan.launches.push(Launch {
-            kernel,
-            args,
-            provenance: Provenance::default(),
-            flops: 0.0,
-            bytes: 0.0,
-        });
+/// A plan that runs each region once, and what its buffers hold.
+fn regions(cases: &[Case]) -> (Plan, Environment) {
+    let kernel = |case: &Case| {
+        let lens = case.args.iter().map(Vec::len);
+        (Kernel::Region(case.region.clone()), case.region.args.iter().copied().zip(lens).collect())
+    };
+    let mut env = Environment::new();
+    let args = cases.iter().flat_map(|case| case.args.iter().enumerate().map(|(i, x)| (x, i < case.loaded)));
+    for (i, (data, _)) in args.enumerate().filter(|(_, (_, is_loaded))| *is_loaded) {
+        env.insert(slot(i), data.clone());
     }
-    (plan, env)
+    (one_launch_each(cases.iter().map(kernel)), env)
 }
 
 /// Rows that are too long for a cube: their sums, of which one needs the other, are launches of their own, and what

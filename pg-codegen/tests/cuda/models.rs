@@ -1,7 +1,6 @@
 //! The programs of the models in `models/`, and the generated kernels that they become.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use pg_codegen::kernels::{Generated, Generations, LaunchError, extents, generate};
@@ -10,17 +9,10 @@ use pg_codegen::plan::Plan;
 use pg_codegen::{Options, compile_for};
 use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Options as Settings, Source, elaborate};
 use pg_ir::programs::{self, Program};
 pub(crate) use pg_testing::files::model_file as file;
 use pg_testing::files::model_files;
-
-/// A model, with some of its constants replaced.
-pub(crate) fn model(file: &Path, overrides: &[(&str, &str)]) -> Model {
-    let source = Source::load(file.to_str().unwrap()).unwrap_or_else(|e| panic!("{e}"));
-    let overrides = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    elaborate(&source, &Settings { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
-}
+pub(crate) use pg_testing::models::model_with as model;
 
 /// Every program of a model, whose micro-batches have so many tokens.
 pub(crate) fn programs(model: &Model, tokens: usize) -> Vec<Program> {

@@ -24,9 +24,10 @@ pub(crate) struct Inputs {
     pub(crate) state: HashMap<Slot, Vec<f32>>,
 }
 
-/// Spaces that training and test-time training keep.
-const SPACES: [Space; 7] =
-    [Space::Param, Space::Grad, Space::Momentum, Space::Mean, Space::Variance, Space::Ema, Space::Velocity];
+/// What lives between calls, but for cached weights, which programs leave for each other.
+fn spaces() -> impl Iterator<Item = Space> {
+    Space::all().filter(|space| space.is_state() && *space != Space::CachedWeight)
+}
 
 impl Inputs {
     /// Drawn for a model. `scale` shrinks weights where they would take a model beyond float32.
@@ -36,8 +37,8 @@ impl Inputs {
         let (tokens, targets) = (ids(), ids());
         let mut state = HashMap::new();
         for bank in &layout.banks {
-            let slots = SPACES.map(|space| Slot::new(space, bank.name.clone()));
-            for slot in slots.into_iter().filter(|s| s.space != Space::Param) {
+            for space in spaces().filter(|space| *space != Space::Param) {
+                let slot = Slot::new(space, bank.name.clone());
                 let mut rng = Rng::of(seed, &slot.to_string());
                 let is_positive = slot.space == Space::Variance;
                 let mut value = || match rng.float() {
@@ -88,7 +89,7 @@ impl Inputs {
 
     /// A state that holds them.
     pub(crate) fn state(&self, session: &Session) -> Result<State, SessionError> {
-        let mut state = session.state(&SPACES)?;
+        let mut state = session.state(&spaces().collect::<Vec<_>>())?;
         let banks: Vec<Slot> = state.banks().map(|(slot, _)| slot).collect();
         let params = self.state.keys().filter(|s| s.space == Space::Param).cloned();
         for slot in banks.into_iter().filter(|s| s.space != Space::Param).chain(params) {

@@ -44,6 +44,8 @@ pub(crate) struct Reference<'a> {
     spread_by_less: Vec<f64>,
     /// By value: the root of the mean square of what noise moved it by.
     typical: Vec<f64>,
+    /// By value: evaluations in which noise took an element of it beyond all numbers.
+    unbounded: Vec<usize>,
     rng: Rng,
     evaluations: usize,
     rounds_probabilities: bool,
@@ -68,6 +70,7 @@ impl<'a> Reference<'a> {
         let values = interp::evaluate(graph, env).map_err(|e| e.to_string())?;
         let spread = vec![0.0; values.len()];
         let typical = spread.clone();
+        let unbounded = vec![0; values.len()];
         let rng = Rng::of(seed, "noise");
         let outputs = graph.outputs.iter().map(|o| (o.slot.clone(), o.value)).collect();
         let written = graph.outputs.iter().flat_map(|o| &values[o.value.index()]);
@@ -81,6 +84,7 @@ impl<'a> Reference<'a> {
             spread_by_less: spread.clone(),
             spread,
             typical,
+            unbounded,
             rng,
             evaluations: 0,
             rounds_probabilities,
@@ -109,14 +113,13 @@ impl<'a> Reference<'a> {
             self.undecided = self.undecided.max(seen.undecided);
             for (i, (moved, exact)) in moved.iter().zip(&self.values).enumerate() {
                 let (mut most, mut squares) = (0.0_f64, 0.0);
-                for (m, e) in moved.iter().zip(exact) {
-                    let apart = (m - e).abs();
-                    // What becomes infinite says nothing of how far it may be off.
-                    if apart.is_finite() {
-                        most = most.max(apart);
-                        squares += apart * apart;
-                    }
+                let apart = moved.iter().zip(exact).map(|(m, e)| (m - e).abs());
+                // What becomes infinite says nothing of how far its neighbours may be off.
+                for apart in apart.clone().filter(|apart| apart.is_finite()) {
+                    most = most.max(apart);
+                    squares += apart * apart;
                 }
+                self.unbounded[i] += usize::from(apart.clone().any(|apart| !apart.is_finite()));
                 self.spread[i] = self.spread[i].max(most);
                 if kind == Kind::Random(LESS) {
                     self.spread_by_less[i] = self.spread_by_less[i].max(most);
@@ -154,13 +157,17 @@ impl<'a> Reference<'a> {
     /// Whether rounding decides what an output is: noise moves it by as much as it holds. A norm's gradient at a sum
     /// that cancels is such a one. What is divided by such a sum has heavy tails, so that an error may be far beyond
     /// the largest of a few draws, as long as it is nothing beside the other outputs of the kind. What is singular may
-    /// be off by anything.
+    /// be off by anything, and so may what rounding takes beyond all numbers: probabilities of scores of 10¹³ are the
+    /// exponential of what float32 leaves of a difference.
     pub(crate) fn is_ill_conditioned(&self, slot: &Slot, error: f64) -> bool {
         let largest = |v: ValueId| self.values[v.index()].iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         let alike = self.outputs.iter().filter(|(s, _)| s.space == slot.space);
         let scale = alike.map(|(_, &v)| largest(v)).fold(0.0, f64::max);
         self.output(slot).is_some_and(|v| {
             let spread = self.spread[v.index()];
+            if 2 * self.unbounded[v.index()] > self.evaluations {
+                return true;
+            }
             let is_singular = is_singular(spread, self.spread_by_less[v.index()]);
             let is_tail = error <= (TAIL * spread).min(NOTHING * scale);
             let is_noise = spread > ILL_CONDITIONED * largest(v) && (spread > NOTHING * scale || is_tail);

@@ -115,12 +115,12 @@ impl Layout {
     fn bank_for(&mut self, param: &Param) -> usize {
         let optimiser = param.optimiser;
         let (rows, cols) = param.matrix();
-        let (shape, kind) = match optimiser.packing() {
+        let packing = optimiser.packing();
+        let (shape, kind) = match packing {
             Packing::Matrices => (format!("{rows}x{cols}"), BankKind::Matrices { count: 0, rows, cols }),
             Packing::Flat => ("flat".into(), BankKind::Flat { len: 0 }),
         };
-        let is_flat = optimiser.packing() == Packing::Flat;
-        let holds = |bank: &Bank| is_flat || bank.matrix() == Some((rows, cols));
+        let holds = |bank: &Bank| packing == Packing::Flat || bank.matrix() == Some((rows, cols));
         if let Some(found) = self.banks.iter().position(|bank| bank.optimiser == optimiser && holds(bank)) {
             return found;
         }

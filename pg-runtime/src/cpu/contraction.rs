@@ -160,15 +160,15 @@ impl CpuKernel for Epilogue {
         let (product, region) = self.args(args, self.result);
         self.product.reserve(&product, machine);
         self.region.reserve(&region, machine);
-        machine.reserve_result(self.words());
+        machine.result.reserve(self.words());
     }
 
     fn run(&self, args: &[Arg], _: Option<Amx>, machine: &mut Machine, outside: &AtomicBool) {
-        let mut memory = machine.take_result();
+        let mut memory = machine.result.take();
         let result = Arg::new(memory.as_mut_ptr().cast(), self.result.1, self.result.0);
         let (product, region) = self.args(args, result);
         self.product.run(&product, machine, outside);
         self.region.run(&region, machine, outside);
-        machine.give_back(memory);
+        machine.result.give_back(memory);
     }
 }

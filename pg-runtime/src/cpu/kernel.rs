@@ -134,7 +134,7 @@ impl Compiled {
     pub(crate) fn reserve(&self, args: &[(DType, usize)], machine: &mut Machine) {
         let Way { dtypes, widened, amx } = self.way(args.iter().map(|a| a.0), machine.amx);
         if widened {
-            machine.reserve_widened(narrow::elements(args.iter().copied()));
+            machine.widened.reserve(narrow::elements(args.iter().copied()));
         }
         let seen: Vec<(DType, usize)> = dtypes.into_iter().zip(args).map(|(d, a)| (d, a.1)).collect();
         self.0.reserve(&seen, amx, machine);
@@ -146,8 +146,8 @@ impl Compiled {
         if !widened {
             return self.0.run(args, amx, machine, outside);
         }
-        let mut memory = machine.take_widened();
+        let mut memory = machine.widened.take();
         narrow::widened(args, &self.0.written(), &mut memory, |args| self.0.run(args, amx, machine, outside));
-        machine.give_widened_back(memory);
+        machine.widened.give_back(memory);
     }
 }

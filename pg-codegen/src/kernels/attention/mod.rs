@@ -9,6 +9,7 @@ mod warp;
 
 use super::error::CubeError;
 use super::stage::ArgInfo;
+use super::tensor_core::tile::Operand;
 use crate::plan::AttentionShape;
 
 /// Stands for −∞ in a running maximum: its exponential is 0 beside any score.
@@ -37,4 +38,20 @@ fn check_sizes(s: &AttentionShape, infos: &[ArgInfo], names: &str) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// The rows of all heads of a [batch, time, heads, dim] tensor as an operand of tensor cores, in tiles of `tile` rows.
+fn head_rows(s: &AttentionShape, shift: usize, heads: usize, tile: usize) -> Operand {
+    Operand {
+        offset: shift,
+        batch: s.time * heads * s.dim,
+        free: s.time,
+        free_stride: heads * s.dim,
+        depth: s.dim,
+        depth_stride: 1,
+        tile,
+        deep: s.dim,
+        along_depth: true,
+        aligned: true,
+    }
 }

@@ -84,8 +84,8 @@ pub(crate) fn lower(
 
 /// delta[row] = Σ o · do over the head.
 pub(crate) fn row_products(rows: usize, dim: usize) -> Region {
-    let lane = |row: i64, lane: i64| Affine { offset: 0, strides: [row, lane].into_iter().collect() };
-    let load = |arg| Instr::Load { arg, map: IndexMap { at: lane(dim as i64, 1), guards: vec![] } };
+    let at = |row: i64, column: i64| Affine { offset: 0, strides: [row, column].into_iter().collect() };
+    let load = |arg| Instr::Load { arg, map: IndexMap { at: at(dim as i64, 1), guards: vec![] } };
     Region {
         rows: vec![rows],
         reduced: 0,
@@ -95,7 +95,7 @@ pub(crate) fn row_products(rows: usize, dim: usize) -> Region {
             load(1),
             Instr::Binary(Binary::Mul, 0, 1),
             Instr::RowReduce(Reduction::Sum, 2),
-            Instr::Store { arg: 2, value: 3, at: lane(1, 0) },
+            Instr::Store { arg: 2, value: 3, at: at(1, 0) },
         ],
         args: vec![DType::F32; 3],
     }

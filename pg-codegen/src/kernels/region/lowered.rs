@@ -75,21 +75,12 @@ pub(crate) struct LoweredRegion {
     pub(crate) classes: Vec<Class>,
 }
 
-/// An argument of a region at a launch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Buffer {
-    pub(crate) dtype: DType,
-    /// Elements.
-    pub(crate) len: usize,
-    /// Elements between where the buffer is bound and where it begins.
-    pub(crate) shift: usize,
-}
-
 impl LoweredRegion {
-    /// Takes a region apart; says what is wrong with a malformed one, or with indices beyond 32 bits.
-    pub(crate) fn new(region: &Region, buffers: &[Buffer]) -> Result<LoweredRegion, String> {
-        if region.args.len() != buffers.len() {
-            return Err(format!("{} arguments for a region of {}", buffers.len(), region.args.len()));
+    /// Takes a region apart; says what is wrong with a malformed one, or with indices beyond 32 bits. `shifts` are, by
+    /// argument, the elements between where its buffer is bound and where it begins.
+    pub(crate) fn new(region: &Region, shifts: &[usize]) -> Result<LoweredRegion, String> {
+        if region.args.len() != shifts.len() {
+            return Err(format!("{} arguments for a region of {}", shifts.len(), region.args.len()));
         }
         let types = verify(region).map_err(|why| why.to_string())?;
         let mut program = LoweredRegion {
@@ -101,7 +92,7 @@ impl LoweredRegion {
         };
         let mut renamed = Vec::new();
         for (i, (instr, ty)) in region.body.iter().zip(types).enumerate() {
-            let reg = program.push_instr(instr, ty, &renamed, buffers);
+            let reg = program.push_instr(instr, ty, &renamed, shifts);
             renamed.push(reg.map_err(|why| format!("instruction {i}: {why}"))?);
         }
         Ok(program)
@@ -156,18 +147,16 @@ impl LoweredRegion {
         instr: &Instr,
         ty: RegType,
         renamed: &[Reg],
-        buffers: &[Buffer],
+        shifts: &[usize],
     ) -> Result<Reg, String> {
         let reg = |r: Reg| renamed[r as usize];
-        let buffer = |arg: u32| buffers[arg as usize];
+        let shift = |arg: u32| shifts[arg as usize];
         let map = |m: &IndexMap, shift: usize| {
             m.guards.iter().try_for_each(|g| narrow(&g.expr, 0).map(|_| ()))?;
             Ok::<_, String>(IndexMap { at: narrow(&m.at, shift)?, guards: m.guards.clone() })
         };
         let step = match instr {
-            Instr::Load { arg, map: m } => {
-                Step::Load { arg: *arg as usize, map: map(m, buffer(*arg).shift)? }
-            }
+            Instr::Load { arg, map: m } => Step::Load { arg: *arg as usize, map: map(m, shift(*arg))? },
             Instr::Gather { arg, row, rows, stride, map: m } => {
                 if *stride < 0 || i32::try_from(*stride).is_err() {
                     return Err(format!("a gather of rows at a stride of {stride}"));
@@ -175,7 +164,7 @@ impl LoweredRegion {
                 let Ok(rows) = i32::try_from(*rows) else {
                     return Err(format!("a gather of {rows} rows"));
                 };
-                let map = map(m, buffer(*arg).shift)?;
+                let map = map(m, shift(*arg))?;
                 Step::Gather { arg: *arg as usize, row: reg(*row), rows, stride: *stride, map }
             }
             Instr::Const(c) => Step::Float(*c),
@@ -200,12 +189,12 @@ impl LoweredRegion {
                 Step::GridValue(*grid, x, scale)
             }
             Instr::Store { arg, value, at } => {
-                let at = narrow(at, buffer(*arg).shift)?;
+                let at = narrow(at, shift(*arg))?;
                 let step = Step::Store { arg: *arg as usize, value: reg(*value), at };
                 return Ok(self.push(step, RegType { wide: false, ..ty }));
             }
             Instr::Accumulate { arg, value, kind, at } => {
-                let at = narrow(at, buffer(*arg).shift)?;
+                let at = narrow(at, shift(*arg))?;
                 let step = Step::Accumulate { arg: *arg as usize, value: reg(*value), kind: *kind, at };
                 return Ok(self.push(step, RegType { wide: false, ..ty }));
             }

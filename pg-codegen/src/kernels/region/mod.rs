@@ -22,7 +22,7 @@ use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
 pub(crate) use self::access::and;
-use self::lowered::{Buffer, LoweredRegion, Step};
+use self::lowered::{LoweredRegion, Step};
 use self::mapping::Mapping;
 pub(crate) use self::tile::{TilePiece, TileRegion, TileRow};
 use super::error::CubeError;
@@ -53,10 +53,8 @@ pub(crate) fn lower(
 ) -> Result<(), CubeError> {
     let malformed = |what: String| CubeError::Malformed { kernel: "region".into(), what };
     let unsupported = |what: String| CubeError::Unsupported { kernel: "region".into(), what };
-    let buffers: Vec<Buffer> = (region.args.iter().zip(infos))
-        .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
-        .collect();
-    let mut program = LoweredRegion::new(region, &buffers).map_err(malformed)?;
+    let shifts: Vec<usize> = infos.iter().map(|i| i.shift).collect();
+    let mut program = LoweredRegion::new(region, &shifts).map_err(malformed)?;
     if let Some(rest) = long::cut(region, infos, machine, out)? {
         let first = out.stages.len() - rest.before;
         rest.launch(machine, out)?;
@@ -165,7 +163,6 @@ fn shared_bytes(program: &LoweredRegion, s: &Mapping) -> usize {
     let (mut single, mut wide) = (reduces && s.plane == 1, false);
     // One result of each warp.
     let planes = if reduces && s.units > s.plane { 4 * s.cube_units() / s.plane } else { 0 };
-    let mut permutations = 0;
     for step in &program.steps {
         match step {
             Step::Accumulate { at, .. } if s.slots > 1 => {
@@ -173,14 +170,17 @@ fn shared_bytes(program: &LoweredRegion, s: &Mapping) -> usize {
                 wide |= vector;
                 single |= !vector;
             }
-            Step::Permute(perm, _) => permutations += permute::shared_bytes(s, perm),
             _ => {}
         }
     }
+    let permutations = program.steps.iter().filter_map(|step| match step {
+        Step::Permute(perm, _) => Some(&perm[..]),
+        _ => None,
+    });
     planes * usize::from(s.plane > 1)
         + usize::from(single) * cells
         + usize::from(wide) * cells * s.vector
-        + permutations
+        + permute::shared_bytes(s, permutations)
 }
 
 impl Mapping {

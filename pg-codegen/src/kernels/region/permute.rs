@@ -1,11 +1,12 @@
 //! Permuting the columns of a row: from thread to thread where whole pieces move within a warp, otherwise through shared
-//! memory, at places computed from the column.
+//! memory, at places computed from the column. All permutations of a region that move alike use the same shared memory.
 
 use cubecl::prelude::*;
 
 use super::access::{Piece, vector_of};
 use super::lowered::Kind;
 use super::mapping::Mapping;
+use super::reduce::Scratch;
 use super::value::{Value, Width};
 use crate::region::pieces_from;
 
@@ -30,11 +31,6 @@ pub(super) fn offset(x: i32, #[comptime] by: i32) -> i32 {
 #[cube]
 fn column_at(piece: i32, #[comptime] vector: i32, #[comptime] element: i32) -> i32 {
     piece * vector + element
-}
-
-#[cube]
-fn row_memory<N: Size>(#[comptime] len: usize) -> SharedMemory<Vector<f32, N>> {
-    SharedMemory::<Vector<f32, N>>::new(len)
 }
 
 /// The first place of this thread's row in shared memory.
@@ -98,32 +94,57 @@ fn piece_runs(sources: &[usize]) -> Vec<Stretch> {
     runs
 }
 
-/// Bytes of shared memory that a permutation takes.
-pub(super) fn shared_bytes(s: &Mapping, perm: &[u32]) -> usize {
-    if s.within_plane() && pieces_from(perm, s.vector).is_some() {
-        0
-    } else {
-        4 * s.slots * s.pieces * s.vector
+/// How the columns of a row move.
+enum Exchange {
+    /// Whole pieces within a warp; this one of the row comes from that one.
+    Warp(Vec<usize>),
+    /// Whole pieces through shared memory.
+    Pieces(Vec<Stretch>),
+    /// One column after the other through shared memory.
+    Columns,
+}
+
+impl Exchange {
+    fn of(s: &Mapping, perm: &[u32]) -> Exchange {
+        match pieces_from(perm, s.vector) {
+            Some(sources) if s.within_plane() => Exchange::Warp(sources),
+            Some(sources) => {
+                let runs = piece_runs(&sources);
+                if runs.len() <= RUNS { Exchange::Pieces(runs) } else { Exchange::Columns }
+            }
+            None => Exchange::Columns,
+        }
     }
+}
+
+/// Bytes of shared memory that the permutations of a region take together.
+pub(super) fn shared_bytes<'a>(s: &Mapping, perms: impl Iterator<Item = &'a [u32]>) -> usize {
+    let (mut pieces, mut columns) = (false, false);
+    for perm in perms {
+        match Exchange::of(s, perm) {
+            Exchange::Warp(_) => {}
+            Exchange::Pieces(_) => pieces = true,
+            Exchange::Columns => columns = true,
+        }
+    }
+    (usize::from(pieces) + usize::from(columns)) * 4 * s.slots * s.pieces * s.vector
 }
 
 /// Each piece of the row, with its columns taken from where `perm` says.
 pub(super) fn permute(
     scope: &mut Scope,
+    scratch: &mut Scratch,
     s: &Mapping,
     perm: &[u32],
     row: &[Value],
     pieces: &[Piece],
 ) -> Vec<Value> {
-    let whole = pieces_from(perm, s.vector);
-    if let Some(sources) = whole.as_ref().filter(|_| s.within_plane()) {
-        return exchanged(scope, s, sources, row);
-    }
-    let moved = match whole.map(|sources| piece_runs(&sources)) {
-        Some(runs) if runs.len() <= RUNS => whole_pieces(scope, s, &runs, row, pieces),
-        _ => column_by_column(scope, s, perm, row, pieces),
+    let moved = match Exchange::of(s, perm) {
+        Exchange::Warp(sources) => return exchanged(scope, s, &sources, row),
+        Exchange::Pieces(runs) => whole_pieces(scope, scratch, s, &runs, row, pieces),
+        Exchange::Columns => column_by_column(scope, scratch, s, perm, row, pieces),
     };
-    // The next permutation may use the same memory.
+    // The next permutation uses the same memory.
     sync_cube::expand(scope);
     moved
 }
@@ -229,12 +250,13 @@ fn source(scope: &mut Scope, runs: &[Stretch], at: &NativeExpand<i32>) -> Native
 
 fn whole_pieces(
     scope: &mut Scope,
+    scratch: &mut Scratch,
     s: &Mapping,
     runs: &[Stretch],
     row: &[Value],
     pieces: &[Piece],
 ) -> Vec<Value> {
-    let memory = row_memory::expand::<Width>(scope, s.slots * s.pieces);
+    let memory = scratch.row_pieces(scope, s.slots * s.pieces);
     let start = row_start::expand(scope, s.units as u32, s.pieces as i32);
     for (value, piece) in row.iter().zip(pieces) {
         when(scope, piece, |scope| {
@@ -259,13 +281,14 @@ fn whole_pieces(
 
 fn column_by_column(
     scope: &mut Scope,
+    scratch: &mut Scratch,
     s: &Mapping,
     perm: &[u32],
     row: &[Value],
     pieces: &[Piece],
 ) -> Vec<Value> {
     let columns = (s.pieces * s.vector) as i32;
-    let memory = row_memory::expand::<Const<1>>(scope, s.slots * s.pieces * s.vector);
+    let memory = scratch.row_columns(scope, s.slots * s.pieces * s.vector);
     let start = row_start::expand(scope, s.units as u32, columns);
     let v = s.vector as i32;
     for (value, piece) in row.iter().zip(pieces) {

@@ -134,34 +134,45 @@ fn slot_total<N: Size>(
     total
 }
 
-/// Shared memory of reductions, made when first used.
+type Singles = NativeExpand<SharedMemory<Vector<f32, Const<1>>>>;
+type Vectors = NativeExpand<SharedMemory<Vector<f32, Width>>>;
+
+/// A region's shared memory, each buffer made when first used and used by all steps that need one like it.
 #[derive(Default)]
 pub(super) struct Scratch {
-    planes: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
-    single: Option<NativeExpand<SharedMemory<Vector<f32, Const<1>>>>>,
-    wide: Option<NativeExpand<SharedMemory<Vector<f32, Width>>>>,
+    planes: Option<Singles>,
+    single: Option<Singles>,
+    wide: Option<Vectors>,
+    row_columns: Option<Singles>,
+    row_pieces: Option<Vectors>,
 }
 
 impl Scratch {
-    fn planes(&mut self, scope: &mut Scope, len: usize) -> NativeExpand<SharedMemory<Vector<f32, Const<1>>>> {
-        self.planes.get_or_insert_with(|| shared::expand::<Const<1>>(scope, len)).clone()
+    fn planes(&mut self, scope: &mut Scope, len: usize) -> Singles {
+        made(&mut self.planes, || shared::expand::<Const<1>>(scope, len))
     }
 
-    pub(super) fn single(
-        &mut self,
-        scope: &mut Scope,
-        len: usize,
-    ) -> NativeExpand<SharedMemory<Vector<f32, Const<1>>>> {
-        self.single.get_or_insert_with(|| shared::expand::<Const<1>>(scope, len)).clone()
+    pub(super) fn single(&mut self, scope: &mut Scope, len: usize) -> Singles {
+        made(&mut self.single, || shared::expand::<Const<1>>(scope, len))
     }
 
-    pub(super) fn wide(
-        &mut self,
-        scope: &mut Scope,
-        len: usize,
-    ) -> NativeExpand<SharedMemory<Vector<f32, Width>>> {
-        self.wide.get_or_insert_with(|| shared::expand::<Width>(scope, len)).clone()
+    pub(super) fn wide(&mut self, scope: &mut Scope, len: usize) -> Vectors {
+        made(&mut self.wide, || shared::expand::<Width>(scope, len))
     }
+
+    /// Rows whose columns move one by one.
+    pub(super) fn row_columns(&mut self, scope: &mut Scope, len: usize) -> Singles {
+        made(&mut self.row_columns, || shared::expand::<Const<1>>(scope, len))
+    }
+
+    /// Rows whose columns move in whole pieces.
+    pub(super) fn row_pieces(&mut self, scope: &mut Scope, len: usize) -> Vectors {
+        made(&mut self.row_pieces, || shared::expand::<Width>(scope, len))
+    }
+}
+
+fn made<T: Clone>(buffer: &mut Option<T>, make: impl FnOnce() -> T) -> T {
+    buffer.get_or_insert_with(make).clone()
 }
 
 /// A thread's part of a row reduction to the row's result.

@@ -9,7 +9,7 @@ use cubecl::prelude::*;
 
 use super::access::Piece;
 use super::body::{is_zero, part, row_of, signed, split, unit_in_cube};
-use super::lowered::{Buffer, Kind, LoweredRegion, Step};
+use super::lowered::{Kind, LoweredRegion, Step};
 use super::mapping::{Mapping, live_rows};
 use super::value::{Value, Width};
 use super::walk::Walker;
@@ -69,10 +69,8 @@ impl TileRegion {
             return Err(malformed("its rows are no parts of the result's".into()));
         }
         let tile = ArgInfo::whole(tile, region.row_count() * region.columns);
-        let buffers: Vec<Buffer> = (region.args.iter().zip([&tile].into_iter().chain(infos)))
-            .map(|(&dtype, i)| Buffer { dtype, len: i.len, shift: i.shift })
-            .collect();
-        let program = LoweredRegion::new(region, &buffers).map_err(malformed)?;
+        let shifts: Vec<usize> = [&tile].into_iter().chain(infos).map(|i| i.shift).collect();
+        let program = LoweredRegion::new(region, &shifts).map_err(malformed)?;
         let mapping = Mapping::on_tile(&program, &region.args, machine, vector);
         Ok(TileRegion { program, mapping, height, parts: columns / region.columns })
     }

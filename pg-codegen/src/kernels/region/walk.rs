@@ -273,7 +273,8 @@ impl<'a> Walker<'a> {
             }
             Step::Permute(perm, x) => {
                 let row: Vec<Value> = (0..pieces.len()).map(|i| self.value(*x, i)).collect();
-                self.values[step] = permute::permute(scope, self.mapping, perm, &row, pieces);
+                let scratch = &mut self.scratch;
+                self.values[step] = permute::permute(scope, scratch, self.mapping, perm, &row, pieces);
             }
             _ => {
                 let count = if class.wide { pieces.len() } else { 1 };

@@ -13,17 +13,17 @@ use crate::report::{Event, Observer};
 
 /// Shards on their way to the disk.
 pub(super) struct Job<'a, 'o> {
-    pub(super) options: &'a TokenizeOptions,
+    options: &'a TokenizeOptions,
     pub(super) observer: &'a mut Observer<'o>,
     pub(super) record: Record,
     pub(super) record_path: PathBuf,
     /// Whether the record on disk is `record`, up to its last shard.
-    pub(super) recorded: bool,
-    pub(super) part: Part,
-    pub(super) writer: Option<ShardWriter>,
+    recorded: bool,
+    part: Part,
+    writer: Option<ShardWriter>,
     /// Where the input is; its digest is in `digest` until a shard ends.
     pub(super) at: Mark,
-    pub(super) digest: blake3::Hasher,
+    digest: blake3::Hasher,
 }
 
 impl<'a, 'o> Job<'a, 'o> {
@@ -103,7 +103,7 @@ impl<'a, 'o> Job<'a, 'o> {
         self.write(tokens)
     }
 
-    pub(super) fn write(&mut self, tokens: &[u16]) -> Result<(), TokenizeError> {
+    fn write(&mut self, tokens: &[u16]) -> Result<(), TokenizeError> {
         let mut rest = tokens;
         while !rest.is_empty() {
             let mut writer = match self.writer.take() {
@@ -123,7 +123,7 @@ impl<'a, 'o> Job<'a, 'o> {
         Ok(())
     }
 
-    pub(super) fn begin_shard(&mut self) -> Result<ShardWriter, TokenizeError> {
+    fn begin_shard(&mut self) -> Result<ShardWriter, TokenizeError> {
         if !self.recorded {
             let out = &self.options.out;
             std::fs::create_dir_all(out).map_err(|e| self.write_error(out, e))?;
@@ -138,7 +138,7 @@ impl<'a, 'o> Job<'a, 'o> {
     }
 
     /// Finishes the shard being written, if any; the last document has `pending` tokens after it.
-    pub(super) fn end_shard(&mut self, pending: usize) -> Result<(), TokenizeError> {
+    fn end_shard(&mut self, pending: usize) -> Result<(), TokenizeError> {
         let Some(mut writer) = self.writer.take() else { return Ok(()) };
         writer.finish().map_err(|e| self.write_error(writer.path(), e))?;
         let digest = self.digest.finalize().to_hex().to_string();
@@ -166,11 +166,11 @@ impl<'a, 'o> Job<'a, 'o> {
         self.save()
     }
 
-    pub(super) fn write_error(&self, path: &Path, error: io::Error) -> TokenizeError {
+    fn write_error(&self, path: &Path, error: io::Error) -> TokenizeError {
         TokenizeError::Write { path: path.to_owned(), error, kept: self.record.shards.len() }
     }
 
-    pub(super) fn save(&self) -> Result<(), TokenizeError> {
+    fn save(&self) -> Result<(), TokenizeError> {
         self.record.save(&self.record_path).map_err(|e| self.write_error(&self.record_path, e))
     }
 

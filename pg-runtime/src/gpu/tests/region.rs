@@ -25,6 +25,9 @@ fn store(arg: u32, value: u32, strides: &[i64]) -> Instr {
 }
 
 /// Runs a region and compares everything that it writes.
+/// Relative, of one function: exponentials are a power of two of a product, whose rounding grows with the argument.
+const SMALL_TOLERANCE: f64 = 1e-5;
+
 fn check(what: &str, region: Region, args: &[Arg], tolerance: f64) {
     let Some(device) = device() else { return };
     let mut want: Vec<Vec<f64>> = args.iter().map(Arg::f64).collect();
@@ -94,6 +97,34 @@ fn functions() {
         let body = vec![load(0, &[1]), Instr::Unary(f, 0), store(1, 1, &[1])];
         let args = [Arg::Floats(x.clone()), Arg::Out(n)];
         check(&format!("{f:?}"), floats(&[], 0, n, 2, body), &args, tolerance);
+    }
+}
+
+/// Each value, however small, to a few roundings of its own: soft caps and gates work near zero.
+#[test]
+fn functions_keep_the_digits_of_small_values() {
+    use Unary::{Exp, Sigmoid, Sin, Sqrt, Tanh};
+    let Some(device) = device() else { return };
+    let n = 1000;
+    let small = |i: usize| 10f32.powf(i as f32 / 125.0 - 8.0) * if i.is_multiple_of(2) { 1.0 } else { -1.0 };
+    let signed: Vec<f32> = (0..n).map(small).collect();
+    let positive: Vec<f32> = signed.iter().map(|x| x.abs()).collect();
+    let below_zero: Vec<f32> = positive.iter().map(|x| -80.0 * x).collect();
+    for (f, x) in
+        [(Tanh, &signed), (Sin, &signed), (Sqrt, &positive), (Exp, &below_zero), (Sigmoid, &below_zero)]
+    {
+        let body = vec![load(0, &[1]), Instr::Unary(f, 0), store(1, 1, &[1])];
+        let region = floats(&[], 0, n, 2, body);
+        let mut want = vec![x.iter().map(|&x| f64::from(x)).collect(), vec![0.0; n]];
+        interp::run(&region, &mut want);
+        let found = run(&device, &Kernel::Region(region), &[Arg::Floats(x.clone()), Arg::Out(n)]);
+        for ((x, found), want) in x.iter().zip(&found[0]).zip(&want[1]) {
+            let error = (f64::from(*found) / want - 1.0).abs();
+            assert!(
+                error < SMALL_TOLERANCE,
+                "{f:?}({x:e}) is {found:e}, should be {want:e}: off by {error:.1e}"
+            );
+        }
     }
 }
 
@@ -306,6 +337,27 @@ fn an_irregular_permutation_is_a_table() {
     let body = vec![load(0, &[l, 1]), Instr::Permute(perm.into(), 0), store(1, 1, &[l, 1])];
     let args = [Arg::Floats(noise(rows * columns, 1)), Arg::Out(rows * columns)];
     check("table", floats(&[rows], 0, columns, 2, body), &args, 0.0);
+}
+
+/// Twelve permutations of rows of 1,024 columns, each with memory of its own, would take 48 KiB of a thread block's 32.
+#[test]
+fn the_permutations_of_a_row_share_memory() {
+    let (rows, columns) = (3, 1024);
+    let l = columns as i64;
+    let rotated: Vec<u32> = (0..columns as u32).map(|j| (j + 512) % columns as u32).collect();
+    let reversed: Vec<u32> = (0..columns as u32).rev().collect();
+    let mut body = vec![load(0, &[l, 1])];
+    for _ in 0..6 {
+        for perm in [&rotated, &reversed] {
+            let last = body.len() as u32 - 1;
+            body.push(Instr::Permute(perm[..].into(), last));
+            body.push(Instr::Binary(Binary::Add, last, last + 1));
+        }
+    }
+    let last = body.len() as u32 - 1;
+    body.push(store(1, last, &[l, 1]));
+    let args = [Arg::Floats(noise(rows * columns, 1)), Arg::Out(rows * columns)];
+    check("twelve", floats(&[rows], 0, columns, 2, body), &args, 1e-6);
 }
 
 #[test]

@@ -33,15 +33,8 @@ fn an_executor_launches_what_is_generated_without_a_device() {
     let model = elaborate(&source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"));
     let session = Session::new(Arc::new(model), Default::default());
     let weights = session.initial_weights(1);
-    let spaces = [
-        Space::Param,
-        Space::Grad,
-        Space::Momentum,
-        Space::Mean,
-        Space::Variance,
-        Space::Ema,
-        Space::Velocity,
-    ];
+    let kept = |space: &Space| space.is_state() && *space != Space::CachedWeight;
+    let spaces: Vec<Space> = Space::all().filter(kept).collect();
     let mut state = session.state_with(&weights, &spaces).unwrap();
     let tokens = vec![1; BATCH * SEQ];
     let data: [(&str, &[i32]); 2] = [("tokens", &tokens), ("targets", &tokens)];

@@ -54,7 +54,7 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
-use super::check_sizes;
+use super::{check_sizes, head_rows};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
@@ -102,20 +102,8 @@ pub(crate) fn lower(
 ) -> Result<(), CubeError> {
     check_sizes(shape, infos, "q k v o lse")?;
     let s = *shape;
-    let rows = |shift: usize, heads: usize, tile: usize| Operand {
-        offset: shift,
-        batch: s.time * heads * s.dim,
-        free: s.time,
-        free_stride: heads * s.dim,
-        depth: s.dim,
-        depth_stride: 1,
-        tile,
-        deep: s.dim,
-        along_depth: true,
-        aligned: true,
-    };
     let keys = machine.tuning.flash_keys;
-    let k = rows(infos[1].shift, s.kv_heads, keys);
+    let k = head_rows(&s, infos[1].shift, s.kv_heads, keys);
     // Values are summed over keys: the same rows, read across.
     let v = Operand {
         offset: infos[2].shift,
@@ -131,7 +119,7 @@ pub(crate) fn lower(
     // Two fragments halve what is read of keys and values; a short sequence has too few queries for that.
     let most = machine.tuning.flash_queries / QUERIES;
     let fragments = if s.time > QUERIES { most } else { 1 };
-    let q = rows(infos[0].shift, s.heads, fragments * QUERIES);
+    let q = head_rows(&s, infos[0].shift, s.heads, fragments * QUERIES);
     let blocks = s.time.div_ceil(fragments * QUERIES);
     let cubes = s.batch * s.heads * blocks;
     let grid = machine.fold("flash", cubes as u64)?;

@@ -67,8 +67,8 @@ use cubecl::prelude::*;
 use half::bf16;
 use pg_ir::ty::DType;
 
-use super::check_sizes;
 use super::portable_grad::{QUERY_SHARE, row_products};
+use super::{check_sizes, head_rows};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region;
@@ -152,18 +152,7 @@ pub(crate) fn lower(
     region::lower(&products, &[infos[3], infos[5], delta_info], machine, true, &mut inner)?;
     out.append(inner, &[StageArg::Arg(3), StageArg::Arg(5), delta]);
 
-    let operand = |i: usize, heads: usize| Operand {
-        offset: infos[i].shift,
-        batch: s.time * heads * s.dim,
-        free: s.time,
-        free_stride: heads * s.dim,
-        depth: s.dim,
-        depth_stride: 1,
-        tile: BLOCK,
-        deep: s.dim,
-        along_depth: true,
-        aligned: true,
-    };
+    let operand = |i: usize, heads: usize| head_rows(&s, infos[i].shift, heads, BLOCK);
     let rows = [operand(0, s.heads), operand(1, s.kv_heads), operand(2, s.kv_heads), operand(5, s.heads)];
     let blocks = s.time.div_ceil(BLOCK);
     // The mbarrier, own and streamed tiles, and lse and delta of streamed queries.
