@@ -26,9 +26,9 @@ pub enum Pass {
     Precision,
     /// `cached_weights`: quantised and rounded weights written for other programs, or read.
     CachedWeights,
-    /// `canonicalize`: only live nodes, no identities, contractions in one form.
+    /// `canonicalize`: only live nodes, no identities, dots in one form.
     Canonicalize,
-    /// `rematerialize`: saved activations chosen; what the backward pass computes copies is there twice.
+    /// `rematerialize`: which activations are saved; what the backward pass computes again is there twice.
     Rematerialize,
     /// `fold_constants`: constants computed.
     FoldConstants,
@@ -160,7 +160,8 @@ fn lower(
 ) -> Result<(Lowered, Timing), CodegenError> {
     let (graphs, mut timing) = graphs(graph, options, machine)?;
     let Graphs { rematerialized: graph, copies, .. } = graphs;
-    let constants = timing.run(Pass::FoldConstants, || fold_constants::fold(&graph));
+    let constants = timing.run(Pass::FoldConstants, || fold_constants::find(&graph));
+    let tables = timing.run(Pass::FoldConstants, || fold_constants::evaluate(&graph, &constants));
     let selection = timing.run(Pass::Materialize, || materialize::select(&graph, &constants, options))?;
     let mut groups =
         timing.run(Pass::Fuse, || fuse::groups(&graph, &constants, selection, &copies, options))?;
@@ -172,7 +173,8 @@ fn lower(
             fuse_horizontally::join(&graph, &constants, &mut groups, machine.storage)
         })?;
     }
-    let lowered = timing.run(Pass::Schedule, || schedule::plan(program_name, graph, &constants, groups))?;
+    let lowered =
+        timing.run(Pass::Schedule, || schedule::plan(program_name, graph, (&constants, &tables), groups))?;
     Ok((lowered, timing))
 }
 
@@ -197,7 +199,7 @@ pub fn graph_after(
 }
 
 /// The graph as a machine stores it, before any pass that has to leave its numbers alone: with its sums of dots and with
-/// its roundings. What plans are held to.
+/// its roundings. What the numbers of plans are compared with in tests; the verifier holds plans to [`Lowered`]'s graph.
 ///
 /// # Errors
 /// If an op cannot be lowered; the error names its place in the model.

@@ -94,7 +94,7 @@ fn kernels_show_what_they_use_and_dump_what_they_became() {
         let occupancy = &kernel["occupancy"];
         let limits =
             ["by_registers", "by_shared_memory", "by_threads"].map(|l| occupancy[l].as_u64().unwrap());
-        assert_eq!(occupancy["cubes"].as_u64(), limits.into_iter().min(), "{kernel}");
+        assert_eq!(occupancy["blocks"].as_u64(), limits.into_iter().min(), "{kernel}");
         let text = |ext: &str| {
             let path = dir.path("dump").join(format!("{}.{ext}", kernel["name"].as_str().unwrap()));
             std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

@@ -43,6 +43,19 @@ fn sum(rows: &Value, key: &str) -> f64 {
 }
 
 #[test]
+fn every_pass_has_its_time() {
+    let report = tiny(&["--target", "h100", "--timing"]);
+    let times: Vec<(&str, f64)> = (report["timing"].as_array().unwrap().iter())
+        .map(|t| (t["pass"].as_str().unwrap(), t["milliseconds"].as_f64().unwrap()))
+        .collect();
+    let passes = pg_codegen::pipeline::Pass::ALL.map(|pass| pass.name());
+    assert!(times.iter().map(|t| t.0).skip(1).eq(passes), "{times:?}");
+    assert!(times.iter().all(|t| t.1 > 0.0), "{times:?}");
+    let table = text(&[&TINY[..], &["--timing"]].concat());
+    assert!(passes.iter().all(|pass| table.contains(pass)), "{table}");
+}
+
+#[test]
 fn every_launch_is_in_every_table() {
     let report = tiny(&[]);
     let names: Vec<&str> =

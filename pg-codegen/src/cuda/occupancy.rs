@@ -13,11 +13,11 @@ use super::compile::Resources;
 
 const WARP: u32 = 32;
 const WARPS: u32 = 64;
-const CUBES: u32 = 32;
+const MOST_BLOCKS: u32 = 32;
 const REGISTERS: u32 = 64 * 1024;
 /// Each quarter of a multiprocessor has registers of its own.
 const QUARTERS: u32 = 4;
-/// Registers of a warp are given out in threads of so many.
+/// Registers are given to a warp in threads of so many.
 const REGISTER_UNIT: u32 = 256;
 const MOST_REGISTERS: u32 = 255;
 const SHARED_BYTES: u32 = 228 * 1024;
@@ -29,7 +29,7 @@ const SHARED_UNIT: u32 = 128;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Occupancy {
     /// As many as every limit allows.
-    pub cubes: u32,
+    pub blocks: u32,
     /// Warps of these thread blocks; a multiprocessor has room for 64.
     pub warps: u32,
     /// Thread blocks that the registers suffice for.
@@ -65,34 +65,35 @@ impl fmt::Display for Limit {
 }
 
 impl Resources {
-    /// Thread blocks that a multiprocessor holds at once: [`Occupancy::cubes`].
-    pub fn resident_cubes(&self, units: u32, shared_bytes: usize) -> u32 {
-        self.occupancy(units, shared_bytes).cubes
+    /// Thread blocks that a multiprocessor holds at once: [`Occupancy::blocks`].
+    pub fn resident_blocks(&self, threads: u32, shared_bytes: usize) -> u32 {
+        self.occupancy(threads, shared_bytes).blocks
     }
 
     /// Occupancy of thread blocks of so many threads, with so many bytes of shared memory asked for at launch.
-    pub fn occupancy(&self, units: u32, shared_bytes: usize) -> Occupancy {
-        let warps = units.div_ceil(WARP).max(1);
-        let by_registers = self.cubes_by_registers(warps);
+    pub fn occupancy(&self, threads: u32, shared_bytes: usize) -> Occupancy {
+        let warps = threads.div_ceil(WARP).max(1);
+        let by_registers = self.blocks_by_registers(warps);
         let own = u64::from(self.shared_bytes) + shared_bytes as u64 + u64::from(RESERVED_BYTES);
         let by_shared_memory = (u64::from(SHARED_BYTES) / own.next_multiple_of(SHARED_UNIT.into())) as u32;
-        let by_threads = (WARPS / warps).min(CUBES);
+        let by_threads = (WARPS / warps).min(MOST_BLOCKS);
         // The most fundamental limit first, where several are equal.
         let limits = [
             (by_threads, Limit::Threads),
             (by_registers, Limit::Registers),
             (by_shared_memory, Limit::SharedMemory),
         ];
-        let (cubes, limited_by) = limits.into_iter().min_by_key(|&(cubes, _)| cubes).expect("three limits");
-        Occupancy { cubes, warps: cubes * warps, by_registers, by_shared_memory, by_threads, limited_by }
+        let (blocks, limited_by) =
+            limits.into_iter().min_by_key(|&(blocks, _)| blocks).expect("three limits");
+        Occupancy { blocks, warps: blocks * warps, by_registers, by_shared_memory, by_threads, limited_by }
     }
 
-    fn cubes_by_registers(&self, warps: u32) -> u32 {
+    fn blocks_by_registers(&self, warps: u32) -> u32 {
         let of_warp = (self.registers * WARP).next_multiple_of(REGISTER_UNIT);
         // A launch is checked as if its warps were spread evenly over the quarters.
         let checked = of_warp * warps.next_multiple_of(QUARTERS);
         match of_warp {
-            0 => CUBES,
+            0 => MOST_BLOCKS,
             _ if checked > REGISTERS || self.registers > MOST_REGISTERS => 0,
             _ => QUARTERS * (REGISTERS / QUARTERS / of_warp) / warps,
         }

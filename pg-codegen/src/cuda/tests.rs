@@ -108,15 +108,15 @@ fn occupancy_is_the_least_of_three_limits() {
     let uses = |registers, shared_bytes| Resources { registers, shared_bytes, ..Resources::default() };
     // 40 registers: 6 thread blocks of 8 warps are 48 warps. Shared memory: 228 KiB, each thread block with 1 KiB more.
     let o = uses(40, 512).occupancy(256, 32 * 1024);
-    assert_eq!((o.cubes, o.warps, o.limited_by), (6, 48, Limit::Registers));
+    assert_eq!((o.blocks, o.warps, o.limited_by), (6, 48, Limit::Registers));
     assert_eq!((o.by_registers, o.by_shared_memory, o.by_threads), (6, 6, 8));
     let o = uses(40, 0).occupancy(256, 64 * 1024);
-    assert_eq!((o.cubes, o.limited_by), (3, Limit::SharedMemory));
-    assert_eq!((uses(32, 0).occupancy(1024, 0).cubes, uses(16, 0).occupancy(32, 0).cubes), (2, 32));
+    assert_eq!((o.blocks, o.limited_by), (3, Limit::SharedMemory));
+    assert_eq!((uses(32, 0).occupancy(1024, 0).blocks, uses(16, 0).occupancy(32, 0).blocks), (2, 32));
     // 65,536 registers are not enough for 1024 threads with 65 each, and no thread block takes all shared memory twice.
-    assert_eq!(uses(65, 0).occupancy(1024, 0).cubes, 0);
+    assert_eq!(uses(65, 0).occupancy(1024, 0).blocks, 0);
     assert_eq!(
-        (uses(32, 0).resident_cubes(128, 227 * 1024), uses(32, 0).resident_cubes(128, 228 * 1024)),
+        (uses(32, 0).resident_blocks(128, 227 * 1024), uses(32, 0).resident_blocks(128, 228 * 1024)),
         (1, 0)
     );
 }
@@ -166,10 +166,10 @@ int main() {
     let mut compared = 0;
     for line in text.lines() {
         let n: Vec<u32> = line.split(' ').map(|w| w.parse().unwrap()).collect();
-        let [units, registers, kib, status, cubes] = n[..] else { panic!("{line}") };
+        let [units, registers, kib, status, blocks] = n[..] else { panic!("{line}") };
         assert_eq!(status, 0, "{line}");
         let uses = Resources { registers, ..Resources::default() };
-        assert_eq!(uses.resident_cubes(units, kib as usize * 1024), cubes, "{line}");
+        assert_eq!(uses.resident_blocks(units, kib as usize * 1024), blocks, "{line}");
         compared += 1;
     }
     assert_eq!(compared, 32 * 35 * 21);

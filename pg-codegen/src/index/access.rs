@@ -22,7 +22,7 @@ impl Context<'_> {
     /// Whether kernels can load the value.
     pub(crate) fn in_memory(&self, value: ValueId) -> bool {
         self.stored[value.index()]
-            || self.constants.tables.contains_key(&value)
+            || self.constants.is_table(value)
             || matches!(self.graph.producer(value).op, Op::Input(..))
     }
 

@@ -15,7 +15,7 @@ use crate::region::{Affine, Instr, Reg, Region};
 
 /// Columns are merged with rows until they are this many: enough for any vector unit, and few enough that
 /// a block of rows stays in cache.
-const ENOUGH_LANES: usize = 256;
+const ENOUGH_COLUMNS: usize = 256;
 
 /// The index space of a region before normalisation: sizes without ones, of which the innermost
 /// `columns` axes together are a row's columns.
@@ -128,7 +128,7 @@ impl Draft {
             let mut inner = kept.pop();
             while let (Some(column), Some(outer)) = (&inner, kept.last()) {
                 match self.joined(outer, column) {
-                    Some(run) if column.size < ENOUGH_LANES => inner = Some(run),
+                    Some(run) if column.size < ENOUGH_COLUMNS => inner = Some(run),
                     _ => break,
                 }
                 kept.pop();

@@ -113,28 +113,50 @@ impl std::error::Error for LaunchError {}
 /// # Errors
 /// The first launch that is malformed or does not fit the target.
 pub fn generate(plan: &Plan, extents: &[Extent], machine: &Machine) -> Result<Generations, LaunchError> {
-    let mut known: HashMap<(u32, Vec<ArgInfo>), Launches> = HashMap::new();
-    let mut all = Generations::default();
-    for (launch, l) in plan.launches.iter().enumerate() {
-        let failed = |error| LaunchError { launch, error };
-        let infos = infos(plan, launch, extents, machine).map_err(failed)?;
-        let key = (l.kernel.0, infos);
-        let launches = match known.get(&key) {
-            Some(launches) => launches.clone(),
-            None => {
-                let lowered = lower(&plan.kernels[key.0 as usize], &key.1, machine).map_err(failed)?;
-                known.entry(key).or_insert(lowered).clone()
+    Generator::default().generate(plan, extents, machine)
+}
+
+/// Generates the launches of one plan on one machine, for buffers that lie here or there: what was generated before is
+/// found again.
+#[derive(Default, Debug)]
+pub struct Generator {
+    /// By position of the kernel, and what it must know of its arguments.
+    known: HashMap<(u32, Vec<ArgInfo>), Launches>,
+}
+
+impl Generator {
+    /// [`generate`], of what is not known yet.
+    ///
+    /// # Errors
+    /// The first launch that is malformed or does not fit the target.
+    pub fn generate(
+        &mut self,
+        plan: &Plan,
+        extents: &[Extent],
+        machine: &Machine,
+    ) -> Result<Generations, LaunchError> {
+        let mut all = Generations::default();
+        for (launch, l) in plan.launches.iter().enumerate() {
+            let failed = |error| LaunchError { launch, error };
+            let infos = infos(plan, launch, extents, machine).map_err(failed)?;
+            let key = (l.kernel.0, infos);
+            let launches = match self.known.get(&key) {
+                Some(launches) => launches.clone(),
+                None => {
+                    let lowered = lower(&plan.kernels[key.0 as usize], &key.1, machine).map_err(failed)?;
+                    self.known.entry(key).or_insert(lowered).clone()
+                }
+            };
+            for (i, &bytes) in launches.workspaces.iter().enumerate() {
+                match all.workspaces.get_mut(i) {
+                    Some(known) => *known = bytes.max(*known),
+                    None => all.workspaces.push(bytes),
+                }
             }
-        };
-        for (i, &bytes) in launches.workspaces.iter().enumerate() {
-            match all.workspaces.get_mut(i) {
-                Some(known) => *known = bytes.max(*known),
-                None => all.workspaces.push(bytes),
-            }
+            all.launches.extend(launches.stages.into_iter().map(|stage| Generation { launch, stage }));
         }
-        all.launches.extend(launches.stages.into_iter().map(|stage| Generation { launch, stage }));
+        Ok(all)
     }
-    Ok(all)
 }
 
 /// What the generator must know of a launch's arguments.
@@ -148,7 +170,8 @@ fn infos(
     let malformed = |what: &str| CubeError::Malformed { kernel: format!("#{launch}"), what: what.into() };
     let kernel =
         plan.kernels.get(l.kernel.0 as usize).ok_or_else(|| malformed("it runs no kernel of the plan"))?;
-    let writes: Vec<bool> = (0..l.args.len()).map(|i| kernel.writes(i)).collect();
+    let params = kernel.params();
+    let writes = |i: usize| params.get(i).is_some_and(|param| param.is_written);
     let mut infos = Vec::new();
     for (i, id) in l.args.iter().enumerate() {
         let at = id.0 as usize;
@@ -156,7 +179,7 @@ fn infos(
             return Err(malformed("an argument is no buffer of the plan"));
         };
         if let Place::External(Slot { space: Space::Data | Space::Scalar, name }) = &buffer.place
-            && writes[i]
+            && writes(i)
         {
             return Err(malformed(&format!("it writes the input `{name}`")));
         }
@@ -168,7 +191,7 @@ fn infos(
         machine.check_binding(kernel.family(), extent.bound_bytes(machine.limits.binding_align) as u64)?;
         let shares = |(j, other): (usize, &crate::plan::BufferId)| {
             let other = extents.get(other.0 as usize);
-            j != i && writes[j] && other.is_some_and(|other| other.overlaps(extent))
+            j != i && writes(j) && other.is_some_and(|other| other.overlaps(extent))
         };
         let aliased = l.args.iter().enumerate().any(shares);
         infos.push(ArgInfo { dtype: buffer.dtype, len: buffer.len, shift: shift / size, aliased });

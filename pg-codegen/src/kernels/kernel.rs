@@ -27,7 +27,7 @@ pub const GENERATOR: u32 = 4;
 pub struct ArgSpec {
     /// Element type.
     pub dtype: DType,
-    /// Elements of one access: 1, or 4 where all accesses are aligned.
+    /// Elements of one access: a power of two up to 8, more than 1 where all accesses are aligned.
     pub width: usize,
     /// Whether it is written, or shares memory with something that is.
     pub writable: bool,
@@ -52,7 +52,7 @@ pub struct Generated {
     name: String,
     body: Arc<dyn Body>,
     args: Vec<ArgSpec>,
-    units: u32,
+    threads: u32,
     shared_bytes: usize,
     hash: [u64; 4],
 }
@@ -68,11 +68,11 @@ impl Generated {
     pub(crate) fn new(
         body: impl Body + 'static,
         args: Vec<ArgSpec>,
-        (units, shared_bytes): (u32, usize),
+        (threads, shared_bytes): (u32, usize),
         machine: &Machine,
     ) -> Result<Generated, CubeError> {
         let text = format!(
-            "pg {} generator {GENERATOR} cubecl {CUBECL} {units} {shared_bytes} {args:?} {body:?}",
+            "pg {} generator {GENERATOR} cubecl {CUBECL} {threads} {shared_bytes} {args:?} {body:?}",
             env!("CARGO_PKG_VERSION")
         );
         let digest = blake3::hash(text.as_bytes());
@@ -84,8 +84,8 @@ impl Generated {
         // Short enough to read, long enough to tell kernels of a model apart.
         let name = format!("{}_{:08x}", body.family(), hash[0] >> 32);
         let bf16 = args.iter().any(|a| a.dtype == DType::BF16);
-        machine.check(&name, Needs { units, shared_bytes, bindings: args.len(), bf16 })?;
-        Ok(Generated { name, body: Arc::new(body), args, units, shared_bytes, hash })
+        machine.check(&name, Needs { threads, shared_bytes, bindings: args.len(), bf16 })?;
+        Ok(Generated { name, body: Arc::new(body), args, threads, shared_bytes, hash })
     }
 
     /// Its entry point: the family, and the start of the content hash.
@@ -109,8 +109,8 @@ impl Generated {
     }
 
     /// Threads of a thread block.
-    pub fn units(&self) -> u32 {
-        self.units
+    pub fn threads(&self) -> u32 {
+        self.threads
     }
 
     /// Bytes of shared memory of a thread block.
@@ -131,7 +131,7 @@ impl KernelMetadata for Generated {
 
     fn id(&self) -> KernelId {
         // Never the program itself: KernelId's own hashing differs from build to build.
-        let mut id = KernelId::new::<Self>().info(self.hash).cube_dim(CubeDim::new_1d(self.units));
+        let mut id = KernelId::new::<Self>().info(self.hash).cube_dim(CubeDim::new_1d(self.threads));
         id.mode(ExecutionMode::Unchecked);
         id
     }
@@ -153,7 +153,7 @@ impl CubeKernel for Generated {
             buffers.push(buffer);
         }
         self.body.define(&mut builder.scope, &buffers, &self.args);
-        let settings = KernelSettings::default().cube_dim(CubeDim::new_1d(self.units));
+        let settings = KernelSettings::default().cube_dim(CubeDim::new_1d(self.threads));
         builder.build(settings.kernel_name(&self.name))
     }
 }

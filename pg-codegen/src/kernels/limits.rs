@@ -10,7 +10,7 @@ use crate::machine::Machine;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Needs {
     /// Threads of a thread block.
-    pub units: u32,
+    pub threads: u32,
     /// Bytes of shared memory.
     pub shared_bytes: usize,
     /// Buffers.
@@ -26,7 +26,7 @@ impl Machine {
     /// The first limit that it exceeds.
     pub fn check(&self, kernel: &str, needs: Needs) -> Result<(), CubeError> {
         let limits = [
-            ("threads in a block", u64::from(needs.units), u64::from(self.limits.block_threads)),
+            ("threads in a block", u64::from(needs.threads), u64::from(self.limits.block_threads)),
             ("bytes of shared memory", needs.shared_bytes as u64, self.limits.shared_bytes as u64),
             ("buffers", needs.bindings as u64, self.limits.bindings as u64),
         ];
@@ -49,19 +49,19 @@ impl Machine {
     }
 
     /// The grid of a one-dimensional launch, folded so that no axis is too long. The product may exceed
-    /// `cubes`: kernels skip what is beyond.
+    /// `thread_blocks`: kernels skip what is beyond.
     ///
     /// # Errors
     /// If there are more thread blocks than two axes hold.
-    pub fn fold(&self, kernel: &str, cubes: u64) -> Result<[u32; 3], CubeError> {
+    pub fn fold(&self, kernel: &str, thread_blocks: u64) -> Result<[u32; 3], CubeError> {
         let axis = u64::from(self.limits.grid_axis);
-        self.limit(kernel, "thread blocks", cubes, axis * axis)?;
-        if cubes <= axis {
-            return Ok([cubes.max(1) as u32, 1, 1]);
+        self.limit(kernel, "thread blocks", thread_blocks, axis * axis)?;
+        if thread_blocks <= axis {
+            return Ok([thread_blocks.max(1) as u32, 1, 1]);
         }
-        let y = cubes.div_ceil(axis);
+        let y = thread_blocks.div_ceil(axis);
         // Even rows: at most y − 1 thread blocks are idle.
-        Ok([cubes.div_ceil(y) as u32, y as u32, 1])
+        Ok([thread_blocks.div_ceil(y) as u32, y as u32, 1])
     }
 
     fn limit(&self, kernel: &str, what: &'static str, need: u64, have: u64) -> Result<(), CubeError> {
@@ -78,13 +78,16 @@ mod tests {
     use crate::machine::{CUDA, VULKAN_CPU};
 
     #[test]
-    fn grids_fold_evenly_and_hold_every_cube() {
+    fn grids_fold_evenly_and_hold_every_block() {
         let machine = VULKAN_CPU;
-        for cubes in [0, 1, 65_535, 65_536, 65_537, 1_000_003, 65_535 * 65_535] {
-            let [x, y, z] = machine.fold("k", cubes).unwrap();
+        for thread_blocks in [0, 1, 65_535, 65_536, 65_537, 1_000_003, 65_535 * 65_535] {
+            let [x, y, z] = machine.fold("k", thread_blocks).unwrap();
             let total = u64::from(x) * u64::from(y);
             assert!(x <= 65_535 && y <= 65_535 && z == 1);
-            assert!(total >= cubes && total < cubes.max(1) + u64::from(y), "{cubes}: {x} × {y}");
+            assert!(
+                total >= thread_blocks && total < thread_blocks.max(1) + u64::from(y),
+                "{thread_blocks}: {x} × {y}"
+            );
         }
         let error = machine.fold("k", u64::MAX).unwrap_err();
         assert!(error.to_string().contains("thread blocks, vulkan-cpu has"), "{error}");
@@ -92,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_kernel_over_a_limit_is_one_clear_error() {
-        let needs = Needs { units: 256, shared_bytes: 40_000, bindings: 3, bf16: false };
+        let needs = Needs { threads: 256, shared_bytes: 40_000, bindings: 3, bf16: false };
         let error = VULKAN_CPU.check("attention", needs).unwrap_err();
         assert_eq!(
             error.to_string(),

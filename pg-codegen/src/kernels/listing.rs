@@ -29,15 +29,18 @@ pub fn listing(users: &[(&Plan, &Entry)]) -> String {
     lines.dedup();
     let times = |(plan, entry): &(&Plan, &Entry)| format!("{} × in {}", entry.launches.len(), plan.program);
     let [x, y, z] = entry.grid;
-    let cubes = if y * z == 1 { x.to_string() } else { format!("{x} × {y} × {z}") };
-    let (units, shared) = (entry.kernel.units(), entry.kernel.shared_bytes());
+    let thread_blocks = if y * z == 1 { x.to_string() } else { format!("{x} × {y} × {z}") };
+    let (threads, shared) = (entry.kernel.threads(), entry.kernel.shared_bytes());
     let mut facts = vec![
         ("computes", launch.provenance.ops_text()),
         ("family", format!("{} {}", family.family(), family.shape())),
         ("in", if scopes.is_empty() { "slots".into() } else { scopes.join(", ") }),
         ("from", join(lines.into_iter().map(Line::to_string), " ")),
         ("launched", join(users.iter().map(times), ", ")),
-        ("as", format!("{cubes} thread blocks of {units} threads, {shared} bytes of shared memory")),
+        (
+            "as",
+            format!("{thread_blocks} thread blocks of {threads} threads, {shared} bytes of shared memory"),
+        ),
     ];
     facts.retain(|(_, text)| !text.is_empty());
     let mut out = format!("{}\n", entry.kernel.name());

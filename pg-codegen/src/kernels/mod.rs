@@ -1,10 +1,10 @@
-//! Kernels of a plan as CubeCL kernels: the portable variant.
+//! Kernels of a plan as CubeCL kernels.
 //!
-//! [`lower`] iterations one launch of a plan into one or a few generated launches. A [`Generated`] kernel is a
-//! value: it runs on any CubeCL runtime, and [`emit_cuda`] gives its CUDA C++ without any device. The
-//! portable variant keeps to what every GPU has: float32, vectors of four, shared memory and barriers;
-//! no warp operations, no tensor cores, no float atomics. Every sum has an order that follows from
-//! shapes alone, so results are the same from run to run.
+//! [`lower`] turns one launch of a plan into one or a few generated launches. A [`Generated`] kernel is a value: it runs
+//! on any CubeCL runtime, and [`emit_cuda`] gives its CUDA C++ without any device. Portable kernels use float32, shared
+//! memory and barriers only; warp operations, bfloat16 and tensor cores are used where [`Machine::isa`] has them. There
+//! are no float atomics: the order of every sum follows from shapes and the machine's tuning, so results are the same
+//! from run to run.
 
 #![allow(
     clippy::if_same_then_else,
@@ -35,7 +35,9 @@ use crate::region::{Affine, IndexMap, Instr, Region};
 use pg_ir::ty::DType;
 
 pub use self::error::CubeError;
-pub use self::generate::{Extent, Generation, Generations, LaunchError, element_bytes, extents, generate};
+pub use self::generate::{
+    Extent, Generation, Generations, Generator, LaunchError, element_bytes, extents, generate,
+};
 pub use self::inventory::{Entry, inventory};
 pub use self::kernel::{ArgSpec, CUBECL, GENERATOR, Generated, Launchable};
 pub use self::limits::Needs;
@@ -50,6 +52,7 @@ pub use self::stage::{ArgInfo, Launches, Stage, StageArg};
 /// # Errors
 /// If the kernel is malformed, needs what the target does not have, or exceeds one of its limits.
 pub fn lower(kernel: &Kernel, args: &[ArgInfo], machine: &Machine) -> Result<Launches, CubeError> {
+    check(kernel, args)?;
     let mut out = Launches::default();
     match kernel {
         Kernel::Region(r) => region::lower(r, args, machine, false, &mut out)?,
@@ -68,9 +71,26 @@ pub fn lower(kernel: &Kernel, args: &[ArgInfo], machine: &Machine) -> Result<Lau
         Kernel::ScatterAdd { rows, width, count } => {
             scatter::lower((*rows, *width, *count), args, machine, &mut out)?;
         }
-        Kernel::Copy { len } => region::lower(&copy(*len, args)?, args, machine, false, &mut out)?,
+        Kernel::Copy { len } => region::lower(&copy(*len, args), args, machine, false, &mut out)?,
     }
     Ok(out)
+}
+
+/// Holds a launch to what its kernel takes: as many arguments, long enough, and no index beyond 32 bits.
+fn check(kernel: &Kernel, args: &[ArgInfo]) -> Result<(), CubeError> {
+    let malformed = |what: String| CubeError::Malformed { kernel: kernel.family().into(), what };
+    kernel.check().map_err(malformed)?;
+    let params = kernel.params();
+    if params.len() != args.len() {
+        return Err(malformed(format!("takes {} arguments, not {}", params.len(), args.len())));
+    }
+    for (i, (param, arg)) in params.iter().zip(args).enumerate() {
+        let Some(want) = param.len else { continue };
+        if want == 0 || arg.len < want || want.saturating_add(arg.shift) > i32::MAX as usize {
+            return Err(malformed(format!("takes {want} elements for argument {i}, not {}", arg.len)));
+        }
+    }
+    Ok(())
 }
 
 fn has_bf16(args: &[ArgInfo]) -> bool {
@@ -107,12 +127,9 @@ fn through_float32(
     Ok(())
 }
 
-fn copy(len: usize, args: &[ArgInfo]) -> Result<Region, CubeError> {
-    let [from, to] = args else {
-        return Err(CubeError::Malformed { kernel: "copy".into(), what: "it takes two arguments".into() });
-    };
+fn copy(len: usize, args: &[ArgInfo]) -> Region {
     let at = Affine { offset: 0, strides: [1].into_iter().collect() };
     let load = Instr::Load { arg: 0, map: IndexMap { at: at.clone(), guards: Vec::new() } };
     let body = vec![load, Instr::Store { arg: 1, value: 0, at }];
-    Ok(Region { rows: Vec::new(), reduced: 0, columns: len, body, args: vec![from.dtype, to.dtype] })
+    Region { rows: Vec::new(), reduced: 0, columns: len, body, args: args.iter().map(|a| a.dtype).collect() }
 }

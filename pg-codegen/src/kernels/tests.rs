@@ -245,7 +245,7 @@ fn what_does_not_fit_is_one_error() {
     let error = lower(&kernel, &args, &small).unwrap_err().to_string();
     assert!(error.contains("bytes of shared memory, vulkan-cpu has 1024"), "{error}");
     let error = lower(&Kernel::Copy { len: 4 }, &whole(&[4]), &small).unwrap_err().to_string();
-    assert!(error.contains("two arguments"), "{error}");
+    assert!(error.contains("`copy` is malformed: takes 2 arguments, not 1"), "{error}");
     let mut region = norm(4, 8);
     region.body[1] = Instr::Binary(Binary::Mul, 0, 9);
     let error = lower(&Kernel::Region(region), &whole(&[32, 32, 8]), &small).unwrap_err().to_string();

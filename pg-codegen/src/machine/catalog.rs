@@ -50,7 +50,7 @@ const PORTABLE: Limits = Limits {
 };
 
 /// Vulkan's software device on the same two cores (Mesa `llvmpipe`), which proves generated kernels and is not
-/// meant to be fast. Its limits are what the driver reports; its rates are assumed to be a tenth of the cores'.
+/// meant to be fast. Its limits are what the driver reports; its rates are assumed, not measured.
 pub const VULKAN_CPU: Machine = Machine {
     name: Cow::Borrowed("vulkan-cpu"),
     summary: "Mesa llvmpipe on two cores, float32; limits as its driver reports, rates assumed",

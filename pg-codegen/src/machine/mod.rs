@@ -18,7 +18,7 @@ use pg_ir::ty::DType;
 pub(crate) use self::catalog::TILES;
 pub use self::catalog::{A100, ALL, CPU, CUDA, H100, H200, VULKAN_CPU};
 use self::tuning::Tuning;
-use crate::region::{Instr, Region, pieces_from};
+use crate::region::{Instr, Region, chunks_from};
 
 /// A machine to compile for.
 #[derive(Clone, PartialEq, Debug)]
@@ -143,7 +143,7 @@ impl Epilogues {
     pub(crate) fn take(&self, region: &Region, columns: usize, of: DType) -> bool {
         let combines = |i: &Instr| matches!(i, Instr::FakeQuant(..) | Instr::Accumulate { .. });
         let tears =
-            |i: &Instr| matches!(i, Instr::Permute(perm, _) if pieces_from(perm, self.chunk).is_none());
+            |i: &Instr| matches!(i, Instr::Permute(perm, _) if chunks_from(perm, self.chunk).is_none());
         let is_whole = region.columns == columns && !region.columns_meet() && !region.stores_once_a_row();
         let is_there = of == self.of
             && self.rows.contains(&region.columns)

@@ -8,7 +8,7 @@ use std::fmt;
 use pg_ir::ty::DType;
 
 use crate::machine::Machine;
-use crate::plan::{Kernel, Launch, Plan};
+use crate::plan::{Launch, Plan};
 
 /// What a launch waits for longest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -62,14 +62,11 @@ impl Prediction {
 
 /// Predicts a launch of a plan.
 pub fn predict(plan: &Plan, launch: &Launch, machine: &Machine) -> Prediction {
-    let is_contraction = !matches!(
-        plan.kernels[launch.kernel.0 as usize],
-        Kernel::Region(_) | Kernel::ScatterAdd { .. } | Kernel::Copy { .. }
-    );
-    // Tensor cores take operands of the storage type; wider ones go through the vector threads.
+    let multiplies = plan.kernels[launch.kernel.0 as usize].multiplies_matrices();
+    // Tensor cores take operands of the storage type; wider ones run on the vector units.
     let width = launch.args.iter().take(2).map(|a| plan.buffers[a.0 as usize].dtype);
     let fits = machine.storage == DType::F32 || width.into_iter().all(|dtype| dtype == machine.storage);
-    let rate = if is_contraction && fits { machine.rates.matrix_flops } else { machine.rates.vector_flops };
+    let rate = if multiplies && fits { machine.rates.matrix_flops } else { machine.rates.vector_flops };
     Prediction {
         compute: launch.flops / rate,
         memory: launch.bytes / machine.rates.bandwidth,
@@ -99,7 +96,7 @@ mod tests {
 
     #[test]
     fn tensor_cores_take_only_the_storage_type() {
-        use crate::plan::{Buffer, BufferId, KernelId, Matmul, MatrixView, Place};
+        use crate::plan::{Buffer, BufferId, Kernel, KernelId, Matmul, MatrixView, Place};
         let view = MatrixView { offset: 0, batch: 0, row: 64, col: 1 };
         let matmul = Matmul {
             batch: 1,

@@ -21,12 +21,12 @@ pub(crate) fn place(graph: &Graph, weight_cache: WeightCache) -> Result<Graph, C
     if weight_cache == WeightCache::None {
         return Ok(graph.clone());
     }
-    let forms = forms(graph);
-    let mut b = Builder::default();
+    let cached = cached(graph);
+    let mut b = Builder::rebuilding(graph);
     let mut renamed: Vec<ValueId> = Vec::with_capacity(graph.value_count());
     for (_, node) in graph.nodes() {
         b.set_origin(node.origin.clone());
-        match forms.get(&node.first).filter(|_| weight_cache == WeightCache::Read) {
+        match cached.get(&node.first).filter(|_| weight_cache == WeightCache::Read) {
             Some(slot) => {
                 Rewrite::ReadCachedWeight.taken();
                 renamed.push(b.input(slot.clone(), graph.ty(node.first).clone()));
@@ -42,9 +42,9 @@ pub(crate) fn place(graph: &Graph, weight_cache: WeightCache) -> Result<Graph, C
         b.output(output.slot.clone(), renamed[output.value.index()]);
     }
     if weight_cache == WeightCache::Write {
-        let mut left: Vec<_> = forms.into_iter().collect();
-        left.sort();
-        for (value, slot) in left {
+        let mut written: Vec<_> = cached.into_iter().collect();
+        written.sort();
+        for (value, slot) in written {
             Rewrite::WriteCachedWeight.taken();
             b.output(slot, renamed[value.index()]);
         }
@@ -54,7 +54,7 @@ pub(crate) fn place(graph: &Graph, weight_cache: WeightCache) -> Result<Graph, C
 
 /// Cached weights that a contraction or a gather reads, with their slots: for these a kernel would have to write
 /// them to memory. Everything else that a program computes of a parameter rides on whatever reads it.
-fn forms(graph: &Graph) -> FxHashMap<ValueId, Slot> {
+fn cached(graph: &Graph) -> FxHashMap<ValueId, Slot> {
     let mut is_read = vec![false; graph.value_count()];
     for (_, node) in graph.nodes().rev() {
         let reads =
@@ -64,7 +64,7 @@ fn forms(graph: &Graph) -> FxHashMap<ValueId, Slot> {
     let mut named: FxHashSet<&str> = FxHashSet::default();
     let read = graph.nodes().map(|(_, node)| node.first).filter(|v| is_read[v.index()]);
     let form = |value| Some((value, parameter(graph, value)?));
-    // A slot is named by its parameter, and holds the first of its forms if there should be several.
+    // A slot is named by its parameter, and holds the first of its cached if there should be several.
     let first = read.filter_map(form).filter(|(_, name)| named.insert(name));
     first.map(|(value, name)| (value, Slot::new(Space::CachedWeight, name))).collect()
 }

@@ -15,7 +15,7 @@ use crate::passes::rewrites::Rewrite;
 /// Rebuilds `graph` in canonical form.
 pub(crate) fn canonical(graph: &Graph) -> Result<Graph, CodegenError> {
     let live = graph.needed(graph.outputs.iter().map(|o| o.value));
-    let mut b = Builder::default();
+    let mut b = Builder::rebuilding(graph);
     let mut renamed: Vec<Option<ValueId>> = vec![None; graph.value_count()];
     for (_, node) in graph.nodes() {
         if !graph.results(node).any(|v| live[v.index()]) {

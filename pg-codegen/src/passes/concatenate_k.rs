@@ -22,7 +22,7 @@ pub(crate) fn concatenate(graph: &Graph) -> Result<Graph, CodegenError> {
     if sums.is_empty() {
         return Ok(graph.clone());
     }
-    let mut b = Builder::default();
+    let mut b = Builder::rebuilding(graph);
     let mut renamed: Vec<ValueId> = Vec::with_capacity(graph.value_count());
     for (_, node) in graph.nodes() {
         b.set_origin(node.origin.clone());

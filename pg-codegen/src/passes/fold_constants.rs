@@ -20,18 +20,25 @@ use crate::passes::rewrites::Rewrite;
 const MAX_ELEMENTS: usize = 1 << 22;
 
 /// What is known at compile time.
-#[derive(Default)]
 pub(crate) struct Constants {
-    /// The one number that all elements of a value are.
-    uniform: FxHashMap<ValueId, f64>,
-    /// Contents of constant buffers, as the bits of float32 or int32 elements.
-    pub(crate) tables: FxHashMap<ValueId, Arc<[u32]>>,
+    /// By value: the one number that all its elements are.
+    uniform: Vec<Option<f64>>,
+    /// By value: whether it is a constant buffer.
+    is_table: Vec<bool>,
 }
+
+/// Contents of constant buffers, as the bits of float32 or int32 elements.
+pub(crate) type Tables = FxHashMap<ValueId, Arc<[u32]>>;
 
 impl Constants {
     /// The number that every element of `value` is, if that is known.
     pub(crate) fn uniform(&self, value: ValueId) -> Option<f64> {
-        self.uniform.get(&value).copied()
+        self.uniform[value.index()]
+    }
+
+    /// Whether `value` is a constant buffer.
+    pub(crate) fn is_table(&self, value: ValueId) -> bool {
+        self.is_table[value.index()]
     }
 }
 
@@ -43,9 +50,10 @@ struct Known {
     costly: bool,
 }
 
-/// Finds and evaluates constants.
-pub(crate) fn fold(graph: &Graph) -> Constants {
-    let mut constants = Constants::default();
+/// Finds constants: an analysis, which other passes ask, too. Constant buffers are not computed.
+pub(crate) fn find(graph: &Graph) -> Constants {
+    let n = graph.value_count();
+    let mut constants = Constants { uniform: vec![None; n], is_table: vec![false; n] };
     let mut known: FxHashMap<ValueId, Known> = FxHashMap::default();
     for (_, node) in graph.nodes() {
         if node.results != 1 || !node.operands.iter().all(|v| known.contains_key(v)) {
@@ -55,7 +63,7 @@ pub(crate) fn fold(graph: &Graph) -> Constants {
             known.insert(node.first, k);
             if let Some(value) = uniform_value(graph, node, &constants) {
                 Rewrite::FoldUniform.taken();
-                constants.uniform.insert(node.first, value);
+                constants.uniform[node.first.index()] = Some(value);
             }
         }
     }
@@ -66,10 +74,9 @@ pub(crate) fn fold(graph: &Graph) -> Constants {
             wanted.extend(&node.operands);
         }
     }
-    let mut roots = Vec::new();
     while let Some(value) = wanted.pop() {
         let Some(k) = known.get(&value) else { continue };
-        if !k.costly || constants.uniform.contains_key(&value) || roots.contains(&value) {
+        if !k.costly || constants.uniform(value).is_some() || constants.is_table(value) {
             continue;
         }
         let (ty, node) = (graph.ty(value), graph.producer(value));
@@ -78,10 +85,9 @@ pub(crate) fn fold(graph: &Graph) -> Constants {
         if node.op.is_view() || repeats || !fits {
             wanted.extend(&node.operands);
         } else {
-            roots.push(value);
+            constants.is_table[value.index()] = true;
         }
     }
-    evaluate(graph, &roots, &mut constants);
     constants
 }
 
@@ -145,21 +151,21 @@ fn uniform_value(graph: &Graph, node: &Node, constants: &Constants) -> Option<f6
     }
 }
 
-/// Evaluates `roots` in float64 and stores them as constant buffers.
-fn evaluate(graph: &Graph, roots: &[ValueId], constants: &mut Constants) {
-    if roots.is_empty() {
-        return;
-    }
+/// Computes constant buffers, in float64.
+pub(crate) fn evaluate(graph: &Graph, constants: &Constants) -> Tables {
+    let values = graph.nodes().map(|(_, node)| node.first);
+    let roots: Vec<ValueId> = values.filter(|&v| constants.is_table(v)).collect();
     let needed = graph.needed(roots.iter().copied());
     let mut values: FxHashMap<ValueId, Tensor> = FxHashMap::default();
     for (_, node) in graph.nodes().filter(|(_, n)| needed[n.first.index()]) {
         let operands: Vec<&Tensor> = node.operands.iter().map(|v| &values[v]).collect();
         values.insert(node.first, interp::results(graph, node, &operands).swap_remove(0));
     }
-    for root in roots {
+    let table = |root: ValueId| {
         Rewrite::FoldTable.taken();
-        let dtype = graph.ty(*root).dtype;
+        let dtype = graph.ty(root).dtype;
         let bits = |&v: &f64| if dtype == DType::I32 { v as i32 as u32 } else { (v as f32).to_bits() };
-        constants.tables.insert(*root, values[root].iter().map(bits).collect());
-    }
+        (root, values[&root].iter().map(bits).collect())
+    };
+    roots.into_iter().map(table).collect()
 }

@@ -1,10 +1,9 @@
 //! Fusion: which stores share a region.
 //!
-//! It starts from one region for each kept value and joins regions as long as that saves traffic, the
-//! most first: a region with what it reads from another, and regions that read the same buffer; at last small
-//! regions over one domain, which saves launches. A join
-//! is tried by emitting it; a value that only the joined region reads is then no longer stored. It must
-//! never make two kernels wait for each other, and never widen a region beyond what devices bind.
+//! It starts from one region for each kept value and joins regions as long as that saves traffic, the largest saving
+//! first: a region with what it reads from another, and regions that read the same buffer; at last small regions over one
+//! domain, which saves launches. A join is tried by emitting it; a value that only the joined region reads is then no
+//! longer stored. It must never make two kernels wait for each other, and never widen a region beyond what devices bind.
 
 use std::collections::BTreeMap;
 

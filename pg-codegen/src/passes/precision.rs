@@ -13,7 +13,7 @@ use pg_ir::ty::{DType, Role};
 use rustc_hash::FxHashSet;
 
 use crate::passes::canonicalize::canonical;
-use crate::passes::fold_constants::fold;
+use crate::passes::fold_constants;
 use crate::passes::materialize::{is_library, is_widening, readers, worth_keeping};
 use crate::passes::rewrites::Rewrite;
 use crate::{CodegenError, Options};
@@ -30,10 +30,10 @@ pub fn store_as(graph: &Graph, storage: DType) -> Result<Graph, CodegenError> {
         return Ok(graph.clone());
     }
     let mut graph = canonical(graph)?;
-    // What is rounded changes what is worth keeping, so that something new may be kept; twice is enough for all
-    // models, and what remains is stored as float32.
+    // What is rounded changes what is worth keeping, so that something new may be kept; the third time rounds nothing or a
+    // value or two, and what remains is stored as float32.
     for _ in 0..MAX_ROUNDS {
-        let constants = fold(&graph);
+        let constants = fold_constants::find(&graph);
         let stored = worth_keeping(&graph, &constants, &Options::default());
         let everyone = vec![true; graph.value_count()];
         let chooser = Chooser { graph: &graph, readers: readers(&graph, &everyone), stored };
@@ -153,7 +153,7 @@ impl<'a> Rewriter<'a> {
     fn new(graph: &'a Graph) -> Self {
         let forms = vec![None; graph.value_count()];
         let (given, rounded) = Default::default();
-        Rewriter { graph, given, rounded, b: Builder::default(), wide: forms.clone(), narrow: forms }
+        Rewriter { graph, given, rounded, b: Builder::rebuilding(graph), wide: forms.clone(), narrow: forms }
     }
 
     fn rewrite(mut self) -> Result<Graph, CodegenError> {

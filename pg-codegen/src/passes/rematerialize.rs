@@ -12,7 +12,7 @@ use pg_ir::ty::DType;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::access::Context;
-use crate::passes::fold_constants::{Constants, fold};
+use crate::passes::fold_constants::{Constants, find};
 use crate::passes::materialize::{is_library, is_widening, readers, worth_keeping};
 use crate::passes::rewrites::Rewrite;
 use crate::{CodegenError, Options};
@@ -41,7 +41,7 @@ impl Copies {
 /// Rebuilds a canonical graph so that the backward pass computes again what is not worth keeping: what moves
 /// at most `traffic` bytes for each byte that need not be kept. At 2, what needs a kernel of its own to read and
 /// write is computed again too: int4mlp_12l at 4 × 512 tokens would keep 188 MB less (rotated queries and keys, and
-/// fake-quantised weights unless they are left or found) for 377 MB more traffic a micro-batch.
+/// fake-quantised weights unless they are cached) for 377 MB more traffic a micro-batch.
 pub(crate) fn rematerialize(
     graph: &Graph,
     options: &Options,
@@ -50,7 +50,7 @@ pub(crate) fn rematerialize(
     let Some((first, _)) = graph.nodes().find(|(_, n)| n.origin.backward).filter(|_| options.fuse) else {
         return Ok((graph.clone(), Copies::default()));
     };
-    let constants = fold(graph);
+    let constants = find(graph);
     let stored = worth_keeping(graph, &constants, options);
     let readers = readers(graph, &vec![true; graph.value_count()]);
     let mut choice = Chooser { graph, constants: &constants, stored, readers, first, traffic };
@@ -160,7 +160,7 @@ impl Chooser<'_> {
             }
             if at != value && (cx.in_memory(at) || is_library(&node.op)) {
                 let is_input = matches!(node.op, Op::Input(..));
-                if !(is_input || self.constants.tables.contains_key(&at) || late[at.index()]) {
+                if !(is_input || self.constants.is_table(at) || late[at.index()]) {
                     return None;
                 }
                 sources.push(at);
@@ -216,7 +216,7 @@ impl Chooser<'_> {
 fn rebuild(choice: &Chooser<'_>, chosen: &FxHashSet<ValueId>) -> Result<(Graph, Copies), CodegenError> {
     let (graph, first) = (choice.graph, choice.first);
     let mut copier =
-        Copier { choice, b: Builder::default(), renamed: Vec::new(), copies: FxHashMap::default() };
+        Copier { choice, b: Builder::rebuilding(graph), renamed: Vec::new(), copies: FxHashMap::default() };
     let mut backward_from = usize::MAX;
     for (id, node) in graph.nodes() {
         if id == first {

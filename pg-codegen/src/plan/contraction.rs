@@ -1,5 +1,10 @@
 //! Contractions: products of matrices, alone or several that share an operand, each with what becomes of its result.
 
+use std::hash::{DefaultHasher, Hash};
+
+use pg_ir::ty::DType;
+
+use super::family::{Family, Param, ParamType};
 use crate::region::Region;
 
 /// A matrix operand: strides in elements.
@@ -73,7 +78,7 @@ pub struct Segment {
     pub b: MatrixView,
 }
 
-/// One product of a contraction. Its own arguments: a, b, those of each further segment, then c, or the epilogue's from 1
+/// One result of a contraction: the sum of a product for each segment of k. Its own arguments: a, b, those of each further segment, then c, or the epilogue's from 1
 /// on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Member {
@@ -104,12 +109,6 @@ impl Member {
     /// Number of its own arguments.
     pub fn arg_count(&self) -> usize {
         self.operand_count() + self.epilogue.as_ref().map_or(1, |region| region.args.len().saturating_sub(1))
-    }
-
-    /// Whether it writes one of its own arguments.
-    pub fn writes(&self, arg: usize) -> bool {
-        let operands = self.operand_count();
-        arg >= operands && self.epilogue.as_ref().is_none_or(|region| region.writes(arg - operands + 1))
     }
 }
 
@@ -166,12 +165,87 @@ impl Contraction {
         args.insert(usize::from(shared == Side::Right), 0);
         args
     }
+}
 
-    /// Whether it writes an argument.
-    pub fn writes(&self, arg: usize) -> bool {
-        (0..self.members.len()).any(|i| {
-            let own = self.args(i).iter().position(|&at| at == arg);
-            own.is_some_and(|own| self.members[i].writes(own))
-        })
+impl Family for Contraction {
+    fn name(&self) -> &'static str {
+        "contraction"
+    }
+
+    fn params(&self) -> Vec<Param> {
+        let mut params = vec![Param::read(ParamType::Float); self.arg_count()];
+        for (i, member) in self.members.iter().enumerate() {
+            let own = member.params();
+            self.args(i).into_iter().zip(own).for_each(|(at, param)| params[at] = param);
+        }
+        params
+    }
+
+    fn shape(&self) -> String {
+        self.members.iter().map(Member::shape).collect::<Vec<_>>().join(", ")
+    }
+
+    fn structure(&self, to: &mut DefaultHasher) {
+        (self.shared, self.members.len()).hash(to);
+        self.members.iter().for_each(|member| member.structure(to));
+    }
+
+    fn multiplies_matrices(&self) -> bool {
+        true
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let is_shared = self.shared.is_some();
+        if self.members.is_empty() || is_shared != (self.members.len() > 1) {
+            return Err("is of one product, or of several that share an operand, and nothing else".into());
+        }
+        if is_shared && self.members.iter().any(|m| !m.segments.is_empty()) {
+            return Err("shares an operand, and has segments of k".into());
+        }
+        if self.members.iter().filter_map(|m| m.epilogue.as_ref()).any(|r| r.args.is_empty()) {
+            return Err("has a region on a product that does not take its result".into());
+        }
+        Ok(())
+    }
+}
+
+impl Member {
+    fn params(&self) -> Vec<Param> {
+        let mut params = vec![Param::read(ParamType::Float); self.operand_count()];
+        match &self.epilogue {
+            Some(region) => params.extend(region.params().into_iter().skip(1)),
+            None if self.matmul.accumulate => {
+                params.push(Param { is_read: true, ..Param::written(ParamType::Of(DType::F32)) });
+            }
+            None => params.push(Param::written(ParamType::Float)),
+        }
+        params
+    }
+
+    fn shape(&self) -> String {
+        let Matmul { batch, m, n, accumulate, .. } = self.matmul;
+        let k = self.products().map(|product| product.k.to_string()).collect::<Vec<_>>().join(" + ");
+        let batch = if batch > 1 { format!("{batch} of ") } else { String::new() };
+        let plus = if accumulate { " added" } else { "" };
+        format!("{batch}{m} × {n} × {k}{plus}")
+    }
+
+    fn structure(&self, to: &mut DefaultHasher) {
+        let m = &self.matmul;
+        [m.batch, m.m, m.n, m.k].map(|size| size > 1).hash(to);
+        [&m.a, &m.b, &m.c].map(MatrixView::walks).hash(to);
+        (m.accumulate, m.symmetric).hash(to);
+        for s in &self.segments {
+            (s.k > 1, s.a.walks(), s.b.walks()).hash(to);
+        }
+        self.epilogue.is_some().hash(to);
+        self.epilogue.iter().for_each(|region| region.structure(to));
+    }
+}
+
+impl MatrixView {
+    /// Along which axes it stands still, goes to the next element, or elsewhere.
+    fn walks(&self) -> (bool, usize, usize, bool) {
+        (self.batch == 0, self.row.min(2), self.col.min(2), self.offset > 0)
     }
 }

@@ -1,10 +1,14 @@
 //! A plan: everything an executor needs to run one program. Buffers with their places, kernels, and a
 //! flat list of launches in order. Executors match on kernel families and region instructions only.
 
+mod attention;
 mod contraction;
+mod copy;
 pub(crate) mod cost;
+mod family;
+mod region;
 pub mod result_regions;
-mod structure;
+mod scatter;
 pub mod witness;
 
 use std::sync::Arc;
@@ -13,9 +17,15 @@ use pg_ir::graph::ValueId;
 use pg_ir::slot::Slot;
 use pg_ir::ty::DType;
 
+use self::attention::Attention;
+use self::copy::Copy;
+use self::family::Family;
+use self::scatter::ScatterAdd;
 use crate::region::Region;
 
+pub use self::attention::AttentionShape;
 pub use self::contraction::{Contraction, Matmul, MatrixView, Member, Segment, Side};
+pub use self::family::{Param, ParamType};
 use crate::report::provenance::Provenance;
 
 /// A buffer of a plan, by position.
@@ -55,34 +65,16 @@ pub struct Buffer {
     pub why: &'static str,
 }
 
-/// Shapes of causal attention: q, o [batch, time, heads, dim], k [batch, time, kv_heads, dim],
-/// v [batch, time, kv_heads, dim], lse [batch, time, heads], all row-major and contiguous.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct AttentionShape {
-    /// Sequences.
-    pub batch: usize,
-    /// Positions.
-    pub time: usize,
-    /// Query heads.
-    pub heads: usize,
-    /// Key/value heads; query head h reads head h / (heads / kv_heads).
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub dim: usize,
-    /// Factor on q · k before the softmax.
-    pub scale: f32,
-}
-
 impl Kernel {
-    /// Number of arguments.
-    pub fn arg_count(&self) -> usize {
+    /// Asks its family.
+    fn with<R>(&self, f: impl FnOnce(&dyn Family) -> R) -> R {
         match self {
-            Kernel::Region(region) => region.args.len(),
-            Kernel::Contraction(contraction) => contraction.arg_count(),
-            Kernel::ScatterAdd { .. } => 3,
-            Kernel::Attention(_) => 5,
-            Kernel::AttentionGrad(_) => 9,
-            Kernel::Copy { .. } => 2,
+            Kernel::Region(region) => f(region),
+            Kernel::Contraction(contraction) => f(contraction),
+            Kernel::Attention(shape) => f(&Attention { shape, is_gradient: false }),
+            Kernel::AttentionGrad(shape) => f(&Attention { shape, is_gradient: true }),
+            &Kernel::ScatterAdd { rows, width, count } => f(&ScatterAdd { rows, width, count }),
+            &Kernel::Copy { len } => f(&Copy { len }),
         }
     }
 

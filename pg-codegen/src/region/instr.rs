@@ -168,12 +168,12 @@ impl Instr {
     }
 }
 
-/// The piece of `width` columns that each piece comes from, if a permutation moves all of them whole.
-pub(crate) fn pieces_from(perm: &[u32], width: usize) -> Option<Vec<usize>> {
-    let piece = |columns: &[u32]| {
+/// The chunk of `width` columns that each chunk comes from, if a permutation moves all of them whole.
+pub(crate) fn chunks_from(perm: &[u32], width: usize) -> Option<Vec<usize>> {
+    let chunk = |columns: &[u32]| {
         let moves = columns.iter().zip(columns[0]..).all(|(&p, q)| p == q);
         let first = columns[0] as usize;
         (first.is_multiple_of(width) && moves).then_some(first / width)
     };
-    perm.chunks(width).map(piece).collect()
+    perm.chunks(width).map(chunk).collect()
 }

@@ -97,9 +97,9 @@ impl Row<'_> {
     fn tabulate(&mut self, register: usize, f: impl Fn(&[Tensor], &[usize], usize) -> f64) -> Tensor {
         let (column, n) =
             (self.index.len() - 1, if self.types[register].wide { self.region.columns } else { 1 });
-        let element = |l| {
-            self.index[column] = l;
-            f(&self.regs, &self.index, l)
+        let element = |at| {
+            self.index[column] = at;
+            f(&self.regs, &self.index, at)
         };
         let out = (0..n).map(element).collect();
         self.index[column] = 0;
@@ -110,7 +110,7 @@ impl Row<'_> {
     fn apply(&self, op: Op, regs: &[u32]) -> Tensor {
         let n = regs.iter().map(|&r| self.regs[r as usize].len()).max().unwrap_or(1);
         let tensors: Vec<Tensor> =
-            regs.iter().map(|&r| (0..n).map(|l| element(&self.regs[r as usize], l)).collect()).collect();
+            regs.iter().map(|&r| (0..n).map(|at| element(&self.regs[r as usize], at)).collect()).collect();
         let tensors: Vec<&Tensor> = tensors.iter().collect();
         let ty = |kind: Kind| Type::new(kind.dtype(), [Axis::channel(n)]);
         let types: Vec<Type> = regs.iter().map(|&r| ty(self.types[r as usize].kind)).collect();
@@ -121,8 +121,8 @@ impl Row<'_> {
     /// Calls `write` with the index and the value of every element of a register.
     fn write(&mut self, value: u32, mut write: impl FnMut(&[usize], f64)) {
         let column = self.index.len() - 1;
-        for (l, &x) in self.regs[value as usize].iter().enumerate() {
-            self.index[column] = l;
+        for (at, &x) in self.regs[value as usize].iter().enumerate() {
+            self.index[column] = at;
             write(&self.index, x);
         }
         self.index[column] = 0;

@@ -1,8 +1,7 @@
 //! Regions: the unit of fusion. A region is a small SSA program run once for every row of a domain;
 //! its values are rows of `columns` elements, or one element where a row has only one.
 //!
-//! The CPU executes a region as a block-vectorised interpreter, CubeCL walks it to emit a kernel and the
-//! cost model counts it. Nothing here knows graph ops: what a region computes is all in its instructions. Their types
+//! The CPU interprets it, vectorised over blocks; `kernels/region` emits a kernel from it; `plan/cost` counts it. Nothing here knows graph ops: what a region computes is all in its instructions. Their types
 //! are in [`types`], what must hold of them in [`verify`], what they compute in [`interp`]: passes, executors and
 //! tests have no others.
 
@@ -19,7 +18,7 @@ use smallvec::SmallVec;
 
 pub use self::affine::{Affine, Guard, IndexMap};
 pub use self::canonical::canonical;
-pub(crate) use self::instr::pieces_from;
+pub(crate) use self::instr::chunks_from;
 pub use self::instr::{ArgId, Instr, Reg};
 
 /// A fused kernel: a domain of rows and a program run for each.

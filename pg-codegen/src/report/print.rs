@@ -7,7 +7,7 @@ use std::fmt;
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::op::Op;
 
-use crate::plan::{Kernel, Matmul, Member, Place, Plan};
+use crate::plan::{Kernel, Member, Place, Plan};
 
 /// What a buffer holds: scope, op, type and place of the value.
 pub(crate) fn label(graph: &Graph, value: ValueId) -> String {
@@ -43,63 +43,6 @@ impl Plan {
     /// Bytes that one run reads and writes.
     pub fn bytes(&self) -> f64 {
         self.launches.iter().map(|l| l.bytes).sum()
-    }
-}
-
-impl Kernel {
-    /// Name of the family.
-    pub fn family(&self) -> &'static str {
-        match self {
-            Kernel::Region(_) => "region",
-            Kernel::Contraction(_) => "contraction",
-            Kernel::Attention(_) => "attention",
-            Kernel::AttentionGrad(_) => "attention_grad",
-            Kernel::ScatterAdd { .. } => "scatter_add",
-            Kernel::Copy { .. } => "copy",
-        }
-    }
-
-    /// Whether the kernel writes an argument.
-    pub fn writes(&self, arg: usize) -> bool {
-        match self {
-            Kernel::Region(region) => region.writes(arg),
-            Kernel::Contraction(contraction) => contraction.writes(arg),
-            Kernel::ScatterAdd { .. } => arg == 2,
-            Kernel::Attention(_) => arg >= 3,
-            Kernel::AttentionGrad(_) => arg >= 6,
-            Kernel::Copy { .. } => arg == 1,
-        }
-    }
-
-    /// The problem's shape in a few characters.
-    pub fn shape(&self) -> String {
-        match self {
-            Kernel::Region(r) => {
-                let (kept, reduced) = r.rows.split_at(r.rows.len() - r.reduced);
-                let product = |sizes: &[usize]| sizes.iter().product::<usize>();
-                let over =
-                    if reduced.is_empty() { String::new() } else { format!(" Σ {}", product(reduced)) };
-                format!("{} × {}{over}", product(kept), r.columns)
-            }
-            Kernel::Contraction(contraction) => {
-                let shape = |m: &Member| m.matmul.shape(m.products().map(|product| product.k));
-                contraction.members.iter().map(shape).collect::<Vec<_>>().join(", ")
-            }
-            Kernel::Attention(s) | Kernel::AttentionGrad(s) => {
-                format!("{} × {}, {}/{} heads of {}", s.batch, s.time, s.heads, s.kv_heads, s.dim)
-            }
-            Kernel::ScatterAdd { rows, width, count } => format!("{count} × {width} into {rows}"),
-            Kernel::Copy { len } => len.to_string(),
-        }
-    }
-}
-
-impl Matmul {
-    fn shape(&self, k: impl Iterator<Item = usize>) -> String {
-        let k = k.map(|k| k.to_string()).collect::<Vec<_>>().join(" + ");
-        let batch = if self.batch > 1 { format!("{} of ", self.batch) } else { String::new() };
-        let plus = if self.accumulate { " added" } else { "" };
-        format!("{batch}{} × {} × {k}{plus}", self.m, self.n)
     }
 }
 

@@ -1,5 +1,4 @@
-//! What launches touch: the regions and products of a kernel with the places of their arguments among the launch's,
-//! and which arguments are read and written.
+//! What launches touch: the regions and products of a kernel with the places of their arguments among the launch's.
 //!
 //! It relies on nothing but the shape of kernels that `plan` documents, and must never say less than what is touched.
 
@@ -64,34 +63,4 @@ pub(super) fn regions(kernel: &Kernel) -> Vec<Part<'_>> {
         parts.push(Part { region, args, product: Some(i) });
     }
     parts
-}
-
-/// By argument of a launch: whether it is read, whether it is written.
-pub(super) fn touched(kernel: &Kernel) -> Vec<(bool, bool)> {
-    const READ: (bool, bool) = (true, false);
-    const WRITTEN: (bool, bool) = (false, true);
-    match kernel {
-        Kernel::ScatterAdd { .. } => vec![READ, READ, WRITTEN],
-        Kernel::Attention(_) => [[READ; 3].as_slice(), &[WRITTEN; 2]].concat(),
-        Kernel::AttentionGrad(_) => [[READ; 6].as_slice(), &[WRITTEN; 3]].concat(),
-        Kernel::Copy { .. } => vec![READ, WRITTEN],
-        Kernel::Region(_) | Kernel::Contraction(_) => {
-            let mut out = vec![(false, false); kernel.arg_count()];
-            for product in products(kernel) {
-                product.operands().flatten().for_each(|at| out[at].0 = true);
-                if product.region.is_none() {
-                    let c = &mut out[product.rest()[0]];
-                    *c = (c.0 || product.matmul.accumulate, true);
-                }
-            }
-            for part in regions(kernel) {
-                for instr in &part.region.body {
-                    let Some(at) = instr.arg().and_then(|arg| part.args[arg as usize]) else { continue };
-                    let (read, written) = &mut out[at];
-                    *if instr.is_store() { written } else { read } = true;
-                }
-            }
-            out
-        }
-    }
 }

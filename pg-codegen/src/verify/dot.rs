@@ -1,4 +1,4 @@
-//! Products against the contractions that they compute: sizes, which element of which operand each matrix element is,
+//! Products against the dots that they compute: sizes, which element of which operand each matrix element is,
 //! where the result goes, and whether an old value is added.
 //!
 //! Views of operands ride on strides, and so do views of results, which may be written straight into what is a view of
@@ -13,7 +13,7 @@ use super::element::{Below, below, join, ravel, split, unravel};
 use super::library::Pair;
 use crate::plan::{Matmul, MatrixView};
 
-/// A contraction, its axes in three groups.
+/// A dot, its axes in three groups.
 pub(super) struct Dot<'a> {
     pair: Pair<'a>,
     node: &'a Node,

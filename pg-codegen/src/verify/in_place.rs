@@ -52,7 +52,7 @@ fn check_store(region: &Region, arg: ArgId, stored_at: usize, to: &Affine) -> Re
         if i > stored_at {
             return Err(format!("reads a{arg} in instruction {i}, after it was written in {stored_at}"));
         }
-        // One element for a row of many columns: executors that cut long rows read it in every piece, and one of
+        // One element for a row of many columns: executors that cut long rows read it in every part, and one of
         // them writes it.
         if region.columns > 1 && !to.varies_along_columns() {
             return Err(format!("reads one element of a{arg} for a whole row, and writes it"));

@@ -6,10 +6,10 @@
 use pg_ir::slot::Space;
 use pg_ir::ty::DType;
 
-use super::access::{products, regions, touched};
+use super::access::regions;
 use super::{Check, Finding, Subject};
 use crate::plan::witness::Roles;
-use crate::plan::{AttentionShape, Buffer, Kernel, Launch, Place};
+use crate::plan::{Buffer, Kernel, Launch, ParamType, Place};
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
     let fault = |message: String| Finding::new(Check::Shapes, message);
@@ -54,22 +54,8 @@ fn check_buffer(buffer: &Buffer) -> Result<(), String> {
 
 /// What has to hold for [`super::access`] to take a kernel apart.
 fn check_kernel(kernel: &Kernel) -> Result<(), String> {
-    if let Kernel::Contraction(contraction) = kernel {
-        let is_shared = contraction.shared.is_some();
-        if contraction.members.is_empty() || is_shared != (contraction.members.len() > 1) {
-            return Err("is of one product, or of several that share an operand, and nothing else".into());
-        }
-        if is_shared && contraction.members.iter().any(|m| !m.segments.is_empty()) {
-            return Err("shares an operand, and has segments of k".into());
-        }
-        if contraction.members.iter().filter_map(|m| m.epilogue.as_ref()).any(|r| r.args.is_empty()) {
-            return Err("has a region on a product that does not take its result".into());
-        }
-    }
-    for part in regions(kernel) {
-        super::region::check_arguments(part.region)?;
-    }
-    Ok(())
+    kernel.check()?;
+    regions(kernel).iter().try_for_each(|part| super::region::check_arguments(part.region))
 }
 
 fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), String> {
@@ -86,7 +72,8 @@ fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), St
     if (roles.reads.len(), roles.writes.len()) != (have, have) {
         return Err("it is not said of each of its arguments what it holds".into());
     }
-    for (arg, (reads, writes)) in touched(kernel).into_iter().enumerate() {
+    for (arg, param) in kernel.params().into_iter().enumerate() {
+        let (reads, writes) = (param.is_read, param.is_written);
         let claims = (roles.reads[arg].is_some(), roles.writes[arg].is_some());
         if claims != (reads, writes) {
             let said = |(r, w): (bool, bool)| match (r, w) {
@@ -130,76 +117,20 @@ fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), St
 
 /// Types, and lengths where the kernel says them.
 fn check_types(s: Subject<'_>, kernel: &Kernel, launch: &Launch) -> Result<(), String> {
-    let dtype = |arg: usize| s.buffer(launch, arg).dtype;
-    let of = |arg: usize, want: DType| match dtype(arg) {
-        d if d == want => Ok(()),
-        d => Err(format!("argument {arg} is {d}, the kernel takes {want}")),
-    };
-    let float = |arg: usize| match dtype(arg) {
-        d if d.is_float() => Ok(()),
-        d => Err(format!("argument {arg} is {d}, the kernel takes floats")),
-    };
-    let len = |arg: usize, want: Option<usize>| match s.buffer(launch, arg).len {
-        n if Some(n) == want => Ok(()),
-        n => Err(format!("argument {arg} has {n} elements, the kernel takes {want:?}")),
-    };
-    for part in regions(kernel) {
-        for (arg, &want) in part.args.iter().zip(&part.region.args) {
-            arg.map_or(Ok(()), |arg| of(arg, want))?;
+    for (arg, param) in kernel.params().into_iter().enumerate() {
+        let Buffer { dtype, len, .. } = *s.buffer(launch, arg);
+        let is_right = match param.ty {
+            ParamType::Of(want) => dtype == want,
+            ParamType::Float => dtype.is_float(),
+            ParamType::First => dtype == s.buffer(launch, 0).dtype,
+            ParamType::Any => true,
+        };
+        if !is_right {
+            return Err(format!("argument {arg} is {dtype}, the kernel takes {}", param.ty));
+        }
+        if let Some(want) = param.len.filter(|&want| want != len) {
+            return Err(format!("argument {arg} has {len} elements, the kernel takes {want}"));
         }
     }
-    for product in products(kernel) {
-        product.operands().flatten().try_for_each(float)?;
-        if product.region.is_none() {
-            float(product.rest()[0])?;
-            if product.matmul.accumulate {
-                of(product.rest()[0], DType::F32)?;
-            }
-        }
-    }
-    match kernel {
-        Kernel::Attention(shape) => {
-            let [q, kv, lse] = attention(shape)?;
-            for (arg, want) in [q, kv, kv, q, lse].into_iter().enumerate() {
-                float(arg)?;
-                len(arg, want)?;
-            }
-            Ok(())
-        }
-        Kernel::AttentionGrad(shape) => {
-            let [q, kv, lse] = attention(shape)?;
-            for (arg, want) in [q, kv, kv, q, lse, q, q, kv, kv].into_iter().enumerate() {
-                float(arg)?;
-                len(arg, want)?;
-            }
-            Ok(())
-        }
-        &Kernel::ScatterAdd { rows, width, count } => {
-            of(0, DType::I32)?;
-            float(1)?;
-            float(2)?;
-            len(0, Some(count))?;
-            len(1, count.checked_mul(width))?;
-            len(2, rows.checked_mul(width))
-        }
-        &Kernel::Copy { len: n } => {
-            of(1, dtype(0))?;
-            len(0, Some(n))?;
-            len(1, Some(n))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Elements of q and o, of k and v, and of lse.
-fn attention(s: &AttentionShape) -> Result<[Option<usize>; 3], String> {
-    if s.kv_heads == 0 || !s.heads.is_multiple_of(s.kv_heads) {
-        return Err(format!("{} query heads do not divide among {} key/value heads", s.heads, s.kv_heads));
-    }
-    let product = |sizes: &[usize]| sizes.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-    Ok([
-        product(&[s.batch, s.time, s.heads, s.dim]),
-        product(&[s.batch, s.time, s.kv_heads, s.dim]),
-        product(&[s.batch, s.time, s.heads]),
-    ])
+    Ok(())
 }

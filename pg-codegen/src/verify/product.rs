@@ -4,7 +4,7 @@
 //! The promises are those of `plan`'s documentation. Whether the right matrices are multiplied is another file's
 //! business.
 
-use super::access::{products, touched};
+use super::access::products;
 use super::{Check, Finding, Subject};
 use crate::plan::{Contraction, Kernel, Launch, Matmul, Member, Side};
 use crate::region::{Affine, Instr, Region};
@@ -131,7 +131,7 @@ fn check_launch(s: Subject<'_>, kernel: &Kernel, launch: &Launch) -> Result<(), 
             return Err("it is said to equal its transpose, but its rows have gaps".into());
         }
     }
-    for (w, _) in touched(kernel).iter().enumerate().filter(|(_, t)| t.1) {
+    for (w, _) in kernel.params().iter().enumerate().filter(|(_, param)| param.is_written) {
         if let Some(other) = (0..launch.args.len()).find(|&o| o != w && launch.args[o] == launch.args[w]) {
             let label = &s.buffer(launch, w).label;
             return Err(format!("arguments {w}, which it writes, and {other} are one buffer ({label})"));

@@ -25,7 +25,7 @@ pub(crate) struct Device<'a> {
 /// The emitted source of a kernel.
 pub(crate) fn source(kernel: &Generated) -> Source {
     let text = emit_cuda(kernel).unwrap_or_else(|e| panic!("{e}"));
-    let (units, shared_bytes) = (kernel.units(), kernel.shared_bytes());
+    let (units, shared_bytes) = (kernel.threads(), kernel.shared_bytes());
     Source { name: kernel.name().into(), text, units, shared_bytes }
 }
 

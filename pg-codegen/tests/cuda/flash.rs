@@ -125,11 +125,11 @@ fn full_size_gradients_are_what_tensor_cores_want() {
     for (stage, products) in launches.stages[1..].iter().zip([3, 4]) {
         let compiled = tools.compile(&emit_cuda(&stage.kernel).unwrap()).unwrap_or_else(|e| panic!("{e}"));
         let r = compiled.resources;
-        let resident = r.resident_cubes(stage.kernel.units(), stage.kernel.shared_bytes());
+        let resident = r.resident_blocks(stage.kernel.threads(), stage.kernel.shared_bytes());
         let sass = compiled.sass().unwrap();
         let (least, in_loop) = between_barriers(&sass);
         println!(
-            "{}: {in_loop} HMMA, {least} between barriers, {resident} cubes, {r:?}",
+            "{}: {in_loop} HMMA, {least} between barriers, {resident} blocks, {r:?}",
             stage.kernel.name()
         );
         assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{r:?}");
@@ -168,14 +168,14 @@ fn full_size_attention_is_what_tensor_cores_want() {
     let source = emit_cuda(&stage.kernel).unwrap();
     let compiled = tools.compile(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));
     let r = compiled.resources;
-    let resident = r.resident_cubes(stage.kernel.units(), stage.kernel.shared_bytes());
+    let resident = r.resident_blocks(stage.kernel.threads(), stage.kernel.shared_bytes());
     let sass = compiled.sass().unwrap();
     if let Ok(folder) = std::env::var("PG_CUDA_DUMP") {
         std::fs::write(format!("{folder}/{}.cu", stage.kernel.name()), &source).unwrap();
         std::fs::write(format!("{folder}/{}.sass", stage.kernel.name()), &sass.text).unwrap();
     }
     let (least, in_loop) = between_barriers(&sass);
-    println!("{}: {in_loop} HMMA, {least} between barriers, {resident} cubes, {r:?}", stage.kernel.name());
+    println!("{}: {in_loop} HMMA, {least} between barriers, {resident} blocks, {r:?}", stage.kernel.name());
     assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{r:?}");
     assert!(resident >= 2, "{r:?}");
     // A block of keys: 32 queries of a warp times 64 keys times 64 wide, twice, at 16 × 8 × 16 an instruction.

@@ -65,7 +65,7 @@ fn halves(columns: usize) -> Vec<u32> {
     (0..columns as u32).map(|i| (i + columns as u32 / 2) % columns as u32).collect()
 }
 
-/// Chunks in another order, over units and turns of units.
+/// Chunks in another order, over threads and their chunks.
 fn reversed(columns: usize) -> Vec<u32> {
     (0..columns as u32).map(|i| columns as u32 - 8 - i / 8 * 8 + i % 8).collect()
 }

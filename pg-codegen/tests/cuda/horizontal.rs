@@ -53,9 +53,9 @@ fn products_of_one_operand_are_one_launch() {
         let what = format!("{all:?}");
         let made = lower(&Kernel::Contraction(all.clone()), &whole(&arguments), &H100).unwrap();
         assert_eq!(made.stages.len(), stages, "{what}");
-        let cubes: u32 = made.stages[0].grid.iter().product();
+        let blocks: u32 = made.stages[0].grid.iter().product();
         let tiles: usize = all.products().map(|m| m.batch * m.m.div_ceil(128) * m.n.div_ceil(128)).sum();
-        assert!(stages > 1 || cubes as usize == tiles, "{cubes} cubes: {what}");
+        assert!(stages > 1 || blocks as usize == tiles, "{blocks} blocks: {what}");
         let plan = single(Kernel::Contraction(all.clone()), &arguments);
         let olds = all.products().enumerate().filter(|(_, m)| m.accumulate).map(|(i, _)| all.args(i)[2]);
         let read: Vec<usize> = (0..arguments.len()).filter(|i| i % 2 == 1 || *i == 0).chain(olds).collect();

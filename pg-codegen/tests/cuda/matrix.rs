@@ -208,14 +208,14 @@ pub(crate) fn is_what_tensor_cores_want(
         std::fs::write(format!("{folder}/{}.sass", kernel.name()), &sass.text).unwrap();
     }
     assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{what}");
-    assert!(r.resident_cubes(kernel.units(), kernel.shared_bytes()) >= 2, "{what}");
+    assert!(r.resident_blocks(kernel.threads(), kernel.shared_bytes()) >= 2, "{what}");
     let (least, in_loop) = between_barriers(&sass);
     assert!(least >= 32, "{least} HMMA between barriers: {what}");
     // Every operation is in the loop, which all products share, and nothing is done twice: what the instructions of
     // all trips of all warps do is the products' size, but for parts of k that are cut to whole trips.
     assert_eq!(sass.count("HMMA.16816.F32.BF16"), in_loop, "{what}");
-    let cubes: u32 = grid.iter().product();
-    let warps = f64::from(cubes) * f64::from(kernel.units() / 32);
+    let blocks: u32 = grid.iter().product();
+    let warps = f64::from(blocks) * f64::from(kernel.threads() / 32);
     let done = warps * trips(&source) as f64 * in_loop as f64 * 2.0 * (16 * 8 * 16) as f64;
     let wanted: f64 = all.iter().map(|m| 2.0 * (m.batch * m.m * m.n) as f64 * m.k as f64).sum();
     assert!((1.0..1.01).contains(&(done / wanted)), "{done} operations for {wanted}: {what}");

@@ -68,7 +68,7 @@ fn a_step_has_the_operations_of_the_model_and_a_floor_in_time() {
     }
 }
 
-/// What a kernel uses, how many of its cubes a multiprocessor holds, and their shared memory in bytes.
+/// What a kernel uses, how many of its blocks a multiprocessor holds, and their shared memory in bytes.
 type Use = (Resources, u32, usize);
 
 /// Prints the table of MEASURED.md: `PG_REQUIRE_CUDA_TOOLS=1 cargo test -p pg-codegen --features cube --test cuda
@@ -85,12 +85,12 @@ fn resources_of_a_step() {
         }
         let compiled = tools.compile(&emit_cuda(&e.kernel).unwrap()).unwrap_or_else(|e| panic!("{e}"));
         let r = compiled.resources;
-        let (units, shared) = (e.kernel.units(), e.kernel.shared_bytes());
-        let uses = (r, r.resident_cubes(units, shared), shared);
+        let (units, shared) = (e.kernel.threads(), e.kernel.shared_bytes());
+        let uses = (r, r.resident_blocks(units, shared), shared);
         families.entry(family(&e.kernel).into()).or_default().push(uses);
         seen.push(e.kernel);
     }
-    println!("| family | kernels | registers | spilled bytes | shared KiB | cubes a multiprocessor |");
+    println!("| family | kernels | registers | spilled bytes | shared KiB | blocks a multiprocessor |");
     for (name, all) in families {
         let range = |f: &dyn Fn(&Use) -> usize| {
             let values = || all.iter().map(f);

@@ -1,6 +1,10 @@
 //! Builds graphs: every op is typed as it is added, and one that is there already is not added again.
 
-use rustc_hash::FxHashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
 use super::{Graph, Node, NodeId, Origin, Output, ValueId};
@@ -12,7 +16,8 @@ use crate::ty::{Axes, Axis, DType, Role, Type};
 #[derive(Clone, Debug)]
 pub struct Builder {
     graph: Graph,
-    interned: FxHashMap<(Op, Operands), NodeId>,
+    /// Nodes to be found again, by [`key`].
+    interned: HashTable<NodeId>,
     origin: Origin,
 }
 
@@ -28,8 +33,29 @@ impl Default for Builder {
 impl Builder {
     /// Starts from an existing graph, to append to it. Its values keep their ids.
     pub fn extending(graph: Graph) -> Self {
-        let interned = graph.nodes().map(|(id, n)| ((n.op.clone(), n.operands.clone()), id)).collect();
+        let mut interned = HashTable::with_capacity(graph.nodes.len());
+        for (id, node) in graph.nodes() {
+            let is_equal = |other: &NodeId| is(&graph, *other, &node.op, &node.operands);
+            let rehash = |other: &NodeId| key_of(&graph, *other);
+            match interned.entry(key(&node.op, &node.operands), is_equal, rehash) {
+                // Of equal nodes the last one.
+                Entry::Occupied(mut found) => *found.get_mut() = id,
+                Entry::Vacant(place) => _ = place.insert(id),
+            }
+        }
         Builder { graph, interned, origin: Origin::pass("build") }
+    }
+
+    /// Starts an empty graph that will be about as large as another.
+    pub fn rebuilding(graph: &Graph) -> Self {
+        let (nodes, values) = (graph.nodes.len(), graph.values.len());
+        let empty = Graph {
+            nodes: Vec::with_capacity(nodes),
+            values: Vec::with_capacity(values),
+            ..Graph::default()
+        };
+        let interned = HashTable::with_capacity(nodes);
+        Builder { graph: empty, interned, origin: Origin::pass("build") }
     }
 
     /// The graph so far.
@@ -59,22 +85,24 @@ impl Builder {
 
     /// Adds a node, or finds the equal one. The error says what the op expected of its operands.
     pub fn push(&mut self, op: Op, operands: &[ValueId]) -> Result<Results, RuleError> {
-        let operands = Operands::from_slice(operands);
-        let key = (op, operands);
-        if let Some(&id) = self.interned.get(&key) {
+        let key = key(&op, operands);
+        if let Some(&id) = self.interned.find(key, |id| is(&self.graph, *id, &op, operands)) {
             let node = self.graph.node(id);
             return Ok(self.graph.results(node).collect());
         }
-        self.append(key.0, key.1, true)
+        let id = NodeId(self.graph.nodes.len() as u32);
+        let results = self.append(op, operands)?;
+        self.interned.insert_unique(key, id, |id| key_of(&self.graph, *id));
+        Ok(results)
     }
 
     /// [`Self::push`] without looking for an equal node, and never to be found as one: for a pass that computes
     /// something a second time on purpose, so that its first result need not be kept.
     pub fn push_again(&mut self, op: Op, operands: &[ValueId]) -> Result<Results, RuleError> {
-        self.append(op, Operands::from_slice(operands), false)
+        self.append(op, operands)
     }
 
-    fn append(&mut self, op: Op, operands: Operands, interned: bool) -> Result<Results, RuleError> {
+    fn append(&mut self, op: Op, operands: &[ValueId]) -> Result<Results, RuleError> {
         let types: SmallVec<[&Type; 4]> = operands.iter().map(|&v| self.graph.ty(v)).collect();
         let result_types = (op.record().infer)(&op, &types)?;
         drop(types);
@@ -82,9 +110,7 @@ impl Builder {
         let first = ValueId(self.graph.values.len() as u32);
         let results = result_types.len() as u32;
         self.graph.values.extend(result_types.into_iter().map(|t| (t, id)));
-        if interned {
-            self.interned.insert((op.clone(), operands.clone()), id);
-        }
+        let operands = Operands::from_slice(operands);
         self.graph.nodes.push(Node { op, operands, first, results, origin: self.origin.clone() });
         Ok((first.0..first.0 + results).map(ValueId).collect())
     }
@@ -261,4 +287,19 @@ pub fn common_axes(a: &Type, b: &Type) -> Result<Axes, RuleError> {
             (None, None) => unreachable!("i < rank, so one side has the axis"),
         })
         .collect()
+}
+
+/// What equal nodes have in common.
+fn key(op: &Op, operands: &[ValueId]) -> u64 {
+    FxBuildHasher.hash_one((op, operands))
+}
+
+fn key_of(graph: &Graph, id: NodeId) -> u64 {
+    let node = graph.node(id);
+    key(&node.op, &node.operands)
+}
+
+fn is(graph: &Graph, id: NodeId, op: &Op, operands: &[ValueId]) -> bool {
+    let node = graph.node(id);
+    node.op == *op && node.operands[..] == *operands
 }

@@ -16,6 +16,7 @@ use super::format::{grouped, megabytes, table};
 use super::model::ModelArgs;
 use super::programs::{ProgramArgs, find};
 use super::summary::invocation;
+use super::timing::{self, PassTime};
 use super::ui::Ui;
 
 /// Arguments of `pg ir`.
@@ -70,13 +71,6 @@ struct Listing {
     programs: Vec<Line>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     timing: Vec<PassTime>,
-}
-
-/// What a pass took over all programs.
-#[derive(Debug, Serialize)]
-struct PassTime {
-    pass: &'static str,
-    milliseconds: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -155,8 +149,8 @@ fn list(
         let start = Instant::now();
         let program = session.program(key)?;
         traced += start.elapsed();
-        let (plan, timing) = compile_timed(&program.name, &program.graph, &options.of(&program), target)?;
-        passes.add(&timing);
+        let (plan, time) = compile_timed(&program.name, &program.graph, &options.of(&program), target)?;
+        passes.add(&time);
         listing.programs.push(Line {
             program: name,
             nodes: program.graph.nodes().len(),
@@ -168,27 +162,16 @@ fn list(
         });
     }
     if args.timing {
-        let time = |pass, t: Duration| PassTime { pass, milliseconds: 1e3 * t.as_secs_f64() };
-        let passes = pipeline::Pass::ALL.map(|pass| time(pass.name(), passes.of(pass)));
-        listing.timing = [time("trace and autodiff", traced)].into_iter().chain(passes).collect();
+        listing.timing = timing::pass_times(traced, &passes);
     }
     ui.report(&listing, || listing.text(&args.model))?;
     Ok(())
 }
 
 impl Listing {
-    fn times(&self) -> String {
-        let all: f64 = self.timing.iter().map(|t| t.milliseconds).sum();
-        let row = |pass: &str, ms: f64| {
-            vec![pass.to_string(), format!("{ms:.1}"), format!("{:.0} %", 100.0 * ms / all)]
-        };
-        let rows = self.timing.iter().map(|t| row(t.pass, t.milliseconds)).chain([row("all", all)]);
-        table(&["pass", "ms", "share"], &[1, 2], rows.collect())
-    }
-
     fn text(&self, model: &ModelArgs) -> String {
         if !self.timing.is_empty() {
-            return format!("{}\n{}", self.model, self.times());
+            return format!("{}\n{}", self.model, timing::text(&self.timing));
         }
         let row = |l: &Line| {
             vec![

@@ -28,6 +28,7 @@ mod programs;
 mod progress;
 mod run;
 mod summary;
+mod timing;
 mod tokenize;
 mod ui;
 mod validation;

@@ -5,19 +5,23 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::Args;
 use pg_codegen::machine::roofline::{Bound, predict};
 use pg_codegen::machine::{self, Machine};
+use pg_codegen::pipeline::{Timing, compile_timed};
 use pg_codegen::plan::{Launch, Place, Plan};
 use pg_codegen::report::summary::{Peak, Row, passes, peak, rows};
 use pg_codegen::{Options, compile_for};
+use pg_ir::programs::Program;
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 
 use super::model::ModelArgs;
 use super::programs::{ProgramArgs, find};
+use super::timing::{self, PassTime};
 use super::ui::Ui;
 
 /// Arguments of `pg plan`.
@@ -36,6 +40,9 @@ pub(crate) struct PlanArgs {
     /// Buffers too: what each holds, where, from which launch to which, and why.
     #[arg(long)]
     buffers: bool,
+    /// How long each pass of the compiler takes over these programs, instead of what they launch.
+    #[arg(long, conflicts_with_all = ["all", "buffers"])]
+    timing: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,6 +57,8 @@ struct Report {
     /// One optimiser step of the first phase: its micro-batches and the update.
     train: Option<Totals>,
     programs: Vec<ProgramReport>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    timing: Vec<PassTime>,
 }
 
 /// What something comes to.
@@ -160,11 +169,22 @@ pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
         fused: !args.programs.no_fuse,
         train: None,
         programs: vec![],
+        timing: vec![],
     };
+    let (mut traced, mut passes) = (Duration::ZERO, Timing::default());
     for (name, key) in &named {
-        report.programs.push(ProgramReport::new(&session, name, *key, &args, &target)?);
+        let start = Instant::now();
+        let program = session.program(*key)?;
+        traced += start.elapsed();
+        let options = args.programs.options().of(&program);
+        let (plan, time) = compile_timed(name, &program.graph, &options, &target)?;
+        passes.add(&time);
+        report.programs.push(ProgramReport::new(&session, (&program, *key), &plan, &args, &target)?);
     }
     report.train = report.training_step(&session, &named);
+    if args.timing {
+        report.timing = timing::pass_times(traced, &passes);
+    }
     ui.report(&report, || report.text(&args, &target))?;
     Ok(())
 }
@@ -172,17 +192,15 @@ pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
 impl ProgramReport {
     fn new(
         session: &Session,
-        name: &str,
-        key: Key,
+        (program, key): (&Program, Key),
+        plan: &Plan,
         args: &PlanArgs,
         target: &Machine,
     ) -> anyhow::Result<ProgramReport> {
-        let program = session.program(key)?;
-        let lower = |options: Options| compile_for(name, &program.graph, &options.of(&program), target);
-        let options = args.programs.options();
-        let plan = lower(options.clone())?;
-        let unfused = lower(Options { fuse: false, ..options })?;
-        let seconds = |l: &Launch| predict(&plan, l, target).seconds();
+        let name = &plan.program;
+        let apart = Options { fuse: false, ..args.programs.options() }.of(program);
+        let unfused = compile_for(name, &program.graph, &apart, target)?;
+        let seconds = |l: &Launch| predict(plan, l, target).seconds();
         let totals = Totals {
             launches: plan.launches.len(),
             // An empty sum of floats is −0.
@@ -193,13 +211,12 @@ impl ProgramReport {
             roofline_ms: plan.launches.iter().map(seconds).sum::<f64>() * 1e3,
             peak_bytes: plan.arena_bytes,
         };
-        let lines: Vec<Line> =
-            rows(&plan, args.all).into_iter().map(|r| Line::new(&plan, r, target)).collect();
-        let at_peak = peak(&plan);
+        let lines: Vec<Line> = rows(plan, args.all).into_iter().map(|r| Line::new(plan, r, target)).collect();
+        let at_peak = peak(plan);
         let (batch, seq_len) = args.programs.shape(session);
         let tokens = batch * seq_len;
         let is_of_tokens = !matches!(key, Key::Update | Key::Adapt);
-        let passes = passes(&plan, tokens).filter(|_| is_of_tokens).map(|p| Passes {
+        let passes = passes(plan, tokens).filter(|_| is_of_tokens).map(|p| Passes {
             per_layer: p.per_layer,
             layers: p.layers,
             tokens,
@@ -207,12 +224,12 @@ impl ProgramReport {
             dtype: p.dtype.to_string(),
         });
         Ok(ProgramReport {
-            name: name.into(),
+            name: name.clone(),
             kernels: plan.kernels.len(),
             totals,
-            summary: summary(&plan, target),
+            summary: summary(plan, target),
             launches_table: lines,
-            buffers: if args.buffers { buffers(&plan) } else { vec![] },
+            buffers: if args.buffers { buffers(plan) } else { vec![] },
             passes,
             peak_launch: at_peak.as_ref().map(|p| p.launch),
             peak: at_peak.map_or(vec![], held),

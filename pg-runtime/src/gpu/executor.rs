@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cubecl::prelude::*;
-use pg_codegen::kernels::{Extent, Generated, Generation, StageArg, extents, generate};
+use pg_codegen::kernels::{Extent, Generated, Generation, Generator, StageArg, extents};
 use pg_codegen::plan::{Place, Plan};
 use pg_codegen::region::Instr;
 use pg_ir::slot::{Slot, Space};
@@ -24,6 +24,7 @@ pub struct CubeExecutor<R: Runtime> {
     buffers: Buffers,
     /// Tables that data is looked up in, with their rows: checked before a run.
     tables: Vec<(Slot, usize)>,
+    generator: Generator,
     /// Generated for the state of this id.
     prepared: Option<(u64, Vec<Generation>)>,
     kernels: HashMap<[u64; 4], Arc<Generated>>,
@@ -42,22 +43,22 @@ impl<R: Runtime> CubeExecutor<R> {
         let buffers = Buffers::new(&plan, device)?;
         let tables = tables(&plan);
         let results = vec![Vec::new(); buffers.result_count()];
-        let executor = CubeExecutor {
+        // What a launch lacks is found now rather than in the middle of a run, as far as it does not depend on
+        // where state lies.
+        let mut generator = Generator::default();
+        let found = generator.generate(&plan, &extents(&plan, |_| None), device.machine());
+        found.map_err(|e| CubeExecError::launch(&plan, e))?;
+        Ok(CubeExecutor {
             plan,
             device: device.clone(),
             buffers,
             tables,
+            generator,
             prepared: None,
             kernels: HashMap::new(),
             workspaces: Vec::new(),
             results,
-        };
-        // What a launch lacks is found now rather than in the middle of a run, as far as it does not depend on
-        // where state lies.
-        let apart = extents(&executor.plan, |_| None);
-        let found = generate(&executor.plan, &apart, executor.device.machine());
-        found.map_err(|e| CubeExecError::launch(&executor.plan, e))?;
-        Ok(executor)
+        })
     }
 
     /// The device.
@@ -121,7 +122,7 @@ impl<R: Runtime> CubeExecutor<R> {
     /// Generates every launch for where its arguments lie.
     fn prepare(&mut self, state: u64, extents: &[Extent]) -> Result<(), CubeExecError> {
         self.prepared = None;
-        let generated = generate(&self.plan, extents, self.device.machine());
+        let generated = self.generator.generate(&self.plan, extents, self.device.machine());
         let mut generated = generated.map_err(|e| CubeExecError::launch(&self.plan, e))?;
         for Generation { stage, .. } in &mut generated.launches {
             // One value for each kernel, so that CubeCL compiles it once.

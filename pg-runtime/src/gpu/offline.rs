@@ -44,8 +44,8 @@ pub fn ways(plan: &Plan, layout: &Layout, machine: &Machine) -> Result<Vec<Strin
         let kernel = &made.stage.kernel;
         let family = kernel.name().rsplit_once('_').map_or(kernel.name(), |(family, _)| family);
         let widths: Vec<usize> = kernel.args().iter().map(|a| a.width).collect();
-        let (units, shared) = (kernel.units(), kernel.shared_bytes());
-        ways[made.launch] += &format!("{family} {units} {shared} {widths:?};");
+        let (threads, shared) = (kernel.threads(), kernel.shared_bytes());
+        ways[made.launch] += &format!("{family} {threads} {shared} {widths:?};");
     }
     Ok(ways)
 }

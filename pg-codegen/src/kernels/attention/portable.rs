@@ -9,7 +9,7 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
 use super::LOWEST;
-use super::tiling::{THREADS, Tiling, check, specs};
+use super::tiling::{THREADS, Tiling, check_types, specs};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
@@ -30,11 +30,11 @@ pub(crate) fn lower(
     machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
-    check(shape, infos, "q k v o lse")?;
+    check_types(infos)?;
     let aligned = infos[..3].iter().all(|i| i.shift.is_multiple_of(4));
     let (mut tiling, shared) = Tiling::new(*shape, shape.heads, (3, 1), aligned, machine);
-    let grid = machine.fold("attention", tiling.cubes as u64)?;
-    tiling.exact = grid[0] as usize * grid[1] as usize == tiling.cubes;
+    let grid = machine.fold("attention", tiling.thread_blocks as u64)?;
+    tiling.exact = grid[0] as usize * grid[1] as usize == tiling.thread_blocks;
     let shifts = [0, 1, 2, 3, 4].map(|i| infos[i].shift);
     let args = specs(infos, tiling.vector, 3, 3);
     let body = Forward { tiling, shifts };
@@ -305,7 +305,7 @@ fn kernel<N: Size>(
     let block_index = CUBE_POS as u32;
     if comptime!(p.tiling.exact) {
         attend::<N>(q, k, v, o, lse, block_index, p);
-    } else if block_index < comptime!(p.tiling.cubes as u32) {
+    } else if block_index < comptime!(p.tiling.thread_blocks as u32) {
         attend::<N>(q, k, v, o, lse, block_index, p);
     }
 }

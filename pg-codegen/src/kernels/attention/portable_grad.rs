@@ -10,7 +10,7 @@ use pg_ir::op::{Binary, Reduction};
 use pg_ir::ty::DType;
 
 use super::portable::{Width, add_row, dot, load_rows, work_tile, write_row};
-use super::tiling::{THREADS, Tiling, check, specs};
+use super::tiling::{THREADS, Tiling, check_types, specs};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region;
@@ -43,7 +43,7 @@ pub(crate) fn lower(
     machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
-    check(shape, infos, "q k v o lse do dq dk dv")?;
+    check_types(infos)?;
     let rows = shape.batch * shape.time * shape.heads;
     let delta = StageArg::Workspace(out.workspace(4 * rows));
     let delta_info = ArgInfo::whole(DType::F32, rows);
@@ -56,8 +56,8 @@ pub(crate) fn lower(
     let read_args = [0, 1, 2, 5, 4].map(StageArg::Arg).into_iter().chain([delta]);
     let aligned = read[..4].iter().all(|i| i.shift.is_multiple_of(4));
     let fold = |mut tiling: Tiling| {
-        let grid = machine.fold("attention_grad", tiling.cubes as u64)?;
-        tiling.exact = grid[0] as usize * grid[1] as usize == tiling.cubes;
+        let grid = machine.fold("attention_grad", tiling.thread_blocks as u64)?;
+        tiling.exact = grid[0] as usize * grid[1] as usize == tiling.thread_blocks;
         Ok::<_, CubeError>((tiling, grid))
     };
 
@@ -270,7 +270,7 @@ fn query_kernel<N: Size>(
     let block_index = CUBE_POS as u32;
     if comptime!(p.tiling.exact) {
         query_grad::<N>(q, k, v, d_o, lse, delta, dq, block_index, p);
-    } else if block_index < comptime!(p.tiling.cubes as u32) {
+    } else if block_index < comptime!(p.tiling.thread_blocks as u32) {
         query_grad::<N>(q, k, v, d_o, lse, delta, dq, block_index, p);
     }
 }
@@ -290,7 +290,7 @@ fn key_kernel<N: Size>(
     let block_index = CUBE_POS as u32;
     if comptime!(p.tiling.exact) {
         key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, block_index, p);
-    } else if block_index < comptime!(p.tiling.cubes as u32) {
+    } else if block_index < comptime!(p.tiling.thread_blocks as u32) {
         key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, block_index, p);
     }
 }

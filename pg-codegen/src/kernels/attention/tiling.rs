@@ -2,7 +2,6 @@
 
 use pg_ir::ty::DType;
 
-use super::check_sizes;
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::ArgSpec;
 use crate::kernels::stage::ArgInfo;
@@ -31,7 +30,7 @@ pub(crate) struct Tiling {
     /// Elements of a load.
     pub(crate) vector: usize,
     /// Thread blocks that have work, and whether the grid has no more.
-    pub(crate) cubes: usize,
+    pub(crate) thread_blocks: usize,
     pub(crate) exact: bool,
 }
 
@@ -65,7 +64,7 @@ impl Tiling {
             elements,
             stride: elements * columns + 1,
             vector: if aligned && shape.dim.is_multiple_of(4) { 4 } else { 1 },
-            cubes: shape.batch * heads * blocks,
+            thread_blocks: shape.batch * heads * blocks,
             exact: true,
         };
         (tiling, size(block))
@@ -84,13 +83,13 @@ impl Tiling {
     }
 }
 
-/// Checks an attention's shape and arguments, which are all float32.
-pub(crate) fn check(s: &AttentionShape, infos: &[ArgInfo], names: &str) -> Result<(), CubeError> {
+/// Checks that all arguments are float32.
+pub(crate) fn check_types(infos: &[ArgInfo]) -> Result<(), CubeError> {
     if let Some(other) = infos.iter().find(|i| i.dtype != DType::F32) {
         let what = format!("the portable variant computes in float32, not {}", other.dtype);
         return Err(CubeError::Unsupported { kernel: "attention".into(), what });
     }
-    check_sizes(s, infos, names)
+    Ok(())
 }
 
 /// Buffers of which the first `wide` are read as vectors, and those from `written` on are written.

@@ -9,7 +9,7 @@
 //! | step 1 | warps round their fragments, `stmatrix` | lanes in twos trade columns ([`four`]), if columns are a multiple of 4 |
 //! | barrier | `sync_cube`: the result tile is whole | none |
 //! | step 2 | a thread takes 8 neighbouring columns at a time | a lane takes its 4, or 1 |
-//! | memory | whole lines, of all that the region reads and stores | pieces of 16 bytes, or elements |
+//! | memory | whole lines, of all that the region reads and stores | chunks of 16 bytes, or elements |
 //! | whole rows | neighbouring threads hold a row of a region that wants it | never |
 //!
 //! The result tile is 128 × 128 bfloat16 beside the mainloop's stages, so that no barrier is wanted before step 1. It
@@ -24,9 +24,9 @@ use half::bf16;
 use super::mainloop::{FRAGMENTS, Product, TILE, TileCoordExpand, matrix_of, warp_column, warp_row};
 use crate::kernels::kernel::ArgSpec;
 use crate::kernels::math;
-use crate::kernels::region::{TilePiece, TileRegion, TileRow, and};
+use crate::kernels::region::{TileChunk, TileRegion, TileRow, and};
 use crate::kernels::tensor_core::fragments::{four, left_of, sums_of};
-use crate::kernels::tensor_core::tile::{CHUNK, UNITS};
+use crate::kernels::tensor_core::tile::{CHUNK, THREADS};
 
 type Accumulators = SequenceExpand<Array<Vector<f32, Const<2>>>>;
 /// The result tile.
@@ -41,33 +41,33 @@ const VALUES: usize = 128;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Exit {
     /// Rounded to bfloat16, through shared memory, in vectors of 8, of which a thread has so many at once.
-    Shared { pieces: usize },
-    /// From registers, in pieces of 1 or 4, rounded first where their type is bfloat16.
+    Shared { chunks: usize },
+    /// From registers, in chunks of 1 or 4, rounded first where their type is bfloat16.
     Registers { vector: usize, rounded: bool },
 }
 
 impl Exit {
-    /// The way through shared memory for a region: as many pieces as registers hold, up to 4, which keep memory busy,
+    /// The way through shared memory for a region: as many chunks as registers hold, up to 4, which keep memory busy,
     /// and as few threads as hold one of the rows that it wants whole.
     pub(crate) fn shared(region: &TileRegion) -> Exit {
         let rows = if region.wants_rows() { region.columns() } else { TILE };
         let live = region.live_rows();
-        let at_once = |pieces: usize| pieces * CHUNK * rows / TILE;
-        let holds_rows = |pieces: usize| ROW / pieces * CHUNK <= rows;
-        let fits = |pieces: &usize| at_once(*pieces) * live <= VALUES && holds_rows(*pieces);
-        let fewest = (1..).find(|&pieces| holds_rows(pieces)).unwrap_or(1);
-        Exit::Shared { pieces: [4, 2].into_iter().find(fits).unwrap_or(fewest) }
+        let at_once = |chunks: usize| chunks * CHUNK * rows / TILE;
+        let holds_rows = |chunks: usize| ROW / chunks * CHUNK <= rows;
+        let fits = |chunks: &usize| at_once(*chunks) * live <= VALUES && holds_rows(*chunks);
+        let fewest = (1..).find(|&chunks| holds_rows(chunks)).unwrap_or(1);
+        Exit::Shared { chunks: [4, 2].into_iter().find(fits).unwrap_or(fewest) }
     }
 
     /// Threads that hold a row of the tile.
     pub(crate) fn sharers(self) -> usize {
         match self {
-            Exit::Shared { pieces } => ROW / pieces,
+            Exit::Shared { chunks } => ROW / chunks,
             Exit::Registers { .. } => 1,
         }
     }
 
-    /// Elements of a piece.
+    /// Elements of a chunk.
     pub(crate) fn vector(self) -> usize {
         match self {
             Exit::Shared { .. } => CHUNK,
@@ -131,16 +131,16 @@ fn store_tile<R: Size, C: Size>(acc: &Sequence<Array<Vector<f32, C>>>, tile: &mu
     sync_cube();
 }
 
-/// The row, within the tile, of an iteration of this thread.
+/// The row of the tile that this thread takes in an iteration.
 #[cube]
 fn shared_row(iteration: u32, #[comptime] sharers: usize) -> u32 {
-    UNIT_POS / comptime!(sharers as u32) + iteration * comptime!((UNITS / sharers) as u32)
+    UNIT_POS / comptime!(sharers as u32) + iteration * comptime!((THREADS / sharers) as u32)
 }
 
-/// The vector, within the row, of a piece of this thread.
+/// The number within the row of a chunk of this thread.
 #[cube]
-fn shared_vector(#[comptime] piece: usize, #[comptime] sharers: usize) -> u32 {
-    UNIT_POS % comptime!(sharers as u32) + comptime!((piece * sharers) as u32)
+fn shared_vector(#[comptime] chunk: usize, #[comptime] sharers: usize) -> u32 {
+    UNIT_POS % comptime!(sharers as u32) + comptime!((chunk * sharers) as u32)
 }
 
 #[cube]
@@ -192,7 +192,7 @@ fn plus(a: u32, b: u32) -> u32 {
 }
 
 #[cube]
-fn piece_number(first: u32, column: u32, #[comptime] vector: u32) -> u32 {
+fn chunk_number(first: u32, column: u32, #[comptime] vector: u32) -> u32 {
     (first + column) / vector
 }
 
@@ -212,7 +212,7 @@ impl Epilogue<'_> {
     ) {
         self.region.register(scope);
         match (self.exit, tile) {
-            (Exit::Shared { pieces }, Some(tile)) => self.store_through_shared(scope, acc, at, tile, pieces),
+            (Exit::Shared { chunks }, Some(tile)) => self.store_through_shared(scope, acc, at, tile, chunks),
             (Exit::Registers { vector, rounded }, _) => {
                 self.store_from_registers(scope, acc, at, vector, rounded);
             }
@@ -226,31 +226,31 @@ impl Epilogue<'_> {
         acc: &Accumulators,
         at: &TileCoordExpand,
         tile: &NativeExpand<Rounded>,
-        pieces: usize,
+        chunks: usize,
     ) {
         // Threads that share a row, and what each holds of a row that is wanted whole.
-        let sharers = ROW / pieces;
+        let sharers = ROW / chunks;
         let columns = if self.region.wants_rows() { self.region.columns() } else { TILE };
         let held = columns / (sharers * CHUNK);
         store_tile::expand::<Const<2>, Const<2>>(scope, acc.clone(), tile.clone());
-        let iterations = (TILE * sharers / UNITS) as u32;
+        let iterations = (TILE * sharers / THREADS) as u32;
         let range = RangeExpand::new(0u32.into(), iterations.into(), false);
         for_expand(scope, range, false, |scope, iteration: NativeExpand<u32>| {
             let row = shared_row::expand(scope, iteration, sharers);
-            for first in (0..pieces).step_by(held) {
-                let pieces = (first..first + held).map(|piece| {
-                    let number = shared_vector::expand(scope, piece, sharers);
+            for first in (0..chunks).step_by(held) {
+                let chunks = (first..first + held).map(|chunk| {
+                    let number = shared_vector::expand(scope, chunk, sharers);
                     let value = load_vector::expand(scope, tile.clone(), row.clone(), number.clone());
                     if self.region.wants_rows() {
-                        let index = shared_vector::expand(scope, piece - first, sharers);
-                        return TilePiece { index, ok: None, value: value.into() };
+                        let index = shared_vector::expand(scope, chunk - first, sharers);
+                        return TileChunk { index, ok: None, value: value.into() };
                     }
-                    let first = piece_number::expand(scope, at.column.clone(), 0u32.into(), CHUNK as u32);
+                    let first = chunk_number::expand(scope, at.column.clone(), 0u32.into(), CHUNK as u32);
                     let index = plus::expand(scope, first, number);
-                    self.piece(scope, index, value.into())
+                    self.chunk(scope, index, value.into())
                 });
-                let pieces = pieces.collect();
-                self.row(scope, at, row.clone(), first / held, pieces);
+                let chunks = chunks.collect();
+                self.row(scope, at, row.clone(), first / held, chunks);
             }
         });
     }
@@ -283,35 +283,35 @@ impl Epilogue<'_> {
                     })
                     .collect(),
             };
-            let pieces = held.into_iter().map(|(column, x)| {
-                let index = piece_number::expand(scope, at.column.clone(), column, vector as u32);
+            let chunks = held.into_iter().map(|(column, x)| {
+                let index = chunk_number::expand(scope, at.column.clone(), column, vector as u32);
                 let value = match (rounded, vector) {
                     (false, _) => x,
                     (true, 1) => math::round_bf16::expand::<Const<1>>(scope, x.into()).into(),
                     (true, _) => math::round_bf16::expand::<Const<4>>(scope, x.into()).into(),
                 };
-                self.piece(scope, index, value)
+                self.chunk(scope, index, value)
             });
-            let pieces = pieces.collect();
-            self.row(scope, at, row, 0, pieces);
+            let chunks = chunks.collect();
+            self.row(scope, at, row, 0, chunks);
         }
     }
 
-    fn piece(&self, scope: &mut Scope, index: NativeExpand<u32>, value: ManagedVariable) -> TilePiece {
+    fn chunk(&self, scope: &mut Scope, index: NativeExpand<u32>, value: ManagedVariable) -> TileChunk {
         let columns = self.product.b.free;
         let count = (columns / self.exit.vector()) as u32;
         let ok = (!columns.is_multiple_of(TILE)).then(|| below::expand(scope, index.clone(), count));
-        TilePiece { index, ok, value }
+        TileChunk { index, ok, value }
     }
 
-    /// Runs the region on pieces of a row of the tile, or of the `part`th row of the region in it.
+    /// Runs the region on chunks of a row of the tile, or of the `part`th row of the region in it.
     fn row(
         &self,
         scope: &mut Scope,
         at: &TileCoordExpand,
         row: NativeExpand<u32>,
         part: usize,
-        pieces: Vec<TilePiece>,
+        chunks: Vec<TileChunk>,
     ) {
         let row = plus::expand(scope, at.row.clone(), row);
         let (rows, parts) = (self.product.a.free, self.region.parts());
@@ -320,13 +320,13 @@ impl Epilogue<'_> {
         let mut number: NativeExpand<u32> = 0u32.into();
         if self.region.wants_rows() {
             let columns = self.region.columns() as u32;
-            number = piece_number::expand(scope, at.column.clone(), (part as u32 * columns).into(), columns);
+            number = chunk_number::expand(scope, at.column.clone(), (part as u32 * columns).into(), columns);
             if !self.product.b.free.is_multiple_of(TILE) {
                 let is_part = below::expand(scope, number.clone(), parts as u32);
                 ok = and(scope, ok, Some(is_part));
             }
         }
         let at = TileRow { matrix, row, part: number, ok };
-        self.region.emit(scope, (self.buffers, self.args), at, pieces);
+        self.region.emit(scope, (self.buffers, self.args), at, chunks);
     }
 }

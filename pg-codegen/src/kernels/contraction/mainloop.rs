@@ -18,7 +18,7 @@ use cubecl::prelude::*;
 use half::bf16;
 
 use crate::kernels::tensor_core::fragments::zeros;
-use crate::kernels::tensor_core::tile::{Operand, UNITS, fragment_a, fragments_b, load};
+use crate::kernels::tensor_core::tile::{Operand, THREADS, fragment_a, fragments_b, load};
 use crate::plan::Side;
 
 /// Results of a thread block along each axis.
@@ -26,7 +26,7 @@ pub(crate) const TILE: usize = 128;
 /// Warps along the rows of a tile; as many are along its columns.
 const WARP_ROWS: usize = 2;
 /// Fragments of a warp's results: 16 rows each, and 8 columns each.
-pub(crate) const FRAGMENTS: [usize; 2] = [TILE / WARP_ROWS / 16, TILE / (UNITS / 32 / WARP_ROWS) / 8];
+pub(crate) const FRAGMENTS: [usize; 2] = [TILE / WARP_ROWS / 16, TILE / (THREADS / 32 / WARP_ROWS) / 8];
 
 /// What is multiplied, and by which thread blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

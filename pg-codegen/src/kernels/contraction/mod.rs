@@ -30,12 +30,6 @@ pub(crate) fn lower(
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let Contraction { shared, members } = contraction;
-    if members.is_empty() || shared.is_some() != (members.len() > 1) || args.len() != contraction.arg_count()
-    {
-        let what =
-            "it takes products, which share an operand if there are several, and their arguments".into();
-        return Err(CubeError::Malformed { kernel: "contraction".into(), what });
-    }
     if let Some(member) = contraction.single() {
         return single(member, args, machine, out);
     }

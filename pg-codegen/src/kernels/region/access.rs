@@ -79,13 +79,13 @@ pub(crate) fn and(scope: &mut Scope, a: Mask, b: Mask) -> Mask {
 pub(super) struct Location {
     /// Index along each row axis.
     pub(super) axes: Vec<NativeExpand<i32>>,
-    /// Elements of a piece.
+    /// Elements of a chunk.
     pub(super) vector: usize,
 }
 
-/// A piece of a row.
+/// A vector chunk of a row.
 #[derive(Clone)]
-pub(super) struct Piece {
+pub(super) struct Chunk {
     /// Its number within the row.
     pub(super) index: NativeExpand<i32>,
     /// Whether the row has it.
@@ -93,7 +93,7 @@ pub(super) struct Piece {
 }
 
 impl Location {
-    /// An index map at the current row, in threads of `unit` elements, columns left out.
+    /// An index map at the current row, in units of `unit` elements, columns left out.
     fn row_part(&self, scope: &mut Scope, at: &Affine, unit: usize) -> NativeExpand<i32> {
         let unit = unit as i64;
         let offset = (at.offset / unit) as i32;
@@ -117,72 +117,72 @@ impl Location {
         }
     }
 
-    /// An index map at one column of a piece, or at the row if there is none.
+    /// An index map at one column of a chunk, or at the row if there is none.
     pub(super) fn position(
         &self,
         scope: &mut Scope,
         at: &Affine,
-        piece: Option<(&Piece, usize)>,
+        chunk: Option<(&Chunk, usize)>,
     ) -> NativeExpand<i32> {
         let row = self.row_part(scope, at, 1);
         let stride = at.strides[at.strides.len() - 1];
-        let Some((piece, element)) = piece else { return row };
+        let Some((chunk, element)) = chunk else { return row };
         if stride == 0 {
             return row;
         }
         let step = stride as i32 * self.vector as i32;
         let column =
-            if step == 1 { piece.index.clone() } else { scaled::expand(scope, piece.index.clone(), step) };
+            if step == 1 { chunk.index.clone() } else { scaled::expand(scope, chunk.index.clone(), step) };
         let sum = plus::expand(scope, row, column);
         if element == 0 { sum } else { plus::expand(scope, sum, (stride as i32 * element as i32).into()) }
     }
 
-    fn guards(&self, scope: &mut Scope, map: &IndexMap, piece: Option<(&Piece, usize)>) -> Mask {
+    fn guards(&self, scope: &mut Scope, map: &IndexMap, chunk: Option<(&Chunk, usize)>) -> Mask {
         map.guards.iter().fold(None, |mask, guard| {
-            let at = self.position(scope, &guard.expr, piece);
+            let at = self.position(scope, &guard.expr, chunk);
             let ok = inside::expand(scope, at, guard.size.min(i64::from(i32::MAX)) as i32);
             and(scope, mask, Some(ok))
         })
     }
 
-    /// Where access `part` of a piece lies, counted in accesses; or the row's, if there is no piece.
+    /// Where access `part` of a chunk lies, counted in accesses; or the row's, if there is no chunk.
     fn access(
         &self,
         scope: &mut Scope,
         at: &Affine,
         width: usize,
-        piece: Option<(&Piece, usize)>,
+        chunk: Option<(&Chunk, usize)>,
     ) -> NativeExpand<i32> {
         if width == 1 {
-            return self.position(scope, at, piece);
+            return self.position(scope, at, chunk);
         }
         let row = self.row_part(scope, at, width);
-        let Some((piece, part)) = piece else { return row };
+        let Some((chunk, part)) = chunk else { return row };
         let index = match (self.vector / width) as i32 {
-            1 => piece.index.clone(),
-            parts => scaled::expand(scope, piece.index.clone(), parts),
+            1 => chunk.index.clone(),
+            parts => scaled::expand(scope, chunk.index.clone(), parts),
         };
         let sum = plus::expand(scope, row, index);
         if part == 0 { sum } else { plus::expand(scope, sum, (part as i32).into()) }
     }
 
-    /// Loads one piece, or one element of the row if there is none. With `gather`, its rows are added to the
-    /// position, element by element of the piece if they are wide.
+    /// Loads one chunk, or one element of the row if there is none. With `gather`, its rows are added to the
+    /// position, element by element of the chunk if they are wide.
     pub(super) fn load(
         &self,
         scope: &mut Scope,
         buffer: &Source<'_>,
         map: &IndexMap,
         gather: Option<&Gathered>,
-        piece: Option<&Piece>,
+        chunk: Option<&Chunk>,
         mask: Mask,
     ) -> ManagedVariable {
-        let mask = and(scope, mask, piece.and_then(|p| p.ok.clone()));
-        let width = if piece.is_some() { buffer.width } else { 1 };
-        let parts = piece.map_or(1, |_| self.vector / width);
+        let mask = and(scope, mask, chunk.and_then(|p| p.ok.clone()));
+        let width = if chunk.is_some() { buffer.width } else { 1 };
+        let parts = chunk.map_or(1, |_| self.vector / width);
         let loaded = (0..parts).map(|part| {
-            let at = self.access(scope, &map.at, width, piece.map(|p| (p, part)));
-            let guards = self.guards(scope, map, piece.map(|p| (p, part * width)));
+            let at = self.access(scope, &map.at, width, chunk.map(|p| (p, part)));
+            let guards = self.guards(scope, map, chunk.map(|p| (p, part * width)));
             let mask = and(scope, mask.clone(), guards);
             let (at, mask) = match gather {
                 Some(g) => g.locate(scope, at, mask, part * width, width),
@@ -200,22 +200,22 @@ impl Location {
         vector_of(scope, kind, &elements)
     }
 
-    /// Stores one piece, or one element of the row if there is none.
+    /// Stores one chunk, or one element of the row if there is none.
     pub(super) fn store(
         &self,
         scope: &mut Scope,
         buffer: &Source<'_>,
         at: &Affine,
         value: &Value,
-        piece: Option<&Piece>,
+        chunk: Option<&Chunk>,
         mask: Mask,
     ) {
-        let mask = and(scope, mask, piece.and_then(|p| p.ok.clone()));
-        let width = if piece.is_some() { buffer.width } else { 1 };
-        let parts = piece.map_or(1, |_| self.vector / width);
+        let mask = and(scope, mask, chunk.and_then(|p| p.ok.clone()));
+        let width = if chunk.is_some() { buffer.width } else { 1 };
+        let parts = chunk.map_or(1, |_| self.vector / width);
         let body = |scope: &mut Scope| {
             for part in 0..parts {
-                let to = self.access(scope, at, width, piece.map(|p| (p, part)));
+                let to = self.access(scope, at, width, chunk.map(|p| (p, part)));
                 let value = value.part(scope, part * width, width);
                 buffer.put(scope, to, value);
             }

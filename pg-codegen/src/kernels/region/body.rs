@@ -5,9 +5,9 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use smallvec::SmallVec;
 
-use super::access::{Mask, Piece, Source, and};
+use super::access::{Chunk, Mask, Source, and};
 use super::lowered::Step;
-use super::reduce::{identity, reduce_slots};
+use super::reduce::{identity, reduce_block_rows};
 use super::value::Width;
 use super::walk::{Walker, mutable};
 use super::{RegionKernel, permute};
@@ -15,17 +15,17 @@ use crate::kernels::kernel::{ArgSpec, Body};
 use crate::region::Affine;
 
 #[cube]
-fn unit_index() -> u32 {
+fn thread_index() -> u32 {
     ABSOLUTE_POS as u32
 }
 
 #[cube]
-fn cube_index() -> u32 {
+fn block_index() -> u32 {
     CUBE_POS as u32
 }
 
 #[cube]
-pub(super) fn unit_in_cube() -> u32 {
+pub(super) fn thread_in_block() -> u32 {
     UNIT_POS
 }
 
@@ -107,12 +107,12 @@ impl Body for RegionKernel {
             self.define_flat(scope, &mut walker);
             return;
         }
-        let cube = cube_index::expand(scope);
+        let thread_block = block_index::expand(scope);
         if self.exact {
-            self.define_rows(scope, &mut walker, &cube);
+            self.define_rows(scope, &mut walker, &thread_block);
         } else {
-            let busy = less::expand(scope, cube.clone(), self.cubes as u32);
-            if_expand(scope, busy, |scope| self.define_rows(scope, &mut walker, &cube));
+            let busy = less::expand(scope, thread_block.clone(), self.thread_blocks as u32);
+            if_expand(scope, busy, |scope| self.define_rows(scope, &mut walker, &thread_block));
         }
     }
 }
@@ -120,10 +120,10 @@ impl Body for RegionKernel {
 impl RegionKernel {
     fn define_flat(&self, scope: &mut Scope, walker: &mut Walker<'_>) {
         let s = &self.mapping;
-        let total = s.kept * s.pieces;
-        let me = unit_index::expand(scope);
+        let total = s.kept * s.row_chunks;
+        let me = thread_index::expand(scope);
         let mut body = |scope: &mut Scope| {
-            let (row, index) = match s.pieces {
+            let (row, index) = match s.row_chunks {
                 1 => (me.clone(), 0u32.into()),
                 n => (
                     part::expand(scope, me.clone(), n as u32, 0),
@@ -131,13 +131,13 @@ impl RegionKernel {
                 ),
             };
             walker.location.axes = split(scope, &row, &self.program.rows);
-            if s.pieces > 1 {
+            if s.row_chunks > 1 {
                 walker.first = Some(is_zero::expand(scope, index.clone()));
             }
-            let piece = Piece { index: signed::expand(scope, index), ok: None };
-            walker.resident(scope, &[piece]);
+            let chunk = Chunk { index: signed::expand(scope, index), ok: None };
+            walker.resident(scope, &[chunk]);
         };
-        if self.exact && total.is_multiple_of(s.cube_units()) {
+        if self.exact && total.is_multiple_of(s.block_threads) {
             body(scope);
         } else {
             let busy = less::expand(scope, me.clone(), total as u32);
@@ -145,46 +145,46 @@ impl RegionKernel {
         }
     }
 
-    fn define_rows(&self, scope: &mut Scope, walker: &mut Walker<'_>, cube: &NativeExpand<u32>) {
+    fn define_rows(&self, scope: &mut Scope, walker: &mut Walker<'_>, thread_block: &NativeExpand<u32>) {
         let s = &self.mapping;
-        let units = s.units as u32;
-        let me = unit_in_cube::expand(scope);
-        let slot = part::expand(scope, me.clone(), units, 0);
-        let unit = part::expand(scope, me, 1, units);
-        let mut first: Mask = (units > 1).then(|| is_zero::expand(scope, unit.clone()));
-        let mut column = signed::expand(scope, unit.clone());
+        let row_threads = s.row_threads as u32;
+        let me = thread_in_block::expand(scope);
+        let block_row = part::expand(scope, me.clone(), row_threads, 0);
+        let thread = part::expand(scope, me, 1, row_threads);
+        let mut first: Mask = (row_threads > 1).then(|| is_zero::expand(scope, thread.clone()));
+        let mut column = signed::expand(scope, thread.clone());
         let rest = match s.column_blocks {
-            1 => cube.clone(),
+            1 => thread_block.clone(),
             n => {
-                let block = part::expand(scope, cube.clone(), 1, n as u32);
+                let block = part::expand(scope, thread_block.clone(), 1, n as u32);
                 let is_first = is_zero::expand(scope, block.clone());
                 first = and(scope, first, Some(is_first));
-                column = permute::chunk_index::expand(scope, column, block, s.units as i32);
-                part::expand(scope, cube.clone(), n as u32, 0)
+                column = permute::strided::expand(scope, column, block, s.row_threads as i32);
+                part::expand(scope, thread_block.clone(), n as u32, 0)
             }
         };
         walker.first = first;
-        let pieces = self.pieces(scope, &column);
+        let chunks = self.chunks(scope, &column);
         if !s.accumulates {
-            let row = row_of::expand(scope, rest, slot, s.slots as u32);
-            walker.row_ok =
-                (!s.kept.is_multiple_of(s.slots)).then(|| less::expand(scope, row.clone(), s.kept as u32));
+            let row = row_of::expand(scope, rest, block_row, s.block_rows as u32);
+            walker.row_ok = (!s.kept.is_multiple_of(s.block_rows))
+                .then(|| less::expand(scope, row.clone(), s.kept as u32));
             walker.location.axes = split(scope, &row, &self.program.rows);
             match s.streamed {
                 true => walker.streamed(scope, &column),
-                false => walker.resident(scope, &pieces),
+                false => walker.resident(scope, &chunks),
             }
             return;
         }
         let p = &self.program;
-        let block = part::expand(scope, rest.clone(), 1, s.blocks as u32);
-        let kept = part::expand(scope, rest, s.blocks as u32, 0);
+        let block = part::expand(scope, rest.clone(), 1, s.fold_blocks as u32);
+        let kept = part::expand(scope, rest, s.fold_blocks as u32, 0);
         let (kept_sizes, folded_sizes) = p.rows.split_at(p.rows.len() - p.reduced);
         let kept_axes = split(scope, &kept, kept_sizes);
         for step in &p.steps {
             if let Step::Accumulate { kind, at, .. } = step {
                 let wide = p.writes_columns(at);
-                let count = if wide { pieces.len() } else { 1 };
+                let count = if wide { chunks.len() } else { 1 };
                 let start = (0..count).map(|_| mutable(scope, identity(*kind), wide)).collect();
                 walker.accumulators.push(start);
             }
@@ -192,37 +192,37 @@ impl RegionKernel {
         let range = RangeExpand::new(0u32.into(), (s.trip as u32).into(), false);
         for_expand(scope, range, false, |scope, i: NativeExpand<u32>| {
             let iteration = row_of::expand(scope, block.clone(), i, s.trip as u32);
-            let row = row_of::expand(scope, iteration, slot.clone(), s.slots as u32);
-            let exact = s.folded == s.blocks * s.trip * s.slots;
+            let row = row_of::expand(scope, iteration, block_row.clone(), s.block_rows as u32);
+            let exact = s.folded == s.fold_blocks * s.trip * s.block_rows;
             walker.row_ok = (!exact).then(|| less::expand(scope, row.clone(), s.folded as u32));
             walker.location.axes = kept_axes.clone();
             walker.location.axes.extend(split(scope, &row, folded_sizes));
             match s.streamed {
                 true => walker.streamed(scope, &column),
-                false => walker.resident(scope, &pieces),
+                false => walker.resident(scope, &chunks),
             }
         });
-        let is_owner = (s.slots > 1).then(|| is_zero::expand(scope, slot.clone()));
-        self.finish_accumulations(scope, walker, &kept_axes, (&kept, &block), is_owner, &pieces);
+        let is_owner = (s.block_rows > 1).then(|| is_zero::expand(scope, block_row.clone()));
+        self.finish_accumulations(scope, walker, &kept_axes, (&kept, &block), is_owner, &chunks);
     }
 
-    /// The pieces of a row that a thread computes.
-    fn pieces(&self, scope: &mut Scope, column: &NativeExpand<i32>) -> Vec<Piece> {
+    /// The chunks of a row that a thread computes.
+    fn chunks(&self, scope: &mut Scope, column: &NativeExpand<i32>) -> Vec<Chunk> {
         let s = &self.mapping;
         if s.streamed {
             return Vec::new();
         }
-        let piece = |c: usize| {
+        let chunk = |c: usize| {
             let index = match c {
                 0 => column.clone(),
-                c => permute::offset::expand(scope, column.clone(), (c * s.units) as i32),
+                c => permute::offset::expand(scope, column.clone(), (c * s.row_threads) as i32),
             };
-            let last = (c + 1) * s.units > s.pieces || s.column_blocks > 1;
+            let last = (c + 1) * s.row_threads > s.row_chunks || s.column_blocks > 1;
             let ok = (last && !s.exact_chunks())
-                .then(|| permute::below::expand(scope, index.clone(), s.pieces as i32));
-            Piece { index, ok }
+                .then(|| permute::below::expand(scope, index.clone(), s.row_chunks as i32));
+            Chunk { index, ok }
         };
-        (0..s.chunks).map(piece).collect()
+        (0..s.thread_chunks).map(chunk).collect()
     }
 
     /// Combines accumulators across the thread block and writes them.
@@ -233,7 +233,7 @@ impl RegionKernel {
         kept_axes: &[NativeExpand<i32>],
         (kept, block): (&NativeExpand<u32>, &NativeExpand<u32>),
         is_owner: Mask,
-        pieces: &[Piece],
+        chunks: &[Chunk],
     ) {
         let (p, s) = (&self.program, &self.mapping);
         let mut number = 0;
@@ -241,7 +241,7 @@ impl RegionKernel {
             let Step::Accumulate { arg, kind, at, .. } = step else { continue };
             let wide = p.writes_columns(at);
             // Where the result goes: its own place, or [block, kept row, column] of the workspace.
-            let at = match s.blocks {
+            let at = match s.fold_blocks {
                 1 => {
                     walker.location.axes = kept_axes.to_vec();
                     let mut strides: SmallVec<[i64; 5]> = at.strides[..kept_axes.len()].into();
@@ -258,15 +258,16 @@ impl RegionKernel {
             };
             let parts = walker.accumulators[number].clone();
             for (i, part) in parts.iter().enumerate() {
-                let total = reduce_slots(scope, &mut walker.scratch, *kind, part, (s.units, s.slots));
+                let total =
+                    reduce_block_rows(scope, &mut walker.scratch, *kind, part, (s.row_threads, s.block_rows));
                 let mask = match wide {
                     true => is_owner.clone(),
                     false => and(scope, is_owner.clone(), walker.first.clone()),
                 };
                 let spec = walker.args[*arg];
                 let to = Source { var: &walker.buffers[*arg], dtype: spec.dtype, width: spec.width };
-                let piece = wide.then(|| &pieces[i]);
-                walker.location.store(scope, &to, &at, &total, piece, mask);
+                let chunk = wide.then(|| &chunks[i]);
+                walker.location.store(scope, &to, &at, &total, chunk, mask);
             }
             number += 1;
         }

@@ -2,7 +2,7 @@
 //! others idle. Their row reductions become launches of their own: parts of rows, then the sums of parts, and what
 //! is left of the region finds the result in memory.
 //!
-//! The parts follow from shapes alone, and so does the order of every sum.
+//! The parts follow from shapes and the machine's tuning, and so does the order of every sum.
 
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
@@ -77,9 +77,9 @@ pub(super) fn cut(
 
 /// How many parts a row is cut into: as many as there are thread blocks to share it, if their loads can stay aligned.
 fn parts_of(columns: usize, most: usize) -> Option<usize> {
-    let fits = |unit: usize| {
+    let fits = |thread: usize| {
         let mut all = (2..=most.min(columns / PART)).rev();
-        all.find(|n| columns.is_multiple_of(*n) && (columns / n).is_multiple_of(unit))
+        all.find(|n| columns.is_multiple_of(*n) && (columns / n).is_multiple_of(thread))
     };
     fits(8).or_else(|| fits(1))
 }

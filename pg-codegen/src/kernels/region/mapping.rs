@@ -1,5 +1,5 @@
-//! How a region is cut into thread blocks and threads. Everything follows from shapes, so that the order of every
-//! sum is fixed.
+//! How a region is cut into thread blocks and threads. Everything follows from shapes and the machine's tuning, so that
+//! the order of every sum is fixed.
 
 use pg_ir::ty::DType;
 
@@ -9,33 +9,33 @@ use crate::machine::Machine;
 use crate::machine::tuning::Tuning;
 use crate::region::{Affine, IndexMap};
 
-/// Threads of a thread block whose threads meet in shared memory.
-const UNITS: usize = 256;
-/// Threads of a thread block whose rows meet within warps: smaller thread blocks fit into what registers are left.
-const PLANE_UNITS: usize = 128;
+/// Threads of a block on a machine without warp operations.
+const BLOCK_THREADS: usize = 256;
+/// Threads of a block on a machine with warp operations: small, so that blocks fit into what registers are left.
+const WARP_BLOCK_THREADS: usize = 128;
 
 /// Threads that share the columns of a second pass.
 const NARROW: usize = 8;
 /// Values that a thread may keep at once for its row to stay within a warp.
-const PLANE_VALUES: usize = 48;
+const WARP_ROW_VALUES: usize = 48;
 
 /// How a region runs.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Mapping {
-    /// No columns meet and nothing is accumulated: any thread takes any piece of any row.
+    /// No columns meet and nothing is accumulated: any thread takes any vector chunk of any row.
     pub(crate) flat: bool,
-    /// Columns of a piece.
+    /// Columns of a vector chunk.
     pub(crate) vector: usize,
-    /// Pieces of a row.
-    pub(crate) pieces: usize,
+    /// Chunks of a row.
+    pub(crate) row_chunks: usize,
     /// Threads of a thread block.
-    pub(crate) cube: usize,
+    pub(crate) block_threads: usize,
     /// Threads that share a row, a power of two.
-    pub(crate) units: usize,
+    pub(crate) row_threads: usize,
     /// Rows that a thread block has in hand at once.
-    pub(crate) slots: usize,
-    /// Pieces of a row that a thread computes.
-    pub(crate) chunks: usize,
+    pub(crate) block_rows: usize,
+    /// Chunks of a row that a thread computes.
+    pub(crate) thread_chunks: usize,
     /// Whether thread blocks own rows of a result, rather than rows of the domain.
     pub(crate) accumulates: bool,
     /// Whether the chunks are a loop, repeated for each row reduction.
@@ -47,11 +47,11 @@ pub(crate) struct Mapping {
     /// Rows that are accumulated into each.
     pub(crate) folded: usize,
     /// Thread blocks that share those rows.
-    pub(crate) blocks: usize,
-    /// Rows that a slot walks, one after the other.
+    pub(crate) fold_blocks: usize,
+    /// Rows that a thread walks, one after the other.
     pub(crate) trip: usize,
     /// Threads that exchange values directly, 1 if none do.
-    pub(crate) plane: usize,
+    pub(crate) warp: usize,
     /// Elements of an access, by argument.
     pub(crate) widths: Vec<usize>,
 }
@@ -70,30 +70,30 @@ impl Mapping {
         let (mut vector, mut widths) = widths(p, dtypes, tuning.region_access);
         if flat && machine.warp().is_some() {
             // Little work is spread over a device rather than done in wide accesses.
-            let busy = machine.processors as usize * PLANE_UNITS;
+            let busy = machine.processors as usize * WARP_BLOCK_THREADS;
             while vector > 1 && p.row_count() * p.columns / vector < busy {
                 vector /= 2;
             }
             widths.iter_mut().for_each(|w| *w = vector.min(*w));
         }
-        let pieces = p.columns / vector;
-        let cube = if machine.warp().is_some() { PLANE_UNITS } else { UNITS };
+        let row_chunks = p.columns / vector;
+        let block_threads = if machine.warp().is_some() { WARP_BLOCK_THREADS } else { BLOCK_THREADS };
         let mut s = Mapping {
-            cube,
+            block_threads,
             flat,
             vector,
-            pieces,
-            units: cube,
-            slots: 1,
-            chunks: 1,
+            row_chunks,
+            row_threads: block_threads,
+            block_rows: 1,
+            thread_chunks: 1,
             accumulates,
             streamed: false,
             column_blocks: 1,
             kept: p.row_count(),
             folded: 1,
-            blocks: 1,
+            fold_blocks: 1,
             trip: 1,
-            plane: machine.warp().map_or(1, |n| n as usize),
+            warp: machine.warp().map_or(1, |n| n as usize),
             widths,
         };
         if s.flat {
@@ -102,16 +102,16 @@ impl Mapping {
         // What a thread keeps is counted in elements: wider vectors are fewer.
         let resident = (4 * tuning.region_resident / vector.max(4)).max(1);
         if p.has_row_steps() {
-            s.units = s.units_of_row(p, resident);
-            s.chunks = pieces.div_ceil(s.units);
+            s.row_threads = s.threads_of_row(p, resident);
+            s.thread_chunks = row_chunks.div_ceil(s.row_threads);
         } else {
             // Columns never meet, so thread blocks may share them. A second pass has no other thread blocks: a few lines each.
-            let most = if single { NARROW } else { cube };
-            s.units = pieces.next_power_of_two().min(most);
-            s.column_blocks = pieces.div_ceil(s.units);
+            let most = if single { NARROW } else { block_threads };
+            s.row_threads = row_chunks.next_power_of_two().min(most);
+            s.column_blocks = row_chunks.div_ceil(s.row_threads);
         }
-        s.slots = cube / s.units;
-        s.streamed = s.chunks > resident;
+        s.block_rows = block_threads / s.row_threads;
+        s.streamed = s.thread_chunks > resident;
         if s.streamed {
             let needs_row = |step: &Step| match step {
                 Step::Permute(..) => true,
@@ -126,39 +126,39 @@ impl Mapping {
             s.folded = p.rows[p.rows.len() - p.reduced..].iter().product();
             s.kept = p.row_count() / s.folded;
             let most = if single { 1 } else { (tuning.region_spread / (s.kept * s.column_blocks)).max(1) };
-            s.blocks = s.folded.div_ceil(tuning.region_rows * s.slots).clamp(1, most);
-            s.trip = s.folded.div_ceil(s.blocks * s.slots);
-            s.blocks = s.folded.div_ceil(s.trip * s.slots);
+            s.fold_blocks = s.folded.div_ceil(tuning.region_rows * s.block_rows).clamp(1, most);
+            s.trip = s.folded.div_ceil(s.fold_blocks * s.block_rows);
+            s.fold_blocks = s.folded.div_ceil(s.trip * s.block_rows);
         }
         Ok(s)
     }
 
-    /// Chooses for a program that another kernel runs on its own pieces, of `vector` columns.
+    /// Chooses for a program that another kernel runs on its own chunks, of `vector` columns.
     pub(super) fn on_tile(p: &LoweredRegion, dtypes: &[DType], machine: &Machine, vector: usize) -> Mapping {
         let (_, widths) = widths(p, dtypes, machine.tuning.region_access);
         Mapping {
-            cube: 1,
+            block_threads: 1,
             flat: !p.has_row_steps(),
             vector,
-            pieces: p.columns / vector,
-            units: 1,
-            slots: 1,
-            chunks: 1,
+            row_chunks: p.columns / vector,
+            row_threads: 1,
+            block_rows: 1,
+            thread_chunks: 1,
             accumulates: false,
             streamed: false,
             column_blocks: 1,
             kept: p.row_count(),
             folded: 1,
-            blocks: 1,
+            fold_blocks: 1,
             trip: 1,
-            plane: machine.warp().map_or(1, |n| n as usize),
+            warp: machine.warp().map_or(1, |n| n as usize),
             widths: widths.iter().map(|&w| w.min(vector)).collect(),
         }
     }
 
     /// Whether the threads that share a row exchange values directly.
-    pub(super) fn within_plane(&self) -> bool {
-        self.plane > 1 && self.units <= self.plane
+    pub(super) fn within_warp(&self) -> bool {
+        self.warp > 1 && self.row_threads <= self.warp
     }
 
     /// Elements of an access of whole rows of a type.
@@ -167,29 +167,24 @@ impl Mapping {
     }
 
     /// Thread blocks of the launch.
-    pub(crate) fn cubes(&self) -> usize {
+    pub(crate) fn thread_blocks(&self) -> usize {
         match (self.flat, self.accumulates) {
-            (true, _) => (self.kept * self.pieces).div_ceil(self.cube),
-            (false, true) => self.kept * self.blocks * self.column_blocks,
-            (false, false) => self.kept.div_ceil(self.slots),
+            (true, _) => (self.kept * self.row_chunks).div_ceil(self.block_threads),
+            (false, true) => self.kept * self.fold_blocks * self.column_blocks,
+            (false, false) => self.kept.div_ceil(self.block_rows),
         }
-    }
-
-    /// Threads of a thread block.
-    pub(crate) fn cube_units(&self) -> usize {
-        self.cube
     }
 
     /// Threads that share a row whose columns meet.
-    fn units_of_row(&self, p: &LoweredRegion, resident: usize) -> usize {
-        let (pieces, plane) = (self.pieces, self.plane);
-        if pieces > self.cube {
-            return least_waste(pieces, resident, self.cube);
+    fn threads_of_row(&self, p: &LoweredRegion, resident: usize) -> usize {
+        let (chunks, warp) = (self.row_chunks, self.warp);
+        if chunks > self.block_threads {
+            return least_waste(chunks, resident, self.block_threads);
         }
         // Within a warp nobody waits at a barrier, if the row and all that is made of it fit a thread's registers.
-        let values = pieces.div_ceil(plane) * self.vector * live_rows(p);
-        let is_small = pieces >= plane && pieces.is_multiple_of(plane) && values <= PLANE_VALUES;
-        if plane > 1 && is_small { plane } else { pieces.next_power_of_two() }
+        let values = chunks.div_ceil(warp) * self.vector * live_rows(p);
+        let is_small = chunks >= warp && chunks.is_multiple_of(warp) && values <= WARP_ROW_VALUES;
+        if warp > 1 && is_small { warp } else { chunks.next_power_of_two() }
     }
 }
 
@@ -203,14 +198,14 @@ pub(super) fn live_rows(p: &LoweredRegion) -> usize {
     sums + (0..p.steps.len()).map(live).max().unwrap_or(0)
 }
 
-/// Threads for a row of more pieces than a thread block has threads: the fewest idle, and then the most threads.
-fn least_waste(pieces: usize, resident: usize, cube: usize) -> usize {
-    let waste = |u: usize| pieces.div_ceil(u) * u - pieces;
-    [cube, cube / 2, cube / 4]
+/// Threads for a row of more chunks than a thread block has threads: the fewest idle, and then the most threads.
+fn least_waste(chunks: usize, resident: usize, block_threads: usize) -> usize {
+    let waste = |u: usize| chunks.div_ceil(u) * u - chunks;
+    [block_threads, block_threads / 2, block_threads / 4]
         .into_iter()
-        .filter(|&u| pieces.div_ceil(u) <= resident || u == cube)
-        .min_by_key(|&u| (waste(u), cube - u))
-        .unwrap_or(cube)
+        .filter(|&u| chunks.div_ceil(u) <= resident || u == block_threads)
+        .min_by_key(|&u| (waste(u), block_threads - u))
+        .unwrap_or(block_threads)
 }
 
 /// The vector width of the program, the widest of its accesses, and the width of each argument's.

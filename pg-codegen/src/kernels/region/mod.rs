@@ -1,9 +1,10 @@
 //! Regions as kernels.
 //!
-//! A region whose columns do not meet is flat: any thread takes any piece of any row. Otherwise the threads of
-//! a thread block share rows: each keeps its pieces of a row in registers (or walks a long row several times),
-//! columns meet through shared memory, or within a warp from thread to thread, and rows that are accumulated are summed by each thread for its own
-//! columns, then across the thread block, then by a second kernel across thread blocks.
+//! A region whose columns do not meet and that accumulates nothing is flat: any thread takes any vector chunk of any row.
+//! Otherwise the threads of a thread block share rows: each keeps its chunks of a row in registers (or walks a long row
+//! several times), columns meet through shared memory, or within a warp from thread to thread, and rows that are
+//! accumulated are summed by each thread for its own columns, then across the thread block, then by a second kernel across
+//! thread blocks.
 
 mod access;
 mod body;
@@ -24,7 +25,7 @@ use smallvec::SmallVec;
 pub(crate) use self::access::and;
 use self::lowered::{LoweredRegion, Step};
 use self::mapping::Mapping;
-pub(crate) use self::tile::{TilePiece, TileRegion, TileRow};
+pub(crate) use self::tile::{TileChunk, TileRegion, TileRow};
 use super::error::CubeError;
 use super::kernel::{ArgSpec, Generated};
 use super::stage::{ArgInfo, Launches, StageArg};
@@ -37,7 +38,7 @@ pub(crate) struct RegionKernel {
     pub(crate) program: LoweredRegion,
     pub(crate) mapping: Mapping,
     /// Thread blocks that have work; the grid may have more.
-    cubes: usize,
+    thread_blocks: usize,
     /// Whether the grid has no more thread blocks than that.
     exact: bool,
 }
@@ -71,14 +72,14 @@ pub(crate) fn lower(
     }
     let mut args: Vec<StageArg> = (0..dtypes.len()).map(StageArg::Arg).collect();
     let mut second = Vec::new();
-    if mapping.blocks > 1 {
+    if mapping.fold_blocks > 1 {
         // Partial results go to a workspace, which a second region sums.
         let kept = mapping.kept;
         for step in &mut program.steps {
             let Step::Accumulate { arg, kind, at, .. } = step else { continue };
             let wide = program.columns > 1 && at.strides[program.rows.len()] != 0;
             let width = if wide { program.columns } else { 1 };
-            let workspace = out.workspace(4 * mapping.blocks * kept * width);
+            let workspace = out.workspace(4 * mapping.fold_blocks * kept * width);
             second.push((*arg, *kind, at.clone(), width, workspace));
             *arg = dtypes.len();
             dtypes.push(DType::F32);
@@ -96,15 +97,15 @@ pub(crate) fn lower(
     let specs: Vec<ArgSpec> = (dtypes.iter().zip(&mapping.widths).enumerate())
         .map(|(i, (&dtype, &width))| ArgSpec { dtype, width, writable: written(i) })
         .collect();
-    let cubes = mapping.cubes();
-    let grid = machine.fold("region", cubes as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == cubes;
+    let thread_blocks = mapping.thread_blocks();
+    let grid = machine.fold("region", thread_blocks as u64)?;
+    let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
     let shared = shared_bytes(&program, &mapping);
-    let units = mapping.cube_units() as u32;
+    let threads = mapping.block_threads as u32;
     let kept_rows = program.rows[..program.rows.len() - program.reduced].to_vec();
-    let blocks = mapping.blocks;
-    let kernel = RegionKernel { program, mapping, cubes, exact };
-    let kernel = Generated::new(kernel, specs, (units, shared), machine)?;
+    let blocks = mapping.fold_blocks;
+    let kernel = RegionKernel { program, mapping, thread_blocks, exact };
+    let kernel = Generated::new(kernel, specs, (threads, shared), machine)?;
     out.push(kernel, args, grid, 1.0);
     for (arg, kind, at, width, workspace) in second {
         let region = second_pass(&kept_rows, blocks, width, kind, &at, infos[arg].shift);
@@ -158,14 +159,14 @@ fn shared_bytes(program: &LoweredRegion, s: &Mapping) -> usize {
     if s.flat {
         return 0;
     }
-    let cells = 4 * s.units * s.slots;
-    let reduces = s.units > 1 && program.steps.iter().any(|x| matches!(x, Step::RowReduce(..)));
-    let (mut single, mut wide) = (reduces && s.plane == 1, false);
+    let cells = 4 * s.row_threads * s.block_rows;
+    let reduces = s.row_threads > 1 && program.steps.iter().any(|x| matches!(x, Step::RowReduce(..)));
+    let (mut single, mut wide) = (reduces && s.warp == 1, false);
     // One result of each warp.
-    let planes = if reduces && s.units > s.plane { 4 * s.cube_units() / s.plane } else { 0 };
+    let warps = if reduces && s.row_threads > s.warp { 4 * s.block_threads / s.warp } else { 0 };
     for step in &program.steps {
         match step {
-            Step::Accumulate { at, .. } if s.slots > 1 => {
+            Step::Accumulate { at, .. } if s.block_rows > 1 => {
                 let vector = program.writes_columns(at) && s.vector > 1;
                 wide |= vector;
                 single |= !vector;
@@ -177,15 +178,15 @@ fn shared_bytes(program: &LoweredRegion, s: &Mapping) -> usize {
         Step::Permute(perm, _) => Some(&perm[..]),
         _ => None,
     });
-    planes * usize::from(s.plane > 1)
+    warps * usize::from(s.warp > 1)
         + usize::from(single) * cells
         + usize::from(wide) * cells * s.vector
         + permute::shared_bytes(s, permutations)
 }
 
 impl Mapping {
-    /// Whether every chunk of every thread is a piece of the row.
+    /// Whether the chunks of all threads are those of the row, and no more.
     pub(crate) fn exact_chunks(&self) -> bool {
-        self.pieces == self.units * self.chunks * self.column_blocks
+        self.row_chunks == self.row_threads * self.thread_chunks * self.column_blocks
     }
 }

@@ -1,21 +1,21 @@
-//! Permuting the columns of a row: from thread to thread where whole pieces move within a warp, otherwise through shared
+//! Permuting the columns of a row: from thread to thread where whole chunks move within a warp, otherwise through shared
 //! memory, at places computed from the column. All permutations of a region that move alike use the same shared memory.
 
 use cubecl::prelude::*;
 
-use super::access::{Piece, vector_of};
+use super::access::{Chunk, vector_of};
 use super::lowered::Kind;
 use super::mapping::Mapping;
 use super::reduce::Scratch;
 use super::value::{Value, Width};
-use crate::region::pieces_from;
+use crate::region::chunks_from;
 
 /// A permutation in so few runs is arithmetic on the column, beyond that a table.
 const RUNS: usize = 8;
 
 #[cube]
-pub(super) fn chunk_index(unit: i32, chunk: u32, #[comptime] units: i32) -> i32 {
-    chunk as i32 * units + unit
+pub(super) fn strided(first: i32, iteration: u32, #[comptime] stride: i32) -> i32 {
+    iteration as i32 * stride + first
 }
 
 #[cube]
@@ -29,14 +29,14 @@ pub(super) fn offset(x: i32, #[comptime] by: i32) -> i32 {
 }
 
 #[cube]
-fn column_at(piece: i32, #[comptime] vector: i32, #[comptime] element: i32) -> i32 {
-    piece * vector + element
+fn column_at(chunk: i32, #[comptime] vector: i32, #[comptime] element: i32) -> i32 {
+    chunk * vector + element
 }
 
 /// The first place of this thread's row in shared memory.
 #[cube]
-fn row_start(#[comptime] units: u32, #[comptime] len: i32) -> i32 {
-    (UNIT_POS / units) as i32 * len
+fn row_start(#[comptime] row_threads: u32, #[comptime] len: i32) -> i32 {
+    (UNIT_POS / row_threads) as i32 * len
 }
 
 #[cube]
@@ -81,8 +81,8 @@ fn spaced_runs(perm: &[u32]) -> Vec<Stretch> {
     runs
 }
 
-/// Stretches of pieces that come from consecutive pieces.
-fn piece_runs(sources: &[usize]) -> Vec<Stretch> {
+/// Stretches of chunks that come from consecutive chunks.
+fn chunk_runs(sources: &[usize]) -> Vec<Stretch> {
     let mut runs: Vec<Stretch> = Vec::new();
     for (i, &from) in sources.iter().enumerate() {
         let shift = from as i32 - i as i32;
@@ -96,21 +96,21 @@ fn piece_runs(sources: &[usize]) -> Vec<Stretch> {
 
 /// How the columns of a row move.
 enum Exchange {
-    /// Whole pieces within a warp; this one of the row comes from that one.
+    /// Whole chunks within a warp; this one of the row comes from that one.
     Warp(Vec<usize>),
-    /// Whole pieces through shared memory.
-    Pieces(Vec<Stretch>),
+    /// Whole chunks through shared memory.
+    Chunks(Vec<Stretch>),
     /// One column after the other through shared memory.
     Columns,
 }
 
 impl Exchange {
     fn of(s: &Mapping, perm: &[u32]) -> Exchange {
-        match pieces_from(perm, s.vector) {
-            Some(sources) if s.within_plane() => Exchange::Warp(sources),
+        match chunks_from(perm, s.vector) {
+            Some(sources) if s.within_warp() => Exchange::Warp(sources),
             Some(sources) => {
-                let runs = piece_runs(&sources);
-                if runs.len() <= RUNS { Exchange::Pieces(runs) } else { Exchange::Columns }
+                let runs = chunk_runs(&sources);
+                if runs.len() <= RUNS { Exchange::Chunks(runs) } else { Exchange::Columns }
             }
             None => Exchange::Columns,
         }
@@ -119,30 +119,30 @@ impl Exchange {
 
 /// Bytes of shared memory that the permutations of a region take together.
 pub(super) fn shared_bytes<'a>(s: &Mapping, perms: impl Iterator<Item = &'a [u32]>) -> usize {
-    let (mut pieces, mut columns) = (false, false);
+    let (mut chunks, mut columns) = (false, false);
     for perm in perms {
         match Exchange::of(s, perm) {
             Exchange::Warp(_) => {}
-            Exchange::Pieces(_) => pieces = true,
+            Exchange::Chunks(_) => chunks = true,
             Exchange::Columns => columns = true,
         }
     }
-    (usize::from(pieces) + usize::from(columns)) * 4 * s.slots * s.pieces * s.vector
+    (usize::from(chunks) + usize::from(columns)) * 4 * s.block_rows * s.row_chunks * s.vector
 }
 
-/// Each piece of the row, with its columns taken from where `perm` says.
+/// Each chunk of the row, with its columns taken from where `perm` says.
 pub(super) fn permute(
     scope: &mut Scope,
     scratch: &mut Scratch,
     s: &Mapping,
     perm: &[u32],
     row: &[Value],
-    pieces: &[Piece],
+    chunks: &[Chunk],
 ) -> Vec<Value> {
     let moved = match Exchange::of(s, perm) {
         Exchange::Warp(sources) => return exchanged(scope, s, &sources, row),
-        Exchange::Pieces(runs) => whole_pieces(scope, scratch, s, &runs, row, pieces),
-        Exchange::Columns => column_by_column(scope, scratch, s, perm, row, pieces),
+        Exchange::Chunks(runs) => whole_chunks(scope, scratch, s, &runs, row, chunks),
+        Exchange::Columns => column_by_column(scope, scratch, s, perm, row, chunks),
     };
     // The next permutation uses the same memory.
     sync_cube::expand(scope);
@@ -150,20 +150,20 @@ pub(super) fn permute(
 }
 
 #[cube]
-fn unit_of_row(#[comptime] units: u32) -> i32 {
-    (UNIT_POS % units) as i32
+fn thread_of_row(#[comptime] row_threads: u32) -> i32 {
+    (UNIT_POS % row_threads) as i32
 }
 
 /// What a thread of this row holds.
 #[cube]
 fn held_by<N: Size>(
     x: Vector<f32, N>,
-    unit: i32,
+    thread: i32,
     #[comptime] width: usize,
-    #[comptime] units: u32,
-    #[comptime] plane: u32,
+    #[comptime] row_threads: u32,
+    #[comptime] warp: u32,
 ) -> Vector<f32, N> {
-    let lane = UNIT_POS % plane / units * units + unit as u32;
+    let lane = UNIT_POS % warp / row_threads * row_threads + thread as u32;
     let mut y = Vector::<f32, N>::empty();
     #[unroll]
     for i in 0..width {
@@ -174,43 +174,46 @@ fn held_by<N: Size>(
 
 #[cube]
 fn choose<N: Size>(
-    unit: i32,
+    thread: i32,
     #[comptime] end: i32,
     then: Vector<f32, N>,
     other: Vector<f32, N>,
 ) -> Vector<f32, N> {
-    select(unit < end, then, other)
+    select(thread < end, then, other)
 }
 
-/// Whole pieces from thread to thread: piece c of thread u is number c · threads + u of the row.
+/// Whole chunks from thread to thread: chunk c of thread t is number c · threads + t of the row.
 fn exchanged(scope: &mut Scope, s: &Mapping, sources: &[usize], row: &[Value]) -> Vec<Value> {
-    let units = s.units;
-    let unit = unit_of_row::expand(scope, units as u32);
+    let row_threads = s.row_threads;
+    let thread = thread_of_row::expand(scope, row_threads as u32);
     // Threads beyond the row's end have nothing to take.
-    let from = |piece: usize| sources.get(piece).copied().unwrap_or(piece);
+    let from = |chunk: usize| sources.get(chunk).copied().unwrap_or(chunk);
     let mut moved = Vec::new();
-    for piece in 0..row.len() {
-        let (iterations, holders): (Vec<usize>, Vec<usize>) =
-            (0..units).map(|u| from(piece * units + u)).map(|p| (p / units, p % units)).unzip();
+    for chunk in 0..row.len() {
+        let (held_as, holders): (Vec<usize>, Vec<usize>) = (0..row_threads)
+            .map(|t| from(chunk * row_threads + t))
+            .map(|p| (p / row_threads, p % row_threads))
+            .unzip();
         let mut taken: Option<Value> = None;
-        // The threads whose pieces come from one iteration, the last first.
-        let mut end = units;
+        // The threads whose chunks are the same of their holders', the last first.
+        let mut end = row_threads;
         while end > 0 {
-            let iteration = iterations[end - 1];
-            let start = iterations[..end].iter().rposition(|&t| t != iteration).map_or(0, |at| at + 1);
-            let here = &row[iteration];
-            let stays = (start..end).all(|u| holders[u] == u);
+            let held = held_as[end - 1];
+            let start = held_as[..end].iter().rposition(|&other| other != held).map_or(0, |at| at + 1);
+            let here = &row[held];
+            let stays = (start..end).all(|t| holders[t] == t);
             let value = if stays {
                 here.clone()
             } else {
                 // Whoever does not take this may ask anyone.
-                let holders: Vec<usize> =
-                    (0..units).map(|u| if (start..end).contains(&u) { holders[u] } else { u }).collect();
-                let holder = source(scope, &piece_runs(&holders), &unit);
+                let holders: Vec<usize> = (0..row_threads)
+                    .map(|t| if (start..end).contains(&t) { holders[t] } else { t })
+                    .collect();
+                let holder = source(scope, &chunk_runs(&holders), &thread);
                 let x = here.var.clone();
-                let (units, plane) = (units as u32, s.plane as u32);
+                let (row_threads, warp) = (row_threads as u32, s.warp as u32);
                 Value::new(
-                    held_by::expand::<Width>(scope, x.into(), holder, s.vector, units, plane),
+                    held_by::expand::<Width>(scope, x.into(), holder, s.vector, row_threads, warp),
                     Kind::Float,
                     true,
                 )
@@ -220,7 +223,7 @@ fn exchanged(scope: &mut Scope, s: &Mapping, sources: &[usize], row: &[Value]) -
                 Some(later) => Value::new(
                     choose::expand::<Width>(
                         scope,
-                        unit.clone(),
+                        thread.clone(),
                         end as i32,
                         value.var.into(),
                         later.var.into(),
@@ -248,35 +251,35 @@ fn source(scope: &mut Scope, runs: &[Stretch], at: &NativeExpand<i32>) -> Native
     from
 }
 
-fn whole_pieces(
+fn whole_chunks(
     scope: &mut Scope,
     scratch: &mut Scratch,
     s: &Mapping,
     runs: &[Stretch],
     row: &[Value],
-    pieces: &[Piece],
+    chunks: &[Chunk],
 ) -> Vec<Value> {
-    let memory = scratch.row_pieces(scope, s.slots * s.pieces);
-    let start = row_start::expand(scope, s.units as u32, s.pieces as i32);
-    for (value, piece) in row.iter().zip(pieces) {
-        when(scope, piece, |scope| {
+    let memory = scratch.row_vectors(scope, s.block_rows * s.row_chunks);
+    let start = row_start::expand(scope, s.row_threads as u32, s.row_chunks as i32);
+    for (value, chunk) in row.iter().zip(chunks) {
+        when(scope, chunk, |scope| {
             put::expand::<Width>(
                 scope,
                 memory.clone(),
                 start.clone(),
-                piece.index.clone(),
+                chunk.index.clone(),
                 value.var.clone().into(),
             );
         });
     }
     sync_cube::expand(scope);
-    let take = |piece: &Piece| {
-        let at = inside(scope, s, piece);
+    let take = |chunk: &Chunk| {
+        let at = inside(scope, s, chunk);
         let from = source(scope, runs, &at);
         let x = get::expand::<Width>(scope, memory.clone(), start.clone(), from);
         Value::new(x, Kind::Float, true)
     };
-    pieces.iter().map(take).collect()
+    chunks.iter().map(take).collect()
 }
 
 fn column_by_column(
@@ -285,16 +288,16 @@ fn column_by_column(
     s: &Mapping,
     perm: &[u32],
     row: &[Value],
-    pieces: &[Piece],
+    chunks: &[Chunk],
 ) -> Vec<Value> {
-    let columns = (s.pieces * s.vector) as i32;
-    let memory = scratch.row_columns(scope, s.slots * s.pieces * s.vector);
-    let start = row_start::expand(scope, s.units as u32, columns);
+    let columns = (s.row_chunks * s.vector) as i32;
+    let memory = scratch.row_columns(scope, s.block_rows * s.row_chunks * s.vector);
+    let start = row_start::expand(scope, s.row_threads as u32, columns);
     let v = s.vector as i32;
-    for (value, piece) in row.iter().zip(pieces) {
-        when(scope, piece, |scope| {
+    for (value, chunk) in row.iter().zip(chunks) {
+        when(scope, chunk, |scope| {
             for e in 0..s.vector {
-                let column = column_at::expand(scope, piece.index.clone(), v, e as i32);
+                let column = column_at::expand(scope, chunk.index.clone(), v, e as i32);
                 let x = value.element(scope, e).var;
                 put::expand::<Const<1>>(scope, memory.clone(), start.clone(), column, x.into());
             }
@@ -307,9 +310,9 @@ fn column_by_column(
         let values = values.map(|p| *NativeExpand::<i32>::from(p).expand).collect();
         scope.create_const_array(i32::as_type(scope), values)
     });
-    let mut take = |piece: &Piece| {
+    let mut take = |chunk: &Chunk| {
         let mut elements = Vec::new();
-        let at = inside(scope, s, piece);
+        let at = inside(scope, s, chunk);
         for e in 0..s.vector {
             let column = column_at::expand(scope, at.clone(), v, e as i32);
             let from = match (&short, &table) {
@@ -321,19 +324,21 @@ fn column_by_column(
         }
         Value::new(vector_of(scope, Kind::Float, &elements), Kind::Float, true)
     };
-    pieces.iter().map(&mut take).collect()
+    chunks.iter().map(&mut take).collect()
 }
 
-/// The piece's number, or 0 where the row does not have it.
-fn inside(scope: &mut Scope, s: &Mapping, piece: &Piece) -> NativeExpand<i32> {
-    match piece.ok {
-        Some(_) => pick::expand(scope, piece.index.clone(), s.pieces as i32, piece.index.clone(), 0.into()),
-        None => piece.index.clone(),
+/// The chunk's number, or 0 where the row does not have it.
+fn inside(scope: &mut Scope, s: &Mapping, chunk: &Chunk) -> NativeExpand<i32> {
+    match chunk.ok {
+        Some(_) => {
+            pick::expand(scope, chunk.index.clone(), s.row_chunks as i32, chunk.index.clone(), 0.into())
+        }
+        None => chunk.index.clone(),
     }
 }
 
-fn when(scope: &mut Scope, piece: &Piece, body: impl FnOnce(&mut Scope)) {
-    match &piece.ok {
+fn when(scope: &mut Scope, chunk: &Chunk, body: impl FnOnce(&mut Scope)) {
+    match &chunk.ok {
         Some(ok) => cubecl::frontend::branch::if_expand(scope, ok.clone(), body),
         None => body(scope),
     }

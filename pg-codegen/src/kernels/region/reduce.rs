@@ -51,33 +51,33 @@ fn shared<N: Size>(#[comptime] len: usize) -> SharedMemory<Vector<f32, N>> {
 fn row_total(
     scratch: &mut SharedMemory<Vector<f32, Const<1>>>,
     x: f32,
-    #[comptime] units: u32,
+    #[comptime] row_threads: u32,
     #[comptime] sum: bool,
 ) -> f32 {
     let me = UNIT_POS as usize;
-    let unit = UNIT_POS % units;
+    let thread = UNIT_POS % row_threads;
     scratch[me] = Vector::new(x);
-    let steps = comptime!(units.trailing_zeros());
+    let steps = comptime!(row_threads.trailing_zeros());
     #[unroll]
     for step in 0..steps {
-        let half = comptime!(units >> (step + 1));
+        let half = comptime!(row_threads >> (step + 1));
         sync_cube();
-        if unit < half {
+        if thread < half {
             scratch[me] = combine::<Const<1>>(scratch[me], scratch[me + half as usize], sum);
         }
     }
     sync_cube();
-    let total = scratch[me - unit as usize];
+    let total = scratch[me - thread as usize];
     // Nobody may write before everybody has read.
     sync_cube();
     f32::cast_from(total)
 }
 
-/// Combines the elements of `units` neighbours within a warp: of pairs, of pairs of pairs, and so on.
+/// Combines the elements of `row_threads` neighbours within a warp: of pairs, of pairs of pairs, and so on.
 #[cube]
-fn plane_total(x: f32, #[comptime] units: u32, #[comptime] sum: bool) -> f32 {
+fn warp_total(x: f32, #[comptime] row_threads: u32, #[comptime] sum: bool) -> f32 {
     let mut total = x;
-    let steps = comptime!(units.trailing_zeros());
+    let steps = comptime!(row_threads.trailing_zeros());
     #[unroll]
     for step in 0..steps {
         let other = plane_shuffle_xor(total, comptime!(1u32 << step));
@@ -88,23 +88,23 @@ fn plane_total(x: f32, #[comptime] units: u32, #[comptime] sum: bool) -> f32 {
 
 /// Combines the elements of the threads that share a row: within warps, then warp by warp.
 #[cube]
-fn planes_total(
+fn warps_total(
     scratch: &mut SharedMemory<Vector<f32, Const<1>>>,
     x: f32,
-    #[comptime] units: u32,
-    #[comptime] plane: u32,
+    #[comptime] row_threads: u32,
+    #[comptime] warp: u32,
     #[comptime] sum: bool,
 ) -> f32 {
-    let within = plane_total(x, plane, sum);
-    let in_plane = UNIT_POS % plane;
-    if in_plane == 0 {
-        scratch[(UNIT_POS / plane) as usize] = Vector::new(within);
+    let within = warp_total(x, warp, sum);
+    let lane = UNIT_POS % warp;
+    if lane == 0 {
+        scratch[(UNIT_POS / warp) as usize] = Vector::new(within);
     }
     sync_cube();
-    let first = UNIT_POS / units * comptime!(units / plane);
+    let first = UNIT_POS / row_threads * comptime!(row_threads / warp);
     let mut total = f32::cast_from(scratch[first as usize]);
     #[unroll]
-    for i in 1..comptime!(units / plane) {
+    for i in 1..comptime!(row_threads / warp) {
         total = combine_one(total, f32::cast_from(scratch[(first + i) as usize]), sum);
     }
     // Nobody may write before everybody has read.
@@ -114,20 +114,20 @@ fn planes_total(
 
 /// Combines the accumulators of a thread block's rows into that of the first, in order of rows.
 #[cube]
-fn slot_total<N: Size>(
+fn block_rows_total<N: Size>(
     scratch: &mut SharedMemory<Vector<f32, N>>,
     x: Vector<f32, N>,
-    #[comptime] units: u32,
-    #[comptime] slots: u32,
+    #[comptime] row_threads: u32,
+    #[comptime] block_rows: u32,
     #[comptime] sum: bool,
 ) -> Vector<f32, N> {
     let me = UNIT_POS as usize;
     scratch[me] = x;
     sync_cube();
     let mut total = x;
-    if UNIT_POS < units {
-        for slot in 1..slots {
-            total = combine::<N>(total, scratch[me + (slot * units) as usize], sum);
+    if UNIT_POS < row_threads {
+        for block_row in 1..block_rows {
+            total = combine::<N>(total, scratch[me + (block_row * row_threads) as usize], sum);
         }
     }
     sync_cube();
@@ -140,16 +140,16 @@ type Vectors = NativeExpand<SharedMemory<Vector<f32, Width>>>;
 /// A region's shared memory, each buffer made when first used and used by all steps that need one like it.
 #[derive(Default)]
 pub(super) struct Scratch {
-    planes: Option<Singles>,
+    warps: Option<Singles>,
     single: Option<Singles>,
     wide: Option<Vectors>,
     row_columns: Option<Singles>,
-    row_pieces: Option<Vectors>,
+    row_vectors: Option<Vectors>,
 }
 
 impl Scratch {
-    fn planes(&mut self, scope: &mut Scope, len: usize) -> Singles {
-        made(&mut self.planes, || shared::expand::<Const<1>>(scope, len))
+    fn warps(&mut self, scope: &mut Scope, len: usize) -> Singles {
+        made(&mut self.warps, || shared::expand::<Const<1>>(scope, len))
     }
 
     pub(super) fn single(&mut self, scope: &mut Scope, len: usize) -> Singles {
@@ -165,9 +165,9 @@ impl Scratch {
         made(&mut self.row_columns, || shared::expand::<Const<1>>(scope, len))
     }
 
-    /// Rows whose columns move in whole pieces.
-    pub(super) fn row_pieces(&mut self, scope: &mut Scope, len: usize) -> Vectors {
-        made(&mut self.row_pieces, || shared::expand::<Width>(scope, len))
+    /// Rows whose columns move in whole chunks.
+    pub(super) fn row_vectors(&mut self, scope: &mut Scope, len: usize) -> Vectors {
+        made(&mut self.row_vectors, || shared::expand::<Width>(scope, len))
     }
 }
 
@@ -183,46 +183,46 @@ pub(super) fn reduce_row(
     part: &Value,
     s: &Mapping,
 ) -> NativeExpand<f32> {
-    let (units, plane) = (s.units, s.plane);
+    let (row_threads, warp) = (s.row_threads, s.warp);
     let sum = kind == Reduction::Sum;
     let width = part.var.ty.vector_size();
     let one = match width {
         1 => part.var.clone().into(),
         _ => across::expand::<Width>(scope, part.var.clone().into(), width, sum),
     };
-    if units == 1 {
+    if row_threads == 1 {
         return one;
     }
-    if units <= plane {
-        return plane_total::expand(scope, one, units as u32, sum);
+    if row_threads <= warp {
+        return warp_total::expand(scope, one, row_threads as u32, sum);
     }
-    if plane > 1 {
-        let shared = scratch.planes(scope, s.cube_units() / plane);
-        return planes_total::expand(scope, shared, one, units as u32, plane as u32, sum);
+    if warp > 1 {
+        let shared = scratch.warps(scope, s.block_threads / warp);
+        return warps_total::expand(scope, shared, one, row_threads as u32, warp as u32, sum);
     }
-    let shared = scratch.single(scope, units * s.slots);
-    row_total::expand(scope, shared, one, units as u32, sum)
+    let shared = scratch.single(scope, row_threads * s.block_rows);
+    row_total::expand(scope, shared, one, row_threads as u32, sum)
 }
 
 /// The accumulators of a thread block's rows to that of the first row.
-pub(super) fn reduce_slots(
+pub(super) fn reduce_block_rows(
     scope: &mut Scope,
     scratch: &mut Scratch,
     kind: Reduction,
     part: &Value,
-    (units, slots): (usize, usize),
+    (row_threads, block_rows): (usize, usize),
 ) -> Value {
-    if slots == 1 {
+    if block_rows == 1 {
         return part.clone();
     }
-    let (sum, u, s) = (kind == Reduction::Sum, units as u32, slots as u32);
+    let (sum, u, s) = (kind == Reduction::Sum, row_threads as u32, block_rows as u32);
     let x = part.var.clone();
     let var = if part.var.ty.vector_size() > 1 {
-        let shared = scratch.wide(scope, units * slots);
-        slot_total::expand::<Width>(scope, shared, x.into(), u, s, sum).into()
+        let shared = scratch.wide(scope, row_threads * block_rows);
+        block_rows_total::expand::<Width>(scope, shared, x.into(), u, s, sum).into()
     } else {
-        let shared = scratch.single(scope, units * slots);
-        slot_total::expand::<Const<1>>(scope, shared, x.into(), u, s, sum).into()
+        let shared = scratch.single(scope, row_threads * block_rows);
+        block_rows_total::expand::<Const<1>>(scope, shared, x.into(), u, s, sum).into()
     };
     Value { var, ..part.clone() }
 }

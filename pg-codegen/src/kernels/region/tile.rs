@@ -1,5 +1,5 @@
 //! A region on a tile of a result that another kernel has at hand: its argument 0 is never in memory. The owner
-//! says which pieces of which row it holds; the region loads what else it needs and stores what it makes.
+//! says which chunks of which row it holds; the region loads what else it needs and stores what it makes.
 //!
 //! The region's rows are rows of the result, or equal parts of them. Columns can meet where neighbouring threads of one
 //! warp hold a whole row. Nothing here may depend on how the tile is cut otherwise.
@@ -7,8 +7,8 @@
 use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 
-use super::access::Piece;
-use super::body::{is_zero, part, row_of, signed, split, unit_in_cube};
+use super::access::Chunk;
+use super::body::{is_zero, part, row_of, signed, split, thread_in_block};
 use super::lowered::{Kind, LoweredRegion, Step};
 use super::mapping::{Mapping, live_rows};
 use super::value::{Value, Width};
@@ -40,8 +40,8 @@ pub(crate) struct TileRow {
     pub(crate) ok: Option<NativeExpand<bool>>,
 }
 
-/// A piece of a row of the tile, in float32.
-pub(crate) struct TilePiece {
+/// A chunk of a row of the tile, in float32.
+pub(crate) struct TileChunk {
     /// Its number within the row.
     pub(crate) index: NativeExpand<u32>,
     /// Whether the row has it.
@@ -52,7 +52,7 @@ pub(crate) struct TilePiece {
 
 impl TileRegion {
     /// A region over arguments of which the first is a tile of matrices of `height` rows and `columns` columns, held in
-    /// pieces of `vector` columns. `infos` are of the others.
+    /// chunks of `vector` columns. `infos` are of the others.
     ///
     /// # Errors
     /// If the region is malformed.
@@ -75,10 +75,10 @@ impl TileRegion {
         Ok(TileRegion { program, mapping, height, parts: columns / region.columns })
     }
 
-    /// The same region where each row is held by so many neighbouring threads of a warp, piece by piece in turn.
+    /// The same region where each row is held by so many neighbouring threads of a warp, chunk by chunk in turn.
     pub(crate) fn shared_by(mut self, sharers: usize) -> TileRegion {
-        self.mapping.units = sharers;
-        self.mapping.chunks = self.mapping.pieces / sharers;
+        self.mapping.row_threads = sharers;
+        self.mapping.thread_chunks = self.mapping.row_chunks / sharers;
         self
     }
 
@@ -124,7 +124,7 @@ impl TileRegion {
         self.mapping.widths.len()
     }
 
-    /// Columns of a piece.
+    /// Columns of a chunk.
     pub(crate) fn vector(&self) -> usize {
         self.mapping.vector
     }
@@ -134,32 +134,32 @@ impl TileRegion {
         (0..self.program.steps.len()).map(|i| format!("{}\n", self.program.line(i))).collect()
     }
 
-    /// Makes vectors of this kernel as wide as a piece.
+    /// Makes vectors of this kernel as wide as a chunk.
     pub(crate) fn register(&self, scope: &mut Scope) {
         scope.register_size::<Width>(self.mapping.vector);
     }
 
-    /// Emits the region for pieces of one row. Buffers are those from argument 0 on, of which the first is not touched.
+    /// Emits the region for chunks of one row. Buffers are those from argument 0 on, of which the first is not touched.
     pub(crate) fn emit(
         &self,
         scope: &mut Scope,
         (buffers, args): (&[ManagedVariable], &[ArgSpec]),
         at: TileRow,
-        pieces: Vec<TilePiece>,
+        chunks: Vec<TileChunk>,
     ) {
         let mut walker = Walker::new(&self.program, &self.mapping, buffers, args);
         walker.location.axes = self.axes(scope, &at);
         walker.row_ok = at.ok;
-        if self.mapping.units > 1 {
-            let me = unit_in_cube::expand(scope);
-            let unit = part::expand(scope, me, 1, self.mapping.units as u32);
-            walker.first = Some(is_zero::expand(scope, unit));
+        if self.mapping.row_threads > 1 {
+            let me = thread_in_block::expand(scope);
+            let thread = part::expand(scope, me, 1, self.mapping.row_threads as u32);
+            walker.first = Some(is_zero::expand(scope, thread));
         }
         let mut places = Vec::new();
         let mut tile = Vec::new();
-        for piece in pieces {
-            places.push(Piece { index: signed::expand(scope, piece.index), ok: piece.ok });
-            tile.push(Value::new(piece.value, Kind::Float, true));
+        for chunk in chunks {
+            places.push(Chunk { index: signed::expand(scope, chunk.index), ok: chunk.ok });
+            tile.push(Value::new(chunk.value, Kind::Float, true));
         }
         walker.on_tile(scope, &places, &tile);
     }

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 
-use super::access::{Gathered, Location, Mask, Piece, Source, and};
+use super::access::{Chunk, Gathered, Location, Mask, Source, and};
 use super::lowered::{Class, Kind, LoweredRegion, Step};
 use super::mapping::Mapping;
 use super::permute;
@@ -29,14 +29,14 @@ pub(super) struct Walker<'a> {
     /// This thread writes what a row has one of.
     pub(super) first: Mask,
     pub(super) scratch: Scratch,
-    /// By step: one value, or one for each piece of the row.
+    /// By step: one value, or one for each chunk of the row.
     pub(super) values: Vec<Vec<Value>>,
-    /// By accumulation in order: running results, one for each piece of the row.
+    /// By accumulation in order: running results, one for each chunk of the row.
     pub(super) accumulators: Vec<Vec<Value>>,
 }
 
 impl<'a> Walker<'a> {
-    /// Emission of a program's rows, in pieces as the mapping says.
+    /// Emission of a program's rows, in chunks as the mapping says.
     pub(super) fn new(
         program: &'a LoweredRegion,
         mapping: &'a Mapping,
@@ -57,26 +57,26 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Emits every step for a row whose pieces are kept in registers.
-    pub(super) fn resident(&mut self, scope: &mut Scope, pieces: &[Piece]) {
+    /// Emits every step for a row whose chunks are kept in registers.
+    pub(super) fn resident(&mut self, scope: &mut Scope, chunks: &[Chunk]) {
         for step in 0..self.program.steps.len() {
-            self.step(scope, step, pieces);
+            self.step(scope, step, chunks);
         }
     }
 
-    /// Emits every step for pieces of a row whose argument 0 is at hand.
-    pub(super) fn on_tile(&mut self, scope: &mut Scope, pieces: &[Piece], tile: &[Value]) {
+    /// Emits every step for chunks of a row whose argument 0 is at hand.
+    pub(super) fn on_tile(&mut self, scope: &mut Scope, chunks: &[Chunk], tile: &[Value]) {
         for (i, step) in self.program.steps.iter().enumerate() {
             match step {
                 Step::Load { arg: 0, .. } => self.values[i] = tile.to_vec(),
-                _ => self.step(scope, i, pieces),
+                _ => self.step(scope, i, chunks),
             }
         }
     }
 
     /// Emits a row that is too long for registers: its columns are walked once for each level of row
     /// reductions, and values per column are computed anew each time.
-    pub(super) fn streamed(&mut self, scope: &mut Scope, unit: &NativeExpand<i32>) {
+    pub(super) fn streamed(&mut self, scope: &mut Scope, thread: &NativeExpand<i32>) {
         let (program, mapping) = (self.program, self.mapping);
         let (steps, classes) = (&program.steps, &program.classes);
         let last = classes.iter().map(|c| c.level).max().unwrap_or(0);
@@ -97,21 +97,22 @@ impl<'a> Walker<'a> {
             roots.extend(writes.iter().copied().filter(|&i| column_write(i)));
             let needed = self.wide_operands(&roots);
             let parts: Vec<Option<Value>> = totals.iter().map(|&i| self.start_total(scope, i)).collect();
-            let range = RangeExpand::new(0u32.into(), (mapping.chunks as u32).into(), false);
-            for_expand(scope, range, false, |scope, chunk: NativeExpand<u32>| {
-                let index = permute::chunk_index::expand(scope, unit.clone(), chunk, mapping.units as i32);
+            let range = RangeExpand::new(0u32.into(), (mapping.thread_chunks as u32).into(), false);
+            for_expand(scope, range, false, |scope, iteration: NativeExpand<u32>| {
+                let index =
+                    permute::strided::expand(scope, thread.clone(), iteration, mapping.row_threads as i32);
                 let ok = mapping.exact_chunks().then_some(());
                 let ok = match ok {
                     Some(()) => None,
-                    None => Some(permute::below::expand(scope, index.clone(), mapping.pieces as i32)),
+                    None => Some(permute::below::expand(scope, index.clone(), mapping.row_chunks as i32)),
                 };
-                let piece = Piece { index, ok };
+                let chunk = Chunk { index, ok };
                 for &i in &needed {
-                    self.step(scope, i, std::slice::from_ref(&piece));
+                    self.step(scope, i, std::slice::from_ref(&chunk));
                 }
                 for (&i, part) in totals.iter().zip(&parts) {
                     if let (Step::RowReduce(kind, x), Some(part)) = (&steps[i], part) {
-                        let x = self.masked(scope, &self.values[*x as usize][0].clone(), &piece, *kind);
+                        let x = self.masked(scope, &self.values[*x as usize][0].clone(), &chunk, *kind);
                         let sum = *kind == Reduction::Sum;
                         let next =
                             combine::expand::<Width>(scope, part.var.clone().into(), x.var.into(), sum);
@@ -119,7 +120,7 @@ impl<'a> Walker<'a> {
                     }
                 }
                 for &i in writes.iter().filter(|&&i| column_write(i)) {
-                    self.step(scope, i, std::slice::from_ref(&piece));
+                    self.step(scope, i, std::slice::from_ref(&chunk));
                 }
             });
             for (&i, part) in totals.iter().zip(&parts) {
@@ -167,7 +168,7 @@ impl<'a> Walker<'a> {
         scope.register(NonSemantic::Comment { content: self.program.line(step) });
     }
 
-    /// A register's value at piece `i` of the row.
+    /// A register's value at chunk `i` of the row.
     fn value(&self, reg: Reg, i: usize) -> Value {
         let values = &self.values[reg as usize];
         values[if self.class(reg).wide { i } else { 0 }].clone()
@@ -183,9 +184,9 @@ impl<'a> Walker<'a> {
         Source { var: &self.buffers[arg], dtype: spec.dtype, width: spec.width }
     }
 
-    /// A value with the identity where the piece or the row is not there.
-    fn masked(&self, scope: &mut Scope, x: &Value, piece: &Piece, kind: Reduction) -> Value {
-        self.masked_by(scope, x, piece.ok.clone(), kind)
+    /// A value with the identity where the chunk or the row is not there.
+    fn masked(&self, scope: &mut Scope, x: &Value, chunk: &Chunk, kind: Reduction) -> Value {
+        self.masked_by(scope, x, chunk.ok.clone(), kind)
     }
 
     fn masked_by(&self, scope: &mut Scope, x: &Value, mask: Mask, kind: Reduction) -> Value {
@@ -218,8 +219,8 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Emits one step, for all pieces of the row that are at hand.
-    pub(super) fn step(&mut self, scope: &mut Scope, step: usize, pieces: &[Piece]) {
+    /// Emits one step, for all chunks of the row that are at hand.
+    pub(super) fn step(&mut self, scope: &mut Scope, step: usize, chunks: &[Chunk]) {
         let program = self.program;
         let class = program.classes[step];
         if !matches!(program.steps[step], Step::Float(_) | Step::Int(_)) {
@@ -228,10 +229,10 @@ impl<'a> Walker<'a> {
         match &program.steps[step] {
             Step::Store { arg, value, at } => {
                 if program.writes_columns(at) {
-                    for (i, piece) in pieces.iter().enumerate() {
+                    for (i, chunk) in chunks.iter().enumerate() {
                         let value = self.value(*value, i);
                         let mask = self.row_ok.clone();
-                        self.location.store(scope, &self.source(*arg), at, &value, Some(piece), mask);
+                        self.location.store(scope, &self.source(*arg), at, &value, Some(chunk), mask);
                     }
                 } else {
                     let mask = and(scope, self.row_ok.clone(), self.first.clone());
@@ -258,9 +259,9 @@ impl<'a> Walker<'a> {
             }
             Step::RowReduce(kind, x) => {
                 let value = if self.class(*x).wide {
-                    let mut part = self.masked(scope, &self.value(*x, 0), &pieces[0], *kind);
-                    for (i, piece) in pieces.iter().enumerate().skip(1) {
-                        let next = self.masked(scope, &self.value(*x, i), piece, *kind);
+                    let mut part = self.masked(scope, &self.value(*x, 0), &chunks[0], *kind);
+                    for (i, chunk) in chunks.iter().enumerate().skip(1) {
+                        let next = self.masked(scope, &self.value(*x, i), chunk, *kind);
                         let sum = *kind == Reduction::Sum;
                         part.var =
                             combine::expand::<Width>(scope, part.var.into(), next.var.into(), sum).into();
@@ -272,15 +273,15 @@ impl<'a> Walker<'a> {
                 self.values[step] = vec![value];
             }
             Step::Permute(perm, x) => {
-                let row: Vec<Value> = (0..pieces.len()).map(|i| self.value(*x, i)).collect();
+                let row: Vec<Value> = (0..chunks.len()).map(|i| self.value(*x, i)).collect();
                 let scratch = &mut self.scratch;
-                self.values[step] = permute::permute(scope, scratch, self.mapping, perm, &row, pieces);
+                self.values[step] = permute::permute(scope, scratch, self.mapping, perm, &row, chunks);
             }
             _ => {
-                let count = if class.wide { pieces.len() } else { 1 };
+                let count = if class.wide { chunks.len() } else { 1 };
                 let all = (0..count).map(|i| {
-                    let piece = class.wide.then(|| &pieces[i]);
-                    let var = self.compute(scope, step, i, piece);
+                    let chunk = class.wide.then(|| &chunks[i]);
+                    let var = self.compute(scope, step, i, chunk);
                     Value::new(var, class.kind, class.wide)
                 });
                 self.values[step] = all.collect();
@@ -288,26 +289,26 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Emits a step that computes each column by itself, at piece `i`.
-    fn compute(&self, scope: &mut Scope, step: usize, i: usize, piece: Option<&Piece>) -> ManagedVariable {
+    /// Emits a step that computes each column by itself, at chunk `i`.
+    fn compute(&self, scope: &mut Scope, step: usize, i: usize, chunk: Option<&Chunk>) -> ManagedVariable {
         match &self.program.steps[step] {
             Step::Load { arg, map } => {
-                self.location.load(scope, &self.source(*arg), map, None, piece, self.row_ok.clone())
+                self.location.load(scope, &self.source(*arg), map, None, chunk, self.row_ok.clone())
             }
             Step::Gather { arg, row, rows, stride, map } => {
                 let gather = Gathered { row: self.value(*row, i), stride: *stride, rows: *rows };
-                self.location.load(scope, &self.source(*arg), map, Some(&gather), piece, self.row_ok.clone())
+                self.location.load(scope, &self.source(*arg), map, Some(&gather), chunk, self.row_ok.clone())
             }
             Step::Float(c) => NativeExpand::<f32>::from(*c).into(),
             Step::Int(c) => NativeExpand::<i32>::from(*c).into(),
             Step::Index(at) => {
-                let elements = if piece.is_some() { self.location.vector } else { 1 };
+                let elements = if chunk.is_some() { self.location.vector } else { 1 };
                 let elements: Vec<ManagedVariable> = (0..elements)
-                    .map(|e| self.location.position(scope, at, piece.map(|p| (p, e))).into())
+                    .map(|e| self.location.position(scope, at, chunk.map(|p| (p, e))).into())
                     .collect();
                 super::access::vector_of(scope, Kind::Int, &elements)
             }
-            _ if piece.is_some() => self.elementwise::<Width>(scope, step, i, true),
+            _ if chunk.is_some() => self.elementwise::<Width>(scope, step, i, true),
             _ => self.elementwise::<Const<1>>(scope, step, i, false),
         }
     }

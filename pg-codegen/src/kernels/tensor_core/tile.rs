@@ -17,7 +17,7 @@ use crate::plan::{Matmul, MatrixView};
 /// Elements of a 16-byte chunk.
 pub(crate) const CHUNK: usize = 8;
 /// Threads of a thread block.
-pub(crate) const UNITS: usize = 128;
+pub(crate) const THREADS: usize = 128;
 
 /// How one operand is walked. "Free" is the axis that is not summed over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -134,8 +134,8 @@ pub(crate) fn load<N: Size>(
 ) {
     let row_chunks = comptime!(x.row_chunks() as u32);
     #[unroll]
-    for iteration in 0..comptime!(x.chunks() / UNITS) {
-        let chunk = UNIT_POS + comptime!((iteration * UNITS) as u32);
+    for iteration in 0..comptime!(x.chunks() / THREADS) {
+        let chunk = UNIT_POS + comptime!((iteration * THREADS) as u32);
         let row = chunk / row_chunks;
         let column = chunk % row_chunks * comptime!(CHUNK as u32);
         let at = into + place(row, chunk % row_chunks, x);

@@ -70,8 +70,8 @@ pub(crate) fn is_widening(graph: &Graph, node: &Node) -> bool {
     node.op == Op::Cast(DType::F32) && graph.ty(node.operands[0]).dtype == DType::BF16
 }
 
-/// By value: whether it is worth keeping. What [`select`] keeps more is what a region of its reader cannot be emitted
-/// with.
+/// By value: whether it is worth keeping. [`select`] may keep more: values without which a region that reads them cannot be
+/// emitted.
 pub(crate) fn worth_keeping(graph: &Graph, constants: &Constants, options: &Options) -> Vec<bool> {
     Selector::decide(graph, constants, options).stored
 }
@@ -94,7 +94,7 @@ fn live_values(graph: &Graph, constants: &Constants) -> Vec<bool> {
     let mut live = vec![false; graph.value_count()];
     graph.outputs.iter().for_each(|o| live[o.value.index()] = true);
     for (_, node) in graph.nodes().rev() {
-        let known = |v| constants.uniform(v).is_some() || constants.tables.contains_key(&v);
+        let known = |v| constants.uniform(v).is_some() || constants.is_table(v);
         if graph.results(node).any(|v| live[v.index()] && !known(v)) {
             node.operands.iter().for_each(|v| live[v.index()] = true);
         }

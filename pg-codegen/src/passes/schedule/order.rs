@@ -106,7 +106,7 @@ fn reads_where_it_writes(work: &Work, value: ValueId, old: ValueId) -> bool {
         _ => None,
     });
     let Some((stored_at, store)) = store else { return false };
-    // One element for a row of many columns: executors that cut long rows read it in every piece, and one of
+    // One element for a row of many columns: executors that cut long rows read it in every part, and one of
     // them writes it.
     if built.region.columns > 1 && !store.varies_along_columns() {
         return false;

@@ -2,6 +2,7 @@
 //! function here is named after a module of a model; those are library text.
 
 mod numbers;
+mod operators;
 mod settings;
 mod tensors;
 
@@ -16,7 +17,7 @@ use super::value::Value;
 use crate::lang::model::Init;
 
 pub(crate) use numbers::{MAX_LIST, long_list};
-pub(crate) use tensors::{index, negate};
+pub(crate) use operators::{index, negate};
 
 /// Runs a builtin on arguments in the order of its parameters.
 pub(crate) type Call = dyn Fn(&mut Interp<'_>, &Args, &Span) -> Outcome + Send + Sync;
@@ -106,7 +107,7 @@ pub(crate) fn constant(name: &str) -> Option<Value> {
 pub(crate) fn binary(cx: &mut Interp<'_>, op: BinOp, a: &Value, b: &Value) -> Outcome {
     match (a, b) {
         (Value::Poison, _) | (_, Value::Poison) => Err(Fault::Poisoned),
-        (Value::Tensor(_), _) | (_, Value::Tensor(_)) => tensors::operator(cx, op, a, b),
+        (Value::Tensor(_), _) | (_, Value::Tensor(_)) => operators::operator(cx, op, a, b),
         _ => numbers::operator(op, a, b),
     }
 }

@@ -46,7 +46,7 @@ impl Compiled {
     /// What a kernel uses.
     pub(super) fn uses(&self, kernel: &Generated) -> Option<Uses> {
         let resources = self.built(kernel)?.compiled.resources;
-        let occupancy = resources.occupancy(kernel.units(), kernel.shared_bytes());
+        let occupancy = resources.occupancy(kernel.threads(), kernel.shared_bytes());
         Some(Uses { resources, occupancy })
     }
 

@@ -269,7 +269,7 @@ impl ProgramReport {
             family: self.plan.kernels[launch.kernel.0 as usize].family(),
             count,
             grid: entry.grid,
-            block: [entry.kernel.units(), 1, 1],
+            block: [entry.kernel.threads(), 1, 1],
             registers: uses.as_ref().map(|u| u.resources.registers),
             shared_bytes: entry.kernel.shared_bytes(),
             spill_bytes: uses.as_ref().map(|u| u.resources.spill_bytes),
@@ -287,14 +287,14 @@ impl ProgramReport {
         let [x, y, z] = entry.grid;
         let grid = if y * z == 1 { x.to_string() } else { format!("{x} × {y} × {z}") };
         let resource = |of: fn(&Uses) -> u32| uses.map_or("–".into(), |u| of(u).to_string());
-        let occupancy = |u: &Uses| format!("{} by {}", u.occupancy.cubes, u.occupancy.limited_by);
+        let occupancy = |u: &Uses| format!("{} by {}", u.occupancy.blocks, u.occupancy.limited_by);
         vec![
             entry.kernel.name().into(),
             self.name.clone(),
             entry.launches.len().to_string(),
             self.computes(entry),
             grid,
-            entry.kernel.units().to_string(),
+            entry.kernel.threads().to_string(),
             entry.kernel.shared_bytes().to_string(),
             format!("{:.3}", entry.flops / 1e9),
             format!("{:.3}", entry.bytes / 1e9),

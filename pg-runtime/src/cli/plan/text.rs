@@ -4,6 +4,7 @@ use pg_codegen::machine::Machine;
 
 use super::super::format::{grouped, megabytes, table};
 use super::super::summary::invocation;
+use super::super::timing;
 use super::{BufferLine, Group, Held, Line, PlanArgs, ProgramReport, Report, Totals};
 
 /// Rows of a summary in the overview of all programs.
@@ -11,6 +12,9 @@ const OVERVIEW_ROWS: usize = 6;
 
 impl Report {
     pub(super) fn text(&self, args: &PlanArgs, target: &Machine) -> String {
+        if !self.timing.is_empty() {
+            return format!("{}\n{}", self.model, timing::text(&self.timing));
+        }
         let mut out = format!(
             "{} on {} ({}), {} × {} tokens{}. Times are predicted from peaks.\n\n{}\n",
             self.model,

@@ -1,4 +1,4 @@
-//! Matrix products on AMX of recent Intel processors (AMX), which multiply bfloat16.
+//! Matrix products on AMX, the tile units of recent Intel processors, which multiply bfloat16.
 //!
 //! A float32 number is the sum of three bfloat16 ones, its leading, middle and last eight bits. Of the nine
 //! products of two such sums the six largest are computed and summed in float32; the others are below

@@ -8,7 +8,7 @@ use super::mainloop::WorkTile;
 use super::softmax::across_row;
 use crate::kernels::attention::warp::warp_rows;
 use crate::kernels::tensor_core::fragments::sums_of;
-use crate::kernels::tensor_core::tile::{CHUNK, UNITS, place};
+use crate::kernels::tensor_core::tile::{CHUNK, THREADS, place};
 
 /// Stores a thread block's rows of o and lse. The rows pass through the memory of q, which no warp reads any more, so
 /// that they leave in whole vectors of 16 bytes.
@@ -56,8 +56,8 @@ pub(super) fn store<N: Size, C: Size>(
     sync_cube();
     let row_vectors = comptime!((dim / CHUNK) as u32);
     #[unroll]
-    for iteration in 0..comptime!(p.q.chunks() / UNITS) {
-        let vector = UNIT_POS + comptime!((iteration * UNITS) as u32);
+    for iteration in 0..comptime!(p.q.chunks() / THREADS) {
+        let vector = UNIT_POS + comptime!((iteration * THREADS) as u32);
         let row = vector / row_vectors;
         if work.first + row < time {
             let at = ((work.batch * time + work.first + row) * heads + work.head) * row_vectors

@@ -188,7 +188,7 @@ pub(super) fn kernel(
     let block_index = CUBE_POS as u32;
     if comptime!(p.exact) {
         attend::<Const<8>, Const<2>, Const<2>>(q, k, v, o, lse, block_index, p);
-    } else if block_index < comptime!(p.cubes as u32) {
+    } else if block_index < comptime!(p.thread_blocks as u32) {
         attend::<Const<8>, Const<2>, Const<2>>(q, k, v, o, lse, block_index, p);
     }
 }

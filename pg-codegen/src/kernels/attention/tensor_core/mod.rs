@@ -54,18 +54,18 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
-use super::{check_sizes, head_rows};
+use super::head_rows;
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS};
+use crate::kernels::tensor_core::tile::{CHUNK, Operand, THREADS};
 use crate::machine::Machine;
 use crate::plan::AttentionShape;
 
 /// Tiles of keys in shared memory.
 const STAGES: usize = 2;
 /// Queries of a thread block for each fragment of 16 rows that a warp has.
-const QUERIES: usize = UNITS / 32 * 16;
+const QUERIES: usize = THREADS / 32 * 16;
 
 /// The description of the kernel.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -81,7 +81,7 @@ pub(crate) struct MmaAttention {
     /// Elements before o and lse.
     shifts: [usize; 2],
     /// Thread blocks that have work, and whether the grid has no more.
-    cubes: usize,
+    thread_blocks: usize,
     exact: bool,
 }
 
@@ -100,7 +100,6 @@ pub(crate) fn lower(
     machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
-    check_sizes(shape, infos, "q k v o lse")?;
     let s = *shape;
     let keys = machine.tuning.flash_keys;
     let k = head_rows(&s, infos[1].shift, s.kv_heads, keys);
@@ -121,20 +120,20 @@ pub(crate) fn lower(
     let fragments = if s.time > QUERIES { most } else { 1 };
     let q = head_rows(&s, infos[0].shift, s.heads, fragments * QUERIES);
     let blocks = s.time.div_ceil(fragments * QUERIES);
-    let cubes = s.batch * s.heads * blocks;
-    let grid = machine.fold("flash", cubes as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == cubes;
+    let thread_blocks = s.batch * s.heads * blocks;
+    let grid = machine.fold("flash", thread_blocks as u64)?;
+    let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
     let shifts = [infos[3].shift, infos[4].shift];
     // The mbarrier comes first, and tiles are at multiples of 128 bytes.
     let shared = 128 + 2 * CHUNK * (q.chunks() + STAGES * (k.chunks() + v.chunks()));
-    let body = MmaAttention { shape: s, fragments, q, k, v, blocks, shifts, cubes, exact };
+    let body = MmaAttention { shape: s, fragments, q, k, v, blocks, shifts, thread_blocks, exact };
     let spec = |(i, info): (usize, &ArgInfo)| ArgSpec {
         dtype: info.dtype,
         width: if i < 4 { CHUNK } else { 1 },
         writable: i > 2 || info.aliased,
     };
     let args = infos.iter().enumerate().map(spec).collect();
-    let kernel = Generated::new(body, args, (UNITS as u32, shared), machine)?;
+    let kernel = Generated::new(body, args, (THREADS as u32, shared), machine)?;
     out.push(kernel, (0..5).map(StageArg::Arg).collect(), grid, 1.0);
     Ok(())
 }

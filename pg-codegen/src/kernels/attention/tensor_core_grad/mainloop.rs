@@ -350,7 +350,7 @@ pub(super) fn kernel<O: Numeric>(
             block_index,
             p,
         );
-    } else if block_index < comptime!(p.cubes as u32) {
+    } else if block_index < comptime!(p.thread_blocks as u32) {
         gradient::<Const<8>, Const<2>, Const<2>, O, Const<4>>(
             own_s,
             own_dp,

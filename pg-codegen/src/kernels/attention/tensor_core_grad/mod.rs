@@ -67,13 +67,13 @@ use cubecl::prelude::*;
 use half::bf16;
 use pg_ir::ty::DType;
 
+use super::head_rows;
 use super::portable_grad::{QUERY_SHARE, row_products};
-use super::{check_sizes, head_rows};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
 use crate::kernels::region;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS};
+use crate::kernels::tensor_core::tile::{CHUNK, Operand, THREADS};
 use crate::machine::Machine;
 use crate::plan::AttentionShape;
 
@@ -96,7 +96,7 @@ pub(crate) struct MmaAttentionGrad {
     shifts: [usize; 4],
     bf16_out: bool,
     /// Thread blocks that have work, and whether the grid has no more.
-    cubes: usize,
+    thread_blocks: usize,
     exact: bool,
 }
 
@@ -141,7 +141,6 @@ pub(crate) fn lower(
     machine: &Machine,
     out: &mut Launches,
 ) -> Result<(), CubeError> {
-    check_sizes(shape, infos, "q k v o lse do dq dk dv")?;
     let s = *shape;
     let rows = s.batch * s.time * s.heads;
     let delta = StageArg::Workspace(out.workspace(4 * rows));
@@ -159,18 +158,18 @@ pub(crate) fn lower(
     let shared = 128 + 2 * CHUNK * rows[0].chunks() * (2 + 2 * STAGES) + 4 * STAGES * 2 * BLOCK;
     for keys in [false, true] {
         let results: &[usize] = if keys { &[7, 8] } else { &[6] };
-        let cubes = s.batch * if keys { s.kv_heads } else { s.heads } * blocks;
-        let grid = machine.fold("flash_grad", cubes as u64)?;
-        let exact = grid[0] as usize * grid[1] as usize == cubes;
+        let thread_blocks = s.batch * if keys { s.kv_heads } else { s.heads } * blocks;
+        let grid = machine.fold("flash_grad", thread_blocks as u64)?;
+        let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
         let last = results[results.len() - 1];
         let shifts = [infos[4].shift, 0, infos[results[0]].shift, infos[last].shift];
         let bf16_out = infos[last].dtype == DType::BF16;
-        let body = MmaAttentionGrad { shape: s, keys, rows, blocks, shifts, bf16_out, cubes, exact };
+        let body = MmaAttentionGrad { shape: s, keys, rows, blocks, shifts, bf16_out, thread_blocks, exact };
         let read = |i: usize, width| ArgSpec { dtype: infos[i].dtype, width, writable: infos[i].aliased };
         let mut args: Vec<ArgSpec> = [0, 1, 2, 5].iter().map(|&i| read(i, CHUNK)).collect();
         args.extend([read(4, 1), ArgSpec { dtype: DType::F32, width: 1, writable: false }]);
         args.extend(results.iter().map(|&i| ArgSpec { dtype: infos[i].dtype, width: 4, writable: true }));
-        let kernel = Generated::new(body, args, (UNITS as u32, shared), machine)?;
+        let kernel = Generated::new(body, args, (THREADS as u32, shared), machine)?;
         let mut names: Vec<StageArg> = [0, 1, 2, 5, 4].map(StageArg::Arg).into();
         names.push(delta);
         names.extend(results.iter().map(|&i| StageArg::Arg(i)));

@@ -10,7 +10,7 @@ use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Generated};
 use crate::kernels::region::{self, TileRegion};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
-use crate::kernels::tensor_core::tile::{CHUNK, Operand, UNITS, operands};
+use crate::kernels::tensor_core::tile::{CHUNK, Operand, THREADS, operands};
 use crate::machine::Machine;
 use crate::machine::TILES;
 use crate::machine::tuning::Tuning;
@@ -226,7 +226,7 @@ fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launche
     let Tuning { mma_stages: stages, mma_depth: depth, .. } = machine.tuning;
     let bytes = (8 * stages).next_multiple_of(128) + stages * depth * 2 * TILE * 2 + results;
     let body = MmaMatmul { products, takers, exact };
-    let kernel = Generated::new(body, specs, (UNITS as u32, bytes), machine)?;
+    let kernel = Generated::new(body, specs, (THREADS as u32, bytes), machine)?;
     out.push(kernel, names, grid, 1.0);
     Ok(())
 }

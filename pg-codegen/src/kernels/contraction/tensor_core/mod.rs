@@ -13,7 +13,7 @@
 //!
 //! **Split-k.** Where products have too few tiles for a device, k is split among thread blocks. Each writes its
 //! partial results, a second kernel sums them in order, and the region is that kernel's. There are no atomics: the
-//! order of every sum follows from shapes alone.
+//! order of every sum follows from shapes and tuning.
 //!
 //! **Warps.** Four, all of one role, 2 × 2 on the tile: each thread issues its part of every copy, and each warp
 //! multiplies. Warp w has the 64 × 64 results at row 64 · (w % 2) and column 64 · (w / 2).
@@ -43,7 +43,7 @@
 //! epilogue      through shared memory    acc, rounded → result tile (stmatrix)
 //!                                        sync_cube: the tile is whole
 //!                                        vectors of 8 → region → stores of whole lines
-//!               or from registers        pieces of 4, or 1 → region → stores
+//!               or from registers        chunks of 4, or 1 → region → stores
 //! ```
 
 mod lower;
@@ -128,7 +128,7 @@ impl Body for MmaMatmul {
             format!(
                 "arg0[{}, {}] = Σ_{} a · b, bfloat16 on tensor cores, {batch} times\n\
                  tiles {rows} × {columns} of {TILE} × {TILE}, {parts} parts of k of {} slices of {}, {} stages\n\
-                 a {}, b {}; results leave {}, in pieces of {}\n{}",
+                 a {}, b {}; results leave {}, in chunks of {}\n{}",
                 p.a.free,
                 p.b.free,
                 depths.join(" + "),
