@@ -39,7 +39,7 @@ fn every_model_at_small_sizes_on_every_target() {
         check(&path, SMALL, (2, 8), &[CPU, H100], &[true, false]);
         check(&path, ODD, (3, 7), &[CPU, H100], &[true]);
     }
-    check(&model_file("tiny.rs"), ODD, (2, 5), &ALL, &[true, false]);
+    check(&model_file("tiny.rs"), ODD, (2, 5), ALL, &[true, false]);
 }
 
 #[test]

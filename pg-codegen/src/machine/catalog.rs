@@ -9,7 +9,7 @@ use super::tuning::Tuning;
 use super::{CudaDevice, Epilogues, FEWEST_BINDINGS, Isa, Language, Limits, Machine, Rates};
 
 /// Every machine.
-pub const ALL: [Machine; 6] = [CPU, VULKAN_CPU, CUDA, A100, H100, H200];
+pub const ALL: &[Machine] = &[CPU, VULKAN_CPU, CUDA, A100, H100, H200];
 
 /// The project's reference CPU: two cores of a shared Xeon with AVX-512 and AMX (machine `ci` of MEASURED.md).
 /// Measured, as `pg profile` measures its roof: 590 GFLOP/s in float32 products on AMX tiles, copies at

@@ -16,7 +16,7 @@ use pg_ir::ty::DType;
 
 #[cfg(feature = "cube")]
 pub(crate) use self::catalog::TILES;
-pub use self::catalog::{A100, ALL, CPU, CUDA, H100, H200, VULKAN_CPU};
+pub use self::catalog::*;
 use self::tuning::Tuning;
 use crate::region::{Instr, Region, chunks_from};
 
@@ -181,7 +181,7 @@ impl CudaProperties {
                 .filter(|c| c.capability == self.capability && self.name.contains(c.name))
                 .map(|c| c.name.len())
         };
-        ALL.into_iter().filter(|m| fits(m).is_some()).max_by_key(fits).unwrap_or(CUDA)
+        ALL.iter().filter(|m| fits(m).is_some()).max_by_key(|m| fits(m)).unwrap_or(&CUDA).clone()
     }
 
     /// The name of that machine: what a tuning file calls the device.
@@ -228,11 +228,10 @@ impl Machine {
 /// # Errors
 /// A message with the known names, and the nearest one, if there is none.
 pub fn named(name: &str) -> Result<Machine, String> {
-    if let Some(machine) = ALL.into_iter().find(|m| m.name == name) {
-        return Ok(machine);
+    if let Some(machine) = ALL.iter().find(|m| m.name == name) {
+        return Ok(machine.clone());
     }
-    let known = ALL.map(|m| m.name);
-    let known: Vec<&str> = known.iter().map(|n| &**n).collect();
+    let known: Vec<&str> = ALL.iter().map(|m| &*m.name).collect();
     let hint =
         nearest(name, known.iter().copied()).map_or(String::new(), |n| format!(" (did you mean `{n}`?)"));
     Err(format!("there is no target `{name}`{hint}; the targets are {}", known.join(", ")))

@@ -155,7 +155,7 @@ mod tests {
     /// A change of a choice is a change of kernels: it should be seen in a review.
     #[test]
     fn every_machine_has_its_choices() {
-        let all = ALL.map(|m| format!("{}\n{}", m.name, m.tuning));
+        let all: Vec<String> = ALL.iter().map(|m| format!("{}\n{}", m.name, m.tuning)).collect();
         insta::assert_snapshot!(all.join("\n"));
         // Every choice is one that a file may make.
         for machine in ALL {

@@ -98,7 +98,7 @@ impl<'a> Pair<'a> {
                 }
                 self.whole(node, 2)
             }
-            _ => Ok(()),
+            Kernel::Region(_) | Kernel::Contraction(_) | Kernel::Copy { .. } => Ok(()),
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
         let want = match kernel {
             Kernel::Region(_) | Kernel::Copy { .. } => 0,
             Kernel::Contraction(contraction) => contraction.members.len(),
-            _ => 1,
+            Kernel::Attention(_) | Kernel::AttentionGrad(_) | Kernel::ScatterAdd { .. } => 1,
         };
         if roles.library.len() != want {
             return Err(fault(format!(

@@ -7,12 +7,14 @@ use std::time::Instant;
 use anyhow::bail;
 use clap::Args;
 use pg_codegen::cuda::{Bundle, Manifest, Tools};
+use pg_codegen::machine::Machine;
 use pg_runtime::gpu::run_recipe;
 use pg_runtime::run::requests;
 use serde::Serialize;
 
 use super::format::{grouped, megabytes};
 use super::machine::{MachineArgs, absent, build_all};
+use super::programs::machine_names;
 use super::progress::Progress;
 use super::run::JobArgs;
 use super::summary::invocation;
@@ -62,7 +64,8 @@ pub(crate) fn build(args: BuildArgs, ui: &Ui) -> anyhow::Result<()> {
     // Binaries are for Hopper's own instructions.
     if !machine.has_tensor_cores() {
         bail!(
-            "for {target} nothing is compiled ahead of time: its driver compiles; the targets are h100 and h200"
+            "for {target} nothing is compiled ahead of time: its driver compiles; the targets are {}",
+            machine_names(Machine::has_tensor_cores)
         );
     }
     let tools = Tools::find()?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::format::{grouped, megabytes, table};
 use super::model::ModelArgs;
-use super::programs::{ProgramArgs, find};
+use super::programs::{ProgramArgs, find, machines};
 use super::summary::invocation;
 use super::timing::{self, PassTime};
 use super::ui::Ui;
@@ -29,8 +29,7 @@ pub(crate) struct IrArgs {
     /// Print the program as it is after this pass.
     #[arg(long, value_enum, default_value_t = Pass::Autodiff, value_name = "PASS")]
     after: Pass,
-    /// Machine to compile for: cpu, vulkan-cpu, h100 or h200. Passes up to autodiff are the same for all.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    #[arg(long, value_name = "NAME", default_value = "cpu", help = machines("Machine to compile for", |_| true))]
     target: String,
     /// How long each pass takes, over all programs.
     #[arg(long, conflicts_with = "program")]

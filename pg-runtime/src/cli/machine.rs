@@ -13,14 +13,14 @@ use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::report::Event;
 
 use super::devices::read_tuning;
+use super::programs::machines;
 use super::progress::Progress;
 use super::ui::Ui;
 
 /// Which machine.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct MachineArgs {
-    /// Machine to generate for: vulkan-cpu, cuda, a100, h100 or h200.
-    #[arg(long, value_name = "NAME", default_value = "h100")]
+    #[arg(long, value_name = "NAME", default_value = "h100", help = machines("Machine to generate for", |m| m.isa.is_some()))]
     target: String,
     /// Tile sizes, vector widths and split factors on top of the checked-in ones.
     #[arg(long, value_name = "FILE")]

@@ -20,7 +20,7 @@ use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 
 use super::model::ModelArgs;
-use super::programs::{ProgramArgs, find};
+use super::programs::{ProgramArgs, find, machines};
 use super::timing::{self, PassTime};
 use super::ui::Ui;
 
@@ -31,8 +31,7 @@ pub(crate) struct PlanArgs {
     model: ModelArgs,
     #[command(flatten)]
     programs: ProgramArgs,
-    /// Machine to predict times for: cpu, vulkan-cpu, cuda, a100, h100 or h200.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
+    #[arg(long, value_name = "NAME", default_value = "cpu", help = machines("Machine to predict times for", |_| true))]
     target: String,
     /// A line for each launch, instead of one for those that differ only in their layer.
     #[arg(long)]

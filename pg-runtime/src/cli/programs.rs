@@ -2,6 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
+use pg_codegen::machine::{self, Machine};
 use pg_ir::lang::nearest;
 use pg_runtime::session::{Key, Session};
 
@@ -69,4 +70,15 @@ pub(crate) fn find(named: &[(String, Key)], name: &str) -> anyhow::Result<Key> {
     let hint = nearest(name, known.iter().copied());
     let hint = hint.map_or(String::new(), |n| format!(" (did you mean `{n}`?)"));
     bail!("there is no program `{name}`{hint}; the programs are {}", known.join(", "));
+}
+
+/// Help of an argument that names one of the known machines.
+pub(super) fn machines(what: &str, is_offered: impl Fn(&Machine) -> bool) -> String {
+    format!("{what}: {}", machine_names(is_offered))
+}
+
+/// Names of the known machines of a kind.
+pub(super) fn machine_names(is_offered: impl Fn(&Machine) -> bool) -> String {
+    let names: Vec<&str> = machine::ALL.iter().filter(|m| is_offered(m)).map(|m| &*m.name).collect();
+    names.join(", ")
 }
