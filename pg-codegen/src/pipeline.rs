@@ -174,7 +174,7 @@ fn lower(
         })?;
     }
     let lowered =
-        timing.run(Pass::Schedule, || schedule::plan(program_name, graph, (&constants, &tables), groups))?;
+        timing.run(Pass::Schedule, || schedule::plan(program_name, graph, &constants, &tables, groups))?;
     Ok((lowered, timing))
 }
 

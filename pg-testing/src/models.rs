@@ -31,19 +31,34 @@ pub fn overrides(settings: &[&str]) -> Vec<(String, String)> {
 }
 
 /// A model file of `models/` under settings `NAME=VALUE`.
+///
+/// # Panics
+/// If it cannot be read or elaborated.
 pub fn model(file: &str, settings: &[&str]) -> Model {
-    loaded(&model_file(file), overrides(settings))
+    elaborated(&source(&model_file(file)), overrides(settings))
 }
 
 /// A model file with some of its constants replaced.
+///
+/// # Panics
+/// If it cannot be read or elaborated.
 pub fn model_with(file: &Path, constants: &[(&str, &str)]) -> Model {
-    loaded(file, constants.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+    elaborated(&source(file), pairs(constants))
 }
 
-fn loaded(file: &Path, overrides: Vec<(String, String)>) -> Model {
-    let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
-    let model = elaborate(&source, &Options { overrides, profile: None });
-    model.unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+/// Constants and their values, owned.
+pub(crate) fn pairs(constants: &[(&str, &str)]) -> Vec<(String, String)> {
+    constants.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// A model's text; what a test begins with must be there.
+pub(crate) fn source(file: &Path) -> Source {
+    Source::load(file).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A text's model; its messages name the file.
+pub(crate) fn elaborated(source: &Source, overrides: Vec<(String, String)>) -> Model {
+    elaborate(source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// A session of [`model`] on the CPU.

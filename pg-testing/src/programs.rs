@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use pg_ir::lang::Source;
 use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
 use pg_ir::programs::{self, Program};
 
-use crate::models::model_with;
+use crate::models::{elaborated, pairs, source};
 
 /// Settings that make any model small. What a model does not have is left out.
 pub const SMALL: &[(&str, &str)] = &[
@@ -44,11 +43,14 @@ pub const ODD: &[(&str, &str)] = &[
 ];
 
 /// A model file under those of some settings that it has.
+///
+/// # Panics
+/// If it cannot be read or elaborated.
 pub fn small_model(path: &Path, settings: &[(&str, &str)]) -> Model {
-    let text = Source::load(path).unwrap_or_else(|e| panic!("{e}"));
+    let text = source(path);
     let has = |name: &str| text.texts().iter().any(|t| t.text.contains(&format!("const {name} =")));
     let settings: Vec<(&str, &str)> = settings.iter().copied().filter(|(name, _)| has(name)).collect();
-    model_with(path, &settings)
+    elaborated(&text, pairs(&settings))
 }
 
 /// Every program of a model file: gradients with and without quantisers, update, scores, logits and test-time

@@ -166,10 +166,10 @@ int main() {
     let mut compared = 0;
     for line in text.lines() {
         let n: Vec<u32> = line.split(' ').map(|w| w.parse().unwrap()).collect();
-        let [units, registers, kib, status, blocks] = n[..] else { panic!("{line}") };
+        let [threads, registers, kib, status, blocks] = n[..] else { panic!("{line}") };
         assert_eq!(status, 0, "{line}");
         let uses = Resources { registers, ..Resources::default() };
-        assert_eq!(uses.resident_blocks(units, kib as usize * 1024), blocks, "{line}");
+        assert_eq!(uses.resident_blocks(threads, kib as usize * 1024), blocks, "{line}");
         compared += 1;
     }
     assert_eq!(compared, 32 * 35 * 21);

@@ -110,17 +110,18 @@ fn through_float32(
         _ => *info,
     };
     let infos: Vec<ArgInfo> = args.iter().map(float).collect();
+    let params = kernel.params();
     let mut names: Vec<StageArg> = (0..args.len()).map(StageArg::Arg).collect();
     let converted: Vec<usize> = (0..args.len()).filter(|&i| args[i].dtype == DType::BF16).collect();
     for &i in &converted {
         names[i] = StageArg::Workspace(out.workspace(4 * args[i].len));
-        if !kernel.writes(i) {
+        if !params[i].is_written {
             let made = lower(&Kernel::Copy { len: args[i].len }, &[args[i], infos[i]], machine)?;
             out.append(made, &[StageArg::Arg(i), names[i]]);
         }
     }
     out.merge(lower(kernel, &infos, machine)?, &names);
-    for &i in converted.iter().filter(|&&i| kernel.writes(i)) {
+    for &i in converted.iter().filter(|&&i| params[i].is_written) {
         let made = lower(&Kernel::Copy { len: args[i].len }, &[infos[i], args[i]], machine)?;
         out.append(made, &[names[i], StageArg::Arg(i)]);
     }

@@ -53,8 +53,8 @@ pub(crate) fn lower(
         return Err(malformed("an index is beyond 2^31"));
     }
     let int = |writable| ArgSpec { dtype: DType::I32, width: 1, writable };
-    let sorted = out.workspace(4 * count.max(1));
-    let order = out.workspace(4 * count.max(1));
+    let sorted = out.workspace(4 * count);
+    let order = out.workspace(4 * count);
     let workspaces = [StageArg::Workspace(sorted), StageArg::Workspace(order)];
     if count > 0 {
         let grid = machine.fold("rank", count.div_ceil(THREADS) as u64)?;

@@ -109,7 +109,7 @@ impl Kernel {
 
     /// Whether the kernel writes an argument.
     pub fn writes(&self, arg: usize) -> bool {
-        self.params()[arg].is_written
+        self.params().get(arg).is_some_and(|param| param.is_written)
     }
 
     /// The problem's shape in a few characters.

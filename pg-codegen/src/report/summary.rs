@@ -103,9 +103,9 @@ fn row(plan: &Plan, index: usize, general: bool) -> Row {
     let main = provenance.main_site();
     let name = main.map_or_else(|| "slots".to_string(), |s| s.name());
     let mut why: Vec<&'static str> = Vec::new();
-    for (arg, buffer) in launch.args.iter().enumerate() {
+    for (param, buffer) in kernel.params().iter().zip(&launch.args) {
         let reason = plan.buffers[buffer.0 as usize].why;
-        if kernel.writes(arg) && !why.contains(&reason) {
+        if param.is_written && !why.contains(&reason) {
             why.push(reason);
         }
     }

@@ -9,7 +9,7 @@ use pg_ir::ty::DType;
 use super::access::regions;
 use super::{Check, Finding, Subject};
 use crate::plan::witness::Roles;
-use crate::plan::{Buffer, Kernel, Launch, ParamType, Place};
+use crate::plan::{Buffer, Kernel, Launch, Param, ParamType, Place};
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
     let fault = |message: String| Finding::new(Check::Shapes, message);
@@ -62,7 +62,8 @@ fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), St
     let Some(kernel) = s.plan.kernels.get(launch.kernel.0 as usize) else {
         return Err(format!("there is no kernel k{}", launch.kernel.0));
     };
-    let (want, have) = (kernel.arg_count(), launch.args.len());
+    let params = kernel.params();
+    let (want, have) = (params.len(), launch.args.len());
     if want != have {
         return Err(format!("its kernel takes {want} arguments, it has {have}"));
     }
@@ -72,7 +73,7 @@ fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), St
     if (roles.reads.len(), roles.writes.len()) != (have, have) {
         return Err("it is not said of each of its arguments what it holds".into());
     }
-    for (arg, param) in kernel.params().into_iter().enumerate() {
+    for (arg, param) in params.iter().enumerate() {
         let (reads, writes) = (param.is_read, param.is_written);
         let claims = (roles.reads[arg].is_some(), roles.writes[arg].is_some());
         if claims != (reads, writes) {
@@ -112,12 +113,12 @@ fn check_launch(s: Subject<'_>, launch: &Launch, roles: &Roles) -> Result<(), St
     if let Some(node) = roles.library.iter().find(|n| n.index() >= s.graph.nodes().len()) {
         return Err(format!("there is no node {}", node.index()));
     }
-    check_types(s, kernel, launch)
+    check_types(s, launch, &params)
 }
 
 /// Types, and lengths where the kernel says them.
-fn check_types(s: Subject<'_>, kernel: &Kernel, launch: &Launch) -> Result<(), String> {
-    for (arg, param) in kernel.params().into_iter().enumerate() {
+fn check_types(s: Subject<'_>, launch: &Launch, params: &[Param]) -> Result<(), String> {
+    for (arg, param) in params.iter().enumerate() {
         let Buffer { dtype, len, .. } = *s.buffer(launch, arg);
         let is_right = match param.ty {
             ParamType::Of(want) => dtype == want,

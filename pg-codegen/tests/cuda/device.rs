@@ -25,8 +25,8 @@ pub(crate) struct Device<'a> {
 /// The emitted source of a kernel.
 pub(crate) fn source(kernel: &Generated) -> Source {
     let text = emit_cuda(kernel).unwrap_or_else(|e| panic!("{e}"));
-    let (units, shared_bytes) = (kernel.threads(), kernel.shared_bytes());
-    Source { name: kernel.name().into(), text, units, shared_bytes }
+    let (threads, shared_bytes) = (kernel.threads(), kernel.shared_bytes());
+    Source { name: kernel.name().into(), text, threads, shared_bytes }
 }
 
 impl<'a> Device<'a> {

@@ -34,7 +34,7 @@ const uint32 me = threadIdx.x;
 {body}
 }}"
     );
-    Source { name: "planted".into(), text, units: 64, shared_bytes: 512 }
+    Source { name: "planted".into(), text, threads: 64, shared_bytes: 512 }
 }
 
 /// The first fault of a kernel, under both orders of its threads, and what it wrote.

@@ -112,14 +112,18 @@ impl<'a> Reference<'a> {
             let moved = noise.evaluate(&mut self.rng, typical, &mut seen);
             self.undecided = self.undecided.max(seen.undecided);
             for (i, (moved, exact)) in moved.iter().zip(&self.values).enumerate() {
-                let (mut most, mut squares) = (0.0_f64, 0.0);
-                let apart = moved.iter().zip(exact).map(|(m, e)| (m - e).abs());
-                // What becomes infinite says nothing of how far its neighbours may be off.
-                for apart in apart.clone().filter(|apart| apart.is_finite()) {
-                    most = most.max(apart);
-                    squares += apart * apart;
+                let (mut most, mut squares, mut is_bounded) = (0.0_f64, 0.0, true);
+                for (m, e) in moved.iter().zip(exact) {
+                    let apart = (m - e).abs();
+                    // What becomes infinite says nothing of how far its neighbours may be off.
+                    if apart.is_finite() {
+                        most = most.max(apart);
+                        squares += apart * apart;
+                    } else {
+                        is_bounded = false;
+                    }
                 }
-                self.unbounded[i] += usize::from(apart.clone().any(|apart| !apart.is_finite()));
+                self.unbounded[i] += usize::from(!is_bounded);
                 self.spread[i] = self.spread[i].max(most);
                 if kind == Kind::Random(LESS) {
                     self.spread_by_less[i] = self.spread_by_less[i].max(most);

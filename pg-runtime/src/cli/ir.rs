@@ -1,12 +1,11 @@
 //! `pg ir`: the programs that a model compiles to.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use pg_codegen::machine::{self, Machine};
-use pg_codegen::pipeline::{self, compile_timed};
+use pg_codegen::pipeline;
 use pg_codegen::{Options, compile_for, graph_after};
 use pg_ir::lang::{Head, Trace};
 use pg_runtime::session::{Key, Session};
@@ -16,7 +15,7 @@ use super::format::{grouped, megabytes, table};
 use super::model::ModelArgs;
 use super::programs::{ProgramArgs, find, machines};
 use super::summary::invocation;
-use super::timing::{self, PassTime};
+use super::timing::{self, Clock, PassTime};
 use super::ui::Ui;
 
 /// Arguments of `pg ir`.
@@ -29,7 +28,7 @@ pub(crate) struct IrArgs {
     /// Print the program as it is after this pass.
     #[arg(long, value_enum, default_value_t = Pass::Autodiff, value_name = "PASS")]
     after: Pass,
-    #[arg(long, value_name = "NAME", default_value = "cpu", help = machines("Machine to compile for", |_| true))]
+    #[arg(long, value_name = "NAME", default_value = "cpu", help = machines("Machine to compile for (passes up to autodiff are the same for all)", |_| true))]
     target: String,
     /// How long each pass takes, over all programs.
     #[arg(long, conflicts_with = "program")]
@@ -143,13 +142,9 @@ fn list(
     ui: &Ui,
 ) -> anyhow::Result<()> {
     let mut listing = Listing { model: session.model.name.clone(), programs: vec![], timing: vec![] };
-    let (mut traced, mut passes) = (Duration::ZERO, pipeline::Timing::default());
+    let mut clock = Clock::default();
     for (name, key) in named {
-        let start = Instant::now();
-        let program = session.program(key)?;
-        traced += start.elapsed();
-        let (plan, time) = compile_timed(&program.name, &program.graph, &options.of(&program), target)?;
-        passes.add(&time);
+        let (program, plan) = clock.compile(session, key, options, target)?;
         listing.programs.push(Line {
             program: name,
             nodes: program.graph.nodes().len(),
@@ -161,7 +156,7 @@ fn list(
         });
     }
     if args.timing {
-        listing.timing = timing::pass_times(traced, &passes);
+        listing.timing = clock.times();
     }
     ui.report(&listing, || listing.text(&args.model))?;
     Ok(())

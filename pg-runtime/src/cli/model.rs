@@ -32,7 +32,7 @@ impl Variation {
 pub(crate) struct PrecisionArgs {
     /// How training stores activations and the operands of matrix products. Sums are float32 either way, and so are
     /// parameters, gradients and optimiser state. Scores are stored so where there are tensor cores, elsewhere as f32
-    /// [default: bf16 where tensor cores take it (H100, H200), else f32].
+    /// [default: bf16 where tensor cores take it, else f32].
     #[arg(long, value_enum, value_name = "TYPE")]
     precision: Option<Precision>,
 }

@@ -5,13 +5,11 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use clap::Args;
 use pg_codegen::machine::roofline::{Bound, predict};
 use pg_codegen::machine::{self, Machine};
-use pg_codegen::pipeline::{Timing, compile_timed};
 use pg_codegen::plan::{Launch, Place, Plan};
 use pg_codegen::report::summary::{Peak, Row, passes, peak, rows};
 use pg_codegen::{Options, compile_for};
@@ -21,7 +19,7 @@ use serde::Serialize;
 
 use super::model::ModelArgs;
 use super::programs::{ProgramArgs, find, machines};
-use super::timing::{self, PassTime};
+use super::timing::{Clock, PassTime};
 use super::ui::Ui;
 
 /// Arguments of `pg plan`.
@@ -170,19 +168,14 @@ pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
         programs: vec![],
         timing: vec![],
     };
-    let (mut traced, mut passes) = (Duration::ZERO, Timing::default());
+    let (mut clock, options) = (Clock::default(), args.programs.options());
     for (name, key) in &named {
-        let start = Instant::now();
-        let program = session.program(*key)?;
-        traced += start.elapsed();
-        let options = args.programs.options().of(&program);
-        let (plan, time) = compile_timed(name, &program.graph, &options, &target)?;
-        passes.add(&time);
-        report.programs.push(ProgramReport::new(&session, (&program, *key), &plan, &args, &target)?);
+        let (program, plan) = clock.compile(&session, *key, &options, &target)?;
+        report.programs.push(ProgramReport::new(&session, (name, *key), (&program, &plan), &args, &target)?);
     }
     report.train = report.training_step(&session, &named);
     if args.timing {
-        report.timing = timing::pass_times(traced, &passes);
+        report.timing = clock.times();
     }
     ui.report(&report, || report.text(&args, &target))?;
     Ok(())
@@ -191,12 +184,11 @@ pub(crate) fn plan(args: PlanArgs, ui: &Ui) -> anyhow::Result<()> {
 impl ProgramReport {
     fn new(
         session: &Session,
-        (program, key): (&Program, Key),
-        plan: &Plan,
+        (name, key): (&str, Key),
+        (program, plan): (&Program, &Plan),
         args: &PlanArgs,
         target: &Machine,
     ) -> anyhow::Result<ProgramReport> {
-        let name = &plan.program;
         let apart = Options { fuse: false, ..args.programs.options() }.of(program);
         let unfused = compile_for(name, &program.graph, &apart, target)?;
         let seconds = |l: &Launch| predict(plan, l, target).seconds();
@@ -223,7 +215,7 @@ impl ProgramReport {
             dtype: p.dtype.to_string(),
         });
         Ok(ProgramReport {
-            name: name.clone(),
+            name: name.into(),
             kernels: plan.kernels.len(),
             totals,
             summary: summary(plan, target),

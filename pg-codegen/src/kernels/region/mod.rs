@@ -13,6 +13,7 @@ mod lowered;
 mod mapping;
 mod permute;
 mod reduce;
+mod scratch;
 mod text;
 mod tile;
 mod value;

@@ -6,7 +6,7 @@ use cubecl::prelude::*;
 use super::access::{Chunk, vector_of};
 use super::lowered::Kind;
 use super::mapping::Mapping;
-use super::reduce::Scratch;
+use super::scratch::Scratch;
 use super::value::{Value, Width};
 use crate::region::chunks_from;
 

@@ -5,6 +5,7 @@ use cubecl::prelude::*;
 use pg_ir::op::Reduction;
 
 use super::mapping::Mapping;
+use super::scratch::Scratch;
 use super::value::{Value, Width};
 use crate::kernels::math;
 
@@ -39,11 +40,6 @@ fn across<N: Size>(x: Vector<f32, N>, #[comptime] width: usize, #[comptime] sum:
 #[cube]
 fn combine_one(a: f32, b: f32, #[comptime] sum: bool) -> f32 {
     if comptime!(sum) { a + b } else { select(a > b || f32::is_nan(a), a, b) }
-}
-
-#[cube]
-fn shared<N: Size>(#[comptime] len: usize) -> SharedMemory<Vector<f32, N>> {
-    SharedMemory::<Vector<f32, N>>::new(len)
 }
 
 /// Combines the elements of the threads that share a row, halving their number at each step.
@@ -132,47 +128,6 @@ fn block_rows_total<N: Size>(
     }
     sync_cube();
     total
-}
-
-type Singles = NativeExpand<SharedMemory<Vector<f32, Const<1>>>>;
-type Vectors = NativeExpand<SharedMemory<Vector<f32, Width>>>;
-
-/// A region's shared memory, each buffer made when first used and used by all steps that need one like it.
-#[derive(Default)]
-pub(super) struct Scratch {
-    warps: Option<Singles>,
-    single: Option<Singles>,
-    wide: Option<Vectors>,
-    row_columns: Option<Singles>,
-    row_vectors: Option<Vectors>,
-}
-
-impl Scratch {
-    fn warps(&mut self, scope: &mut Scope, len: usize) -> Singles {
-        made(&mut self.warps, || shared::expand::<Const<1>>(scope, len))
-    }
-
-    pub(super) fn single(&mut self, scope: &mut Scope, len: usize) -> Singles {
-        made(&mut self.single, || shared::expand::<Const<1>>(scope, len))
-    }
-
-    pub(super) fn wide(&mut self, scope: &mut Scope, len: usize) -> Vectors {
-        made(&mut self.wide, || shared::expand::<Width>(scope, len))
-    }
-
-    /// Rows whose columns move one by one.
-    pub(super) fn row_columns(&mut self, scope: &mut Scope, len: usize) -> Singles {
-        made(&mut self.row_columns, || shared::expand::<Const<1>>(scope, len))
-    }
-
-    /// Rows whose columns move in whole chunks.
-    pub(super) fn row_vectors(&mut self, scope: &mut Scope, len: usize) -> Vectors {
-        made(&mut self.row_vectors, || shared::expand::<Width>(scope, len))
-    }
-}
-
-fn made<T: Clone>(buffer: &mut Option<T>, make: impl FnOnce() -> T) -> T {
-    buffer.get_or_insert_with(make).clone()
 }
 
 /// A thread's part of a row reduction to the row's result.

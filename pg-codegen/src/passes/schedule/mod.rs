@@ -44,7 +44,8 @@ const OUTSIDE: &str = "it lives outside the program";
 pub(crate) fn plan(
     program: &str,
     graph: Graph,
-    (constants, tables): (&Constants, &Tables),
+    constants: &Constants,
+    tables: &Tables,
     groups: Groups,
 ) -> Result<Lowered, CodegenError> {
     let cx = Context { graph: &graph, constants, stored: &groups.stored };

@@ -19,7 +19,7 @@ pub(crate) use self::memory::{Allocation, Buffer};
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) text: String,
-    pub(crate) units: u32,
+    pub(crate) threads: u32,
     pub(crate) shared_bytes: usize,
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Order {
 struct Launch {
     args: *const memory::Arg,
     count: usize,
-    units: u32,
+    threads: u32,
     grid: [u32; 3],
     shared_bytes: usize,
     reversed: c_int,
@@ -62,7 +62,7 @@ impl Kernels {
         let library = build(&folder);
         // The file may go: what is loaded stays.
         std::fs::remove_dir_all(&folder).unwrap();
-        let sources = sources.iter().map(|s| (s.units, s.shared_bytes)).collect();
+        let sources = sources.iter().map(|s| (s.threads, s.shared_bytes)).collect();
         Kernels { sources, library: Mutex::new(library) }
     }
 
@@ -80,11 +80,11 @@ impl Kernels {
         let first =
             |b: &Buffer<'_>| buffers.iter().position(|o| std::ptr::eq(o.allocation, b.allocation)).unwrap();
         let args: Vec<memory::Arg> = buffers.iter().map(|b| b.raw(&memories[first(b)])).collect();
-        let (units, shared_bytes) = self.sources[kernel];
+        let (threads, shared_bytes) = self.sources[kernel];
         let launch = Launch {
             args: args.as_ptr(),
             count: args.len(),
-            units,
+            threads,
             grid,
             shared_bytes,
             reversed: c_int::from(order == Order::Backward),

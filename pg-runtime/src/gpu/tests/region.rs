@@ -24,10 +24,10 @@ fn store(arg: u32, value: u32, strides: &[i64]) -> Instr {
     Instr::Store { arg, value, at: affine(0, strides) }
 }
 
-/// Runs a region and compares everything that it writes.
 /// Relative, of one function: exponentials are a power of two of a product, whose rounding grows with the argument.
 const SMALL_TOLERANCE: f64 = 1e-5;
 
+/// Runs a region and compares everything that it writes.
 fn check(what: &str, region: Region, args: &[Arg], tolerance: f64) {
     let Some(device) = device() else { return };
     let mut want: Vec<Vec<f64>> = args.iter().map(Arg::f64).collect();
