@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Overlap;
 use crate::validate::ValidationReport;
 
 /// The result of `pg run`. Field names are a public interface.
@@ -25,6 +26,9 @@ pub struct RunReport {
     /// Whether text and tokenizer are the built-in sample, whose reference points are known.
     #[serde(default)]
     pub sample: bool,
+    /// What was trained on and scored; `null` in reports of an older pg.
+    #[serde(default)]
+    pub text: Option<TextReport>,
     /// Training figures.
     pub train: TrainReport,
     /// Scores in bits per byte.
@@ -46,6 +50,40 @@ pub struct RunReport {
     pub bundle: Option<BundleReport>,
     /// Where metrics, artifact and report lie.
     pub run_dir: PathBuf,
+}
+
+/// The text of a run or an evaluation.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct TextReport {
+    /// Training shards; `null` where nothing is trained.
+    pub train: Option<DatasetReport>,
+    /// Validation shards, all of them.
+    pub val: DatasetReport,
+    /// Where the bytes of tokens come from; `null` for the tokenizer.
+    pub val_bytes: Option<DatasetReport>,
+    /// blake3 of the tokenizer's file.
+    pub tokenizer: String,
+    /// Targets that are scored, from the first on.
+    pub targets: u64,
+    /// Targets that there are, in whole sequences.
+    pub available_targets: u64,
+    /// Targets that the sliding window scores a second time (`eval.rescore_tail`).
+    pub scored_again: u64,
+    /// Bytes of text behind the scored targets.
+    pub bytes: u64,
+    /// Windows of the scored text that the training text holds, too; `null` where nothing is trained.
+    pub overlap: Option<Overlap>,
+}
+
+/// Shards, as one stream of tokens.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct DatasetReport {
+    /// The pattern that they match, or the embedded text's name.
+    pub name: String,
+    /// Tokens.
+    pub tokens: u64,
+    /// blake3 of the tokens.
+    pub hash: String,
 }
 
 /// What a bundle of kernels did for a run.

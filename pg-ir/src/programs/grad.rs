@@ -5,6 +5,7 @@ use crate::autodiff::gradients;
 use crate::graph::{Origin, ValueId};
 use crate::lang::model::Model;
 use crate::lang::{Diagnostics, Head, Trace};
+use crate::op::Reduction;
 use crate::slot::{Slot, Space};
 use crate::ty::Type;
 
@@ -51,7 +52,8 @@ pub fn grad(
     Ok(Program { weight_cache, ..Program::new(suffixed(name, phase, qat), b).with_scores(logits, nll) })
 }
 
-/// Negative log-likelihood in nats of each target, [batch, time].
+/// Negative log-likelihood in nats of each target, and the largest logit at its position, both [batch, time]: a
+/// likelihood is no more exact than float32 is at the logits that it comes from.
 pub fn score(model: &Model, phase: usize, shape: (usize, usize), qat: bool) -> Result<Program, Diagnostics> {
     forward(model, phase, shape, qat, Head::Nll)
 }
@@ -77,6 +79,12 @@ fn forward(
         Head::Logits | Head::Loss => ("logits", "logits"),
     };
     result(&mut b, output, traced.value);
+    if let (Some(nll), Some(logits)) = (traced.nll, traced.logits) {
+        let axes = b.ty(nll).axes.clone();
+        let largest = b.reduce(Reduction::Max, logits, &[axes.len()]);
+        let largest = b.reshape(largest, axes);
+        result(&mut b, "logit_max", largest);
+    }
     Ok(Program::new(suffixed(name, phase, qat), b).with_scores(traced.logits, traced.nll))
 }
 

@@ -5,7 +5,7 @@
 //! | `grad.first` | parameters, tokens, targets | gradients, `loss`, cached weights |
 //! | `grad.next` | the same, the gradients and cached weights | gradients plus this micro-batch's, `loss` |
 //! | `update` | gradients and optimiser state | parameters, optimiser state, average, `grad_norm` |
-//! | `score` | parameters, tokens, targets | `nll` of every target |
+//! | `score` | parameters, tokens, targets | `nll` of every target, `logit_max` before it |
 //! | `logits` | parameters, tokens | `logits` |
 //! | `adapt` | gradients | parameters, velocity: one step of test-time training |
 //!

@@ -7,14 +7,14 @@ use anyhow::bail;
 use clap::Args;
 use pg_ir::slot::Space;
 use pg_runtime::export;
-use pg_runtime::report::{Scores, TttReport};
-use pg_runtime::run::{Corpus, RunOptions, Scorer};
+use pg_runtime::report::{Scores, TextReport, TttReport};
+use pg_runtime::run::{Corpus, Scorer, TextOptions};
 use pg_runtime::session::Session;
 use pg_runtime::state::State;
 use serde::Serialize;
 
 use super::devices::DeviceArgs;
-use super::format::{adapted, bpb, grouped, table};
+use super::format::{adapted, bpb, grouped, scored, table};
 use super::progress::Progress;
 use super::ui::Ui;
 
@@ -27,12 +27,8 @@ pub(crate) struct EvalArgs {
     /// Also score with test-time training: train on each chunk after it has been scored.
     #[arg(long)]
     ttt: bool,
-    /// Shards to score, a quoted pattern [default: the built-in sample].
-    #[arg(long, visible_alias = "val", value_name = "GLOB")]
-    data: Option<String>,
-    /// The SentencePiece model of the shards.
-    #[arg(long, value_name = "FILE")]
-    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    text: TextArgs,
     /// Score at most this many targets [default: the model's].
     #[arg(long, value_name = "N", value_parser = super::run::count)]
     targets: Option<usize>,
@@ -41,6 +37,19 @@ pub(crate) struct EvalArgs {
     stride: Option<usize>,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+#[derive(Args, Debug)]
+struct TextArgs {
+    /// Shards to score, a quoted pattern [default: the built-in sample].
+    #[arg(long, visible_alias = "val", value_name = "GLOB")]
+    data: Option<String>,
+    /// The SentencePiece model of the shards.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Shards of the bytes of text behind each token of the scored shards, where the tokenizer does not know them.
+    #[arg(long, value_name = "GLOB", requires = "data")]
+    val_bytes: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -52,7 +61,7 @@ struct Report {
     artifact_bytes: u64,
     /// blake3 of the file.
     hash: String,
-    targets: usize,
+    text: TextReport,
     bpb: Scores,
     /// `null` without `--ttt`.
     ttt: Option<TttReport>,
@@ -62,7 +71,7 @@ struct Report {
 pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     let device = args.device.open()?;
     let loaded = export::read(&args.artifact)?;
-    let tokenizer = loaded.tokenizer().map(str::to_string);
+    let made_with = loaded.tokenizer().map(str::to_string);
     let mut model = loaded.model;
     if let Some(targets) = args.targets {
         model.eval.max_targets = Some(targets);
@@ -79,10 +88,11 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     if args.ttt && model.eval.ttt.is_none() {
         bail!("{} has no test-time training: its `eval` block has no `ttt`", model.name);
     }
-    let text = RunOptions { val: args.data, tokenizer: args.tokenizer, ..RunOptions::default() };
+    let TextArgs { data: val, tokenizer, val_bytes } = args.text;
+    let text = TextOptions { val, tokenizer, val_bytes, data: None };
     let corpus = Corpus::open(&text, &model)?;
     corpus.doubts.iter().for_each(|doubt| ui.warning(doubt));
-    if tokenizer.is_some_and(|hash| hash != corpus.tokenizer.hash()) {
+    if made_with.is_some_and(|hash| hash != corpus.tokenizer.hash()) {
         ui.warning(
             "the artifact was made with another tokenizer than the one in use: its tokens mean other text",
         );
@@ -106,7 +116,7 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
         artifact: args.artifact,
         artifact_bytes: loaded.artifact.sizes.total_bytes,
         hash: loaded.artifact.hash,
-        targets: corpus.val.len().saturating_sub(1),
+        text: corpus.report(&session.model, None),
         bpb,
         ttt,
     };
@@ -142,11 +152,11 @@ impl Report {
         let mut rows: Vec<Vec<String>> = rows.map(|(n, v, why)| vec![n.into(), bpb(v), why.into()]).collect();
         rows.extend(self.ttt.as_ref().map(adapted));
         format!(
-            "{}: {} parameters, {} bytes, {} targets scored\n{}",
+            "{}: {} parameters, {} bytes\n{}\n{}",
             self.model,
             grouped(self.params as u64),
             grouped(self.artifact_bytes),
-            grouped(self.targets as u64),
+            scored(&self.text),
             table(&["score", "bits per byte", "of"], &[1], rows)
         )
     }

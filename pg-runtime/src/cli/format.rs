@@ -1,7 +1,7 @@
 //! Numbers and tables for people.
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
-use pg_runtime::report::TttReport;
+use pg_runtime::report::{TextReport, TttReport};
 
 /// `29,355,620`.
 pub(crate) fn grouped(n: u64) -> String {
@@ -41,6 +41,24 @@ pub(crate) fn duration(seconds: f64) -> String {
 /// A score in bits per byte, or a dash.
 pub(crate) fn bpb(score: Option<f64>) -> String {
     score.map_or("–".into(), |s| format!("{s:.4}"))
+}
+
+/// What was scored, and what a reader of the scores has to know about it.
+pub(crate) fn scored(text: &TextReport) -> String {
+    let mut line = format!("scored: {} targets", grouped(text.targets));
+    if text.targets < text.available_targets {
+        line += &format!(" of {}", grouped(text.available_targets));
+    }
+    line += &format!(", {} bytes of text", grouped(text.bytes));
+    if text.scored_again > 0 {
+        line +=
+            &format!("; {} of the last targets count twice (eval.rescore_tail)", grouped(text.scored_again));
+    }
+    let overlap = text.overlap.map_or(0.0, |overlap| 100.0 * overlap.share());
+    if overlap >= 0.05 {
+        line += &format!("; {overlap:.1} % of it stands in the training text");
+    }
+    line
 }
 
 /// What test-time training did, as a row of a table of scores.

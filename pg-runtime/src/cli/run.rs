@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use pg_runtime::device::Device;
-use pg_runtime::run::{RunOptions, run as run_model};
+use pg_runtime::run::{RunOptions, TextOptions, run as run_model};
 use pg_runtime::validate::cache_folder;
 
 use super::devices::DeviceArgs;
@@ -92,6 +92,16 @@ struct TextArgs {
     /// The SentencePiece model of the shards.
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
+    /// Shards of the bytes of text behind each token of the validation shards, where the tokenizer does not know them.
+    #[arg(long, value_name = "GLOB", requires = "val")]
+    val_bytes: Option<String>,
+}
+
+impl From<TextArgs> for TextOptions {
+    fn from(args: TextArgs) -> TextOptions {
+        let TextArgs { data, val, tokenizer, val_bytes } = args;
+        TextOptions { data, val, tokenizer, val_bytes }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -117,9 +127,7 @@ impl JobArgs {
             micro_batch_tokens: self.budget.micro_batch_tokens,
             seq_len: self.budget.seq_len,
             warmdown_steps: self.budget.warmdown_steps,
-            data: self.text.data,
-            val: self.text.val,
-            tokenizer: self.text.tokenizer,
+            text: self.text.into(),
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             skip_full_size: self.no_full_size,
             skip_validation: self.no_validate,

@@ -6,7 +6,7 @@ use pg_runtime::data::{self, sample};
 use pg_runtime::report::RunReport;
 use pg_runtime::run::RunOptions;
 
-use super::format::{adapted, bpb, duration, grouped, megabytes, table};
+use super::format::{adapted, bpb, duration, grouped, megabytes, scored, table};
 
 /// The end of `pg run`.
 pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
@@ -38,6 +38,9 @@ pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
     );
     if let Some(validation) = &report.validation {
         let _ = writeln!(out, "validated: {validation}\n");
+    }
+    if let Some(text) = &report.text {
+        let _ = writeln!(out, "{}", scored(text));
     }
     out += &scores(report);
     if report.sample {

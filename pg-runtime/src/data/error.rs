@@ -99,6 +99,26 @@ pub enum DataError {
         /// Tokens needed.
         needed: usize,
     },
+    /// Text of no bytes.
+    #[error(
+        "`{pattern}`: none of the {targets} targets stands for a byte of text, so there are no bits per byte: give text to score with --val, and the tokenizer that it was made with"
+    )]
+    NoBytes {
+        /// The pattern.
+        pattern: String,
+        /// Targets to score.
+        targets: usize,
+    },
+    /// Byte counts that cannot be those of the tokens.
+    #[error(
+        "`{pattern}`: not the byte counts of the validation shards: {what}; expected a shard of counts for each shard of tokens, as the shards' maker writes them"
+    )]
+    Counts {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A batch of no tokens, or of more than memory can hold.
     #[error("a batch of {batch} sequences of {seq} tokens cannot be made")]
     Batch {

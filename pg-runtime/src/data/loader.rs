@@ -3,8 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::error::DataError;
 use super::shard::Shard;
+
+/// Bytes that are hashed at a time.
+const HASHED_BYTES: usize = 1 << 16;
 
 /// The shards of a pattern in lexicographic order, as one stream of tokens.
 #[derive(Debug)]
@@ -92,6 +97,26 @@ impl Dataset {
         let tokens = targets.saturating_add(1);
         self.need(tokens)?;
         Ok(self.tokens_from(0).take(tokens).map(i32::from).collect())
+    }
+
+    /// blake3 of all tokens, in hexadecimal: of the hashes of the shards' tokens.
+    pub fn hash(&self) -> String {
+        let hashes = self.shards.par_iter().map(|shard| {
+            let mut hasher = blake3::Hasher::new();
+            let mut bytes = Vec::with_capacity(HASHED_BYTES);
+            for token in shard.tokens_from(0) {
+                bytes.extend(token.to_le_bytes());
+                if bytes.len() == HASHED_BYTES {
+                    hasher.update(&bytes);
+                    bytes.clear();
+                }
+            }
+            hasher.update(&bytes).finalize()
+        });
+        let hashes: Vec<blake3::Hash> = hashes.collect();
+        let mut hasher = blake3::Hasher::new();
+        hashes.iter().for_each(|hash| _ = hasher.update(hash.as_bytes()));
+        hasher.finalize().to_hex().to_string()
     }
 
     fn need(&self, needed: usize) -> Result<(), DataError> {

@@ -5,8 +5,10 @@
 //! per byte; [`tokenize`] makes shards from text. The [`sample`] corpus is part of the program and runs without any file.
 
 mod bytes;
+mod counts;
 mod error;
 mod loader;
+mod overlap;
 mod proto;
 pub mod sample;
 mod shard;
@@ -15,8 +17,10 @@ pub mod tokenize;
 mod tokenizer;
 
 pub use self::bytes::{ByteTables, Score, bits_per_byte};
+pub use self::counts::check_counts;
 pub use self::error::DataError;
 pub use self::loader::{Batch, Dataset, Loader, whole_sequences};
+pub use self::overlap::{Overlap, overlap};
 pub use self::shard::{HEADER_BYTES, MAGIC, Shard, VERSION, shard_bytes, shard_header};
 pub use self::stats::{Stats, stats};
 pub use self::tokenizer::{PieceKind, Tokenizer};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-use super::bytes::ByteTables;
+use super::bytes::{ByteTables, Whitespace};
 use super::error::DataError;
 use super::proto::ModelProto;
 
@@ -70,11 +70,14 @@ impl Tokenizer {
             pieces.push((p.piece.unwrap_or_default(), kind));
         }
         // Protobuf's default is 1; a negative id means that there is none.
-        let bos = proto.trainer.and_then(|t| t.bos_id).unwrap_or(1);
+        let trainer = proto.trainer.unwrap_or_default();
+        let suffix = trainer.treat_whitespace_as_suffix.unwrap_or(false);
+        let bos = trainer.bos_id.unwrap_or(1);
         let bos = u16::try_from(bos)
             .ok()
             .filter(|b| pieces.get(usize::from(*b)).is_some_and(|(_, kind)| *kind == PieceKind::Control));
-        let tables = ByteTables::new(pieces.iter().map(|(text, kind)| (text.as_str(), *kind)));
+        let space = Whitespace::new(proto.normalizer.as_ref(), suffix);
+        let tables = ByteTables::new(pieces.iter().map(|(text, kind)| (text.as_str(), *kind)), space);
         let hash = blake3::hash(bytes).to_hex().to_string();
         Ok(Tokenizer { path: path.to_owned(), pieces, bos, tables, hash })
     }

@@ -22,7 +22,28 @@ pub enum EvalError {
     /// There is too little text to score.
     #[error("the validation text has {0} tokens; at least 2 are needed to score one")]
     TooShort(usize),
-    /// A score is not a number.
-    #[error("the loss of target {0} is not finite: the weights do not give a distribution")]
-    NotFinite(usize),
+    /// A score is not one of a distribution.
+    #[error(
+        "the loss of target {target} is {value}: the weights do not give a distribution; lower the learning rates, or \
+         look at what the model does to its logits"
+    )]
+    NoDistribution {
+        /// The target, counted from the start of the text.
+        target: usize,
+        /// Its negative log-likelihood.
+        value: f32,
+    },
+    /// Logits are so large that float32 holds too little of their differences.
+    #[error(
+        "the largest logit before target {target} is {largest:e}: float32 has steps of {step:e} there, more than the last \
+         digit of a score, so no score is reported; take the offset out of the logits, or cap them (`softcap`)"
+    )]
+    CoarseLogits {
+        /// The target, counted from the start of the text.
+        target: usize,
+        /// The largest logit.
+        largest: f32,
+        /// Distance of the float32 numbers about it.
+        step: f32,
+    },
 }

@@ -16,6 +16,23 @@ pub fn window_programs(session: &Session, windows: usize, shape: (usize, bool)) 
     (windows > 0).then(|| program(session, windows, shape).0)
 }
 
+/// Largest magnitude of a position's largest logit: float32 has steps of 1.2e-4 up to here, the last digit of a score.
+const LOGIT_LIMIT: f32 = 2048.0;
+/// What rounding may take from the likelihood of what is certain.
+const BELOW_ZERO: f32 = -1e-4;
+
+/// Checks that a target's likelihood is one of a distribution, and as exact as it is reported.
+fn check(target: usize, nll: f32, logit_max: f32) -> Result<(), EvalError> {
+    if logit_max.is_finite() && logit_max.abs() > LOGIT_LIMIT {
+        let step = logit_max.abs().next_up() - logit_max.abs();
+        return Err(EvalError::CoarseLogits { target, largest: logit_max, step });
+    }
+    if !(BELOW_ZERO..f32::INFINITY).contains(&nll) {
+        return Err(EvalError::NoDistribution { target, value: nll });
+    }
+    Ok(())
+}
+
 /// Scores the windows' targets in batches of one shape. `sink` receives (target, NLL in nats), window by
 /// window in order; `progress` the number of windows done so far.
 ///
@@ -42,17 +59,34 @@ pub fn window_nll(
             targets[row * seq..][..len].copy_from_slice(&tokens[w.start + 1..w.end + 1]);
         }
         let result = session.run(key, state, &[("tokens", &inputs), ("targets", &targets)], &[])?;
-        let nll = result.result("nll");
+        let (nll, logit_max) = (result.result("nll"), result.result("logit_max"));
         for (row, w) in group.iter().enumerate() {
-            for (i, &value) in nll[row * seq..][w.first..w.end - w.start].iter().enumerate() {
-                if !value.is_finite() {
-                    return Err(EvalError::NotFinite(w.first_target() + i));
-                }
-                sink(w.first_target() + i, value);
+            for at in w.first..w.end - w.start {
+                let target = w.start + at;
+                check(target, nll[row * seq + at], logit_max[row * seq + at])?;
+                sink(target, nll[row * seq + at]);
             }
         }
         done += group.len() as u64;
         progress(done);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_are_of_distributions() {
+        assert!(
+            check(0, 0.0, 2048.0).is_ok() && check(0, 87.0, -30.0).is_ok() && check(0, -1e-5, 0.0).is_ok()
+        );
+        for nll in [f32::NAN, f32::INFINITY, -0.1] {
+            assert!(matches!(check(7, nll, 1.0), Err(EvalError::NoDistribution { target: 7, .. })));
+        }
+        for largest in [1e9, -3e38, 2049.0] {
+            assert!(matches!(check(7, 6.9, largest), Err(EvalError::CoarseLogits { target: 7, .. })));
+        }
+    }
 }

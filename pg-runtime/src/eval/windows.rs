@@ -1,5 +1,7 @@
 //! Which window scores which target.
 
+use pg_ir::lang::model::Model;
+
 /// A stretch of tokens that one forward pass reads, and which of its targets it scores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Window {
@@ -39,6 +41,22 @@ impl Windows {
     /// Windows that do not overlap: what a plain evaluation reads.
     pub fn plain(seq: usize) -> Windows {
         Windows { seq, stride: seq, rescore_tail: false }
+    }
+
+    /// The windows of a model's sliding evaluation of a text with `total` targets.
+    pub fn sliding(model: &Model, total: usize) -> Windows {
+        let eval = &model.eval;
+        let seq = eval.seq_len.min(total).max(1);
+        Windows { seq, stride: eval.stride.min(seq), rescore_tail: eval.rescore_tail }
+    }
+
+    /// Targets that are scored a second time.
+    pub fn scored_again(&self, total: usize) -> usize {
+        if self.rescore_tail {
+            self.cover(total).iter().map(Window::scored).sum::<usize>() - total
+        } else {
+            0
+        }
     }
 
     /// The windows of a text with `total` targets. Each but the first scores its last `stride` targets with
@@ -98,5 +116,6 @@ mod tests {
         let windows = (Windows { seq: 2048, stride: 64, rescore_tail: true }).cover(total);
         assert_eq!(windows.len(), 969_088);
         assert_eq!(windows.iter().map(Window::scored).sum::<usize>(), 62_023_616);
+        assert_eq!((Windows { seq: 2048, stride: 64, rescore_tail: true }).scored_again(total), 1_984);
     }
 }

@@ -22,7 +22,7 @@ use pg_ir::lang::budget::BudgetError;
 use pg_ir::ty::DType;
 use thiserror::Error;
 
-pub use self::corpus::Corpus;
+pub use self::corpus::{Corpus, TextOptions};
 use self::export::export;
 pub use self::model::{default_profile, load_model};
 use self::prepare::{Prepared, prepare};
@@ -64,12 +64,8 @@ pub struct RunOptions {
     pub warmdown_steps: Option<u64>,
     /// `--seed`.
     pub seed: Option<u64>,
-    /// `--data GLOB`; the sample corpus otherwise.
-    pub data: Option<String>,
-    /// `--val GLOB`.
-    pub val: Option<String>,
-    /// `--tokenizer FILE`.
-    pub tokenizer: Option<PathBuf>,
+    /// The text to train on and to score.
+    pub text: TextOptions,
     /// `--init FILE.safetensors`.
     pub init: Option<PathBuf>,
     /// `--out DIR`; `runs/MODEL-N` otherwise.

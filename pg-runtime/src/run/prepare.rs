@@ -11,7 +11,7 @@ use super::folder::RunFolder;
 use super::model::{self, Loaded};
 use super::{Corpus, RunError, RunOptions, Scorer, full_size, requests};
 use crate::export::Provenance;
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, TextReport};
 use crate::session::Session;
 use crate::train::schedule::Budget;
 use crate::train::{TrainError, TrainPlan};
@@ -42,6 +42,8 @@ pub(super) struct Job {
     pub(super) provenance: Provenance,
     /// The text to train on and to score.
     pub(super) corpus: Corpus,
+    /// What that text is.
+    pub(super) text: TextReport,
     /// How the model trains.
     pub(super) plan: TrainPlan,
     /// What holding the programs to float64 found.
@@ -56,8 +58,9 @@ pub(super) struct Job {
 pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Prepared, RunError> {
     let started = options.started.unwrap_or_else(Instant::now);
     let Loaded { source, full, params, profile, chosen, model } = model::load(options, observer)?;
-    let corpus = Corpus::open(options, &model)?;
+    let corpus = Corpus::open(&options.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
+    let text = text_report(&corpus, &model, observer);
     let plan = train_plan(options, &model)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
     let provenance = Provenance { source, options: chosen, seed: model.train.seed };
@@ -83,8 +86,25 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     };
     let folder = RunFolder::create(options.out.as_deref(), &session.model.name)?;
     let estimate_bytes = session.model.predict_size(Moment::Trained)?.estimate_bytes;
-    let job = Job { started, params, profile, provenance, corpus, plan, validation, folder, estimate_bytes };
+    let job =
+        Job { started, params, profile, provenance, corpus, text, plan, validation, folder, estimate_bytes };
     Ok(Prepared { job, session, initial, full })
+}
+
+/// Share of the scored windows that honest texts have in common at most: licences, menus, quotations.
+const HONEST_OVERLAP: f64 = 0.01;
+
+/// Looks at all of the text: what it is, and whether what is scored was trained on.
+fn text_report(corpus: &Corpus, model: &Model, observer: &mut Observer<'_>) -> TextReport {
+    let overlap = corpus.overlap();
+    if overlap.share() > HONEST_OVERLAP {
+        let (percent, name) = (100.0 * overlap.share(), corpus.train.name());
+        observer(Event::Warning(format!(
+            "{percent:.1} % of the scored text stands in the training text (`{name}`): the scores say nothing of text \
+             that is new to the model"
+        )));
+    }
+    corpus.report(model, Some(overlap))
 }
 
 /// How a model trains under a run's options.
@@ -108,7 +128,7 @@ fn announce(
     let mut note = |text: String| observer(Event::Note(text));
     let profile = profile.map_or(String::new(), |p| format!(", profile `{p}`"));
     note(format!("{}: {} parameters{profile}", model.name, model.param_count()));
-    note(format!("data: {} training tokens, {} scored targets", corpus.train.len(), corpus.val.len() - 1));
+    note(format!("data: {} training tokens, {} scored targets", corpus.train.len(), corpus.targets()));
     let steps = match (plan.budget.steps, plan.budget.seconds) {
         (Some(n), Some(s)) => format!("{n} steps or {s} s"),
         (Some(n), None) => format!("{n} steps"),

@@ -26,6 +26,7 @@ pub(super) fn report(
         profile: job.profile.clone().unwrap_or_else(|| "none".into()),
         seed: job.provenance.seed,
         sample: job.corpus.is_sample,
+        text: Some(job.text.clone()),
         train: trained.report,
         bpb: Scores {
             initial: Some(trained.initial),

@@ -30,7 +30,7 @@ pub struct Request {
 /// What keeps such a run from beginning.
 pub fn requests(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Vec<Request>, RunError> {
     let Loaded { full, model, .. } = model::load(options, observer)?;
-    let corpus = Corpus::open(options, &model)?;
+    let corpus = Corpus::open(&options.text, &model)?;
     let plan = train_plan(options, &model)?;
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     let session = session(options, model);
@@ -54,7 +54,7 @@ pub fn file_programs(session: &Session) -> Result<Vec<Key>, RunError> {
     let chunk = eval.ttt.as_ref().map_or(eval.seq_len, |ttt| ttt.chunk);
     let targets = eval.max_targets.unwrap_or(usize::MAX).min(2 * chunk.max(eval.seq_len));
     let mut keys: IndexSet<Key> = plan.programs(session).into_iter().collect();
-    keys.extend(score_programs(session, eval.seq_len.min(targets), targets, true));
+    keys.extend(score_programs(session, targets, true));
     Ok(keys.into_iter().collect())
 }
 

@@ -10,10 +10,10 @@ use crate::session::{Key, Session};
 use crate::state::State;
 
 /// Every program that scores of so many targets ask for, in windows of so many tokens.
-pub(super) fn score_programs(session: &Session, seq: usize, targets: usize, with_ttt: bool) -> Vec<Key> {
-    let sliding = sliding(session, seq);
+pub(super) fn score_programs(session: &Session, targets: usize, with_ttt: bool) -> Vec<Key> {
+    let sliding = Windows::sliding(&session.model, targets);
     let mut keys = Vec::new();
-    for windows in [Windows::plain(seq), sliding] {
+    for windows in [Windows::plain(sliding.seq), sliding] {
         keys.extend(window_programs(session, windows.cover(targets).len(), (windows.seq, false)));
     }
     if let Some(ttt) = session.model.eval.ttt.as_ref().filter(|_| with_ttt) {
@@ -22,27 +22,21 @@ pub(super) fn score_programs(session: &Session, seq: usize, targets: usize, with
     keys
 }
 
-fn sliding(session: &Session, seq: usize) -> Windows {
-    let eval = &session.model.eval;
-    Windows { seq, stride: eval.stride.min(seq), rescore_tail: eval.rescore_tail }
-}
-
 /// Scores weights on one text in one way throughout a run.
 pub struct Scorer<'a> {
     corpus: &'a Corpus,
-    seq: usize,
+    sliding: Windows,
 }
 
 impl<'a> Scorer<'a> {
     /// Windows of the model's evaluation length, or of the whole text where that is shorter.
     pub fn new(corpus: &'a Corpus, session: &Session) -> Scorer<'a> {
-        let targets = corpus.val.len().saturating_sub(1);
-        Scorer { corpus, seq: session.model.eval.seq_len.min(targets).max(1) }
+        Scorer { corpus, sliding: Windows::sliding(&session.model, corpus.targets()) }
     }
 
     /// Every program that its scores ask for, with or without test-time training.
     pub fn programs(&self, session: &Session, with_ttt: bool) -> Result<Vec<Key>, EvalError> {
-        Ok(score_programs(session, self.seq, self.targets()?, with_ttt))
+        Ok(score_programs(session, self.targets()?, with_ttt))
     }
 
     /// Bits per byte over windows that do not overlap.
@@ -53,7 +47,7 @@ impl<'a> Scorer<'a> {
         stage: &str,
         observer: &mut Observer<'_>,
     ) -> Result<f64, EvalError> {
-        self.windows(session, state, Windows::plain(self.seq), stage, observer)
+        self.windows(session, state, Windows::plain(self.sliding.seq), stage, observer)
     }
 
     /// Bits per byte by sliding window.
@@ -63,7 +57,7 @@ impl<'a> Scorer<'a> {
         state: &mut State,
         observer: &mut Observer<'_>,
     ) -> Result<f64, EvalError> {
-        let windows = self.sliding_windows(session);
+        let windows = self.sliding;
         let stage = format!("score by sliding window, stride {}", windows.stride);
         self.windows(session, state, windows, &stage, observer)
     }
@@ -77,7 +71,7 @@ impl<'a> Scorer<'a> {
         observer: &mut Observer<'_>,
     ) -> Result<Option<(f64, TttReport)>, EvalError> {
         let Some(ttt) = session.model.eval.ttt.clone() else { return Ok(None) };
-        let windows = self.sliding_windows(session);
+        let windows = self.sliding;
         let total = windows.cover(self.targets()?).len() as u64;
         observer(Event::Begin { stage: "score, then adapt".into(), total });
         let mut progress = |done| observer(Event::Progress(done));
@@ -102,10 +96,6 @@ impl<'a> Scorer<'a> {
         tokens.checked_sub(1).filter(|&n| n > 0).ok_or(EvalError::TooShort(tokens))
     }
 
-    fn sliding_windows(&self, session: &Session) -> Windows {
-        sliding(session, self.seq)
-    }
-
     fn windows(
         &mut self,
         session: &mut Session,
@@ -127,7 +117,6 @@ impl<'a> Scorer<'a> {
 
     /// Adds the losses of consecutive targets from `first` on.
     fn add(&self, score: &mut Score, first: usize, nll: &[f32]) {
-        let (val, end) = (&self.corpus.val, first + nll.len());
-        score.add(self.corpus.tokenizer.tables(), &val[first..end], &val[first + 1..=end], nll);
+        score.add(&self.corpus.val_bytes[first..first + nll.len()], nll);
     }
 }
