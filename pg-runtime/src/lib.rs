@@ -2,6 +2,8 @@
 //! arrive as plans. The `pg` binary is a command line over this library.
 
 pub mod artifact;
+pub mod audit;
+pub mod checkpoint;
 pub mod cpu;
 pub mod data;
 pub mod device;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Overlap;
+use crate::run::JobOptions;
 use crate::validate::ValidationReport;
 
 /// The result of `pg run`. Field names are a public interface.
@@ -26,6 +27,15 @@ pub struct RunReport {
     /// Whether text and tokenizer are the built-in sample, whose reference points are known.
     #[serde(default)]
     pub sample: bool,
+    /// Version of the program; empty in reports of an older pg.
+    #[serde(default)]
+    pub pg: String,
+    /// What was asked for; `null` in reports of an older pg.
+    #[serde(default)]
+    pub job: Option<JobOptions>,
+    /// blake3 of the file of initial weights; `null` without one.
+    #[serde(default)]
+    pub init_hash: Option<String>,
     /// What was trained on and scored; `null` in reports of an older pg.
     #[serde(default)]
     pub text: Option<TextReport>,
@@ -43,6 +53,9 @@ pub struct RunReport {
     pub quant_gap_bpb: f64,
     /// The artifact.
     pub artifact: ArtifactReport,
+    /// Where the time went, part by part; empty in reports of an older pg.
+    #[serde(default)]
+    pub ledger: Vec<LedgerEntry>,
     /// Peak resident memory of the process, in bytes; 0 where the system does not say.
     pub peak_rss_bytes: u64,
     /// The bundle that kernels came from; `null` without one.
@@ -50,6 +63,24 @@ pub struct RunReport {
     pub bundle: Option<BundleReport>,
     /// Where metrics, artifact and report lie.
     pub run_dir: PathBuf,
+}
+
+/// Time of a part of a run.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+pub struct LedgerEntry {
+    /// `prepare`, `train`, …
+    pub part: String,
+    /// Seconds, by a monotonic clock.
+    pub seconds: f64,
+}
+
+/// A phase of training that began.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct PhaseReport {
+    /// Its name in the model file.
+    pub name: String,
+    /// Its first step, from 0; `null` for a phase that never began.
+    pub first_step: Option<u64>,
 }
 
 /// The text of a run or an evaluation.
@@ -126,6 +157,9 @@ pub struct TrainReport {
     pub loss_first: f64,
     /// Loss of the last step, nats per token.
     pub loss_last: f64,
+    /// The model's phases, in order; empty in reports of an older pg.
+    #[serde(default)]
+    pub phases: Vec<PhaseReport>,
 }
 
 /// Bits per byte on the validation text. `null` in JSON where a score was not asked for.
@@ -161,6 +195,9 @@ pub struct TttReport {
 pub struct ArtifactReport {
     /// The file.
     pub path: PathBuf,
+    /// blake3 of the file; empty in reports of an older pg.
+    #[serde(default)]
+    pub hash: String,
     /// Bytes of the file.
     pub artifact_bytes: u64,
     /// Bytes of model text and of the library text that it uses.
@@ -188,6 +225,12 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Wall-clock milliseconds of the step.
     pub ms: f64,
+    /// Seconds that the steps before it took: with the step, this decides its learning rate and phase.
+    #[serde(default)]
+    pub elapsed_s: f64,
+    /// Phase in force, from 0.
+    #[serde(default)]
+    pub phase: usize,
 }
 
 /// What a run says while it works. The command line turns events into a progress bar or plain lines.

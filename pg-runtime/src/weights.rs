@@ -120,6 +120,12 @@ pub fn load(path: &Path, params: &IndexMap<String, Param>) -> Result<Weights, We
     }
 }
 
+/// Bytes of the file that [`save`] writes of these parameters, at most.
+pub fn bytes(params: &IndexMap<String, Param>) -> u64 {
+    let header = |param: &Param| param.name.len() as u64 + 128;
+    params.values().map(|param| 4 * param.len() as u64 + header(param)).sum()
+}
+
 /// Writes weights as float32. The file appears whole or not at all.
 pub fn save(path: &Path, params: &IndexMap<String, Param>, weights: &Weights) -> Result<(), WeightsError> {
     let format = |what: String| WeightsError::Format { path: path.to_owned(), what };

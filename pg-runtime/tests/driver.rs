@@ -15,7 +15,7 @@ use pg_codegen::kernels::emit_cuda;
 use pg_codegen::machine::H100;
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::gpu::run_recipe;
-use pg_runtime::run::{RunOptions, requests};
+use pg_runtime::run::{JobOptions, RunOptions, requests};
 use pg_testing::host_source::host_source;
 use serde_json::Value;
 
@@ -159,7 +159,7 @@ fn a_run_on_emulated_kernels_is_the_cpus(machine: &Machine) {
 /// Compiles the bundle's kernels for the host, as `FAKE_CUDA_KERNELS` wants them.
 fn compile_for_the_host(machine: &Machine) {
     let options = RunOptions {
-        model: machine.path("small.rs"),
+        job: JobOptions { model: machine.path("small.rs"), ..JobOptions::default() },
         device: Device::absent(DeviceName::Cuda(0), H100),
         ..RunOptions::default()
     };

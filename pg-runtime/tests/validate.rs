@@ -11,7 +11,7 @@ use pg_ir::lang::layout::Layout;
 use pg_ir::op::Binary;
 use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::executor::{Backend, ExecError, Executor};
-use pg_runtime::run::{RunError, RunOptions, run};
+use pg_runtime::run::{JobOptions, RunError, RunOptions, run};
 use pg_runtime::validate::{Difference, ValidateError};
 use serde_json::Value;
 
@@ -164,10 +164,13 @@ fn difference(fault: fn(&mut Plan)) -> (Box<Difference>, String) {
     let faulty = Faulty { cpu: Device::cpu(), fault };
     let set = |name: &str, value: &str| (name.to_string(), value.to_string());
     let options = RunOptions {
-        model: tiny().into(),
-        overrides: vec![set("LAYERS", "2"), set("eval.max_targets", "200")],
-        steps: Some(1),
-        skip_full_size: true,
+        job: JobOptions {
+            model: tiny().into(),
+            overrides: vec![set("LAYERS", "2"), set("eval.max_targets", "200")],
+            steps: Some(1),
+            skip_full_size: true,
+            ..JobOptions::default()
+        },
         device: Device::new(DeviceName::Cpu, "faulty".into(), Arc::new(faulty)),
         out: Some(folder.path().join("run")),
         ..RunOptions::default()

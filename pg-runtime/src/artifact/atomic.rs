@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -10,24 +11,46 @@ use std::path::Path;
 /// # Errors
 /// Any input/output error; the temporary file is then removed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_atomically_with(path, |file| file.write_all(bytes))
+}
+
+/// What the names of temporary files begin with: a process that is killed leaves one.
+pub const TEMPORARY: &str = ".pg-";
+
+/// As [`write_atomically`], of what `write` writes.
+///
+/// # Errors
+/// Any of `write`'s and the file's; the temporary file is then removed.
+pub fn write_atomically_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     if path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()) {
-        return std::fs::OpenOptions::new().write(true).open(path)?.write_all(bytes);
+        return write(&mut File::options().write(true).open(path)?);
     }
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".pg-").suffix(".tmp");
+    builder.prefix(TEMPORARY).suffix(".tmp");
     // A temporary file is private by default; what it becomes should have a file's usual mode.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
+    write(file.as_file_mut())?;
     // Some filesystems report a full disk only here.
     file.as_file().sync_all()?;
     file.persist(path).map_err(|e| e.error)?;
-    Ok(())
+    sync_folder(folder)
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the names in a folder as durable as the files are.
+///
+/// # Errors
+/// If the folder cannot be opened, or its file system fails.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Windows has no such thing and refuses to open folders.
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]

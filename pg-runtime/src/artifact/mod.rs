@@ -36,7 +36,7 @@ use pg_ir::quant::{self, Grid, MAX_CLIP, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::atomic::write_atomically;
+pub use self::atomic::{TEMPORARY, sync_folder, write_atomically, write_atomically_with};
 pub use self::codec::Codec;
 pub use self::container::{FORMAT_VERSION, decode, encode};
 pub use self::error::{ArtifactError, FileError};

@@ -9,7 +9,7 @@ use clap::Args;
 use pg_codegen::cuda::{Bundle, Manifest, Tools};
 use pg_codegen::machine::Machine;
 use pg_runtime::gpu::run_recipe;
-use pg_runtime::run::requests;
+use pg_runtime::run::{RunOptions, requests};
 use serde::Serialize;
 
 use super::format::{grouped, megabytes};
@@ -69,7 +69,8 @@ pub(crate) fn build(args: BuildArgs, ui: &Ui) -> anyhow::Result<()> {
         );
     }
     let tools = Tools::find()?;
-    let options = args.job.options(absent(machine, language));
+    let device = absent(machine, language);
+    let options = RunOptions { job: args.job.job(None, None), device, ..RunOptions::default() };
     let mut progress = Progress::new(ui);
     let requests = requests(&options, &mut |event| progress.event(event))?;
     progress.finish();
@@ -87,7 +88,7 @@ pub(crate) fn build(args: BuildArgs, ui: &Ui) -> anyhow::Result<()> {
     };
     let seconds = started.elapsed().as_secs_f64();
     let report = Report::new(args.out, target.into(), built, seconds, bundle.manifest().clone());
-    ui.report(&report, || report.text(&options.model.display().to_string()))?;
+    ui.report(&report, || report.text(&options.job.model.display().to_string()))?;
     Ok(())
 }
 

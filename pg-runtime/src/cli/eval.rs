@@ -39,8 +39,9 @@ pub(crate) struct EvalArgs {
     device: DeviceArgs,
 }
 
+/// The text to score.
 #[derive(Args, Debug)]
-struct TextArgs {
+pub(crate) struct TextArgs {
     /// Shards to score, a quoted pattern [default: the built-in sample].
     #[arg(long, visible_alias = "val", value_name = "GLOB")]
     data: Option<String>,
@@ -50,6 +51,15 @@ struct TextArgs {
     /// Shards of the bytes of text behind each token of the scored shards, where the tokenizer does not know them.
     #[arg(long, value_name = "GLOB", requires = "data")]
     val_bytes: Option<String>,
+}
+
+impl TextArgs {
+    /// The text, where any of it is named.
+    pub(crate) fn given(self) -> Option<TextOptions> {
+        let TextArgs { data: val, tokenizer, val_bytes } = self;
+        let text = TextOptions { val, tokenizer, val_bytes, data: None };
+        (text != TextOptions::default()).then_some(text)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -88,8 +98,7 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     if args.ttt && model.eval.ttt.is_none() {
         bail!("{} has no test-time training: its `eval` block has no `ttt`", model.name);
     }
-    let TextArgs { data: val, tokenizer, val_bytes } = args.text;
-    let text = TextOptions { val, tokenizer, val_bytes, data: None };
+    let text = args.text.given().unwrap_or_default();
     let corpus = Corpus::open(&text, &model)?;
     corpus.doubts.iter().for_each(|doubt| ui.warning(doubt));
     if made_with.is_some_and(|hash| hash != corpus.tokenizer.hash()) {

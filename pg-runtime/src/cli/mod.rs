@@ -1,8 +1,9 @@
 //! The command line: arguments, dispatch, exit codes. One file a command.
 //!
-//! Exit codes: 0 success, 1 bad input, 2 usage. With `--json`, standard output carries exactly one JSON
+//! Exit codes: 0 success, 1 bad input, 2 usage, 130 a run that was asked to stop. With `--json`, standard output carries exactly one JSON
 //! object; everything else goes to standard error.
 
+mod audit;
 #[cfg(feature = "cube")]
 mod build;
 mod check;
@@ -27,6 +28,7 @@ mod profile;
 mod programs;
 mod progress;
 mod run;
+mod signals;
 mod summary;
 mod timing;
 mod tokenize;
@@ -38,6 +40,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
+use pg_runtime::run::RunError;
 use serde_json::json;
 
 use self::ui::{Color, Ui};
@@ -67,6 +70,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check models: parameters, artifact size, FLOPs, and every error at its place.
     Check(check::CheckArgs),
+    /// Check what a reviewer of a score checks by hand, recomputed from the artifact and the text.
+    Audit(audit::AuditArgs),
     /// Score an artifact.
     Eval(eval::EvalArgs),
     /// Write weights as safetensors, or quantise them into an artifact.
@@ -121,7 +126,10 @@ pub(crate) fn main(started: Instant) -> ExitCode {
                 // Standard output may be what failed; the exit code says so anyway.
                 let _ = ui.report(&json!({ "error": text }), String::new);
             }
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(RunError::Stopped { .. }) => ExitCode::from(signals::STOPPED),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -130,6 +138,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
     match command {
         Command::Run(args) => run::run(args, ui, started)?,
         Command::Check(args) => return check::check(args, ui),
+        Command::Audit(args) => return audit::audit(args, ui),
         Command::Eval(args) => eval::eval(args, ui)?,
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,

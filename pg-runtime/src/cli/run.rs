@@ -4,22 +4,26 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use pg_runtime::device::Device;
-use pg_runtime::run::{RunOptions, TextOptions, run as run_model};
+use pg_runtime::run::{
+    Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions, TextOptions, run as run_model,
+};
 use pg_runtime::validate::cache_folder;
 
 use super::devices::DeviceArgs;
-use super::model::{ModelArgs, PrecisionArgs};
+use super::model::{PrecisionArgs, Variation};
 use super::progress::Progress;
-use super::summary;
 use super::ui::Ui;
+use super::{signals, summary};
 
 /// What a run does: everything that its kernels depend on. What is not given is the model file's, or its
 /// profile's, value.
 #[derive(Args, Debug)]
 pub(crate) struct JobArgs {
+    /// Model file.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    variation: Variation,
     #[command(flatten)]
     budget: BudgetArgs,
     #[command(flatten)]
@@ -51,7 +55,48 @@ pub(crate) struct RunArgs {
     /// Folder for metrics, weights, artifact and report [default: runs/MODEL-N].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Replace what an earlier run left in that folder, once this one has finished.
+    #[arg(long)]
+    overwrite: bool,
+    #[command(flatten)]
+    safety: SafetyArgs,
 }
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Runs that are stopped")]
+struct SafetyArgs {
+    /// Keep a checkpoint every so many steps, or seconds with an `s`. A run that is asked to stop (Ctrl-C) keeps one, too.
+    #[arg(long, value_name = "N|Ts", value_parser = interval, default_value = "60s")]
+    checkpoint_every: Interval,
+    /// Continue the run in this folder from where it was stopped. It gives what it would have given.
+    #[arg(long, value_name = "DIR", conflicts_with_all = JOB)]
+    resume: Option<PathBuf>,
+    /// Do the finished run in this folder again, elsewhere, and hold each step to what it gave then.
+    #[arg(long, value_name = "DIR", conflicts_with_all = JOB, conflicts_with = "resume")]
+    replay: Option<PathBuf>,
+}
+
+/// Arguments that a continued run takes from its record.
+const JOB: [&str; 18] = [
+    "file",
+    "overrides",
+    "profile",
+    "steps",
+    "seconds",
+    "batch_tokens",
+    "micro_batch_tokens",
+    "seq_len",
+    "warmdown_steps",
+    "schedule",
+    "precision",
+    "data",
+    "val",
+    "tokenizer",
+    "val_bytes",
+    "init",
+    "seed",
+    "no_full_size",
+];
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Budget and schedule")]
@@ -113,41 +158,77 @@ enum ScheduleKind {
 }
 
 impl JobArgs {
-    /// The job on a device.
-    pub(crate) fn options(self, device: Device) -> RunOptions {
-        RunOptions {
-            storage: self.precision.storage(),
-            device,
-            model: self.model.file,
-            overrides: self.model.variation.overrides,
-            profile: self.model.variation.profile,
+    /// The job, and the seed and initial weights that only `pg run` takes.
+    pub(crate) fn job(self, seed: Option<u64>, init: Option<PathBuf>) -> JobOptions {
+        let Some(model) = self.file else {
+            let missing = "the following required arguments were not provided:\n  <FILE>\n\nFor more information, try '--help'.";
+            clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, missing).exit()
+        };
+        JobOptions {
+            model,
+            overrides: self.variation.overrides,
+            profile: self.variation.profile,
             steps: self.budget.steps,
             seconds: self.budget.seconds,
             batch_tokens: self.budget.batch_tokens,
             micro_batch_tokens: self.budget.micro_batch_tokens,
             seq_len: self.budget.seq_len,
             warmdown_steps: self.budget.warmdown_steps,
+            seed,
             text: self.text.into(),
+            init,
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
+            storage: self.precision.storage(),
             skip_full_size: self.no_full_size,
             skip_validation: self.no_validate,
-            cache: cache_folder(),
-            ..RunOptions::default()
         }
+    }
+}
+
+impl RunArgs {
+    fn options(self, started: Instant) -> anyhow::Result<RunOptions> {
+        let SafetyArgs { checkpoint_every, resume, replay } = self.safety;
+        let earlier = match (resume, replay) {
+            (Some(folder), _) => Some(Earlier::open(&folder, Purpose::Resume)?),
+            (None, Some(folder)) => Some(Earlier::open(&folder, Purpose::Replay)?),
+            (None, None) => None,
+        };
+        let job = match &earlier {
+            Some(earlier) => earlier.record.job.clone(),
+            None => self.job.job(self.seed, self.init),
+        };
+        Ok(RunOptions {
+            job,
+            device: self.device.open()?,
+            out: self.out,
+            overwrite: self.overwrite,
+            earlier,
+            checkpoint_every,
+            interrupt: Interrupt::default(),
+            cache: cache_folder(),
+            started: Some(started),
+        })
     }
 }
 
 /// Runs a model and reports.
 pub(crate) fn run(args: RunArgs, ui: &Ui, started: Instant) -> anyhow::Result<()> {
-    let options = args.job.options(args.device.open()?);
-    let options =
-        RunOptions { seed: args.seed, init: args.init, out: args.out, started: Some(started), ..options };
+    let options = args.options(started)?;
+    signals::stop_on_request(&options.interrupt)?;
     let mut progress = Progress::new(ui);
     let report = run_model(&options, &mut |event| progress.event(event));
     progress.finish();
     let report = report?;
-    ui.report(&report, || summary::text(&report, &options))?;
+    ui.report(&report, || summary::text(&report, &options.job))?;
     Ok(())
+}
+
+/// `100` steps or `60s`.
+fn interval(text: &str) -> Result<Interval, String> {
+    match text.strip_suffix('s') {
+        Some(seconds) => positive(seconds).map(Interval::Seconds),
+        None => count(text).map(|steps| Interval::Steps(steps as u64)),
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

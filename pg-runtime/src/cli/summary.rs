@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use pg_runtime::data::{self, sample};
 use pg_runtime::report::RunReport;
-use pg_runtime::run::RunOptions;
+use pg_runtime::run::JobOptions;
 
 use super::format::{adapted, bpb, duration, grouped, megabytes, scored, table};
 
 /// The end of `pg run`.
-pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
+pub(crate) fn text(report: &RunReport, options: &JobOptions) -> String {
     let mut out = String::new();
     let train = &report.train;
     let _ = writeln!(
@@ -36,6 +36,10 @@ pub(crate) fn text(report: &RunReport, options: &RunOptions) -> String {
         duration(train.first_step_s),
         megabytes(report.peak_rss_bytes)
     );
+    if !report.ledger.is_empty() {
+        let parts = report.ledger.iter().map(|entry| format!("{} {:.1} s", entry.part, entry.seconds));
+        let _ = writeln!(out, "time: {}", parts.collect::<Vec<_>>().join(", "));
+    }
     if let Some(validation) = &report.validation {
         let _ = writeln!(out, "validated: {validation}\n");
     }
@@ -107,7 +111,7 @@ fn sizes(report: &RunReport) -> String {
 }
 
 /// Three commands for what a reader may want next.
-fn next_commands(report: &RunReport, options: &RunOptions) -> [(String, &'static str); 3] {
+fn next_commands(report: &RunReport, options: &JobOptions) -> [(String, &'static str); 3] {
     let pg = invocation();
     let file = options.model.display();
     // Only of this model is that one "the same, but".

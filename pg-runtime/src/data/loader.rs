@@ -156,6 +156,16 @@ impl Loader {
         Loader { dataset, cursor: 0 }
     }
 
+    /// Where it stands: the token that the next batch begins with.
+    pub fn position(&self) -> usize {
+        self.cursor
+    }
+
+    /// Goes to a token; to the first where there are not as many.
+    pub fn seek(&mut self, token: usize) {
+        self.cursor = token % self.dataset.len();
+    }
+
     /// The next micro-batch of `batch * seq` targets. It consumes one token more than it has inputs: the last
     /// one is only a target, as each slice of the original's stream. Successive calls are thus the
     /// accumulation steps of one process, and equally the ranks of a run on several.

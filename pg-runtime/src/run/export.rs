@@ -21,6 +21,7 @@ pub(super) struct Exported {
 /// Saves the weights as they are and as an artifact. Nothing after it needs them.
 pub(super) fn export(job: &Job, model: &Model, weights: Weights) -> Result<Exported, RunError> {
     let Job { folder, provenance, corpus, .. } = job;
+    folder.release()?;
     weights::save(&folder.unfinished(folder::WEIGHTS), &model.params, &weights)?;
     let file = folder.unfinished(folder::ARTIFACT);
     let tokenizer = Some(corpus.tokenizer.hash());
@@ -35,6 +36,8 @@ fn report(path: &Path, model: &Model, artifact_bytes: u64, estimate_bytes: u64) 
     let program = std::env::current_exe().and_then(std::fs::metadata).map_or(0, |m| m.len());
     ArtifactReport {
         path: path.to_owned(),
+        // It is what its reader finds.
+        hash: String::new(),
         artifact_bytes,
         code_bytes,
         total_bytes: artifact_bytes + code_bytes,

@@ -1,52 +1,127 @@
-//! The folder of a run: metrics, weights, artifact, report.
+//! The folder of a run, which one run owns: record, metrics, checkpoints, weights, artifact, report.
+//!
+//! While a run goes on, its files are in a folder inside the run's own, and a lock says whose it is. At the end they take
+//! their names together, the report last: where it is, everything else is of the same run. What an earlier run left stays
+//! as it was until then.
 
-use std::fs::File;
-use std::io::{self, BufWriter};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::RunError;
-use crate::artifact::write_atomically;
+use crate::artifact::{TEMPORARY, sync_folder, write_atomically};
 use crate::report::RunReport;
 
-/// A run's folder. What an earlier run left in it stays as it was until this one has succeeded: files are
-/// written and read back in a folder inside it, and take their names together at the end.
+/// A run's folder, locked.
 pub(super) struct RunFolder {
     pub(super) path: PathBuf,
+    /// Held until the process ends, however it does.
+    _lock: File,
 }
 
-/// What a run leaves. The report comes last: where it is of this run, so is everything else.
-const FILES: [&str; 4] = [METRICS, WEIGHTS, ARTIFACT, REPORT];
+/// What a run leaves. The report comes last.
+const FILES: [&str; 5] = [RECORD, METRICS, WEIGHTS, ARTIFACT, REPORT];
+pub(super) const RECORD: &str = "run.json";
 pub(super) const METRICS: &str = "metrics.jsonl";
 pub(super) const WEIGHTS: &str = "weights.safetensors";
-pub(super) const ARTIFACT: &str = "artifact.pg";
-const REPORT: &str = "report.json";
-
-/// Where the files of a run are until it has succeeded. After a failure they remain here, to be looked at.
+pub(crate) const ARTIFACT: &str = "artifact.pg";
+pub(crate) const REPORT: &str = "report.json";
+const LOCK: &str = ".lock";
+/// Room on the disk that is kept for what the run writes at its end.
+const RESERVED: &str = "reserved";
+/// Where the files of a run are until it has succeeded. After a failure they remain here, to go on from.
 const UNFINISHED: &str = ".unfinished";
 
+/// Where the files are of a run that has not finished.
+pub(super) fn unfinished_in(folder: &Path) -> PathBuf {
+    folder.join(UNFINISHED)
+}
+
 impl RunFolder {
-    /// The folder that the user names, or the first free `runs/MODEL-N`. Fails where nothing can be written.
-    pub(super) fn create(named: Option<&Path>, model: &str) -> Result<RunFolder, RunError> {
+    /// The folder that the user names, or a new `runs/MODEL-N`, for a run that begins.
+    ///
+    /// # Errors
+    /// [`RunError::Taken`], where a run is in it: going on, stopped or finished. Only the last two give way to
+    /// `overwrite`.
+    pub(super) fn create(named: Option<&Path>, model: &str, overwrite: bool) -> Result<RunFolder, RunError> {
         let path = match named {
             Some(path) => path.to_owned(),
-            None => {
-                let numbered = |n: u32| Path::new("runs").join(format!("{model}-{n}"));
-                (1..).map(numbered).find(|p| !p.exists()).expect("some number is free")
-            }
+            None => new_folder(Path::new("runs"), model)?,
         };
-        let unfinished = path.join(UNFINISHED);
+        // It is named in the report, which is text.
+        if path.to_str().is_none() {
+            return Err(located(&path)(io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8")));
+        }
+        std::fs::create_dir_all(&path).map_err(located(&path))?;
+        let folder = RunFolder::lock(path)?;
+        // A folder in the place of a file would be found only after all the work.
+        if let Some(taken) = FILES.map(|name| folder.file(name)).into_iter().find(|p| p.is_dir()) {
+            return Err(located(&taken)(io::ErrorKind::IsADirectory.into()));
+        }
+        if !overwrite && folder.file(REPORT).exists() {
+            return Err(folder.taken("a finished run is in it; `--overwrite` replaces it"));
+        }
+        let unfinished = unfinished_in(&folder.path);
+        if !overwrite && unfinished.join(RECORD).exists() {
+            let what =
+                "a run that was stopped is in it; `pg run --resume` continues it, `--overwrite` replaces it";
+            return Err(folder.taken(what));
+        }
         match std::fs::remove_dir_all(&unfinished) {
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(located(&unfinished)(e));
             }
             _ => {}
         }
-        std::fs::create_dir_all(&unfinished).map_err(located(&unfinished))?;
-        // A folder in the place of a file would be found only after all the work.
-        if let Some(taken) = FILES.map(|name| path.join(name)).into_iter().find(|p| p.is_dir()) {
-            return Err(located(&taken)(io::ErrorKind::IsADirectory.into()));
+        std::fs::create_dir(&unfinished).map_err(located(&unfinished))?;
+        Ok(folder)
+    }
+
+    /// The folder of a run that is to be continued.
+    ///
+    /// # Errors
+    /// [`RunError::Taken`], where it still goes on.
+    pub(super) fn reopen(path: &Path) -> Result<RunFolder, RunError> {
+        let folder = RunFolder::lock(path.to_owned())?;
+        let unfinished = unfinished_in(path);
+        for entry in std::fs::read_dir(&unfinished).map_err(located(&unfinished))? {
+            let path = entry.map_err(located(&unfinished))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with(TEMPORARY) {
+                std::fs::remove_file(&path).map_err(located(&path))?;
+            }
         }
-        Ok(RunFolder { path })
+        Ok(folder)
+    }
+
+    fn lock(path: PathBuf) -> Result<RunFolder, RunError> {
+        let name = path.join(LOCK);
+        let mut lock = loop {
+            let open = File::options().read(true).write(true).create(true).truncate(false).open(&name);
+            let lock = open.map_err(located(&name))?;
+            match lock.try_lock() {
+                // A run that ended may have removed the file since it was opened.
+                Ok(()) if is_still(&lock, &name) => break lock,
+                Ok(()) => {}
+                Err(TryLockError::Error(error)) => return Err(located(&name)(error)),
+                Err(TryLockError::WouldBlock) => {
+                    let mut owner = String::new();
+                    let _ = lock.take(1 << 10).read_to_string(&mut owner);
+                    let owner = owner.trim();
+                    let what =
+                        format!("a run that goes on owns it ({owner}); give this one a folder of its own");
+                    return Err(RunError::Taken { folder: path, what });
+                }
+            }
+        };
+        let owner = format!("process {} on {}\n", std::process::id(), host());
+        lock.set_len(0).map_err(located(&name))?;
+        lock.rewind().and_then(|()| lock.write_all(owner.as_bytes())).map_err(located(&name))?;
+        Ok(RunFolder { path, _lock: lock })
+    }
+
+    fn taken(&self, what: &str) -> RunError {
+        RunError::Taken { folder: self.path.clone(), what: what.to_owned() }
     }
 
     /// Where a file is to be after the run.
@@ -56,35 +131,235 @@ impl RunFolder {
 
     /// Where a file is until then.
     pub(super) fn unfinished(&self, name: &str) -> PathBuf {
-        self.path.join(UNFINISHED).join(name)
+        unfinished_in(&self.path).join(name)
     }
 
-    /// Begins the metrics.
-    pub(super) fn metrics(&self) -> Result<BufWriter<File>, RunError> {
-        let path = self.unfinished(METRICS);
-        Ok(BufWriter::new(File::create(&path).map_err(located(&path))?))
+    /// Where checkpoints are.
+    pub(super) fn checkpoints(&self) -> PathBuf {
+        unfinished_in(&self.path)
     }
 
-    /// Ends the metrics.
-    pub(super) fn finish_metrics(&self, metrics: BufWriter<File>) -> Result<(), RunError> {
-        let done = metrics.into_inner().map_err(|e| e.into_error()).and_then(|file| file.sync_all());
-        done.map_err(located(&self.unfinished(METRICS)))
+    /// Keeps so many bytes of the disk for [`Self::release`].
+    ///
+    /// # Errors
+    /// If they are not there.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<(), RunError> {
+        let path = self.unfinished(RESERVED);
+        let file = File::create(&path).map_err(located(&path))?;
+        match allocate(&file, bytes) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // What was allocated before the end of the disk was met.
+                let _ = std::fs::remove_file(&path);
+                Err(RunError::NoSpace { folder: self.path.clone(), bytes })
+            }
+            Err(error) => Err(located(&path)(error)),
+        }
+    }
+
+    /// Gives up what was kept, for what is about to be written.
+    pub(super) fn release(&self) -> Result<(), RunError> {
+        let path = self.unfinished(RESERVED);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(located(&path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a file of the unfinished run, whole or not at all.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
+        let path = self.unfinished(name);
+        write_atomically(&path, bytes).map_err(located(&path))
     }
 
     /// Writes the report and gives every file its name.
     pub(super) fn finish(&self, report: &RunReport) -> Result<(), RunError> {
-        let path = self.unfinished(REPORT);
-        let text = serde_json::to_vec_pretty(report).map_err(io::Error::from).map_err(located(&path))?;
-        write_atomically(&path, &text).map_err(located(&path))?;
-        for name in FILES {
-            let path = self.file(name);
-            std::fs::rename(self.unfinished(name), &path).map_err(located(&path))?;
-        }
-        let unfinished = self.path.join(UNFINISHED);
-        std::fs::remove_dir(&unfinished).map_err(located(&unfinished))
+        let text = serde_json::to_vec_pretty(report).map_err(io::Error::from);
+        self.write(REPORT, &text.map_err(located(&self.unfinished(REPORT)))?)?;
+        self.publish()
     }
+
+    /// The report of a run that was stopped while its files took their names; they have them then.
+    pub(super) fn finish_stopped(&self) -> Result<Option<RunReport>, RunError> {
+        let path = self.unfinished(REPORT);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(located(&path)(error)),
+        };
+        let report = serde_json::from_slice(&text).map_err(io::Error::from).map_err(located(&path))?;
+        self.publish()?;
+        Ok(Some(report))
+    }
+
+    /// Gives every file its name. Between the first and the last of them there is no report: not the one of before, either.
+    fn publish(&self) -> Result<(), RunError> {
+        let sync = || sync_folder(&self.path).map_err(located(&self.path));
+        let old = self.file(REPORT);
+        match std::fs::remove_file(&old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(located(&old)(error)),
+            _ => sync()?,
+        }
+        for name in FILES {
+            let (from, to) = (self.unfinished(name), self.file(name));
+            match std::fs::rename(&from, &to) {
+                // It has its name already.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && to.is_file() => {}
+                Err(error) => return Err(located(&to)(error)),
+                Ok(()) => {}
+            }
+            if name == ARTIFACT {
+                sync()?;
+            }
+        }
+        sync()?;
+        let unfinished = unfinished_in(&self.path);
+        std::fs::remove_dir_all(&unfinished).map_err(located(&unfinished))
+    }
+}
+
+/// A run that ended before it had anything to keep leaves nothing.
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        let is_empty = |name| !self.unfinished(name).exists() && !self.file(name).exists();
+        if [RECORD, REPORT].into_iter().all(is_empty) {
+            // What cannot be removed, or is not empty, stays.
+            let _ = std::fs::remove_dir_all(unfinished_in(&self.path));
+            let _ = std::fs::remove_file(self.file(LOCK));
+            let _ = std::fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// Whether an open file is the one that has a name.
+fn is_still(file: &File, name: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |m: std::fs::Metadata| (m.dev(), m.ino());
+        file.metadata().map(id).ok() == std::fs::metadata(name).map(id).ok()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        name.exists()
+    }
+}
+
+/// The first `MODEL-N` that nobody has: made by this call, so it is nobody else's.
+fn new_folder(parent: &Path, model: &str) -> Result<PathBuf, RunError> {
+    std::fs::create_dir_all(parent).map_err(located(parent))?;
+    for number in 1u32.. {
+        let path = parent.join(format!("{model}-{number}"));
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(located(&path)(error)),
+        }
+    }
+    unreachable!("some number is free")
+}
+
+/// Gives a file so many bytes of the disk, or fails with [`io::ErrorKind::StorageFull`].
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    match fallocate(file, FallocateFlags::empty(), 0, bytes.max(1)) {
+        // Some file systems cannot; what they have is found by writing.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Elsewhere what there is is found by writing.
+#[cfg(not(target_os = "linux"))]
+fn allocate(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
+fn host() -> String {
+    #[cfg(unix)]
+    return rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "this machine".into())
 }
 
 fn located(path: &Path) -> impl FnOnce(io::Error) -> RunError + '_ {
     |error| RunError::Io { path: path.to_owned(), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(path: &Path, overwrite: bool) -> Result<RunFolder, RunError> {
+        RunFolder::create(Some(path), "m", overwrite)
+    }
+
+    fn refused(path: &Path) -> String {
+        create(path, false).err().map(|e| e.to_string()).unwrap()
+    }
+
+    #[test]
+    fn a_folder_has_one_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let first = create(&path, false).unwrap();
+        let message = refused(&path);
+        assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+        assert!(create(&path, true).is_err(), "not even by force");
+        drop(first);
+        let again = create(&path, false).unwrap();
+        again.write(RECORD, b"{}").unwrap();
+        drop(again);
+        assert!(refused(&path).contains("--resume"));
+        drop(create(&path, true).unwrap());
+        std::fs::write(path.join(REPORT), b"{}").unwrap();
+        assert!(refused(&path).contains("finished"));
+    }
+
+    #[test]
+    fn results_appear_together_and_a_stop_among_them_is_made_good() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        for stopped_after in 0..=FILES.len() {
+            let own = create(&path, true).unwrap();
+            // What an earlier run left.
+            FILES.iter().for_each(|name| std::fs::write(path.join(name), b"old").unwrap());
+            FILES.iter().for_each(|name| own.write(name, b"new").unwrap());
+            std::fs::remove_file(path.join(REPORT)).unwrap();
+            for name in &FILES[..stopped_after] {
+                std::fs::rename(own.unfinished(name), own.file(name)).unwrap();
+            }
+            own.publish().unwrap();
+            for name in FILES {
+                assert_eq!(std::fs::read(path.join(name)).unwrap(), b"new", "{stopped_after} {name}");
+            }
+            assert!(!unfinished_in(&path).exists());
+        }
+    }
+
+    #[test]
+    fn default_names_are_nobody_elses() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = || new_folder(folder.path(), "m").unwrap();
+        let names: std::collections::HashSet<PathBuf> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(name)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(names.len(), 8);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn room_that_is_not_there_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = create(&folder.path().join("run"), false).unwrap();
+        own.reserve(4096).unwrap();
+        own.release().unwrap();
+        let error = own.reserve(1 << 50).unwrap_err().to_string();
+        assert!(error.contains("1125899906842624"), "{error}");
+        assert!(!own.unfinished(RESERVED).exists());
+    }
 }

@@ -12,7 +12,7 @@ use crate::data::Loader;
 use crate::profile::median;
 use crate::report::{Event, Observer};
 use crate::train::schedule::Budget;
-use crate::train::{TrainPlan, spaces, train};
+use crate::train::{Position, TrainPlan, spaces, train};
 
 const TIMED_STEPS: u64 = 3;
 
@@ -35,7 +35,7 @@ pub(super) fn announce(model: &Model, observer: &mut Observer<'_>) -> Result<(),
 
 /// Whether a run of `model` times the full-size model.
 pub(super) fn is_timed(full: &Model, model: &Model, options: &RunOptions) -> bool {
-    full.param_count() != model.param_count() && !options.skip_full_size
+    full.param_count() != model.param_count() && !options.job.skip_full_size
 }
 
 /// What timing asks for: training on one sequence a step.
@@ -74,7 +74,7 @@ pub(super) fn time_steps(
     let start = Instant::now();
     // Its steps are not the run's: they appear as one note, not as metrics.
     let quiet = &mut |_| {};
-    let timed = train(&mut session, &mut state, &plan, &mut loader, &mut std::io::sink(), quiet, || {})?;
+    let timed = train(&mut session, &mut state, &plan, &mut loader, Position::default(), &mut (), quiet)?;
     let mut ms: Vec<f64> = timed.steps.iter().map(|s| s.ms).collect();
     let median = median(&mut ms);
     observer(Event::Note(format!(

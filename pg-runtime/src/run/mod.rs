@@ -6,8 +6,12 @@ mod corpus;
 mod export;
 mod folder;
 mod full_size;
+mod keeper;
+mod ledger;
 mod model;
+mod options;
 mod prepare;
+mod record;
 mod report;
 mod requests;
 mod score;
@@ -15,24 +19,27 @@ mod scorer;
 mod train;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use pg_ir::lang::Diagnostics;
 use pg_ir::lang::budget::BudgetError;
-use pg_ir::ty::DType;
 use thiserror::Error;
 
 pub use self::corpus::{Corpus, TextOptions};
 use self::export::export;
+use self::folder::RunFolder;
+pub(crate) use self::folder::{ARTIFACT, REPORT};
 pub use self::model::{default_profile, load_model};
+pub use self::options::{Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions};
+pub(crate) use self::prepare::HONEST_OVERLAP;
 use self::prepare::{Prepared, prepare};
+pub use self::record::RunRecord;
 use self::report::report;
 pub use self::requests::{Request, file_programs, requests};
 use self::score::score;
 pub use self::scorer::Scorer;
 use self::train::{Trained, train};
+use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
-use crate::device::Device;
 use crate::eval::EvalError;
 use crate::export::ExportError;
 use crate::report::{Event, Observer, RunReport};
@@ -40,51 +47,6 @@ use crate::session::SessionError;
 use crate::train::TrainError;
 use crate::validate::ValidateError;
 use crate::weights::WeightsError;
-
-/// What `pg run` was asked for. `None` leaves the model file's (or its profile's) value.
-#[derive(Clone, Debug, Default)]
-pub struct RunOptions {
-    /// The model file.
-    pub model: PathBuf,
-    /// `--set NAME=VALUE`.
-    pub overrides: Vec<(String, String)>,
-    /// `--profile`; `None` picks by device: the file as it stands on CUDA, else `quick` if the model has it.
-    pub profile: Option<String>,
-    /// `--steps`.
-    pub steps: Option<u64>,
-    /// `--seconds`.
-    pub seconds: Option<f64>,
-    /// `--batch-tokens`.
-    pub batch_tokens: Option<usize>,
-    /// `--micro-batch-tokens`.
-    pub micro_batch_tokens: Option<usize>,
-    /// `--seq-len`.
-    pub seq_len: Option<usize>,
-    /// `--warmdown-steps`.
-    pub warmdown_steps: Option<u64>,
-    /// `--seed`.
-    pub seed: Option<u64>,
-    /// The text to train on and to score.
-    pub text: TextOptions,
-    /// `--init FILE.safetensors`.
-    pub init: Option<PathBuf>,
-    /// `--out DIR`; `runs/MODEL-N` otherwise.
-    pub out: Option<PathBuf>,
-    /// `--schedule spec`: use the file's constants unscaled.
-    pub unscaled_schedule: bool,
-    /// `--precision`: how training stores activations and operands; `None` leaves it to the device.
-    pub storage: Option<DType>,
-    /// `--device`, opened.
-    pub device: Device,
-    /// Skip the full-size check and timing (`--no-full-size`).
-    pub skip_full_size: bool,
-    /// Do not hold programs to float64 before the first step (`--no-validate`).
-    pub skip_validation: bool,
-    /// Folder of what was validated before; `None` to validate anew and remember nothing.
-    pub cache: Option<PathBuf>,
-    /// When the process started, for `first_step_s`.
-    pub started: Option<Instant>,
-}
 
 /// Why a run failed. Nothing that was on disk before has been overwritten.
 #[derive(Debug, Error)]
@@ -126,6 +88,60 @@ pub enum RunError {
     /// The saved weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The folder is another run's.
+    #[error("{}: {what}", folder.display())]
+    Taken {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose it is, and what to do.
+        what: String,
+    },
+    /// The disk has no room for what the run will write.
+    #[error("{}: the disk has no room for the {bytes} bytes that the run will write there; make room, or choose another folder with --out", folder.display())]
+    NoSpace {
+        /// The folder.
+        folder: PathBuf,
+        /// Bytes needed.
+        bytes: u64,
+    },
+    /// No run to go on with.
+    #[error("{}: {}", folder.display(), match purpose {
+        Purpose::Resume => "no run that was stopped is in it: expected the folder of `pg run`, as --out names it",
+        Purpose::Replay => "no finished run is in it: expected a folder with `run.json` and `metrics.jsonl`",
+    })]
+    Nothing {
+        /// The folder.
+        folder: PathBuf,
+        /// What it was to be used for.
+        purpose: Purpose,
+    },
+    /// A run's record cannot be used.
+    #[error("{}: not the record of a run: {what}; begin the run anew", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What an earlier run used has changed since.
+    #[error("the run in {} cannot be continued: {what}; use what it used, or begin anew", folder.display())]
+    Changed {
+        /// Its folder.
+        folder: PathBuf,
+        /// What has changed.
+        what: String,
+    },
+    /// The run was asked to stop, and can be continued.
+    #[error("stopped after {steps} steps; continue with `pg run --resume {}`", folder.display())]
+    Stopped {
+        /// Steps done.
+        steps: u64,
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// A file or folder of the run.
     #[error("{}: {error}", path.display())]
     Io {
@@ -138,10 +154,17 @@ pub enum RunError {
 
 /// Does the main job.
 pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunReport, RunError> {
-    let Prepared { job, mut session, initial, full } = prepare(options, observer)?;
-    let Trained { weights, figures } = train(&job, &mut session, initial, observer)?;
+    if let Some(Earlier { folder, purpose: Purpose::Resume, .. }) = &options.earlier
+        && let Some(report) = RunFolder::reopen(folder)?.finish_stopped()?
+    {
+        observer(Event::Note("the run had ended; its files have their names now".into()));
+        return Ok(report);
+    }
+    let Prepared { mut job, mut session, initial, full } = prepare(options, observer)?;
+    let Trained { weights, figures } = train(&mut job, options, &mut session, initial, observer)?;
     let exported = export(&job, &session.model, weights)?;
-    let scores = score(&job, &mut session, &exported, observer)?;
+    job.ledger.enter("quantise and write the artifact");
+    let scores = score(&mut job, &mut session, &exported, observer)?;
     let report = report(&options.device, &job, &session.model, figures, exported, scores);
     job.folder.finish(&report)?;
     let artifact = &report.artifact;

@@ -3,7 +3,7 @@
 use pg_ir::lang::model::Model;
 use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 
-use super::{RunError, RunOptions};
+use super::{JobOptions, RunError, RunOptions};
 use crate::device::DeviceName;
 use crate::report::{Event, Observer};
 
@@ -66,15 +66,21 @@ pub(super) struct Loaded {
 
 /// Loads the model that a run trains, and checks that its artifact will fit.
 pub(super) fn load(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Loaded, RunError> {
-    let source = Source::load(&options.model).map_err(RunError::Model)?;
-    let without = WithoutProfile::of(&source, &options.overrides).map_err(RunError::Model)?;
+    let job = &options.job;
+    let source = match &options.earlier {
+        // The file may have changed since.
+        Some(earlier) => earlier.record.source(),
+        None => Source::load(&job.model),
+    };
+    let source = source.map_err(RunError::Model)?;
+    let without = WithoutProfile::of(&source, &job.overrides).map_err(RunError::Model)?;
     let is_cuda = matches!(options.device.name(), DeviceName::Cuda(_));
-    let chosen = options.profile.clone();
+    let chosen = job.profile.clone();
     let profile = if is_cuda { chosen } else { chosen.or_else(|| without.default_profile()) };
     let WithoutProfile { model: full, params, .. } = without;
-    let mut chosen = Options { overrides: options.overrides.clone(), profile: profile.clone() };
+    let mut chosen = Options { overrides: job.overrides.clone(), profile: profile.clone() };
     let as_written = load_model(&source, &chosen)?;
-    chosen.overrides.extend(settings(options, &as_written));
+    chosen.overrides.extend(settings(job, &as_written));
     let model = load_model(&source, &chosen)?;
     if let Err(errors) = &full {
         let reason = errors.list.first().map_or(String::new(), |d| format!(": {}", d.message));
@@ -114,7 +120,7 @@ fn check_size(model: &Model, observer: &mut Observer<'_>) -> Result<(), RunError
 
 /// The command line's settings as overrides, so that the artifact records them with all others and its
 /// reader elaborates the model that was trained.
-fn settings(options: &RunOptions, model: &Model) -> Vec<(String, String)> {
+fn settings(options: &JobOptions, model: &Model) -> Vec<(String, String)> {
     let mut overrides = Vec::new();
     let mut set = |name: &str, value: Option<String>| {
         overrides.extend(value.map(|v| (name.to_string(), v)));

@@ -1,15 +1,18 @@
 //! The first phase: everything that a run needs is opened, checked and compiled to programs that are held to
 //! float64. It ends before the first number of the run is computed.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pg_ir::footprint::Moment;
 use pg_ir::lang::model::Model;
 
-use super::folder::RunFolder;
+use super::folder::{self, RunFolder};
+use super::ledger::Ledger;
 use super::model::{self, Loaded};
-use super::{Corpus, RunError, RunOptions, Scorer, full_size, requests};
+use super::options::{Earlier, Purpose};
+use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_size, requests};
 use crate::export::Provenance;
 use crate::report::{Event, Observer, TextReport};
 use crate::session::Session;
@@ -34,6 +37,8 @@ pub(super) struct Prepared {
 pub(super) struct Job {
     /// When it began.
     pub(super) started: Instant,
+    /// Where its time goes.
+    pub(super) ledger: Ledger,
     /// Parameters of the model without a profile, without the overrides if it must be.
     pub(super) params: usize,
     /// The profile in force.
@@ -42,8 +47,8 @@ pub(super) struct Job {
     pub(super) provenance: Provenance,
     /// The text to train on and to score.
     pub(super) corpus: Corpus,
-    /// What that text is.
-    pub(super) text: TextReport,
+    /// What the run wrote down of itself.
+    pub(super) record: RunRecord,
     /// How the model trains.
     pub(super) plan: TrainPlan,
     /// What holding the programs to float64 found.
@@ -57,10 +62,23 @@ pub(super) struct Job {
 /// Prepares a run. Whatever can keep it from ending well is found here, as far as it can be known.
 pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Prepared, RunError> {
     let started = options.started.unwrap_or_else(Instant::now);
+    let mut ledger = Ledger::since(started);
     let Loaded { source, full, params, profile, chosen, model } = model::load(options, observer)?;
-    let corpus = Corpus::open(&options.text, &model)?;
+    let folder = own_folder(options, &model.name)?;
+    let corpus = Corpus::open(&options.job.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
-    let text = text_report(&corpus, &model, observer);
+    let record = RunRecord {
+        pg: env!("CARGO_PKG_VERSION").into(),
+        device: options.device.name().to_string(),
+        job: options.job.clone(),
+        file: source.texts()[0].file.to_string(),
+        sources: RunRecord::sources_of(&source),
+        text: text_report(&corpus, &model, observer),
+        init_hash: options.job.init.as_deref().map(hash_of).transpose()?,
+    };
+    if let Some(earlier) = &options.earlier {
+        same_run(earlier, &record)?;
+    }
     let plan = train_plan(options, &model)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
     let provenance = Provenance { source, options: chosen, seed: model.train.seed };
@@ -68,31 +86,88 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
         let named = |error| RunError::Init { profile: profile_words(profile.as_deref()), error };
         weights::load(path, &model.params).map_err(named)
     };
-    let initial = options.init.as_ref().map(load).transpose()?;
+    let initial = options.job.init.as_ref().map(load).transpose()?;
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     if let Some(full) = &full {
         full_size::announce(full, observer)?;
         full_size::check_bundle(full, options)?;
     }
+    let estimate_bytes = model.predict_size(Moment::Trained)?.estimate_bytes;
+    folder.reserve(estimate_bytes + weights::bytes(&model.params) + REPORTS)?;
 
+    ledger.enter("open and check");
     let mut session = requests::session(options, model);
     let programs = requests::programs(&session, &plan, &Scorer::new(&corpus, &session))?;
     session.check_bundle(&programs)?;
-    let validation = if options.skip_validation {
+    let validation = if options.job.skip_validation {
         observer(Event::Note("the programs are not validated (--no-validate)".into()));
         ValidationReport::default()
     } else {
         validate(&mut session, &programs, &provenance.options, options.cache.as_deref(), observer)?
     };
-    let folder = RunFolder::create(options.out.as_deref(), &session.model.name)?;
-    let estimate_bytes = session.model.predict_size(Moment::Trained)?.estimate_bytes;
-    let job =
-        Job { started, params, profile, provenance, corpus, text, plan, validation, folder, estimate_bytes };
+    ledger.enter("compile and validate");
+    let text = serde_json::to_vec_pretty(&record).expect("strings and numbers always serialise");
+    folder.write(folder::RECORD, &text)?;
+    let job = Job {
+        started,
+        ledger,
+        params,
+        profile,
+        provenance,
+        corpus,
+        record,
+        plan,
+        validation,
+        folder,
+        estimate_bytes,
+    };
     Ok(Prepared { job, session, initial, full })
 }
 
+/// Bytes that metrics and report have at most, for all but the longest runs.
+const REPORTS: u64 = 1 << 20;
+
+/// The run's folder: its own from the start, or from now on.
+fn own_folder(options: &RunOptions, model: &str) -> Result<RunFolder, RunError> {
+    match &options.earlier {
+        Some(Earlier { folder, purpose: Purpose::Resume, .. }) => RunFolder::reopen(folder),
+        _ => RunFolder::create(options.out.as_deref(), model, options.overwrite),
+    }
+}
+
+/// Checks that a run uses what an earlier one did.
+fn same_run(earlier: &Earlier, now: &RunRecord) -> Result<(), RunError> {
+    let before = &earlier.record;
+    let data = |text: &TextReport| text.train.as_ref().map(|data| data.hash.clone());
+    let differs = [
+        ("pg's version", before.pg != now.pg),
+        ("the device", before.device != now.device),
+        ("the training text", data(&before.text) != data(&now.text)),
+        ("the validation text", before.text.val.hash != now.text.val.hash),
+        ("the tokenizer", before.text.tokenizer != now.text.tokenizer),
+        ("the initial weights", before.init_hash != now.init_hash),
+        ("the model or its settings", before.sources != now.sources || before.job != now.job),
+        ("the scored text", before.text != now.text),
+    ];
+    match differs.into_iter().find(|(_, differs)| *differs) {
+        Some((what, _)) => {
+            let what = format!("{what} is another than it was");
+            Err(RunError::Changed { folder: earlier.folder.clone(), what })
+        }
+        None => Ok(()),
+    }
+}
+
+/// blake3 of a file, in hexadecimal.
+fn hash_of(path: &Path) -> Result<String, RunError> {
+    let error = |error| RunError::Io { path: path.to_owned(), error };
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path).map_err(error)?).map_err(error)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 /// Share of the scored windows that honest texts have in common at most: licences, menus, quotations.
-const HONEST_OVERLAP: f64 = 0.01;
+pub(crate) const HONEST_OVERLAP: f64 = 0.01;
 
 /// Looks at all of the text: what it is, and whether what is scored was trained on.
 fn text_report(corpus: &Corpus, model: &Model, observer: &mut Observer<'_>) -> TextReport {
@@ -110,7 +185,8 @@ fn text_report(corpus: &Corpus, model: &Model, observer: &mut Observer<'_>) -> T
 /// How a model trains under a run's options.
 pub(super) fn train_plan(options: &RunOptions, model: &Model) -> Result<TrainPlan, TrainError> {
     let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
-    TrainPlan::new(model.train.clone(), budget, options.unscaled_schedule, options.warmdown_steps)
+    let JobOptions { unscaled_schedule, warmdown_steps, .. } = options.job;
+    TrainPlan::new(model.train.clone(), budget, unscaled_schedule, warmdown_steps)
 }
 
 /// Which profile is in force, for a sentence.

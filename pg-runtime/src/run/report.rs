@@ -7,7 +7,7 @@ use super::prepare::Job;
 use super::score::ArtifactScores;
 use super::train::TrainFigures;
 use crate::device::Device;
-use crate::report::{RunReport, Scores};
+use crate::report::{ArtifactReport, RunReport, Scores};
 
 /// The report of a run.
 pub(super) fn report(
@@ -26,7 +26,10 @@ pub(super) fn report(
         profile: job.profile.clone().unwrap_or_else(|| "none".into()),
         seed: job.provenance.seed,
         sample: job.corpus.is_sample,
-        text: Some(job.text.clone()),
+        text: Some(job.record.text.clone()),
+        job: Some(job.record.job.clone()),
+        init_hash: job.record.init_hash.clone(),
+        pg: job.record.pg.clone(),
         train: trained.report,
         bpb: Scores {
             initial: Some(trained.initial),
@@ -38,8 +41,9 @@ pub(super) fn report(
         },
         ttt: scored.ttt.map(|(_, facts)| facts),
         validation: Some(job.validation.clone()),
+        ledger: job.ledger.entries().to_vec(),
         quant_gap_bpb: scored.plain - trained.averaged,
-        artifact: exported.report,
+        artifact: ArtifactReport { hash: scored.hash, ..exported.report },
         peak_rss_bytes: peak_rss_bytes(),
         bundle: device.bundle_report(),
         run_dir: job.folder.path.clone(),

@@ -30,12 +30,12 @@ pub struct Request {
 /// What keeps such a run from beginning.
 pub fn requests(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Vec<Request>, RunError> {
     let Loaded { full, model, .. } = model::load(options, observer)?;
-    let corpus = Corpus::open(&options.text, &model)?;
+    let corpus = Corpus::open(&options.job.text, &model)?;
     let plan = train_plan(options, &model)?;
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     let session = session(options, model);
     let programs = programs(&session, &plan, &Scorer::new(&corpus, &session))?;
-    let validated = if options.skip_validation { Vec::new() } else { subjects(&session, &programs) };
+    let validated = if options.job.skip_validation { Vec::new() } else { subjects(&session, &programs) };
     let full = full.map(|full| full_size::request(full, options)).transpose()?;
     let mut all = vec![Request { session, programs }];
     all.extend(validated.into_iter().map(|s| Request { programs: s.programs(), session: s.session }));
@@ -61,7 +61,7 @@ pub fn file_programs(session: &Session) -> Result<Vec<Key>, RunError> {
 /// A session as a run's options ask for it.
 pub(super) fn session(options: &RunOptions, model: Model) -> Session {
     let session = Session::on(options.device.clone(), Arc::new(model), Default::default());
-    match options.storage {
+    match options.job.storage {
         Some(storage) => session.storing(storage),
         None => session,
     }

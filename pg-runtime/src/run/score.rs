@@ -11,6 +11,8 @@ use crate::session::Session;
 
 /// Scores of the artifact, in bits per byte.
 pub(super) struct ArtifactScores {
+    /// blake3 of the file that was scored.
+    pub(super) hash: String,
     /// Over windows that do not overlap.
     pub(super) plain: f64,
     /// By sliding window.
@@ -21,7 +23,7 @@ pub(super) struct ArtifactScores {
 
 /// Scores the artifact in every way that the model asks for.
 pub(super) fn score(
-    job: &Job,
+    job: &mut Job,
     session: &mut Session,
     artifact: &Exported,
     observer: &mut Observer<'_>,
@@ -30,8 +32,13 @@ pub(super) fn score(
     let loaded = export::read(&artifact.file)?;
     let mut state = session.state_with(&loaded.weights, &[Space::Param, Space::Grad, Space::Velocity])?;
     let plain = scorer.plain(session, &mut state, "score the artifact", observer)?;
+    job.ledger.enter("score the artifact");
     let sliding = scorer.sliding(session, &mut state, observer)?;
+    job.ledger.enter("score by sliding window");
     let ttt = scorer.ttt(session, &mut state, observer)?;
+    if ttt.is_some() {
+        job.ledger.enter("score with test-time training");
+    }
     observer(Event::Note(session.placement()));
-    Ok(ArtifactScores { plain, sliding, ttt })
+    Ok(ArtifactScores { hash: loaded.artifact.hash, plain, sliding, ttt })
 }

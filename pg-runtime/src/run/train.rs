@@ -1,14 +1,19 @@
 //! The second phase: the prepared model is trained, and its weights are scored before, after and averaged.
 
+use pg_ir::lang::model::{Model, Phase};
 use pg_ir::slot::Space;
 
+use super::folder;
+use super::keeper::{self, Keeper};
+use super::options::{Earlier, Purpose};
 use super::prepare::Job;
-use super::{RunError, Scorer};
+use super::{RunError, RunOptions, Scorer};
+use crate::checkpoint::{self, Checkpoint, Meta, Writer};
 use crate::data::Loader;
 use crate::profile::median;
-use crate::report::{Event, Observer, TrainReport};
+use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport};
 use crate::session::{Key, Session};
-use crate::train::{self, TrainPlan, spaces};
+use crate::train::{self, Position, TrainError, TrainPlan, spaces};
 use crate::weights::Weights;
 
 /// What training leaves.
@@ -31,15 +36,16 @@ pub(super) struct TrainFigures {
     pub(super) averaged: f64,
 }
 
-/// Trains from `initial`, or from the model's own initial weights.
+/// Trains from `initial`, or from the model's own initial weights; a run that continues, from its last checkpoint.
 pub(super) fn train(
-    job: &Job,
+    job: &mut Job,
+    options: &RunOptions,
     session: &mut Session,
     initial: Option<Weights>,
     observer: &mut Observer<'_>,
 ) -> Result<Trained, RunError> {
-    let Job { corpus, plan, folder, .. } = job;
-    let mut scorer = Scorer::new(corpus, session);
+    let mut scorer = Scorer::new(&job.corpus, session);
+    let plan = &job.plan;
     let averages = plan.train.ema_decay > 0.0;
     let weights = initial.unwrap_or_else(|| session.initial_weights(job.provenance.seed));
     let mut state = session.state_with(&weights, &spaces(&plan.train))?;
@@ -47,20 +53,46 @@ pub(super) fn train(
         session.write_weights(&mut state, Space::Ema, &weights)?;
     }
     drop(weights);
-    let initial = scorer.plain(session, &mut state, "score the initial weights", observer)?;
-
-    let mut first_step_s = 0.0;
-    let mut metrics = folder.metrics()?;
-    let mut loader = Loader::new(corpus.train.clone());
-    let on_first_step = || first_step_s = job.started.elapsed().as_secs_f64();
-    let trained =
-        train::train(session, &mut state, plan, &mut loader, &mut metrics, observer, on_first_step)?;
-    folder.finish_metrics(metrics)?;
+    let meta = match last_checkpoint(job, options, observer)? {
+        Some(checkpoint) => {
+            checkpoint.restore(&mut state)?;
+            checkpoint.meta
+        }
+        None => {
+            let initial = scorer.plain(session, &mut state, "score the initial weights", observer)?;
+            let job = job.record.hash();
+            Meta { job, position: Position::default(), initial, first_step_s: 0.0 }
+        }
+    };
+    let (position, initial) = (meta.position, meta.initial);
+    job.ledger.enter("initial weights");
+    let (mut keeper, before) = keeper(job, options, meta)?;
+    let mut loader = Loader::new(job.corpus.train.clone());
+    options.interrupt.set_training(true);
+    let trained = train::train(session, &mut state, plan, &mut loader, position, &mut keeper, observer)?;
+    if trained.is_stopped {
+        let (steps, folder) = (trained.position.step, job.folder.path.clone());
+        return Err(RunError::Stopped { steps, folder });
+    }
+    // From here on, everything is computed again from this.
+    keeper.keep_now(&trained.position, &state)?;
+    options.interrupt.set_training(false);
+    let first_step_s = keeper.meta.first_step_s;
+    keeper.finish().map_err(TrainError::Metrics)?;
+    job.ledger.enter("train");
     if let Some(schedule) = trained.schedule {
         observer(Event::Note(format!("schedule in force at the end: {schedule}")));
     }
     observer(Event::Note(session.placement()));
-    let report = report(&trained, plan, first_step_s, session.compile_seconds);
+    let steps: Vec<_> = before[..position.step as usize].iter().chain(&trained.steps).copied().collect();
+    let phases = phases(&session.model, &steps);
+    for phase in phases.iter().filter(|phase| phase.first_step.is_none()) {
+        observer(Event::Warning(format!(
+            "phase `{}` never began: the training ended before its trigger",
+            phase.name
+        )));
+    }
+    let report = TrainReport { phases, ..report(steps, plan, first_step_s, session.compile_seconds) };
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
     let live = scorer.plain(session, &mut state, "score the live weights", observer)?;
@@ -68,19 +100,76 @@ pub(super) fn train(
     drop(state);
     let mut state = session.state_with(&weights, &[Space::Param])?;
     let averaged = scorer.plain(session, &mut state, "score the averaged weights", observer)?;
+    job.ledger.enter("score the weights");
     Ok(Trained { weights, figures: TrainFigures { report, initial, live, averaged } })
 }
 
-fn report(trained: &train::Trained, plan: &TrainPlan, first_step_s: f64, compile_s: f64) -> TrainReport {
-    let steps = trained.steps.len() as u64;
-    let mut ms: Vec<f64> = trained.steps.iter().map(|s| s.ms).collect();
+/// Where a run that continues goes on from; `None` from the start.
+fn last_checkpoint(
+    job: &Job,
+    options: &RunOptions,
+    observer: &mut Observer<'_>,
+) -> Result<Option<Checkpoint>, RunError> {
+    if !matches!(options.earlier, Some(Earlier { purpose: Purpose::Resume, .. })) {
+        return Ok(None);
+    }
+    let folder = job.folder.checkpoints();
+    let mut refused = |error| observer(Event::Warning(format!("a checkpoint is passed over: {error}")));
+    let found = checkpoint::newest(&folder, &job.record.hash(), &mut refused);
+    let found = found.map_err(|error| RunError::Io { path: folder, error })?;
+    let (journal, _) = own_journal(job)?;
+    // A checkpoint is written after the lines of its steps; without them it is of no use.
+    let found = found.filter(|checkpoint| checkpoint.meta.position.step <= journal.len() as u64);
+    let steps = found.as_ref().map_or(0, |checkpoint| checkpoint.meta.position.step);
+    observer(Event::Note(format!(
+        "continues after step {steps}; {} steps since then are done again",
+        journal.len() as u64 - steps
+    )));
+    Ok(found)
+}
+
+fn own_journal(job: &Job) -> Result<(Vec<StepMetrics>, u64), RunError> {
+    let path = job.folder.unfinished(folder::METRICS);
+    keeper::read_journal(&path).map_err(|error| RunError::Io { path, error })
+}
+
+/// What keeps the training, and the steps that were done before.
+fn keeper(job: &Job, options: &RunOptions, meta: Meta) -> Result<(Keeper, Vec<StepMetrics>), RunError> {
+    let own = own_journal(job)?;
+    let before = own.0.clone();
+    let replayed = match &options.earlier {
+        Some(Earlier { folder, purpose: Purpose::Replay, .. }) => {
+            let path = folder.join(folder::METRICS);
+            let journal = keeper::read_journal(&path).map_err(|error| RunError::Io { path, error })?;
+            Some(journal.0)
+        }
+        _ => None,
+    };
+    let path = job.folder.unfinished(folder::METRICS);
+    let writer = Writer::new(&job.folder.checkpoints());
+    let how = (options.checkpoint_every, options.interrupt.clone());
+    let keeper = Keeper::new(&path, own, replayed, writer, how, (meta, job.started));
+    Ok((keeper.map_err(|error| RunError::Io { path, error })?, before))
+}
+
+/// When each phase of a model began.
+fn phases(model: &Model, steps: &[StepMetrics]) -> Vec<PhaseReport> {
+    let began = |index| steps.iter().find(|step| step.phase >= index).map(|step| step.step);
+    let report =
+        |(index, phase): (usize, &Phase)| PhaseReport { name: phase.name.clone(), first_step: began(index) };
+    model.phases.iter().enumerate().map(report).collect()
+}
+
+fn report(steps: Vec<StepMetrics>, plan: &TrainPlan, first_step_s: f64, compile_s: f64) -> TrainReport {
+    let mut ms: Vec<f64> = steps.iter().map(|s| s.ms).collect();
     TrainReport {
-        steps,
-        tokens: steps * plan.train.batch_tokens as u64,
+        steps: steps.len() as u64,
+        tokens: steps.len() as u64 * plan.train.batch_tokens as u64,
         ms_per_step: median(&mut ms),
         first_step_s,
         compile_s,
-        loss_first: trained.steps.first().map_or(f64::NAN, |s| s.loss),
-        loss_last: trained.steps.last().map_or(f64::NAN, |s| s.loss),
+        loss_first: steps.first().map_or(f64::NAN, |s| s.loss),
+        loss_last: steps.last().map_or(f64::NAN, |s| s.loss),
+        phases: Vec::new(),
     }
 }

@@ -2,15 +2,17 @@
 
 pub mod schedule;
 
-use std::io::Write;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use pg_ir::lang::model::{Phase, Train, Trigger};
 use pg_ir::optim;
 use pg_ir::programs::bias_scalar;
 use pg_ir::slot::Space;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, Loader};
 use crate::report::{Event, Observer, StepMetrics};
 use crate::session::{Key, Session, SessionError};
@@ -45,6 +47,77 @@ pub enum TrainError {
     /// `metrics.jsonl` could not be written.
     #[error("cannot write the metrics: {0}")]
     Metrics(#[from] std::io::Error),
+    /// A checkpoint of what was asked to stop could not be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A step that was done before did not give the same again.
+    #[error(
+        "step {step} was done before with {what} {recorded}, and gives {now} now: the run cannot be continued as if it had not \
+         been stopped; use the same pg, device and number of devices, or begin anew"
+    )]
+    NotRepeated {
+        /// The step, from 0.
+        step: u64,
+        /// `loss` or `gradient norm` or `phase`.
+        what: &'static str,
+        /// What it was.
+        recorded: f64,
+        /// What it is.
+        now: f64,
+    },
+}
+
+/// Where training stands between two steps. With the state, it is all that training needs to go on.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// Steps done.
+    pub step: u64,
+    /// Seconds that they took.
+    pub elapsed: f64,
+    /// Phase in force.
+    pub phase: usize,
+    /// Where the loader stands in its text.
+    pub token: usize,
+}
+
+/// What accompanies training: it keeps what must not be lost, and knows of steps that were done before.
+pub trait Companion {
+    /// What a step gave when it was done before: its time is then that one's, and it must give the same.
+    fn recorded(&self, step: u64) -> Option<StepMetrics>;
+    /// Whether training ends before a step that was not done before, whatever its budget.
+    fn ends(&self) -> bool;
+    /// Hears of a step, and of what it leaves.
+    ///
+    /// # Errors
+    /// What keeps training from going on; a break ends it as if its budget were spent.
+    fn after_step(
+        &mut self,
+        metrics: &StepMetrics,
+        position: &Position,
+        state: &State,
+        observer: &mut Observer<'_>,
+    ) -> Result<ControlFlow<()>, TrainError>;
+}
+
+/// Nothing is kept and nothing is known.
+impl Companion for () {
+    fn recorded(&self, _: u64) -> Option<StepMetrics> {
+        None
+    }
+
+    fn ends(&self) -> bool {
+        false
+    }
+
+    fn after_step(
+        &mut self,
+        _: &StepMetrics,
+        _: &Position,
+        _: &State,
+        _: &mut Observer<'_>,
+    ) -> Result<ControlFlow<()>, TrainError> {
+        Ok(ControlFlow::Continue(()))
+    }
 }
 
 /// How a run trains: the model's settings with the command line's on top.
@@ -123,82 +196,124 @@ pub fn spaces(train: &Train) -> Vec<Space> {
     [Space::Param, Space::Grad].into_iter().chain(state).chain(ema).collect()
 }
 
+/// Whether a step reads what an earlier one wrote into a space: gradients and cached weights are computed anew.
+pub fn is_carried(space: Space) -> bool {
+    matches!(space, Space::Param | Space::Ema) || optim::is_state(space)
+}
+
 /// What training did.
 #[derive(Clone, Debug, Default)]
 pub struct Trained {
-    /// Metrics of every step.
+    /// Metrics of the steps, from where training began.
     pub steps: Vec<StepMetrics>,
+    /// Where it stopped.
+    pub position: Position,
+    /// Whether it was asked to stop before its budget was spent.
+    pub is_stopped: bool,
     /// The schedule of the last step: under a time budget it follows the steps' speed.
     pub schedule: Option<Schedule>,
 }
 
-/// Trains until the budget is spent. `on_first_step` is called once, after the first step.
+/// Trains from a position until the budget is spent, or the companion asks to stop.
 pub fn train(
     session: &mut Session,
     state: &mut State,
     plan: &TrainPlan,
     loader: &mut Loader,
-    metrics: &mut dyn Write,
+    mut position: Position,
+    companion: &mut dyn Companion,
     observer: &mut Observer<'_>,
-    mut on_first_step: impl FnMut(),
 ) -> Result<Trained, TrainError> {
     for key in plan.programs(session) {
         session.prepare(key)?;
     }
     observer(Event::Begin { stage: "train".into(), total: plan.budget.steps.unwrap_or(0) });
-    let mut done = Trained::default();
-    let mut phase = 0;
-    let mut elapsed = 0.0;
-    for step in 0.. {
-        if plan.budget.is_over(step, elapsed) {
+    loader.seek(position.token);
+    let mut done = Trained { position, ..Trained::default() };
+    loop {
+        let recorded = companion.recorded(position.step);
+        let elapsed = recorded.map_or(position.elapsed, |step| step.elapsed_s);
+        if recorded.is_none() && (companion.ends() || plan.budget.is_over(position.step, elapsed)) {
             break;
         }
         let start = Instant::now();
-        let planned = plan.budget.planned(step, elapsed);
-        let schedule = plan.schedule(planned);
-        let lr_scale = schedule.lr_scale(plan.budget.remaining(step, elapsed)).min(1.0);
-        let position = Position { step, fraction: plan.budget.fraction(step, elapsed), lr_scale };
-        phase = next_phase(&session.model.phases, phase, position, observer);
-        let loss = accumulate_gradients(session, state, plan, loader, phase)?;
-        finite("loss", step, loss)?;
-        let scalars = update_scalars(session, &schedule, step, lr_scale);
+        let at = StepSettings::new(plan, position.step, elapsed);
+        position.phase = next_phase(&session.model.phases, position.phase, &at, observer);
+        let loss = accumulate_gradients(session, state, plan, loader, position.phase)?;
+        finite("loss", at.step, loss)?;
+        let scalars = update_scalars(session, &at.schedule, at.step, at.lr_scale);
         let scalars: Vec<(&str, f32)> = scalars.iter().map(|(n, v)| (n.as_str(), *v as f32)).collect();
         let norm = session.run(Key::Update, state, &[], &scalars)?.result("grad_norm")[0];
-        finite("gradient norm", step, f64::from(norm))?;
-        let seconds = start.elapsed().as_secs_f64();
-        elapsed += seconds;
-        if step == 0 {
-            on_first_step();
+        finite("gradient norm", at.step, f64::from(norm))?;
+        let now = StepMetrics {
+            step: at.step,
+            loss,
+            lr_scale: at.lr_scale,
+            grad_norm: f64::from(norm),
+            ms: start.elapsed().as_secs_f64() * 1e3,
+            elapsed_s: elapsed,
+            phase: position.phase,
+        };
+        let metrics = recorded.map_or(Ok(now), |recorded| repeated(recorded, now))?;
+        position.step += 1;
+        position.elapsed = elapsed + metrics.ms / 1e3;
+        position.token = loader.position();
+        done.position = position;
+        done.steps.push(metrics);
+        done.schedule = Some(at.schedule);
+        let planned = at.planned.map_or(0, |p| p.round() as u64);
+        observer(Event::Step { metrics, tokens: plan.train.batch_tokens, planned });
+        if companion.after_step(&metrics, &position, state, observer)?.is_break() {
+            done.is_stopped = true;
+            break;
         }
-        let line = StepMetrics { step, loss, lr_scale, grad_norm: f64::from(norm), ms: seconds * 1e3 };
-        serde_json::to_writer(&mut *metrics, &line).map_err(std::io::Error::from)?;
-        metrics.write_all(b"\n")?;
-        done.steps.push(line);
-        done.schedule = Some(schedule);
-        let planned = planned.map_or(0, |p| p.round() as u64);
-        observer(Event::Step { metrics: line, tokens: plan.train.batch_tokens, planned });
     }
-    metrics.flush()?;
-    observer(Event::End(format!("{} steps in {elapsed:.1} s", done.steps.len())));
+    observer(Event::End(format!("{} steps in {:.1} s", position.step, position.elapsed)));
     Ok(done)
+}
+
+/// What was recorded of a step, if it gave the same again.
+fn repeated(recorded: StepMetrics, now: StepMetrics) -> Result<StepMetrics, TrainError> {
+    let pairs = [
+        ("loss", recorded.loss, now.loss),
+        ("gradient norm", recorded.grad_norm, now.grad_norm),
+        ("phase", recorded.phase as f64, now.phase as f64),
+    ];
+    match pairs.into_iter().find(|(_, recorded, now)| recorded != now) {
+        Some((what, before, now)) => {
+            Err(TrainError::NotRepeated { step: recorded.step, what, recorded: before, now })
+        }
+        None => Ok(recorded),
+    }
 }
 
 fn finite(what: &'static str, step: u64, value: f64) -> Result<(), TrainError> {
     if value.is_finite() { Ok(()) } else { Err(TrainError::NotFinite { what, step, value }) }
 }
 
-/// Where training stands when a phase may begin.
-#[derive(Clone, Copy)]
-struct Position {
+/// What a step's place in the budget says of it.
+struct StepSettings {
     step: u64,
+    /// Fraction of the budget that is spent.
     fraction: f64,
     lr_scale: f64,
+    schedule: Schedule,
+    planned: Option<f64>,
+}
+
+impl StepSettings {
+    fn new(plan: &TrainPlan, step: u64, elapsed: f64) -> StepSettings {
+        let planned = plan.budget.planned(step, elapsed);
+        let schedule = plan.schedule(planned);
+        let lr_scale = schedule.lr_scale(plan.budget.remaining(step, elapsed)).min(1.0);
+        StepSettings { step, fraction: plan.budget.fraction(step, elapsed), lr_scale, schedule, planned }
+    }
 }
 
 /// The last phase whose trigger has come; phases never go back.
-fn next_phase(phases: &[Phase], current: usize, at: Position, observer: &mut Observer<'_>) -> usize {
+fn next_phase(phases: &[Phase], current: usize, at: &StepSettings, observer: &mut Observer<'_>) -> usize {
     let begun = |phase: &Phase| match phase.trigger {
-        Trigger::Step(step) => at.step >= step,
+        Trigger::Step(step) => at.step as f64 >= (step as f64 * at.schedule.phase_scale).floor(),
         Trigger::Fraction(fraction) => at.fraction >= fraction,
         Trigger::LrScaleBelow(scale) => at.lr_scale < scale,
     };

@@ -19,6 +19,8 @@ pub struct Schedule {
     pub momentum_warmup: f64,
     /// Decay of the weight average a step.
     pub ema_decay: f64,
+    /// Factor on the steps at which phases begin: a short run is the long one in small.
+    pub phase_scale: f64,
 }
 
 /// Below this many steps, momentum 0.99 would still carry the first gradients at the end.
@@ -44,20 +46,25 @@ impl Schedule {
             momentum_end: train.momentum_end,
             momentum_warmup: train.momentum_warmup_steps as f64,
             ema_decay: train.ema_decay,
+            phase_scale: 1.0,
         }
     }
 
     /// Scaled to `steps` planned steps: warmdown ≤ 0.6 S, momentum warm-up ≤ S/2, momentum ≤ 0.95 below
-    /// 1,000 steps, EMA decay ≤ 1 − 5/S.
+    /// 1,000 steps, EMA decay ≤ 1 − 5/S. Phases that begin at a step come earlier by the factor of what shrinks most.
     pub fn scaled(train: &Train, steps: f64) -> Schedule {
         let spec = Schedule::spec(train);
         let ceiling = if steps < SHORT_RUN { SHORT_RUN_MOMENTUM } else { 1.0 };
         let momentum_end = spec.momentum_end.min(ceiling);
+        let (warmdown, momentum_warmup) =
+            (spec.warmdown.min(0.6 * steps), spec.momentum_warmup.min(steps / 2.0));
+        let scale = |scaled: f64, spec: f64| if spec > 0.0 { scaled / spec } else { 1.0 };
         Schedule {
-            warmdown: spec.warmdown.min(0.6 * steps),
+            warmdown,
             momentum_start: spec.momentum_start.min(momentum_end),
             momentum_end,
-            momentum_warmup: spec.momentum_warmup.min(steps / 2.0),
+            momentum_warmup,
+            phase_scale: scale(warmdown, spec.warmdown).min(scale(momentum_warmup, spec.momentum_warmup)),
             ema_decay: spec.ema_decay.min((1.0 - 5.0 / steps).max(0.0)),
         }
     }
@@ -145,6 +152,7 @@ mod tests {
     fn a_short_run_scales() {
         let s = Schedule::scaled(&train(), 200.0);
         assert_eq!((s.warmdown, s.momentum_warmup, s.momentum_end, s.ema_decay), (120.0, 100.0, 0.95, 0.975));
+        assert_eq!(s.phase_scale, 120.0 / 3500.0);
         assert_eq!(s.lr_scale(200.0), 1.0);
         assert_eq!(s.lr_scale(60.0), 0.5);
         assert_eq!(s.momentum(0), 0.92);

@@ -2,7 +2,7 @@
 
 use pg_runtime::device::Device;
 use pg_runtime::report::{Event, RunReport, StepMetrics};
-use pg_runtime::run::{RunOptions, run};
+use pg_runtime::run::{JobOptions, RunOptions, run};
 use pg_testing::files::model_file;
 use pg_testing::models::overrides;
 
@@ -12,12 +12,15 @@ fn trained(device: Device, more: &[&str]) -> (Vec<f64>, RunReport) {
         &["LAYERS=2", "DIM=24", "HEADS=3", "KV_HEADS=1", "eval.max_targets=511", "eval.stride=16"];
     let out = tempfile::tempdir().unwrap();
     let options = RunOptions {
-        model: model_file("tiny.rs"),
-        overrides: overrides(&[SMALL, more].concat()),
-        steps: Some(20),
-        batch_tokens: Some(256),
-        micro_batch_tokens: Some(128),
-        seq_len: Some(32),
+        job: JobOptions {
+            model: model_file("tiny.rs"),
+            overrides: overrides(&[SMALL, more].concat()),
+            steps: Some(20),
+            batch_tokens: Some(256),
+            micro_batch_tokens: Some(128),
+            seq_len: Some(32),
+            ..JobOptions::default()
+        },
         out: Some(out.path().join("run")),
         device,
         ..RunOptions::default()

@@ -14,7 +14,7 @@ use super::*;
 use crate::device::{Device, DeviceName};
 use crate::executor::{Backend, Cpu, ExecError, Executor};
 use crate::gpu::offline;
-use crate::run::{RunOptions, requests, run};
+use crate::run::{JobOptions, RunOptions, requests, run};
 
 /// An H100 in the eyes of a run: its plans are noted, and run on the CPU.
 #[derive(Debug)]
@@ -47,18 +47,21 @@ fn a_run_asks_for_the_kernels_that_are_compiled_ahead_of_time() {
     // Two micro-batches a step; three chunks of test-time training, the last one short.
     let set = |name: &str, value: &str| (name.to_string(), value.to_string());
     let options = RunOptions {
-        model: Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny.rs"),
-        overrides: vec![
-            set("LAYERS", "2"),
-            set("DIM", "64"),
-            set("HEADS", "2"),
-            set("KV_HEADS", "1"),
-            set("eval.max_targets", "4500"),
-            set("eval.stride", "128"),
-        ],
-        steps: Some(2),
-        batch_tokens: Some(1024),
-        micro_batch_tokens: Some(512),
+        job: JobOptions {
+            model: Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny.rs"),
+            overrides: vec![
+                set("LAYERS", "2"),
+                set("DIM", "64"),
+                set("HEADS", "2"),
+                set("KV_HEADS", "1"),
+                set("eval.max_targets", "4500"),
+                set("eval.stride", "128"),
+            ],
+            steps: Some(2),
+            batch_tokens: Some(1024),
+            micro_batch_tokens: Some(512),
+            ..JobOptions::default()
+        },
         device: Device::new(DeviceName::Cuda(0), "watched".into(), Arc::new(backend)),
         out: Some(folder.path().join("run")),
         ..RunOptions::default()

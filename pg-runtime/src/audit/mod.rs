@@ -1,0 +1,181 @@
+//! What a reviewer of a score checks by hand, recomputed from the artifact and the text, never from the run's own log.
+//!
+//! Each check is a sentence with a verdict: proven, violated, or claimed where only the run itself can know. [`inputs`] looks
+//! at files and text, [`model`] at proofs, grids and what later tokens do, [`scores`] computes the scores again.
+
+mod inputs;
+mod model;
+mod scores;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::data::DataError;
+use crate::device::Device;
+use crate::eval::EvalError;
+use crate::export::{self, ExportError};
+use crate::report::{Event, Observer, RunReport};
+use crate::run::{ARTIFACT, Corpus, REPORT, TextOptions};
+use crate::session::{Session, SessionError};
+
+/// What an audit was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct AuditOptions {
+    /// The folder of a finished run, or an artifact.
+    pub path: PathBuf,
+    /// The text to score, instead of the one that the run's report names.
+    pub text: Option<TextOptions>,
+    /// Where programs run.
+    pub device: Device,
+}
+
+/// Whether what a check looks at is so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It was recomputed, or proven, here.
+    Proven,
+    /// The run says so; nothing here can tell.
+    Claimed,
+    /// It is not so.
+    Violated,
+}
+
+/// A check and what came of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// What is checked, in a word or two.
+    pub check: &'static str,
+    /// Whether it is so.
+    pub verdict: Verdict,
+    /// What was found, as a sentence.
+    pub what: String,
+}
+
+/// The findings of an audit.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct AuditReport {
+    /// Name of the model.
+    pub model: String,
+    /// The artifact.
+    pub artifact: PathBuf,
+    /// Its hash.
+    pub hash: String,
+    /// Every check, in order.
+    pub findings: Vec<Finding>,
+}
+
+impl AuditReport {
+    /// Whether nothing is violated.
+    pub fn passes(&self) -> bool {
+        self.findings.iter().all(|finding| finding.verdict != Verdict::Violated)
+    }
+}
+
+/// Why an audit could not be done. What it found is no error.
+#[derive(Debug, Error)]
+pub enum AuditError {
+    /// A file.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        error: io::Error,
+    },
+    /// The report is none.
+    #[error("{}: not the report of a run: {what}", path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The artifact cannot be read.
+    #[error(transparent)]
+    Artifact(#[from] ExportError),
+    /// The text cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A program could not be compiled or run.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Scoring.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+}
+
+/// Collects findings.
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, check: &'static str, verdict: Verdict, what: impl Into<String>) {
+        self.0.push(Finding { check, verdict, what: what.into() });
+    }
+
+    /// `so` where it is so, else `not_so`.
+    fn hold(&mut self, check: &'static str, is_so: bool, so: String, not_so: impl FnOnce() -> String) {
+        match is_so {
+            true => self.add(check, Verdict::Proven, so),
+            false => self.add(check, Verdict::Violated, not_so()),
+        }
+    }
+}
+
+/// Audits a run, or an artifact alone.
+///
+/// # Errors
+/// [`AuditError`], where something cannot be looked at at all.
+pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<AuditReport, AuditError> {
+    let is_run = options.path.is_dir();
+    let artifact = if is_run { options.path.join(ARTIFACT) } else { options.path.clone() };
+    let report = is_run.then(|| read_report(&options.path.join(REPORT))).transpose()?;
+    let loaded = export::read(&artifact)?;
+    let mut findings = Findings::default();
+    inputs::artifact(&mut findings, &loaded, report.as_ref());
+    model::grids(&mut findings, &loaded.model);
+
+    let named = report.as_ref().and_then(|report| report.job.as_ref()).map(|job| job.text.clone());
+    let text = options.text.clone().or(named).unwrap_or_default();
+    let corpus = Corpus::open(&text, &loaded.model)?;
+    inputs::text(&mut findings, &loaded, &corpus, report.as_ref());
+
+    let mut session = Session::on(options.device.clone(), Arc::new(loaded.model.clone()), Default::default());
+    if let Some(storage) = report.as_ref().and_then(|report| report.job.as_ref()?.storage) {
+        session = session.storing(storage);
+    }
+    model::proofs(&mut findings, &session, &corpus);
+    // Without the proofs, numbers say nothing; and the programs do not compile.
+    if findings.0.iter().all(|finding| finding.verdict != Verdict::Violated || finding.check != model::CAUSAL)
+    {
+        let mut state = scores::state(&session, &loaded.weights)?;
+        model::perturbed(&mut findings, &mut session, &mut state, &corpus, observer)?;
+        scores::normalised(&mut findings, &mut session, &mut state, &corpus, observer)?;
+        scores::again(&mut findings, &mut session, &loaded.weights, &corpus, report.as_ref(), observer)?;
+    }
+    if let Some(report) = &report {
+        inputs::claims(&mut findings, report);
+    }
+    let model = loaded.model.name.clone();
+    observer(Event::Note(format!("{} checks", findings.0.len())));
+    Ok(AuditReport { model, artifact, hash: loaded.artifact.hash, findings: findings.0 })
+}
+
+/// Longest report: one with every program's validation.
+const MAX_REPORT: u64 = 64 << 20;
+
+fn read_report(path: &Path) -> Result<RunReport, AuditError> {
+    let fail = |error| AuditError::Io { path: path.to_owned(), error };
+    let what = |what: String| AuditError::Report { path: path.to_owned(), what };
+    let length = std::fs::metadata(path).map_err(fail)?.len();
+    if length > MAX_REPORT {
+        return Err(what(format!("it has {length} bytes")));
+    }
+    let text = std::fs::read(path).map_err(fail)?;
+    serde_json::from_slice(&text).map_err(|e| what(e.to_string()))
+}

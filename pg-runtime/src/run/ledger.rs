@@ -1,0 +1,31 @@
+//! Where a run's time goes, by a clock that nothing sets back.
+
+use std::time::Instant;
+
+use crate::report::LedgerEntry;
+
+/// Seconds of each part of a run, in the order in which they were spent.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    entries: Vec<LedgerEntry>,
+    last: Instant,
+}
+
+impl Ledger {
+    /// Nothing was done before `since`.
+    pub(super) fn since(since: Instant) -> Ledger {
+        Ledger { entries: Vec::new(), last: since }
+    }
+
+    /// Enters what was done since the last entry.
+    pub(super) fn enter(&mut self, part: &str) {
+        let now = Instant::now();
+        let seconds = (now - self.last).as_secs_f64();
+        self.last = now;
+        self.entries.push(LedgerEntry { part: part.to_owned(), seconds });
+    }
+
+    pub(super) fn entries(&self) -> &[LedgerEntry] {
+        &self.entries
+    }
+}

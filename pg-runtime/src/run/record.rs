@@ -1,0 +1,91 @@
+//! What a run writes down of itself before its first step: enough to continue it, or to do it again, without the
+//! files that it was started from.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pg_ir::lang::{Diagnostics, Source};
+use serde::{Deserialize, Serialize};
+
+use super::JobOptions;
+use super::RunError;
+use super::folder::RECORD;
+use super::options::{Earlier, Purpose};
+use crate::report::TextReport;
+
+/// `run.json`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Version of the program.
+    pub pg: String,
+    /// The device that the run was on.
+    pub device: String,
+    /// What was asked for.
+    pub job: JobOptions,
+    /// The model file's name, its text, and the texts that it derives from, by the names it gives them.
+    pub file: String,
+    /// Texts by name.
+    pub sources: BTreeMap<String, String>,
+    /// What it trains on and scores.
+    pub text: TextReport,
+    /// blake3 of the file of initial weights; `null` without one.
+    pub init_hash: Option<String>,
+}
+
+/// Longest record: a model's text, and that of what it derives from.
+const MAX_BYTES: u64 = 64 << 20;
+
+impl RunRecord {
+    /// The model's text as it was.
+    ///
+    /// # Errors
+    /// If it does not parse any more: another version of the program.
+    pub fn source(&self) -> Result<Source, Diagnostics> {
+        let find = |name: &str| {
+            let text = self.sources.get(name).cloned();
+            text.ok_or_else(|| format!("the run's record does not hold `{name}`"))
+        };
+        Source::parse(&self.file, self.sources.get(&self.file).map_or("", String::as_str), &find)
+    }
+
+    /// Texts of a model file, as a record holds them.
+    pub(super) fn sources_of(source: &Source) -> BTreeMap<String, String> {
+        source.texts().iter().map(|t| (t.file.to_string(), t.text.to_string())).collect()
+    }
+
+    /// blake3 of the record, in hexadecimal: what the run's checkpoints are of.
+    pub fn hash(&self) -> String {
+        let text = serde_json::to_vec(self).expect("strings and numbers always serialise");
+        blake3::hash(&text).to_hex().to_string()
+    }
+
+    fn load(path: &Path) -> Result<RunRecord, RunError> {
+        let fail = |error| RunError::Io { path: path.to_owned(), error };
+        let length = std::fs::metadata(path).map_err(fail)?.len();
+        if length > MAX_BYTES {
+            let what = format!("it has {length} bytes, a record at most {MAX_BYTES}");
+            return Err(RunError::Record { path: path.to_owned(), what });
+        }
+        let text = std::fs::read(path).map_err(fail)?;
+        let record = serde_json::from_slice(&text);
+        record.map_err(|e| RunError::Record { path: path.to_owned(), what: e.to_string() })
+    }
+}
+
+impl Earlier {
+    /// Opens a run that was stopped, to continue it; or one that has finished, to do it again.
+    ///
+    /// # Errors
+    /// [`RunError::Nothing`] where no run of that kind is in the folder; the record, if it cannot be read.
+    pub fn open(folder: &Path, purpose: Purpose) -> Result<Earlier, RunError> {
+        let files = match purpose {
+            Purpose::Resume => super::folder::unfinished_in(folder),
+            Purpose::Replay => folder.to_owned(),
+        };
+        let path: PathBuf = files.join(RECORD);
+        if !path.is_file() {
+            return Err(RunError::Nothing { folder: folder.to_owned(), purpose });
+        }
+        Ok(Earlier { folder: folder.to_owned(), record: RunRecord::load(&path)?, purpose })
+    }
+}

@@ -1,0 +1,237 @@
+//! Runs that are stopped: killed at any moment, asked to stop, done again. What they give is what an uninterrupted run gives,
+//! to the last bit.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Tiny with two phases, several micro-batches, averages and test-time training, for a second or two.
+const SMALL: [&str; 26] = [
+    "--set",
+    "LAYERS=2",
+    "--set",
+    "DIM=24",
+    "--set",
+    "HEADS=3",
+    "--set",
+    "KV_HEADS=1",
+    "--set",
+    "eval.max_targets=511",
+    "--set",
+    "eval.stride=16",
+    "--batch-tokens",
+    "256",
+    "--micro-batch-tokens",
+    "128",
+    "--seq-len",
+    "32",
+    "--no-validate",
+    "--no-full-size",
+    "--quiet",
+    "--json",
+    "--checkpoint-every",
+    "7",
+    "--seed",
+    "3",
+];
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Dir {
+        Dir(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+        command.args(args).current_dir(self.0.path()).env("PG_CACHE", self.path("cache"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn train(&self, out: &str, more: &[&str]) -> Command {
+        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
+        self.command(&[&["run", tiny, "--out", out], &SMALL[..], more].concat())
+    }
+
+    fn resume(&self, out: &str) -> Command {
+        self.command(&["run", "--resume", out, "--quiet", "--json", "--checkpoint-every", "7"])
+    }
+
+    /// What must be the same of two runs: losses and norms of each step, weights, artifact, and scores.
+    fn results(&self, out: &str) -> (Vec<(f64, f64)>, Vec<u8>, Vec<u8>, Value) {
+        let read = |name: &str| std::fs::read(self.path(out).join(name)).unwrap();
+        let report: Value = serde_json::from_slice(&read("report.json")).unwrap();
+        let lines = String::from_utf8(read("metrics.jsonl")).unwrap();
+        let steps = lines.lines().map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line["loss"].as_f64().unwrap(), line["grad_norm"].as_f64().unwrap())
+        });
+        (steps.collect(), read("weights.safetensors"), read("artifact.pg"), report["bpb"].clone())
+    }
+}
+
+#[track_caller]
+fn succeeds(mut command: Command) -> Output {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[track_caller]
+fn fails(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// Waits until a file is there, and so many lines are in it.
+fn wait_for(path: &Path, lines: usize, child: &mut Child) {
+    let start = Instant::now();
+    let count = || std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    while count() < lines {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before {}", path.display());
+        assert!(start.elapsed() < Duration::from_secs(60), "{} does not come", path.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_gives_what_it_would_have_given() {
+    let dir = Dir::new();
+    let start = Instant::now();
+    succeeds(dir.train("whole", &["--steps", "40"]));
+    let whole = start.elapsed();
+    let kills: u32 = std::env::var("PG_KILLS").map_or(8, |n| n.parse().expect("PG_KILLS is a number"));
+    let mut child = dir.train("killed", &["--steps", "40"]).spawn().unwrap();
+    wait_for(&dir.path("killed/.unfinished/metrics.jsonl"), 1, &mut child);
+    let mut done = 0;
+    // Each life ends somewhere else: while it starts, trains, exports or scores.
+    for kill in 0..kills {
+        std::thread::sleep(whole * (kill * 7 % 10) / 10);
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            break;
+        }
+        done += 1;
+        child = dir.resume("killed").spawn().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(done > 0, "it was never killed");
+    assert!(dir.results("killed") == dir.results("whole"));
+    assert!(!dir.path("killed/.unfinished").exists());
+    let nothing = fails(dir.resume("killed"));
+    assert!(nothing.contains("no run that was stopped"), "{nothing}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_asked_to_stop_keeps_a_checkpoint() {
+    for signal in ["INT", "TERM"] {
+        let dir = Dir::new();
+        let mut child = dir.train("run", &["--steps", "100000"]).spawn().unwrap();
+        wait_for(&dir.path("run/.unfinished/metrics.jsonl"), 3, &mut child);
+        let kill = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        let output = child.wait_with_output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(130), "{message}");
+        assert!(message.contains("--resume run"), "{message}");
+        let steps =
+            std::fs::read_to_string(dir.path("run/.unfinished/metrics.jsonl")).unwrap().lines().count();
+        let kept = dir.path(&format!("run/.unfinished/step-{steps:08}.checkpoint"));
+        assert!(kept.is_file(), "{steps} steps");
+        // Nobody else begins here by mistake.
+        let refused = fails(dir.train("run", &["--steps", "1"]));
+        assert!(refused.contains("--resume") && refused.contains("--overwrite"), "{refused}");
+    }
+}
+
+#[test]
+fn a_run_on_time_is_done_again_at_the_times_it_had() {
+    let dir = Dir::new();
+    let mut child = dir.train("run", &["--seconds", "1.5"]).spawn().unwrap();
+    wait_for(&dir.path("run/.unfinished/metrics.jsonl"), 20, &mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeeds(dir.resume("run"));
+    succeeds(dir.command(&["run", "--replay", "run", "--out", "again", "--quiet", "--json"]));
+    assert!(dir.results("again") == dir.results("run"));
+    // A step that gave something else is found.
+    let journal = dir.path("run/metrics.jsonl");
+    let text = std::fs::read_to_string(&journal).unwrap();
+    let changed = text.replacen("\"loss\":6", "\"loss\":5", 1);
+    assert_ne!(changed, text);
+    std::fs::write(&journal, changed).unwrap();
+    let message = fails(dir.command(&["run", "--replay", "run", "--out", "third", "--quiet"]));
+    assert!(message.contains("step 0 was done before with loss 5"), "{message}");
+}
+
+#[test]
+fn a_torn_checkpoint_is_passed_over() {
+    let dir = Dir::new();
+    succeeds(dir.train("whole", &["--steps", "30"]));
+    let mut child = dir.train("run", &["--steps", "30"]).spawn().unwrap();
+    wait_for(&dir.path("run/.unfinished/metrics.jsonl"), 20, &mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut checkpoints: Vec<PathBuf> = (std::fs::read_dir(dir.path("run/.unfinished")).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "checkpoint"))
+        .collect();
+    checkpoints.sort();
+    let newest = checkpoints.last().expect("20 steps have two");
+    let bytes = std::fs::read(newest).unwrap();
+    std::fs::write(newest, &bytes[..bytes.len() / 2]).unwrap();
+    let output = dir.command(&["run", "--resume", "run"]).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("a checkpoint is passed over"), "{message}");
+    assert!(dir.results("run") == dir.results("whole"));
+}
+
+#[test]
+fn what_a_run_used_must_be_what_it_was() {
+    let dir = Dir::new();
+    let shard =
+        pg_runtime::data::shard_bytes(&(0..4000u32).map(|i| (i * i % 1021) as u16).collect::<Vec<_>>());
+    std::fs::write(dir.path("train.bin"), &shard).unwrap();
+    let mut child = dir
+        .train("run", &["--steps", "100000", "--data", "train.bin", "--val", "train.bin"])
+        .spawn()
+        .unwrap();
+    wait_for(&dir.path("run/.unfinished/metrics.jsonl"), 1, &mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let other = [&shard[..1024], &shard[1026..], &shard[1024..1026]].concat();
+    std::fs::write(dir.path("train.bin"), other).unwrap();
+    let message = fails(dir.resume("run"));
+    assert!(message.contains("the training text is another than it was"), "{message}");
+}
+
+#[test]
+fn a_folder_has_one_run() {
+    let dir = Dir::new();
+    let mut child = dir.train("run", &["--steps", "100000"]).spawn().unwrap();
+    wait_for(&dir.path("run/.unfinished/metrics.jsonl"), 1, &mut child);
+    let start = Instant::now();
+    for more in [&["--steps", "1"][..], &["--steps", "1", "--overwrite"]] {
+        let message = fails(dir.train("run", more));
+        assert!(message.contains(&format!("process {}", child.id())), "{message}");
+    }
+    assert!(fails(dir.resume("run")).contains("a run that goes on owns it"));
+    assert!(start.elapsed() < Duration::from_secs(10));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    succeeds(dir.train("run", &["--steps", "1", "--overwrite"]));
+    let message = fails(dir.train("run", &["--steps", "1"]));
+    assert!(message.contains("a finished run is in it"), "{message}");
+    succeeds(dir.train("run", &["--steps", "2", "--overwrite"]));
+    assert_eq!(dir.results("run").0.len(), 2);
+}
