@@ -11,8 +11,6 @@
 //! people. Behind the feature `cube`, [`kernels`] turns launches into CubeCL kernels, which [`cuda`] compiles for Hopper
 //! without a device.
 
-use std::fmt;
-
 use pg_ir::graph::{Graph, Node, Origin};
 use pg_ir::programs::{Program, WeightCache};
 
@@ -56,7 +54,8 @@ impl Options {
 }
 
 /// Why a graph could not be lowered, with the place in the model that it comes from.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[error("{}: cannot lower {message}", .origin.loc)]
 pub struct CodegenError {
     /// Where the op comes from.
     pub origin: Origin,
@@ -69,14 +68,6 @@ impl CodegenError {
         CodegenError { origin: node.origin.clone(), message: format!("{}: {}", node.op, message.into()) }
     }
 }
-
-impl fmt::Display for CodegenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: cannot lower {}", self.origin.loc, self.message)
-    }
-}
-
-impl std::error::Error for CodegenError {}
 
 /// [`compile_for`] the CPU, which stores what the graph says: float32, unless it was rounded before.
 ///

@@ -1,7 +1,6 @@
 //! Many kernels compiled at once: equal ones once, on every processor. The result does not depend on the order.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,30 +18,17 @@ pub struct Built {
 }
 
 /// Why a kernel could not be built.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum BuildError {
     /// It has no source.
+    #[error("{0}")]
     Emit(CubeError),
     /// CUDA's compiler refused the source, or could not run.
-    Compile {
-        /// The kernel.
-        kernel: String,
-        /// What the compiler said.
-        error: ToolsError,
-    },
+    #[error("kernel `{kernel}`: {error}")]
+    Compile { kernel: String, error: ToolsError },
 }
-
-impl fmt::Display for BuildError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BuildError::Emit(error) => write!(f, "{error}"),
-            BuildError::Compile { kernel, error } => write!(f, "kernel `{kernel}`: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for BuildError {}
 
 /// Kernels by the hash of their contents.
 pub type Builds = HashMap<[u64; 4], Built>;

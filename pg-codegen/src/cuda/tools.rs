@@ -1,7 +1,6 @@
 //! Where CUDA's compiler, headers and disassembler are. A tool that is missing is one message with the
 //! remedy; nothing is downloaded from here.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,57 +21,26 @@ pub struct Tools {
 }
 
 /// Why a kernel could not be compiled or examined.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum ToolsError {
     /// A tool is not there.
-    Missing {
-        /// What was looked for.
-        what: String,
-        /// Where.
-        folder: PathBuf,
-    },
+    #[error(
+        "{what} was not found under {}; run scripts/cuda-tools, or set {VARIABLE} to a CUDA 13 toolkit",
+        .folder.display()
+    )]
+    Missing { what: String, folder: PathBuf },
     /// The compiler's library was found and cannot be used.
-    Unusable {
-        /// Its file.
-        file: PathBuf,
-        /// What the loader said.
-        why: String,
-    },
+    #[error("{} cannot be loaded: {why}; run scripts/cuda-tools again", .file.display())]
+    Unusable { file: PathBuf, why: String },
     /// The compiler refused a source.
-    Rejected {
-        /// Its log.
-        log: String,
-    },
+    #[error("CUDA's compiler refused a kernel:\n{}", .log.trim_end())]
+    Rejected { log: String },
     /// A tool ran and did not do its work.
-    Failed {
-        /// Which.
-        tool: &'static str,
-        /// What it said.
-        why: String,
-    },
+    #[error("{tool} failed: {}", .why.trim_end())]
+    Failed { tool: &'static str, why: String },
 }
-
-impl fmt::Display for ToolsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ToolsError::Missing { what, folder } => write!(
-                f,
-                "{what} was not found under {}; run scripts/cuda-tools, or set {VARIABLE} to a CUDA 13 toolkit",
-                folder.display()
-            ),
-            ToolsError::Unusable { file, why } => {
-                write!(f, "{} cannot be loaded: {why}; run scripts/cuda-tools again", file.display())
-            }
-            ToolsError::Rejected { log } => {
-                write!(f, "CUDA's compiler refused a kernel:\n{}", log.trim_end())
-            }
-            ToolsError::Failed { tool, why } => write!(f, "{tool} failed: {}", why.trim_end()),
-        }
-    }
-}
-
-impl std::error::Error for ToolsError {}
 
 /// One of the tools: where it is, or what is missing.
 pub type Part = (&'static str, Result<PathBuf, ToolsError>);

@@ -5,7 +5,6 @@
 //! printed or compiled without a device must say the same to get the same kernels.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
@@ -92,21 +91,14 @@ pub struct Generations {
 }
 
 /// Why a launch of a plan cannot be generated.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("launch {launch}: {error}")]
 pub struct LaunchError {
     /// Position of the launch.
     pub launch: usize,
     /// What is wrong.
     pub error: CubeError,
 }
-
-impl fmt::Display for LaunchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "launch {}: {}", self.launch, self.error)
-    }
-}
-
-impl std::error::Error for LaunchError {}
 
 /// Generates every launch of a plan whose buffers lie at `extents`.
 ///

@@ -182,6 +182,12 @@ impl CubeKernel for Launchable {
     }
 }
 
+/// Whether a thread block has work: those beyond the last have none, where the grid is not `exact`.
+#[cube]
+pub(crate) fn has_work(block_index: u32, #[comptime] thread_blocks: usize, #[comptime] exact: bool) -> bool {
+    if comptime!(exact) { true.into() } else { block_index < comptime!(thread_blocks as u32) }
+}
+
 /// How elements of a type lie in a buffer. Booleans take a word: no portable device stores bytes.
 fn element(dtype: DType) -> ElemType {
     match dtype {

@@ -48,20 +48,21 @@ impl Machine {
         self.limit(kernel, "bytes in one buffer", bytes, self.limits.binding_bytes)
     }
 
-    /// The grid of a one-dimensional launch, folded so that no axis is too long. The product may exceed
-    /// `thread_blocks`: kernels skip what is beyond.
+    /// The grid of so many thread blocks, in two dimensions if one axis would be too long, and whether it has no more
+    /// of them: kernels skip what is beyond.
     ///
     /// # Errors
     /// If there are more thread blocks than two axes hold.
-    pub fn fold(&self, kernel: &str, thread_blocks: u64) -> Result<[u32; 3], CubeError> {
+    pub fn grid(&self, kernel: &str, thread_blocks: u64) -> Result<([u32; 3], bool), CubeError> {
         let axis = u64::from(self.limits.grid_axis);
         self.limit(kernel, "thread blocks", thread_blocks, axis * axis)?;
         if thread_blocks <= axis {
-            return Ok([thread_blocks.max(1) as u32, 1, 1]);
+            return Ok(([thread_blocks.max(1) as u32, 1, 1], thread_blocks > 0));
         }
         let y = thread_blocks.div_ceil(axis);
         // Even rows: at most y − 1 thread blocks are idle.
-        Ok([thread_blocks.div_ceil(y) as u32, y as u32, 1])
+        let x = thread_blocks.div_ceil(y);
+        Ok(([x as u32, y as u32, 1], x * y == thread_blocks))
     }
 
     fn limit(&self, kernel: &str, what: &'static str, need: u64, have: u64) -> Result<(), CubeError> {
@@ -81,15 +82,16 @@ mod tests {
     fn grids_fold_evenly_and_hold_every_block() {
         let machine = VULKAN_CPU;
         for thread_blocks in [0, 1, 65_535, 65_536, 65_537, 1_000_003, 65_535 * 65_535] {
-            let [x, y, z] = machine.fold("k", thread_blocks).unwrap();
+            let ([x, y, z], exact) = machine.grid("k", thread_blocks).unwrap();
             let total = u64::from(x) * u64::from(y);
+            assert_eq!(exact, total == thread_blocks, "{thread_blocks}");
             assert!(x <= 65_535 && y <= 65_535 && z == 1);
             assert!(
                 total >= thread_blocks && total < thread_blocks.max(1) + u64::from(y),
                 "{thread_blocks}: {x} × {y}"
             );
         }
-        let error = machine.fold("k", u64::MAX).unwrap_err();
+        let error = machine.grid("k", u64::MAX).unwrap_err();
         assert!(error.to_string().contains("thread blocks, vulkan-cpu has"), "{error}");
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn lower(
     let order = out.workspace(4 * count);
     let workspaces = [StageArg::Workspace(sorted), StageArg::Workspace(order)];
     if count > 0 {
-        let grid = machine.fold("rank", count.div_ceil(THREADS) as u64)?;
+        let (grid, _) = machine.grid("rank", count.div_ceil(THREADS) as u64)?;
         let body = Rank { count, shift: ids.shift };
         let args = vec![int(false), int(true), int(true)];
         let kernel = Generated::new(body, args, (THREADS as u32, 4 * THREADS), machine)?;
@@ -68,7 +68,7 @@ pub(crate) fn lower(
     let (values_shift, out_shift) = (values.shift, result.shift);
     let sum =
         SegmentSum { rows, width, count, vector, bf16: values.dtype == DType::BF16, values_shift, out_shift };
-    let grid = machine.fold("segment_sum", (rows * width / vector).div_ceil(THREADS) as u64)?;
+    let (grid, _) = machine.grid("segment_sum", (rows * width / vector).div_ceil(THREADS) as u64)?;
     let float = |dtype, writable| ArgSpec { dtype, width: vector, writable };
     let args = vec![int(false), int(false), float(values.dtype, values.aliased), float(DType::F32, true)];
     let kernel = Generated::new(sum, args, (THREADS as u32, 0), machine)?;

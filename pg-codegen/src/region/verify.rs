@@ -4,8 +4,6 @@
 //! Whatever compiles or interprets a region may rely on these rules and on no others. Whether index maps stay
 //! inside buffers, and whether writes meet, depends on the launch: the plan's verifier and executors check it.
 
-use std::fmt;
-
 use pg_ir::op::Binary;
 use pg_ir::ty::DType;
 
@@ -13,24 +11,14 @@ use super::types::{Kind, RegType, reg_type};
 use super::{Affine, IndexMap, Instr, Reg, Region};
 
 /// What is wrong with a region.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}{message}", .instr.map_or(String::new(), |i| format!("instruction {i}, ")))]
 pub struct Malformed {
     /// The instruction, by position; `None` if it is the domain.
     pub instr: Option<usize>,
     /// What is wrong.
     pub message: String,
 }
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.instr {
-            Some(i) => write!(f, "instruction {i}, {}", self.message),
-            None => f.write_str(&self.message),
-        }
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 /// Holds a region to its rules, and gives the types of its registers.
 ///

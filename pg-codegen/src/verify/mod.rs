@@ -22,8 +22,6 @@
 //! points that tell affine maps apart, not at all of them. A finding is a fault of the compiler, never of a model,
 //! and the verifier must never change a plan. Its time is linear in instructions and launches, but for one sort.
 
-use std::fmt;
-
 use pg_ir::graph::{Graph, Origin, ValueId};
 use smallvec::SmallVec;
 
@@ -75,7 +73,8 @@ pub enum Check {
 }
 
 /// What is wrong with a plan.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
 pub struct Finding {
     /// The rules that it breaks.
     pub check: Check,
@@ -98,12 +97,6 @@ impl Finding {
 
     fn at(check: Check, launch: usize, message: impl Into<String>) -> Finding {
         Finding { launch: Some(launch), ..Finding::new(check, message) }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
     }
 }
 

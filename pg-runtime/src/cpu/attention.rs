@@ -311,16 +311,7 @@ pub(crate) fn collect(s: &Sizes, partials: Arg, out: [Arg; 2]) {
                 };
                 let sum = |i: usize| (1..s.parts).fold(part(0)[i], |sum, p| sum + part(p)[i]);
                 // SAFETY: inside by the checked lengths; each task writes its own rows.
-                unsafe {
-                    if out.dtype() == DType::BF16 {
-                        out.write::<u16>(at, dim)
-                            .iter_mut()
-                            .enumerate()
-                            .for_each(|(i, o)| *o = math::to_bf16(sum(i)));
-                    } else {
-                        out.write::<f32>(at, dim).iter_mut().enumerate().for_each(|(i, o)| *o = sum(i));
-                    }
-                }
+                unsafe { out.write_floats(at, dim, sum) };
             }
         }
     });

@@ -1,11 +1,11 @@
 //! From a plan's buffers to memory.
 
-use pg_codegen::plan::{Launch, Place, Plan};
+use pg_codegen::plan::{Buffer, Launch, Place, Plan};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
 use super::aligned::Aligned;
-use super::error::{CpuError, Problem};
+use super::error::{CallError, CpuError, Problem, check_length, supplied};
 use super::kernel::Compiled;
 use super::raw::Arg;
 use crate::state::{self, State};
@@ -43,6 +43,20 @@ pub(crate) fn launch_error(plan: &Plan, launch: usize, problem: Problem) -> CpuE
     CpuError::Launch { program: plan.program.clone(), launch, note, problem }
 }
 
+/// Says what is wrong with where a buffer is to lie; `bytes` are those that it takes of the arena.
+pub(crate) fn check_place(plan: &Plan, buffer: &Buffer, bytes: usize) -> Result<(), &'static str> {
+    match &buffer.place {
+        Place::External(slot) if !slot.space.holds(buffer.dtype) => {
+            Err("data is int32, cached weights are float32 or bf16, all other slots float32")
+        }
+        Place::Temp { offset } if offset % 64 != 0 || offset.saturating_add(bytes) > plan.arena_bytes => {
+            Err("its place in the arena is unaligned or beyond the end")
+        }
+        Place::Constant(bits) if bits.len() != buffer.len => Err("its constant has another length"),
+        _ => Ok(()),
+    }
+}
+
 impl Buffers {
     pub(crate) fn new(plan: &Plan) -> Result<Self, CpuError> {
         let mut own: Vec<(Option<Slot>, Aligned)> = Vec::new();
@@ -50,45 +64,31 @@ impl Buffers {
         for buffer in &plan.buffers {
             let bad = |problem| {
                 let (program, label) = (plan.program.clone(), buffer.label.clone());
-                Err(CpuError::Buffer { program, label, problem })
+                CpuError::Buffer { program, label, problem }
             };
+            let bytes = buffer.len.saturating_mul(buffer.dtype.size());
+            check_place(plan, buffer, bytes).map_err(bad)?;
             let source = match &buffer.place {
-                Place::External(slot) => {
-                    if !slot.space.holds(buffer.dtype) {
-                        return bad(
-                            "data is int32, cached weights are float32 or bf16, all other slots float32",
-                        );
-                    }
-                    match slot.space {
-                        Space::Data => Source::Data,
-                        Space::Scalar | Space::Result => {
-                            // Two buffers of one slot are one memory.
-                            match own.iter().position(|(s, _)| s.as_ref() == Some(slot)) {
-                                Some(i) if own[i].1.len() == buffer.len => Source::Own(i),
-                                Some(_) => return bad("its slot has another buffer of another length"),
-                                None => {
-                                    let Ok(memory) = Aligned::try_zeroed(buffer.len) else {
-                                        return bad("this machine has not the memory for it");
-                                    };
-                                    own.push((Some(slot.clone()), memory));
-                                    Source::Own(own.len() - 1)
-                                }
+                Place::External(slot) => match slot.space {
+                    Space::Data => Source::Data,
+                    // Two buffers of one slot are one memory.
+                    Space::Scalar | Space::Result => {
+                        match own.iter().position(|(s, _)| s.as_ref() == Some(slot)) {
+                            Some(i) if own[i].1.len() == buffer.len => Source::Own(i),
+                            Some(_) => return Err(bad("its slot has another buffer of another length")),
+                            None => {
+                                let memory = Aligned::try_zeroed(buffer.len);
+                                let memory =
+                                    memory.map_err(|_| bad("this machine has not the memory for it"))?;
+                                own.push((Some(slot.clone()), memory));
+                                Source::Own(own.len() - 1)
                             }
                         }
-                        _ => Source::State,
                     }
-                }
-                Place::Temp { offset } => {
-                    let end = offset.saturating_add(buffer.len.saturating_mul(buffer.dtype.size()));
-                    if offset % 64 != 0 || end > plan.arena_bytes {
-                        return bad("its place in the arena is unaligned or beyond the end");
-                    }
-                    Source::Arena(*offset)
-                }
+                    _ => Source::State,
+                },
+                Place::Temp { offset } => Source::Arena(*offset),
                 Place::Constant(bits) => {
-                    if bits.len() != buffer.len {
-                        return bad("its constant has another length");
-                    }
                     own.push((None, constant(bits, buffer.dtype)));
                     Source::Own(own.len() - 1)
                 }
@@ -155,21 +155,19 @@ impl Buffers {
         data: &[(&str, &[i32])],
         scalars: &[(&str, f32)],
     ) -> Result<(), CpuError> {
-        let program = || plan.program.clone();
+        let program = &plan.program;
         let fresh = self.state != Some(state.id());
         self.state = None;
         self.memory.clear();
         for (i, buffer) in plan.buffers.iter().enumerate() {
             let (pointer, len): (*mut u8, usize) = match (self.sources[i], &buffer.place) {
                 (Source::Data, Place::External(slot)) => {
-                    let found = data.iter().find(|(name, _)| *name == slot.name);
-                    let (_, ids) =
-                        found.ok_or_else(|| CpuError::NoInput { program: program(), slot: slot.clone() })?;
+                    let ids = supplied(program, slot, data)?;
                     // Never written: `check_launches` has seen to it.
                     (ids.as_ptr().cast_mut().cast(), ids.len())
                 }
                 (Source::State, Place::External(slot)) => {
-                    let failed = |error| CpuError::State { program: program(), error };
+                    let failed = |error| CallError::State { program: program.clone(), error };
                     let place = match self.places[i] {
                         Some(place) if !fresh => place,
                         _ => state.locate(slot, buffer.dtype).map_err(failed)?,
@@ -180,18 +178,15 @@ impl Buffers {
                 (Source::Own(own), place) => {
                     let (_, memory) = &mut self.own[own];
                     if let Place::External(slot @ Slot { space: Space::Scalar, .. }) = place {
-                        let found = scalars.iter().find(|(name, _)| *name == slot.name);
-                        let missing = || CpuError::NoInput { program: program(), slot: slot.clone() };
-                        memory.view_mut().fill(found.ok_or_else(missing)?.1);
+                        memory.view_mut().fill(supplied(program, slot, scalars)?);
                     }
                     (memory.as_mut_ptr().cast(), buffer.len)
                 }
                 (Source::Arena(offset), _) => (arena.wrapping_add(offset), buffer.len),
                 (Source::Data | Source::State, _) => unreachable!("only external buffers have these sources"),
             };
-            if let (true, Place::External(slot)) = (len != buffer.len, &buffer.place) {
-                let (slot, want) = (slot.clone(), buffer.len);
-                return Err(CpuError::Length { program: program(), slot, want, have: len });
+            if let Place::External(slot) = &buffer.place {
+                check_length(program, slot, buffer.len, len)?;
             }
             self.memory.push(Arg::new(pointer, buffer.len, buffer.dtype));
         }

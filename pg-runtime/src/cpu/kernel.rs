@@ -8,7 +8,7 @@ use pg_ir::ty::DType;
 use smallvec::SmallVec;
 
 use super::amx::Amx;
-use super::attention_kernel::{Backward, Forward};
+use super::attention_kernel::Attention;
 use super::contraction::{Epilogue, Shared};
 use super::error::Problem;
 use super::machine::Machine;
@@ -80,8 +80,8 @@ impl Compiled {
                 Some(member) => Compiled::product(member)?,
                 None => Compiled::of(Shared::new(contraction)?),
             },
-            Kernel::Attention(shape) => Compiled::of(Forward(shape)),
-            Kernel::AttentionGrad(shape) => Compiled::of(Backward(shape)),
+            Kernel::Attention(shape) => Compiled::of(Attention { shape, is_gradient: false }),
+            Kernel::AttentionGrad(shape) => Compiled::of(Attention { shape, is_gradient: true }),
             Kernel::ScatterAdd { rows, width, count } => Compiled::of(Scatter { rows, width, count }),
             Kernel::Copy { len } => Compiled::of(Copy { len }),
         })

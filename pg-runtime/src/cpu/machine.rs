@@ -57,8 +57,8 @@ pub(crate) struct Machine {
     pub(super) workspace: Workspace,
 }
 
-impl Machine {
-    pub(crate) fn new() -> Self {
+impl Default for Machine {
+    fn default() -> Self {
         Machine {
             isa: Isa::detect(),
             amx: Amx::detect(),
@@ -70,7 +70,9 @@ impl Machine {
             workspace: Workspace::default(),
         }
     }
+}
 
+impl Machine {
     /// Makes room for a plan's temporaries.
     pub(crate) fn reserve_arena(&mut self, bytes: usize) {
         self.arena_bytes = self.arena_bytes.max(bytes);

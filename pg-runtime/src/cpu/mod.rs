@@ -36,7 +36,12 @@ use std::time::{Duration, Instant};
 use pg_codegen::plan::{Launch, Plan};
 use pg_ir::ty::DType;
 
-pub use self::error::{CpuError, Problem};
+pub use self::error::{CallError, CpuError, Problem};
+#[cfg(feature = "cube")]
+pub(crate) use self::{
+    bind::check_place,
+    error::{check_length, supplied},
+};
 
 use self::bind::Buffers;
 use self::kernel::Compiled;
@@ -58,15 +63,11 @@ pub struct Timed<'a> {
 
 /// Memory that executors share: one arena for temporaries and one set of scratch buffers, as large as the
 /// greediest of them needs. Executors that share it run one at a time. Clones are handles of the same.
-#[derive(Clone, Debug)]
+/// Nothing is allocated before a program runs.
+#[derive(Clone, Default, Debug)]
 pub struct SharedMemory(Arc<Mutex<Machine>>);
 
 impl SharedMemory {
-    /// Nothing is allocated before a program runs.
-    pub fn new() -> Self {
-        SharedMemory(Arc::new(Mutex::new(Machine::new())))
-    }
-
     /// Bytes allocated.
     pub fn bytes(&self) -> usize {
         self.lock().bytes()
@@ -75,12 +76,6 @@ impl SharedMemory {
     fn lock(&self) -> MutexGuard<'_, Machine> {
         // A program that panicked leaves nothing behind that the next one reads.
         self.0.lock().unwrap_or_else(|e| e.into_inner())
-    }
-}
-
-impl Default for SharedMemory {
-    fn default() -> Self {
-        SharedMemory::new()
     }
 }
 
@@ -112,7 +107,7 @@ pub struct CpuExecutor {
 impl CpuExecutor {
     /// Compiles a plan's kernels and checks its launches. Its memory is its own.
     pub fn new(plan: Arc<Plan>) -> Result<Self, CpuError> {
-        CpuExecutor::sharing(plan, &SharedMemory::new())
+        CpuExecutor::sharing(plan, &SharedMemory::default())
     }
 
     /// [`Self::new`] with memory that other executors use, too. Results are always an executor's own.

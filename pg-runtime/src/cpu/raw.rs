@@ -4,6 +4,7 @@
 use pg_ir::ty::DType;
 
 use super::aligned::Element;
+use super::math;
 
 /// One argument of one launch.
 ///
@@ -80,6 +81,23 @@ impl Arg {
         debug_assert_eq!(size_of::<T>(), self.dtype.size());
         // SAFETY: as in `read`, and exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.cast::<T>().add(start), len) }
+    }
+
+    /// Writes float32 numbers, rounded where the argument stores bfloat16.
+    ///
+    /// # Safety
+    /// As for [`Self::write`]; the argument's elements are floats.
+    #[inline(always)]
+    pub(crate) unsafe fn write_floats(self, start: usize, len: usize, number: impl Fn(usize) -> f32) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            if self.dtype == DType::BF16 {
+                let to = self.write::<u16>(start, len).iter_mut();
+                to.enumerate().for_each(|(i, t)| *t = math::to_bf16(number(i)));
+            } else {
+                self.write::<f32>(start, len).iter_mut().enumerate().for_each(|(i, t)| *t = number(i));
+            }
+        }
     }
 
     /// Pointer to an element, for routines that take strides.

@@ -9,6 +9,7 @@ use pg_ir::ty::DType;
 
 use super::device::{Device, Memory, Resident};
 use super::error::CubeExecError;
+use crate::cpu::{CallError, check_length, check_place, supplied};
 use crate::executor::Inputs;
 use crate::state::State;
 
@@ -48,12 +49,8 @@ impl Buffers {
                 return Ok(());
             }
             let (program, device) = (plan.program.clone(), machine.name.to_string());
-            Err(CubeExecError::Memory {
-                program,
-                device,
-                need: bytes as u64,
-                have: machine.limits.allocation_bytes,
-            })
+            let (need, have) = (bytes as u64, machine.limits.allocation_bytes);
+            Err(CubeExecError::Memory { program, device, need, have })
         };
         check(plan.arena_bytes)?;
         let mut results: Vec<(Slot, Memory, usize)> = Vec::new();
@@ -68,41 +65,26 @@ impl Buffers {
             if buffer.dtype == DType::BF16 && !machine.has_bf16() {
                 return Err(bad("the device has no bfloat16 buffers; use --precision f32"));
             }
+            // The plan counts a byte for a boolean: those lie elsewhere.
+            let in_arena = buffer.dtype != DType::Bool;
+            check_place(plan, buffer, if in_arena { bytes } else { 0 }).map_err(bad)?;
             sources.push(match &buffer.place {
-                Place::External(slot) => {
-                    if !slot.space.holds(buffer.dtype) {
-                        return Err(bad(
-                            "data is int32, cached weights are float32 or bf16, all other slots float32",
-                        ));
-                    }
-                    match slot.space {
-                        Space::Data | Space::Scalar => Source::Call,
-                        Space::Result => match results.iter().find(|(s, ..)| s == slot) {
-                            Some((_, memory, len)) if *len == buffer.len => Source::Own(memory.clone()),
-                            Some(_) => return Err(bad("its slot has another buffer of another length")),
-                            None => {
-                                let memory = device.allocate(bytes)?;
-                                results.push((slot.clone(), memory.clone(), buffer.len));
-                                Source::Own(memory)
-                            }
-                        },
-                        _ => Source::State,
-                    }
-                }
-                // The plan counts a byte for a boolean: those lie elsewhere.
-                Place::Temp { .. } if buffer.dtype == DType::Bool => Source::Own(device.allocate(bytes)?),
-                Place::Temp { offset } => {
-                    if offset % 64 != 0 || offset.saturating_add(bytes) > plan.arena_bytes {
-                        return Err(bad("its place in the arena is unaligned or beyond the end"));
-                    }
-                    Source::Arena(*offset)
-                }
-                Place::Constant(bits) => {
-                    if bits.len() != buffer.len {
-                        return Err(bad("its constant has another length"));
-                    }
-                    Source::Own(device.allocate_with(&constant(bits, buffer.dtype))?)
-                }
+                Place::External(slot) => match slot.space {
+                    Space::Data | Space::Scalar => Source::Call,
+                    Space::Result => match results.iter().find(|(s, ..)| s == slot) {
+                        Some((_, memory, len)) if *len == buffer.len => Source::Own(memory.clone()),
+                        Some(_) => return Err(bad("its slot has another buffer of another length")),
+                        None => {
+                            let memory = device.allocate(bytes)?;
+                            results.push((slot.clone(), memory.clone(), buffer.len));
+                            Source::Own(memory)
+                        }
+                    },
+                    _ => Source::State,
+                },
+                Place::Temp { .. } if !in_arena => Source::Own(device.allocate(bytes)?),
+                Place::Temp { offset } => Source::Arena(*offset),
+                Place::Constant(bits) => Source::Own(device.allocate_with(&constant(bits, buffer.dtype))?),
             });
         }
         Ok(Buffers { sources, arena: device.allocate(plan.arena_bytes)?, results })
@@ -116,7 +98,7 @@ impl Buffers {
         state: &mut State,
         inputs: Inputs<'_>,
     ) -> Result<Vec<Range>, CubeExecError> {
-        let program = || plan.program.clone();
+        let program = &plan.program;
         let mut uploaded: Vec<(&Slot, Memory)> = Vec::new();
         let mut ranges = Vec::with_capacity(self.sources.len());
         for (source, buffer) in self.sources.iter().zip(&plan.buffers) {
@@ -125,9 +107,9 @@ impl Buffers {
                 (Source::Own(memory), _) => (memory.clone(), 0),
                 (Source::Arena(offset), _) => (self.arena.clone(), *offset),
                 (Source::State, Place::External(slot)) => {
-                    let failed = |error| CubeExecError::State { program: program(), error };
+                    let failed = |error| CallError::State { program: program.clone(), error };
                     let place = state.locate(slot, buffer.dtype).map_err(failed)?;
-                    check_length(plan, slot, buffer, place.len)?;
+                    check_length(program, slot, buffer.len, place.len)?;
                     let is_there = |bank: &Resident<R>| bank.is_on(device);
                     let upload = |bank: &[u8]| Resident::upload(device, bank).map_err(|e| e.to_string());
                     let bank = state.remote(place.bank, is_there, upload).map_err(failed)?;
@@ -177,22 +159,13 @@ fn supply<R: Runtime>(
     buffer: &Buffer,
     inputs: Inputs<'_>,
 ) -> Result<Memory, CubeExecError> {
-    let missing = || CubeExecError::NoInput { program: plan.program.clone(), slot: slot.clone() };
     if slot.space == Space::Data {
-        let (_, ids) = inputs.data.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
-        check_length(plan, slot, buffer, ids.len())?;
+        let ids = supplied(&plan.program, slot, inputs.data)?;
+        check_length(&plan.program, slot, buffer.len, ids.len())?;
         return device.upload(bytemuck::cast_slice(ids));
     }
-    let (_, value) = inputs.scalars.iter().find(|(name, _)| *name == slot.name).ok_or_else(missing)?;
-    device.upload(bytemuck::cast_slice(&vec![*value; buffer.len]))
-}
-
-fn check_length(plan: &Plan, slot: &Slot, buffer: &Buffer, have: usize) -> Result<(), CubeExecError> {
-    if have == buffer.len {
-        return Ok(());
-    }
-    let (program, slot) = (plan.program.clone(), slot.clone());
-    Err(CubeExecError::Length { program, slot, want: buffer.len, have })
+    let value = supplied(&plan.program, slot, inputs.scalars)?;
+    device.upload(bytemuck::cast_slice(&vec![value; buffer.len]))
 }
 
 /// A constant in its stored form. Plans give float and integer bits, one word an element.

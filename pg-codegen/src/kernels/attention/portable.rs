@@ -11,7 +11,7 @@ use cubecl::prelude::*;
 use super::LOWEST;
 use super::tiling::{THREADS, Tiling, check_types, specs};
 use crate::kernels::error::CubeError;
-use crate::kernels::kernel::{ArgSpec, Body, Generated};
+use crate::kernels::kernel::{ArgSpec, Body, Generated, has_work};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
 use crate::plan::AttentionShape;
@@ -33,8 +33,7 @@ pub(crate) fn lower(
     check_types(infos)?;
     let aligned = infos[..3].iter().all(|i| i.shift.is_multiple_of(4));
     let (mut tiling, shared) = Tiling::new(*shape, shape.heads, (3, 1), aligned, machine);
-    let grid = machine.fold("attention", tiling.thread_blocks as u64)?;
-    tiling.exact = grid[0] as usize * grid[1] as usize == tiling.thread_blocks;
+    let grid = tiling.grid("attention", machine)?;
     let shifts = [0, 1, 2, 3, 4].map(|i| infos[i].shift);
     let args = specs(infos, tiling.vector, 3, 3);
     let body = Forward { tiling, shifts };
@@ -199,76 +198,80 @@ fn exponentials(
 }
 
 #[cube]
-fn attend<N: Size>(
+fn kernel<N: Size>(
     q: &Array<Vector<f32, N>>,
     k: &Array<Vector<f32, N>>,
     v: &Array<Vector<f32, N>>,
     o: &mut Array<f32>,
     lse: &mut Array<f32>,
-    block_index: u32,
     #[comptime] p: Forward,
 ) {
     let t = comptime!(p.tiling);
-    let heads = comptime!(t.shape.heads);
-    let kv_heads = comptime!(t.shape.kv_heads);
-    let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
-    let block = comptime!(t.block as u32);
-    let time = comptime!(t.shape.time as u32);
-    let width = comptime!((t.block + 1) as u32);
-    let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut scores = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
-    let own = work_tile(block_index, heads, true, t);
-    let batch = own.batch;
-    let head = own.head;
-    let row = own.row;
-    load_rows::<N>(q, &mut tile_q, batch, head, own.first, heads, comptime!(p.shifts[0]), t);
-    let mut row_max = LOWEST.runtime();
-    let mut row_sum = 0.0f32;
-    let mut acc = Array::<f32>::new(comptime!(t.elements));
-    #[unroll]
-    for i in 0..comptime!(t.elements) {
-        acc[i] = 0.0f32;
-    }
-    for key_tile in 0..own.tile + 1 {
-        let first_key = key_tile * block;
-        // The tiles of the iteration before are read no more.
-        sync_cube();
-        load_rows::<N>(k, &mut tile_k, batch, head / group, first_key, kv_heads, comptime!(p.shifts[1]), t);
-        load_rows::<N>(v, &mut tile_v, batch, head / group, first_key, kv_heads, comptime!(p.shifts[2]), t);
-        // The tiles are whole.
-        sync_cube();
-        let mine = scores_of(&tile_q, &tile_k, &mut scores, &own, first_key, t);
-        // The scores are whole.
-        sync_cube();
-        let before = row_max;
-        for key in 0..block {
-            row_max = max(row_max, scores[(row * width + key) as usize]);
-        }
-        let rescale = f32::exp(before - row_max);
-        // All threads have their query's maximum: scores may be overwritten.
-        sync_cube();
-        exponentials(&mut scores, &mine, row_max, &own, t);
-        // The probabilities are whole.
-        sync_cube();
-        row_sum *= rescale;
+    let block_index = CUBE_POS as u32;
+    if has_work(block_index, comptime!(t.thread_blocks), comptime!(t.exact)) {
+        let heads = comptime!(t.shape.heads);
+        let kv_heads = comptime!(t.shape.kv_heads);
+        let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
+        let shift_k = comptime!(p.shifts[1]);
+        let shift_v = comptime!(p.shifts[2]);
+        let block = comptime!(t.block as u32);
+        let time = comptime!(t.shape.time as u32);
+        let width = comptime!((t.block + 1) as u32);
+        let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut scores = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
+        let own = work_tile(block_index, heads, true, t);
+        let batch = own.batch;
+        let head = own.head;
+        let row = own.row;
+        load_rows::<N>(q, &mut tile_q, batch, head, own.first, heads, comptime!(p.shifts[0]), t);
+        let mut row_max = LOWEST.runtime();
+        let mut row_sum = 0.0f32;
+        let mut acc = Array::<f32>::new(comptime!(t.elements));
         #[unroll]
         for i in 0..comptime!(t.elements) {
-            acc[i] = acc[i] * rescale;
+            acc[i] = 0.0f32;
         }
-        for key in 0..block {
-            let prob = scores[(row * width + key) as usize];
-            row_sum += prob;
-            add_row(&mut acc, prob, &tile_v, key, own.column, t);
+        for key_tile in 0..own.tile + 1 {
+            let first_key = key_tile * block;
+            // The tiles of the iteration before are read no more.
+            sync_cube();
+            load_rows::<N>(k, &mut tile_k, batch, head / group, first_key, kv_heads, shift_k, t);
+            load_rows::<N>(v, &mut tile_v, batch, head / group, first_key, kv_heads, shift_v, t);
+            // The tiles are whole.
+            sync_cube();
+            let mine = scores_of(&tile_q, &tile_k, &mut scores, &own, first_key, t);
+            // The scores are whole.
+            sync_cube();
+            let before = row_max;
+            for key in 0..block {
+                row_max = max(row_max, scores[(row * width + key) as usize]);
+            }
+            let rescale = f32::exp(before - row_max);
+            // All threads have their query's maximum: scores may be overwritten.
+            sync_cube();
+            exponentials(&mut scores, &mine, row_max, &own, t);
+            // The probabilities are whole.
+            sync_cube();
+            row_sum *= rescale;
+            #[unroll]
+            for i in 0..comptime!(t.elements) {
+                acc[i] = acc[i] * rescale;
+            }
+            for key in 0..block {
+                let prob = scores[(row * width + key) as usize];
+                row_sum += prob;
+                add_row(&mut acc, prob, &tile_v, key, own.column, t);
+            }
         }
-    }
-    if own.first + row < time {
-        let at = (batch * time + own.first + row) * comptime!(heads as u32) + head;
-        if own.column == 0 {
-            lse[(at + comptime!(p.shifts[4] as u32)) as usize] = row_max + f32::ln(row_sum);
+        if own.first + row < time {
+            let at = (batch * time + own.first + row) * comptime!(heads as u32) + head;
+            if own.column == 0 {
+                lse[(at + comptime!(p.shifts[4] as u32)) as usize] = row_max + f32::ln(row_sum);
+            }
+            write_row(o, &acc, 1.0f32 / row_sum, at, own.column, comptime!(p.shifts[3]), t);
         }
-        write_row(o, &acc, 1.0f32 / row_sum, at, own.column, comptime!(p.shifts[3]), t);
     }
 }
 
@@ -290,23 +293,6 @@ pub(crate) fn write_row(
         if comptime!(t.stride - 1 == t.shape.dim) || column + d < comptime!(t.shape.dim as u32) {
             to[(start + d) as usize] = acc[i] * factor;
         }
-    }
-}
-
-#[cube]
-fn kernel<N: Size>(
-    q: &Array<Vector<f32, N>>,
-    k: &Array<Vector<f32, N>>,
-    v: &Array<Vector<f32, N>>,
-    o: &mut Array<f32>,
-    lse: &mut Array<f32>,
-    #[comptime] p: Forward,
-) {
-    let block_index = CUBE_POS as u32;
-    if comptime!(p.tiling.exact) {
-        attend::<N>(q, k, v, o, lse, block_index, p);
-    } else if block_index < comptime!(p.tiling.thread_blocks as u32) {
-        attend::<N>(q, k, v, o, lse, block_index, p);
     }
 }
 

@@ -12,7 +12,7 @@ use pg_ir::ty::DType;
 use super::portable::{Width, add_row, dot, load_rows, work_tile, write_row};
 use super::tiling::{THREADS, Tiling, check_types, specs};
 use crate::kernels::error::CubeError;
-use crate::kernels::kernel::{ArgSpec, Body, Generated};
+use crate::kernels::kernel::{ArgSpec, Body, Generated, has_work};
 use crate::kernels::region;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
@@ -44,25 +44,12 @@ pub(crate) fn lower(
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     check_types(infos)?;
-    let rows = shape.batch * shape.time * shape.heads;
-    let delta = StageArg::Workspace(out.workspace(4 * rows));
-    let delta_info = ArgInfo::whole(DType::F32, rows);
-    let [o, d_o] = [infos[3], infos[5]];
-    let mut inner = Launches::default();
-    region::lower(&row_products(rows, shape.dim), &[o, d_o, delta_info], machine, true, &mut inner)?;
-    out.append(inner, &[StageArg::Arg(3), StageArg::Arg(5), delta]);
-
+    let (delta, delta_info) = delta(shape, infos, machine, out)?;
     let read = [infos[0], infos[1], infos[2], infos[5], infos[4], delta_info];
     let read_args = [0, 1, 2, 5, 4].map(StageArg::Arg).into_iter().chain([delta]);
     let aligned = read[..4].iter().all(|i| i.shift.is_multiple_of(4));
-    let fold = |mut tiling: Tiling| {
-        let grid = machine.fold("attention_grad", tiling.thread_blocks as u64)?;
-        tiling.exact = grid[0] as usize * grid[1] as usize == tiling.thread_blocks;
-        Ok::<_, CubeError>((tiling, grid))
-    };
-
-    let (tiling, shared) = Tiling::new(*shape, shape.heads, (4, 1), aligned, machine);
-    let (tiling, grid) = fold(tiling)?;
+    let (mut tiling, shared) = Tiling::new(*shape, shape.heads, (4, 1), aligned, machine);
+    let grid = tiling.grid("attention_grad", machine)?;
     let all: Vec<ArgInfo> = read.iter().copied().chain([infos[6]]).collect();
     let shifts = std::array::from_fn(|i| all[i].shift);
     let body = QueryGrad { tiling, shifts };
@@ -70,8 +57,8 @@ pub(crate) fn lower(
     let kernel = Generated::new(body, specs_q, (THREADS as u32, shared), machine)?;
     out.push(kernel, read_args.clone().chain([StageArg::Arg(6)]).collect(), grid, QUERY_SHARE);
 
-    let (tiling, shared) = Tiling::new(*shape, shape.kv_heads, (4, 2), aligned, machine);
-    let (tiling, grid) = fold(tiling)?;
+    let (mut tiling, shared) = Tiling::new(*shape, shape.kv_heads, (4, 2), aligned, machine);
+    let grid = tiling.grid("attention_grad", machine)?;
     let all: Vec<ArgInfo> = read.iter().copied().chain([infos[7], infos[8]]).collect();
     let shifts = std::array::from_fn(|i| all[i].shift);
     let body = KeyGrad { tiling, shifts };
@@ -82,178 +69,30 @@ pub(crate) fn lower(
     Ok(())
 }
 
-/// delta[row] = Σ o · do over the head.
-pub(crate) fn row_products(rows: usize, dim: usize) -> Region {
+/// Adds the launch of delta[row] = Σ o · do over the head, and gives where delta is.
+pub(crate) fn delta(
+    shape: &AttentionShape,
+    infos: &[ArgInfo],
+    machine: &Machine,
+    out: &mut Launches,
+) -> Result<(StageArg, ArgInfo), CubeError> {
+    let (rows, dim) = (shape.batch * shape.time * shape.heads, shape.dim);
     let at = |row: i64, column: i64| Affine { offset: 0, strides: [row, column].into_iter().collect() };
     let load = |arg| Instr::Load { arg, map: IndexMap { at: at(dim as i64, 1), guards: vec![] } };
-    Region {
-        rows: vec![rows],
-        reduced: 0,
-        columns: dim,
-        body: vec![
-            load(0),
-            load(1),
-            Instr::Binary(Binary::Mul, 0, 1),
-            Instr::RowReduce(Reduction::Sum, 2),
-            Instr::Store { arg: 2, value: 3, at: at(1, 0) },
-        ],
-        args: vec![DType::F32; 3],
-    }
-}
-
-#[cube]
-fn query_grad<N: Size>(
-    q: &Array<Vector<f32, N>>,
-    k: &Array<Vector<f32, N>>,
-    v: &Array<Vector<f32, N>>,
-    d_o: &Array<Vector<f32, N>>,
-    lse: &Array<f32>,
-    delta: &Array<f32>,
-    dq: &mut Array<f32>,
-    block_index: u32,
-    #[comptime] p: QueryGrad,
-) {
-    let t = comptime!(p.tiling);
-    let heads = comptime!(t.shape.heads);
-    let kv_heads = comptime!(t.shape.kv_heads);
-    let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
-    let block = comptime!(t.block as u32);
-    let time = comptime!(t.shape.time as u32);
-    let width = comptime!((t.block + 1) as u32);
-    let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_do = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut ds = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
-    let own = work_tile(block_index, heads, true, t);
-    let batch = own.batch;
-    let head = own.head;
-    let first = own.first;
-    let row = own.row;
-    let column = own.column;
-    load_rows::<N>(q, &mut tile_q, batch, head, first, heads, comptime!(p.shifts[0]), t);
-    load_rows::<N>(d_o, &mut tile_do, batch, head, first, heads, comptime!(p.shifts[3]), t);
-    let at = (batch * time + first + row) * comptime!(heads as u32) + head;
-    let mut row_lse = 0.0f32;
-    let mut row_delta = 0.0f32;
-    if first + row < time {
-        row_lse = lse[(at + comptime!(p.shifts[4] as u32)) as usize];
-        row_delta = delta[(at + comptime!(p.shifts[5] as u32)) as usize];
-    }
-    let mut acc = Array::<f32>::new(comptime!(t.elements));
-    #[unroll]
-    for i in 0..comptime!(t.elements) {
-        acc[i] = 0.0f32;
-    }
-    for key_tile in 0..own.tile + 1 {
-        let first_key = key_tile * block;
-        sync_cube();
-        load_rows::<N>(k, &mut tile_k, batch, head / group, first_key, kv_heads, comptime!(p.shifts[1]), t);
-        load_rows::<N>(v, &mut tile_v, batch, head / group, first_key, kv_heads, comptime!(p.shifts[2]), t);
-        sync_cube();
-        #[unroll]
-        for i in 0..comptime!(t.scores) {
-            let key = column + comptime!((i * t.columns) as u32);
-            if key < block {
-                let mut grad = 0.0f32;
-                if first_key + key <= first + row && first + row < time {
-                    let score = dot(&tile_q, row, &tile_k, key, t) * comptime!(t.shape.scale);
-                    let dp = dot(&tile_do, row, &tile_v, key, t);
-                    grad = f32::exp(score - row_lse) * (dp - row_delta) * comptime!(t.shape.scale);
-                }
-                ds[(row * width + key) as usize] = grad;
-            }
-        }
-        sync_cube();
-        for key in 0..block {
-            add_row(&mut acc, ds[(row * width + key) as usize], &tile_k, key, column, t);
-        }
-    }
-    if first + row < time {
-        write_row(dq, &acc, 1.0f32, at, column, comptime!(p.shifts[6]), t);
-    }
-}
-
-#[cube]
-fn key_grad<N: Size>(
-    q: &Array<Vector<f32, N>>,
-    k: &Array<Vector<f32, N>>,
-    v: &Array<Vector<f32, N>>,
-    d_o: &Array<Vector<f32, N>>,
-    lse: &Array<f32>,
-    delta: &Array<f32>,
-    dk: &mut Array<f32>,
-    dv: &mut Array<f32>,
-    block_index: u32,
-    #[comptime] p: KeyGrad,
-) {
-    let t = comptime!(p.tiling);
-    let heads = comptime!(t.shape.heads);
-    let kv_heads = comptime!(t.shape.kv_heads);
-    let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
-    let block = comptime!(t.block as u32);
-    let tiles = comptime!(t.blocks as u32);
-    let time = comptime!(t.shape.time as u32);
-    let width = comptime!((t.block + 1) as u32);
-    let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_do = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
-    let mut probs = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
-    let mut ds = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
-    let own = work_tile(block_index, kv_heads, false, t);
-    let batch = own.batch;
-    let kv_head = own.head;
-    let first = own.first;
-    let row = own.row;
-    let column = own.column;
-    load_rows::<N>(k, &mut tile_k, batch, kv_head, first, kv_heads, comptime!(p.shifts[1]), t);
-    load_rows::<N>(v, &mut tile_v, batch, kv_head, first, kv_heads, comptime!(p.shifts[2]), t);
-    let mut acc_dk = Array::<f32>::new(comptime!(t.elements));
-    let mut acc_dv = Array::<f32>::new(comptime!(t.elements));
-    #[unroll]
-    for i in 0..comptime!(t.elements) {
-        acc_dk[i] = 0.0f32;
-        acc_dv[i] = 0.0f32;
-    }
-    for member in 0..group {
-        let head = kv_head * group + member;
-        for query_tile in own.tile..tiles {
-            let first_query = query_tile * block;
-            sync_cube();
-            load_rows::<N>(q, &mut tile_q, batch, head, first_query, heads, comptime!(p.shifts[0]), t);
-            load_rows::<N>(d_o, &mut tile_do, batch, head, first_query, heads, comptime!(p.shifts[3]), t);
-            sync_cube();
-            #[unroll]
-            for i in 0..comptime!(t.scores) {
-                let query = column + comptime!((i * t.columns) as u32);
-                if query < block {
-                    let mut prob = 0.0f32;
-                    let mut grad = 0.0f32;
-                    if first + row <= first_query + query && first_query + query < time {
-                        let at = (batch * time + first_query + query) * comptime!(heads as u32) + head;
-                        let score = dot(&tile_q, query, &tile_k, row, t) * comptime!(t.shape.scale);
-                        prob = f32::exp(score - lse[(at + comptime!(p.shifts[4] as u32)) as usize]);
-                        let dp = dot(&tile_do, query, &tile_v, row, t);
-                        let row_delta = delta[(at + comptime!(p.shifts[5] as u32)) as usize];
-                        grad = prob * (dp - row_delta) * comptime!(t.shape.scale);
-                    }
-                    probs[(row * width + query) as usize] = prob;
-                    ds[(row * width + query) as usize] = grad;
-                }
-            }
-            sync_cube();
-            for query in 0..block {
-                add_row(&mut acc_dv, probs[(row * width + query) as usize], &tile_do, query, column, t);
-                add_row(&mut acc_dk, ds[(row * width + query) as usize], &tile_q, query, column, t);
-            }
-        }
-    }
-    if first + row < time {
-        let at = (batch * time + first + row) * comptime!(kv_heads as u32) + kv_head;
-        write_row(dk, &acc_dk, 1.0f32, at, column, comptime!(p.shifts[6]), t);
-        write_row(dv, &acc_dv, 1.0f32, at, column, comptime!(p.shifts[7]), t);
-    }
+    let body = vec![
+        load(0),
+        load(1),
+        Instr::Binary(Binary::Mul, 0, 1),
+        Instr::RowReduce(Reduction::Sum, 2),
+        Instr::Store { arg: 2, value: 3, at: at(1, 0) },
+    ];
+    let args = vec![infos[3].dtype, infos[5].dtype, DType::F32];
+    let products = Region { rows: vec![rows], reduced: 0, columns: dim, body, args };
+    let delta = StageArg::Workspace(out.workspace(4 * rows));
+    let info = ArgInfo::whole(DType::F32, rows);
+    let names = [StageArg::Arg(3), StageArg::Arg(5), delta];
+    region::append(&products, &[infos[3], infos[5], info], &names, machine, out)?;
+    Ok((delta, info))
 }
 
 #[cube]
@@ -267,11 +106,69 @@ fn query_kernel<N: Size>(
     dq: &mut Array<f32>,
     #[comptime] p: QueryGrad,
 ) {
+    let t = comptime!(p.tiling);
     let block_index = CUBE_POS as u32;
-    if comptime!(p.tiling.exact) {
-        query_grad::<N>(q, k, v, d_o, lse, delta, dq, block_index, p);
-    } else if block_index < comptime!(p.tiling.thread_blocks as u32) {
-        query_grad::<N>(q, k, v, d_o, lse, delta, dq, block_index, p);
+    if has_work(block_index, comptime!(t.thread_blocks), comptime!(t.exact)) {
+        let heads = comptime!(t.shape.heads);
+        let kv_heads = comptime!(t.shape.kv_heads);
+        let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
+        let shift_k = comptime!(p.shifts[1]);
+        let shift_v = comptime!(p.shifts[2]);
+        let block = comptime!(t.block as u32);
+        let time = comptime!(t.shape.time as u32);
+        let width = comptime!((t.block + 1) as u32);
+        let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_do = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut ds = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
+        let own = work_tile(block_index, heads, true, t);
+        let batch = own.batch;
+        let head = own.head;
+        let first = own.first;
+        let row = own.row;
+        let column = own.column;
+        load_rows::<N>(q, &mut tile_q, batch, head, first, heads, comptime!(p.shifts[0]), t);
+        load_rows::<N>(d_o, &mut tile_do, batch, head, first, heads, comptime!(p.shifts[3]), t);
+        let at = (batch * time + first + row) * comptime!(heads as u32) + head;
+        let mut row_lse = 0.0f32;
+        let mut row_delta = 0.0f32;
+        if first + row < time {
+            row_lse = lse[(at + comptime!(p.shifts[4] as u32)) as usize];
+            row_delta = delta[(at + comptime!(p.shifts[5] as u32)) as usize];
+        }
+        let mut acc = Array::<f32>::new(comptime!(t.elements));
+        #[unroll]
+        for i in 0..comptime!(t.elements) {
+            acc[i] = 0.0f32;
+        }
+        for key_tile in 0..own.tile + 1 {
+            let first_key = key_tile * block;
+            sync_cube();
+            load_rows::<N>(k, &mut tile_k, batch, head / group, first_key, kv_heads, shift_k, t);
+            load_rows::<N>(v, &mut tile_v, batch, head / group, first_key, kv_heads, shift_v, t);
+            sync_cube();
+            #[unroll]
+            for i in 0..comptime!(t.scores) {
+                let key = column + comptime!((i * t.columns) as u32);
+                if key < block {
+                    let mut grad = 0.0f32;
+                    if first_key + key <= first + row && first + row < time {
+                        let score = dot(&tile_q, row, &tile_k, key, t) * comptime!(t.shape.scale);
+                        let dp = dot(&tile_do, row, &tile_v, key, t);
+                        grad = f32::exp(score - row_lse) * (dp - row_delta) * comptime!(t.shape.scale);
+                    }
+                    ds[(row * width + key) as usize] = grad;
+                }
+            }
+            sync_cube();
+            for key in 0..block {
+                add_row(&mut acc, ds[(row * width + key) as usize], &tile_k, key, column, t);
+            }
+        }
+        if first + row < time {
+            write_row(dq, &acc, 1.0f32, at, column, comptime!(p.shifts[6]), t);
+        }
     }
 }
 
@@ -287,11 +184,77 @@ fn key_kernel<N: Size>(
     dv: &mut Array<f32>,
     #[comptime] p: KeyGrad,
 ) {
+    let t = comptime!(p.tiling);
     let block_index = CUBE_POS as u32;
-    if comptime!(p.tiling.exact) {
-        key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, block_index, p);
-    } else if block_index < comptime!(p.tiling.thread_blocks as u32) {
-        key_grad::<N>(q, k, v, d_o, lse, delta, dk, dv, block_index, p);
+    if has_work(block_index, comptime!(t.thread_blocks), comptime!(t.exact)) {
+        let heads = comptime!(t.shape.heads);
+        let kv_heads = comptime!(t.shape.kv_heads);
+        let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
+        let shift_q = comptime!(p.shifts[0]);
+        let shift_do = comptime!(p.shifts[3]);
+        let block = comptime!(t.block as u32);
+        let tiles = comptime!(t.blocks as u32);
+        let time = comptime!(t.shape.time as u32);
+        let width = comptime!((t.block + 1) as u32);
+        let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_do = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_k = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut tile_v = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
+        let mut probs = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
+        let mut ds = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
+        let own = work_tile(block_index, kv_heads, false, t);
+        let batch = own.batch;
+        let kv_head = own.head;
+        let first = own.first;
+        let row = own.row;
+        let column = own.column;
+        load_rows::<N>(k, &mut tile_k, batch, kv_head, first, kv_heads, comptime!(p.shifts[1]), t);
+        load_rows::<N>(v, &mut tile_v, batch, kv_head, first, kv_heads, comptime!(p.shifts[2]), t);
+        let mut acc_dk = Array::<f32>::new(comptime!(t.elements));
+        let mut acc_dv = Array::<f32>::new(comptime!(t.elements));
+        #[unroll]
+        for i in 0..comptime!(t.elements) {
+            acc_dk[i] = 0.0f32;
+            acc_dv[i] = 0.0f32;
+        }
+        for member in 0..group {
+            let head = kv_head * group + member;
+            for query_tile in own.tile..tiles {
+                let first_query = query_tile * block;
+                sync_cube();
+                load_rows::<N>(q, &mut tile_q, batch, head, first_query, heads, shift_q, t);
+                load_rows::<N>(d_o, &mut tile_do, batch, head, first_query, heads, shift_do, t);
+                sync_cube();
+                #[unroll]
+                for i in 0..comptime!(t.scores) {
+                    let query = column + comptime!((i * t.columns) as u32);
+                    if query < block {
+                        let mut prob = 0.0f32;
+                        let mut grad = 0.0f32;
+                        if first + row <= first_query + query && first_query + query < time {
+                            let at = (batch * time + first_query + query) * comptime!(heads as u32) + head;
+                            let score = dot(&tile_q, query, &tile_k, row, t) * comptime!(t.shape.scale);
+                            prob = f32::exp(score - lse[(at + comptime!(p.shifts[4] as u32)) as usize]);
+                            let dp = dot(&tile_do, query, &tile_v, row, t);
+                            let row_delta = delta[(at + comptime!(p.shifts[5] as u32)) as usize];
+                            grad = prob * (dp - row_delta) * comptime!(t.shape.scale);
+                        }
+                        probs[(row * width + query) as usize] = prob;
+                        ds[(row * width + query) as usize] = grad;
+                    }
+                }
+                sync_cube();
+                for query in 0..block {
+                    add_row(&mut acc_dv, probs[(row * width + query) as usize], &tile_do, query, column, t);
+                    add_row(&mut acc_dk, ds[(row * width + query) as usize], &tile_q, query, column, t);
+                }
+            }
+        }
+        if first + row < time {
+            let at = (batch * time + first + row) * comptime!(kv_heads as u32) + kv_head;
+            write_row(dk, &acc_dk, 1.0f32, at, column, comptime!(p.shifts[6]), t);
+            write_row(dv, &acc_dv, 1.0f32, at, column, comptime!(p.shifts[7]), t);
+        }
     }
 }
 

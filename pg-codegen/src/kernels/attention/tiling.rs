@@ -69,9 +69,14 @@ impl Tiling {
         };
         (tiling, size(block))
     }
-}
 
-impl Tiling {
+    /// The grid that walks the tiles; notes whether all its thread blocks have work.
+    pub(crate) fn grid(&mut self, kernel: &str, machine: &Machine) -> Result<[u32; 3], CubeError> {
+        let (grid, exact) = machine.grid(kernel, self.thread_blocks as u64)?;
+        self.exact = exact;
+        Ok(grid)
+    }
+
     /// The shape and the tiles, as text.
     pub(crate) fn describe(&self) -> String {
         let s = &self.shape;

@@ -153,8 +153,5 @@ fn region_on(
     let infos: Vec<ArgInfo> = [info].into_iter().chain(args[operands..].iter().copied()).collect();
     let rest = (operands..args.len()).map(StageArg::Arg);
     let names: Vec<StageArg> = [result].into_iter().chain(rest).collect();
-    let mut inner = Launches::default();
-    region::lower(region, &infos, machine, true, &mut inner)?;
-    out.append(inner, &names);
-    Ok(())
+    region::append(region, &infos, &names, machine, out)
 }

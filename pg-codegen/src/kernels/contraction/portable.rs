@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use pg_ir::ty::DType;
 
 use crate::kernels::error::CubeError;
-use crate::kernels::kernel::{ArgSpec, Body, Generated};
+use crate::kernels::kernel::{ArgSpec, Body, Generated, has_work};
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::machine::Machine;
 use crate::plan::Matmul;
@@ -74,8 +74,7 @@ pub(crate) fn lower(
     c.offset += c_info.shift;
     let tiles = [m.batch, m.m.div_ceil(a.tile), m.n.div_ceil(b.tile)];
     let thread_blocks: usize = tiles.iter().product();
-    let grid = machine.fold("matmul", thread_blocks as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
+    let (grid, exact) = machine.grid("matmul", thread_blocks as u64)?;
     let deep = machine.tuning.matmul_depth;
     let body = MatmulKernel { a, b, c, tiles, deep, accumulate: m.accumulate, exact };
     let shared = 4 * deep * (a.tile + 1 + b.tile + 1);
@@ -238,9 +237,7 @@ fn kernel<A: Size, B: Size>(
     #[comptime] p: MatmulKernel,
 ) {
     let block_index = CUBE_POS as u32;
-    if comptime!(p.exact) {
-        multiply::<A, B>(a, b, c, block_index, p);
-    } else if block_index < comptime!(p.tiles.iter().product::<usize>() as u32) {
+    if has_work(block_index, comptime!(p.tiles.iter().product::<usize>()), comptime!(p.exact)) {
         multiply::<A, B>(a, b, c, block_index, p);
     }
 }

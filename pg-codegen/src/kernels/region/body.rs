@@ -5,13 +5,13 @@ use cubecl::ir::ManagedVariable;
 use cubecl::prelude::*;
 use smallvec::SmallVec;
 
-use super::access::{Chunk, Mask, Source, and};
+use super::access::{Chunk, Mask, and};
 use super::lowered::Step;
 use super::reduce::{identity, reduce_block_rows};
 use super::value::Width;
 use super::walk::{Walker, mutable};
 use super::{RegionKernel, permute};
-use crate::kernels::kernel::{ArgSpec, Body};
+use crate::kernels::kernel::{ArgSpec, Body, has_work};
 use crate::region::Affine;
 
 #[cube]
@@ -108,12 +108,8 @@ impl Body for RegionKernel {
             return;
         }
         let thread_block = block_index::expand(scope);
-        if self.exact {
-            self.define_rows(scope, &mut walker, &thread_block);
-        } else {
-            let busy = less::expand(scope, thread_block.clone(), self.thread_blocks as u32);
-            if_expand(scope, busy, |scope| self.define_rows(scope, &mut walker, &thread_block));
-        }
+        let busy = has_work::expand(scope, thread_block.clone(), self.thread_blocks, self.exact);
+        if_expand(scope, busy, |scope| self.define_rows(scope, &mut walker, &thread_block));
     }
 }
 
@@ -122,7 +118,9 @@ impl RegionKernel {
         let s = &self.mapping;
         let total = s.kept * s.row_chunks;
         let me = thread_index::expand(scope);
-        let mut body = |scope: &mut Scope| {
+        let busy =
+            has_work::expand(scope, me.clone(), total, self.exact && total.is_multiple_of(s.block_threads));
+        if_expand(scope, busy, |scope| {
             let (row, index) = match s.row_chunks {
                 1 => (me.clone(), 0u32.into()),
                 n => (
@@ -136,13 +134,7 @@ impl RegionKernel {
             }
             let chunk = Chunk { index: signed::expand(scope, index), ok: None };
             walker.resident(scope, &[chunk]);
-        };
-        if self.exact && total.is_multiple_of(s.block_threads) {
-            body(scope);
-        } else {
-            let busy = less::expand(scope, me.clone(), total as u32);
-            if_expand(scope, busy, body);
-        }
+        });
     }
 
     fn define_rows(&self, scope: &mut Scope, walker: &mut Walker<'_>, thread_block: &NativeExpand<u32>) {
@@ -264,10 +256,8 @@ impl RegionKernel {
                     true => is_owner.clone(),
                     false => and(scope, is_owner.clone(), walker.first.clone()),
                 };
-                let spec = walker.args[*arg];
-                let to = Source { var: &walker.buffers[*arg], dtype: spec.dtype, width: spec.width };
                 let chunk = wide.then(|| &chunks[i]);
-                walker.location.store(scope, &to, &at, &total, chunk, mask);
+                walker.location.store(scope, &walker.source(*arg), &at, &total, chunk, mask);
             }
             number += 1;
         }

@@ -110,10 +110,7 @@ impl Rest {
 
     /// Adds the launches, in one pass each.
     pub(super) fn launch(&self, machine: &Machine, out: &mut Launches) -> Result<(), CubeError> {
-        let mut inner = Launches::default();
-        super::lower(&self.region, &self.infos, machine, true, &mut inner)?;
-        out.append(inner, &self.names);
-        Ok(())
+        super::append(&self.region, &self.infos, &self.names, machine, out)
     }
 }
 

@@ -78,24 +78,8 @@ impl Mapping {
         }
         let row_chunks = p.columns / vector;
         let block_threads = if machine.warp().is_some() { WARP_BLOCK_THREADS } else { BLOCK_THREADS };
-        let mut s = Mapping {
-            block_threads,
-            flat,
-            vector,
-            row_chunks,
-            row_threads: block_threads,
-            block_rows: 1,
-            thread_chunks: 1,
-            accumulates,
-            streamed: false,
-            column_blocks: 1,
-            kept: p.row_count(),
-            folded: 1,
-            fold_blocks: 1,
-            trip: 1,
-            warp: machine.warp().map_or(1, |n| n as usize),
-            widths,
-        };
+        let one = Mapping::of_one_thread(p, vector, widths, machine);
+        let mut s = Mapping { block_threads, row_threads: block_threads, flat, accumulates, ..one };
         if s.flat {
             return Ok(s);
         }
@@ -136,11 +120,17 @@ impl Mapping {
     /// Chooses for a program that another kernel runs on its own chunks, of `vector` columns.
     pub(super) fn on_tile(p: &LoweredRegion, dtypes: &[DType], machine: &Machine, vector: usize) -> Mapping {
         let (_, widths) = widths(p, dtypes, machine.tuning.region_access);
+        let widths = widths.iter().map(|&w| w.min(vector)).collect();
+        Mapping::of_one_thread(p, vector, widths, machine)
+    }
+
+    /// A thread for each row.
+    fn of_one_thread(p: &LoweredRegion, vector: usize, widths: Vec<usize>, machine: &Machine) -> Mapping {
         Mapping {
-            block_threads: 1,
             flat: !p.has_row_steps(),
             vector,
             row_chunks: p.columns / vector,
+            block_threads: 1,
             row_threads: 1,
             block_rows: 1,
             thread_chunks: 1,
@@ -152,7 +142,7 @@ impl Mapping {
             fold_blocks: 1,
             trip: 1,
             warp: machine.warp().map_or(1, |n| n as usize),
-            widths: widths.iter().map(|&w| w.min(vector)).collect(),
+            widths,
         }
     }
 

@@ -99,8 +99,7 @@ pub(crate) fn lower(
         .map(|(i, (&dtype, &width))| ArgSpec { dtype, width, writable: written(i) })
         .collect();
     let thread_blocks = mapping.thread_blocks();
-    let grid = machine.fold("region", thread_blocks as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
+    let (grid, exact) = machine.grid("region", thread_blocks as u64)?;
     let shared = shared_bytes(&program, &mapping);
     let threads = mapping.block_threads as u32;
     let kept_rows = program.rows[..program.rows.len() - program.reduced].to_vec();
@@ -111,13 +110,23 @@ pub(crate) fn lower(
     for (arg, kind, at, width, workspace) in second {
         let region = second_pass(&kept_rows, blocks, width, kind, &at, infos[arg].shift);
         let len = blocks * kept_rows.iter().product::<usize>() * width;
-        let workspace_info = ArgInfo::whole(DType::F32, len);
-        let passed = [workspace_info, infos[arg]];
-        let mut inner = Launches::default();
-        lower(&region, &passed, machine, true, &mut inner)?;
-        let rename = [StageArg::Workspace(workspace), StageArg::Arg(arg)];
-        out.append(inner, &rename);
+        let names = [StageArg::Workspace(workspace), StageArg::Arg(arg)];
+        append(&region, &[ArgInfo::whole(DType::F32, len), infos[arg]], &names, machine, out)?;
     }
+    Ok(())
+}
+
+/// Adds the launches of a region in one pass, as a part of a launch whose arguments have other names.
+pub(crate) fn append(
+    region: &Region,
+    infos: &[ArgInfo],
+    names: &[StageArg],
+    machine: &Machine,
+    out: &mut Launches,
+) -> Result<(), CubeError> {
+    let mut inner = Launches::default();
+    lower(region, infos, machine, true, &mut inner)?;
+    out.append(inner, names);
     Ok(())
 }
 

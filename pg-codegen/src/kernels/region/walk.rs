@@ -102,18 +102,15 @@ impl<'a> Walker<'a> {
             for_expand(scope, range, false, |scope, iteration: NativeExpand<u32>| {
                 let index =
                     permute::strided::expand(scope, thread.clone(), iteration, mapping.row_threads as i32);
-                let ok = mapping.exact_chunks().then_some(());
-                let ok = match ok {
-                    Some(()) => None,
-                    None => Some(permute::below::expand(scope, index.clone(), mapping.row_chunks as i32)),
-                };
+                let ok = (!mapping.exact_chunks())
+                    .then(|| permute::below::expand(scope, index.clone(), mapping.row_chunks as i32));
                 let chunk = Chunk { index, ok };
                 for &i in &needed {
                     self.step(scope, i, std::slice::from_ref(&chunk));
                 }
                 for (&i, part) in totals.iter().zip(&parts) {
                     if let (Step::RowReduce(kind, x), Some(part)) = (&steps[i], part) {
-                        let x = self.masked(scope, &self.values[*x as usize][0].clone(), &chunk, *kind);
+                        let x = self.masked(scope, &self.values[*x as usize][0], &chunk.ok, *kind);
                         let sum = *kind == Reduction::Sum;
                         let next =
                             combine::expand::<Width>(scope, part.var.clone().into(), x.var.into(), sum);
@@ -180,18 +177,14 @@ impl<'a> Walker<'a> {
         self.value(reg, i).widened(scope, wide).var
     }
 
-    fn source(&self, arg: usize) -> Source<'_> {
+    pub(super) fn source(&self, arg: usize) -> Source<'_> {
         let spec = self.args[arg];
         Source { var: &self.buffers[arg], dtype: spec.dtype, width: spec.width }
     }
 
     /// A value with the identity where the chunk or the row is not there.
-    fn masked(&self, scope: &mut Scope, x: &Value, chunk: &Chunk, kind: Reduction) -> Value {
-        self.masked_by(scope, x, chunk.ok.clone(), kind)
-    }
-
-    fn masked_by(&self, scope: &mut Scope, x: &Value, mask: Mask, kind: Reduction) -> Value {
-        let Some(mask) = mask else { return x.clone() };
+    fn masked(&self, scope: &mut Scope, x: &Value, mask: &Mask, kind: Reduction) -> Value {
+        let Some(mask) = mask.clone() else { return x.clone() };
         let other = Value::new(NativeExpand::<f32>::from(identity(kind)), Kind::Float, false);
         let other = other.widened(scope, x.wide);
         let var: ManagedVariable = match x.wide {
@@ -246,7 +239,7 @@ impl<'a> Walker<'a> {
                 let wide = program.writes_columns(at);
                 for i in 0..self.accumulators[number].len() {
                     let x = self.value(*value, i).widened(scope, wide);
-                    let x = self.masked_by(scope, &x, self.row_ok.clone(), *kind);
+                    let x = self.masked(scope, &x, &self.row_ok, *kind);
                     let into = self.accumulators[number][i].var.clone();
                     let sum = *kind == Reduction::Sum;
                     if wide {
@@ -260,9 +253,9 @@ impl<'a> Walker<'a> {
             }
             Step::RowReduce(kind, x) => {
                 let value = if self.class(*x).wide {
-                    let mut part = self.masked(scope, &self.value(*x, 0), &chunks[0], *kind);
+                    let mut part = self.masked(scope, &self.value(*x, 0), &chunks[0].ok, *kind);
                     for (i, chunk) in chunks.iter().enumerate().skip(1) {
-                        let next = self.masked(scope, &self.value(*x, i), chunk, *kind);
+                        let next = self.masked(scope, &self.value(*x, i), &chunk.ok, *kind);
                         let sum = *kind == Reduction::Sum;
                         part.var =
                             combine::expand::<Width>(scope, part.var.into(), next.var.into(), sum).into();

@@ -142,14 +142,7 @@ unsafe fn write_rows(block: &Block, s: &Sizes, rows: &[f32], factor: impl Fn(usi
         let at = block.at(s, row / s.group, dim) + row % s.group * dim;
         let factor = factor(row);
         // SAFETY: by the caller's promise.
-        unsafe {
-            if arg.dtype() == DType::BF16 {
-                let to = arg.write::<u16>(at, dim);
-                to.iter_mut().zip(from).for_each(|(t, x)| *t = math::to_bf16(x * factor));
-            } else {
-                arg.write::<f32>(at, dim).iter_mut().zip(from).for_each(|(t, x)| *t = x * factor);
-            }
-        }
+        unsafe { arg.write_floats(at, dim, |i| from[i] * factor) };
     }
 }
 
@@ -217,7 +210,7 @@ unsafe fn backward<const PARTS: usize>(
     isa: Isa,
 ) {
     let &[q, k, v, o, lse, d_o, d_q, ..] = args else { unreachable!("checked") };
-    let AttentionShape { time, dim, kv_heads, scale, .. } = s.shape;
+    let AttentionShape { time, dim, kv_heads, .. } = s.shape;
     let (pair, part) = (task / s.parts, task % s.parts);
     let (batch, kv_head) = (pair / kv_heads, pair % kv_heads);
     let whole = Block::new(s, batch, kv_head, 0);
@@ -253,20 +246,8 @@ unsafe fn backward<const PARTS: usize>(
             values.multiply(d_outs, dpm, rows, [0, seen], false, left);
             (queries, d_outs)
         };
-        for (row, (probs, d_probs)) in
-            probs.chunks_exact_mut(seen).zip(d_probs.chunks_exact_mut(seen)).enumerate()
-        {
-            let at = block.at(s, row / s.group, 1) + row % s.group;
-            // SAFETY: inside by the checked lengths; inputs are not written.
-            let lse = unsafe { lse.read::<f32>(at, 1)[0] };
-            // SAFETY: as above.
-            let delta = unsafe { dot(o, d_o, at * dim, dim) };
-            let visible = block.visible(row, s.group);
-            probs[visible..].fill(0.0);
-            d_probs[visible..].fill(0.0);
-            let (probs, d_probs) = (&mut probs[..visible], &mut d_probs[..visible]);
-            isa.run(SoftmaxGrad { probs, d_probs, delta, lse, scale });
-        }
+        // SAFETY: inside by the checked lengths; inputs are not written.
+        unsafe { softmax_grad(&block, s, [o, lse, d_o], probs, d_probs, isa) };
         // SAFETY: as above; gradients of keys and values are this task's own.
         unsafe {
             let queries = packed::<PARTS>(queries, [rows, dim], query_block);
@@ -277,16 +258,36 @@ unsafe fn backward<const PARTS: usize>(
                 d_outs.multiply(pm.at(0, key).t(), dv.at(key, 0), count, [0, dim], true, left);
             }
             let dq = &mut dq[..rows * dim];
-            Right { depth: seen, ..key_rows }.multiply(
-                dpm,
-                Matrix::of_mut(dq, dim),
-                rows,
-                [0, dim],
-                false,
-                left,
-            );
+            let dqm = Matrix::of_mut(dq, dim);
+            Right { depth: seen, ..key_rows }.multiply(dpm, dqm, rows, [0, dim], false, left);
             write_rows(&block, s, dq, |_| 1.0, d_q);
         }
+    }
+}
+
+/// A block's scores to probabilities, and gradients of probabilities to those of scores.
+///
+/// # Safety
+/// The arguments o, lse and do must hold the block's rows, and nobody write them.
+unsafe fn softmax_grad(
+    block: &Block,
+    s: &Sizes,
+    [o, lse, d_o]: [Arg; 3],
+    probs: &mut [f32],
+    d_probs: &mut [f32],
+    isa: Isa,
+) {
+    let AttentionShape { dim, scale, .. } = s.shape;
+    let rows = probs.chunks_exact_mut(block.keys()).zip(d_probs.chunks_exact_mut(block.keys()));
+    for (row, (probs, d_probs)) in rows.enumerate() {
+        let at = block.at(s, row / s.group, 1) + row % s.group;
+        // SAFETY: by the caller's promise.
+        let (lse, delta) = unsafe { (lse.read::<f32>(at, 1)[0], dot(o, d_o, at * dim, dim)) };
+        let visible = block.visible(row, s.group);
+        probs[visible..].fill(0.0);
+        d_probs[visible..].fill(0.0);
+        let (probs, d_probs) = (&mut probs[..visible], &mut d_probs[..visible]);
+        isa.run(SoftmaxGrad { probs, d_probs, delta, lse, scale });
     }
 }
 

@@ -93,10 +93,31 @@ pub(super) fn with_tiles(f: impl FnOnce(&Tiles)) {
     f(&Tiles(PhantomData));
 }
 
+/// Loads a tile from so many bytes behind the step of a panel.
+macro_rules! load {
+    ($tile:literal, $panel:literal, $offset:literal) => {
+        concat!("tileloadd tmm", $tile, ", [{", $panel, "} + {row} + ", $offset, "]")
+    };
+}
+
+/// Asks for a line of the next panel in advance.
+macro_rules! ask {
+    ($offset:literal) => {
+        concat!("prefetcht1 [{ahead} + ", $offset, "]")
+    };
+}
+
+/// Adds the product of two tiles to a third, and [asks](ask) for a line meanwhile.
+macro_rules! dot {
+    ($sum:literal, $left:literal, $right:literal, $ahead:literal) => {
+        concat!("tdpbf16ps tmm", $sum, ", tmm", $left, ", tmm", $right, "\n", ask!($ahead))
+    };
+}
+
 /// A block of a result through the tiles: the given instructions for each step of the panels, between the tiles'
 /// load or zeroing and their store. tmm0 to tmm3 are the block, row by row.
 macro_rules! through_tiles {
-    ($parts:literal, $steps:ident, $panels:ident, $c:ident, $accumulate:ident, $($line:literal,)+) => {
+    (($parts:literal, $steps:ident, $panels:ident, $c:ident, $accumulate:ident), $($line:expr,)+) => {
         asm!(
             "test {fresh:e}, {fresh:e}",
             "jnz 3f",
@@ -201,27 +222,19 @@ unsafe fn one_part(steps: usize, panels: [*const u8; 3], c: Block, accumulate: b
     // SAFETY: reads `steps` steps of both panels and touches the block; the tiles are configured and ours.
     unsafe {
         through_tiles!(
-            1,
-            steps,
-            panels,
-            c,
-            accumulate,
-            "tileloadd tmm4, [{a} + {row}]",
-            "tileloadd tmm6, [{b} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "prefetcht1 [{ahead}]",
-            "tileloadd tmm7, [{b} + {row} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "prefetcht1 [{ahead} + 64]",
-            "tileloadd tmm5, [{a} + {row} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "prefetcht1 [{ahead} + 128]",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "prefetcht1 [{ahead} + 192]",
-            "prefetcht1 [{ahead} + 256]",
-            "prefetcht1 [{ahead} + 320]",
-            "prefetcht1 [{ahead} + 384]",
-            "prefetcht1 [{ahead} + 448]",
+            (1, steps, panels, c, accumulate),
+            load!(4, "a", 0),
+            load!(6, "b", 0),
+            dot!(0, 4, 6, 0),
+            load!(7, "b", 1024),
+            dot!(1, 4, 7, 64),
+            load!(5, "a", 1024),
+            dot!(2, 5, 6, 128),
+            dot!(3, 5, 7, 192),
+            ask!(256),
+            ask!(320),
+            ask!(384),
+            ask!(448),
         );
     }
 }
@@ -236,81 +249,53 @@ unsafe fn three_parts(steps: usize, panels: [*const u8; 3], c: Block, accumulate
     // SAFETY: as above.
     unsafe {
         through_tiles!(
-            3,
-            steps,
-            panels,
-            c,
-            accumulate,
+            (3, steps, panels, c, accumulate),
             // leading × leading
-            "tileloadd tmm4, [{a} + {row}]",
-            "tileloadd tmm6, [{b} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "prefetcht1 [{ahead}]",
-            "tileloadd tmm7, [{b} + {row} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "prefetcht1 [{ahead} + 64]",
-            "tileloadd tmm5, [{a} + {row} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "prefetcht1 [{ahead} + 128]",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "prefetcht1 [{ahead} + 192]",
+            load!(4, "a", 0),
+            load!(6, "b", 0),
+            dot!(0, 4, 6, 0),
+            load!(7, "b", 1024),
+            dot!(1, 4, 7, 64),
+            load!(5, "a", 1024),
+            dot!(2, 5, 6, 128),
+            dot!(3, 5, 7, 192),
             // leading × middle
-            "tileloadd tmm6, [{b} + {row} + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "prefetcht1 [{ahead} + 256]",
-            "tileloadd tmm7, [{b} + {row} + 3072]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "prefetcht1 [{ahead} + 320]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "prefetcht1 [{ahead} + 384]",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "prefetcht1 [{ahead} + 448]",
+            load!(6, "b", 2048),
+            dot!(0, 4, 6, 256),
+            load!(7, "b", 3072),
+            dot!(1, 4, 7, 320),
+            dot!(2, 5, 6, 384),
+            dot!(3, 5, 7, 448),
             // leading × last
-            "tileloadd tmm6, [{b} + {row} + 4096]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "prefetcht1 [{ahead} + 512]",
-            "tileloadd tmm7, [{b} + {row} + 5120]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "prefetcht1 [{ahead} + 576]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "prefetcht1 [{ahead} + 640]",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "prefetcht1 [{ahead} + 704]",
+            load!(6, "b", 4096),
+            dot!(0, 4, 6, 512),
+            load!(7, "b", 5120),
+            dot!(1, 4, 7, 576),
+            dot!(2, 5, 6, 640),
+            dot!(3, 5, 7, 704),
             // middle × middle
-            "tileloadd tmm4, [{a} + {row} + 2048]",
-            "tileloadd tmm6, [{b} + {row} + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "prefetcht1 [{ahead} + 768]",
-            "tileloadd tmm7, [{b} + {row} + 3072]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "prefetcht1 [{ahead} + 832]",
-            "tileloadd tmm5, [{a} + {row} + 3072]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "prefetcht1 [{ahead} + 896]",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "prefetcht1 [{ahead} + 960]",
+            load!(4, "a", 2048),
+            load!(6, "b", 2048),
+            dot!(0, 4, 6, 768),
+            load!(7, "b", 3072),
+            dot!(1, 4, 7, 832),
+            load!(5, "a", 3072),
+            dot!(2, 5, 6, 896),
+            dot!(3, 5, 7, 960),
             // middle × leading
-            "tileloadd tmm6, [{b} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "prefetcht1 [{ahead} + 1024]",
-            "tileloadd tmm7, [{b} + {row} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "prefetcht1 [{ahead} + 1088]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "prefetcht1 [{ahead} + 1152]",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "prefetcht1 [{ahead} + 1216]",
+            load!(6, "b", 0),
+            dot!(0, 4, 6, 1024),
+            load!(7, "b", 1024),
+            dot!(1, 4, 7, 1088),
+            dot!(2, 5, 6, 1152),
+            dot!(3, 5, 7, 1216),
             // last × leading
-            "tileloadd tmm4, [{a} + {row} + 4096]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "prefetcht1 [{ahead} + 1280]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "prefetcht1 [{ahead} + 1344]",
-            "tileloadd tmm5, [{a} + {row} + 5120]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "prefetcht1 [{ahead} + 1408]",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "prefetcht1 [{ahead} + 1472]",
+            load!(4, "a", 4096),
+            dot!(0, 4, 6, 1280),
+            dot!(1, 4, 7, 1344),
+            load!(5, "a", 5120),
+            dot!(2, 5, 6, 1408),
+            dot!(3, 5, 7, 1472),
         );
     }
 }

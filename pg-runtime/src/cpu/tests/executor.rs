@@ -9,7 +9,7 @@ use pg_ir::op::{Binary, Reduction};
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
-use super::super::{CpuError, CpuExecutor, Problem};
+use super::super::{CallError, CpuError, CpuExecutor, Problem};
 use crate::state::{Segment, State};
 
 fn load(arg: u32, stride: i64) -> Instr {
@@ -109,11 +109,14 @@ fn bad_calls_are_errors() {
     let mut state = state();
     let data: [(&str, &[i32]); 1] = [("tokens", &TOKENS)];
     let lr = [("lr", 1.0)];
-    assert!(matches!(executor.run(&mut state, &[], &lr), Err(CpuError::NoInput { .. })));
-    assert!(matches!(executor.run(&mut state, &data, &[]), Err(CpuError::NoInput { .. })));
+    assert!(matches!(executor.run(&mut state, &[], &lr), Err(CpuError::Call(CallError::NoInput { .. }))));
+    assert!(matches!(executor.run(&mut state, &data, &[]), Err(CpuError::Call(CallError::NoInput { .. }))));
     let short = executor.run(&mut state, &[("tokens", &TOKENS[1..])], &lr);
-    assert!(matches!(short, Err(CpuError::Length { want: 5, have: 4, .. })), "{short:?}");
-    assert!(matches!(executor.run(&mut State::new([]), &data, &lr), Err(CpuError::State { .. })));
+    assert!(matches!(short, Err(CpuError::Call(CallError::Length { want: 5, have: 4, .. }))), "{short:?}");
+    assert!(matches!(
+        executor.run(&mut State::new([]), &data, &lr),
+        Err(CpuError::Call(CallError::State { .. }))
+    ));
     executor.run(&mut state, &data, &lr).unwrap();
 }
 

@@ -77,7 +77,7 @@ pub(super) fn launch(kernel: &Kernel, args: &mut [Data], threads: usize) -> Resu
     let compiled = Compiled::new(kernel)?;
     let args: Vec<Arg> = args.iter_mut().map(Data::arg).collect();
     compiled.check(&args)?;
-    let mut machine = Machine::new();
+    let mut machine = Machine::default();
     let kinds: Vec<_> = args.iter().map(|a| (a.dtype(), a.len())).collect();
     compiled.reserve(&kinds, &mut machine);
     machine.allocate(threads).unwrap();

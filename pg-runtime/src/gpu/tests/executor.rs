@@ -7,6 +7,7 @@ use pg_ir::slot::{Slot, Space};
 
 use super::super::{CubeExecError, CubeExecutor, vulkan};
 use super::{Arg, device, noise, plan_of};
+use crate::cpu::CallError;
 use crate::executor::{ExecError, Executor, Inputs};
 use crate::state::State;
 
@@ -42,7 +43,7 @@ fn missing_inputs_and_state_are_refused() {
     plan.buffers[0].place = Place::External(Slot::new(Space::Scalar, "lr"));
     let mut executor = CubeExecutor::new(Arc::new(plan.clone()), &device).unwrap();
     let error = executor.run(&mut state, Inputs::default(), None).unwrap_err();
-    assert!(matches!(error, ExecError::Cube(CubeExecError::NoInput { .. })), "{error}");
+    assert!(matches!(error, ExecError::Cube(CubeExecError::Call(CallError::NoInput { .. }))), "{error}");
     let scalars = [("lr", 2.5)];
     executor.run(&mut state, Inputs { data: &[], scalars: &scalars }, None).unwrap();
     assert_eq!(executor.result("out1"), Some(&[2.5; 4][..]));
@@ -51,5 +52,5 @@ fn missing_inputs_and_state_are_refused() {
     plan.buffers[0].place = Place::External(Slot::new(Space::Param, "w"));
     let mut executor = CubeExecutor::new(Arc::new(plan), &device).unwrap();
     let error = executor.run(&mut state, Inputs::default(), None).unwrap_err();
-    assert!(matches!(error, ExecError::Cube(CubeExecError::State { .. })), "{error}");
+    assert!(matches!(error, ExecError::Cube(CubeExecError::Call(CallError::State { .. }))), "{error}");
 }

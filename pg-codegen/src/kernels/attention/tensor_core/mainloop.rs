@@ -11,6 +11,7 @@ use super::softmax::online_softmax;
 use super::{MmaAttention, QUERIES, STAGES};
 use crate::kernels::attention::LOWEST;
 use crate::kernels::attention::warp::{WarpRows, warp_rows};
+use crate::kernels::kernel::has_work;
 use crate::kernels::tensor_core::fragments::{left_of, multiply, zeros};
 use crate::kernels::tensor_core::tile::{fragment_a, load};
 
@@ -186,9 +187,7 @@ pub(super) fn kernel(
     #[comptime] p: MmaAttention,
 ) {
     let block_index = CUBE_POS as u32;
-    if comptime!(p.exact) {
-        attend::<Const<8>, Const<2>, Const<2>>(q, k, v, o, lse, block_index, p);
-    } else if block_index < comptime!(p.thread_blocks as u32) {
+    if has_work(block_index, comptime!(p.thread_blocks), comptime!(p.exact)) {
         attend::<Const<8>, Const<2>, Const<2>>(q, k, v, o, lse, block_index, p);
     }
 }

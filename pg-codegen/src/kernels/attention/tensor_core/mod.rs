@@ -121,8 +121,7 @@ pub(crate) fn lower(
     let q = head_rows(&s, infos[0].shift, s.heads, fragments * QUERIES);
     let blocks = s.time.div_ceil(fragments * QUERIES);
     let thread_blocks = s.batch * s.heads * blocks;
-    let grid = machine.fold("flash", thread_blocks as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
+    let (grid, exact) = machine.grid("flash", thread_blocks as u64)?;
     let shifts = [infos[3].shift, infos[4].shift];
     // The mbarrier comes first, and tiles are at multiples of 128 bytes.
     let shared = 128 + 2 * CHUNK * (q.chunks() + STAGES * (k.chunks() + v.chunks()));

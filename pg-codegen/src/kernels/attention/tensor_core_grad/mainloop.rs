@@ -9,6 +9,7 @@ use half::bf16;
 use super::epilogue::store;
 use super::{BLOCK, MmaAttentionGrad, STAGES};
 use crate::kernels::attention::warp::{WarpRows, warp_rows};
+use crate::kernels::kernel::has_work;
 use crate::kernels::tensor_core::fragments::{left_of, multiply, set, sums_of, zeros};
 use crate::kernels::tensor_core::tile::{Operand, fragment_a, load};
 
@@ -337,20 +338,7 @@ pub(super) fn kernel<O: Numeric>(
     #[comptime] p: MmaAttentionGrad,
 ) {
     let block_index = CUBE_POS as u32;
-    if comptime!(p.exact) {
-        gradient::<Const<8>, Const<2>, Const<2>, O, Const<4>>(
-            own_s,
-            own_dp,
-            streamed_s,
-            streamed_dp,
-            lse,
-            delta,
-            grad_s,
-            grad_dp,
-            block_index,
-            p,
-        );
-    } else if block_index < comptime!(p.thread_blocks as u32) {
+    if has_work(block_index, comptime!(p.thread_blocks), comptime!(p.exact)) {
         gradient::<Const<8>, Const<2>, Const<2>, O, Const<4>>(
             own_s,
             own_dp,

@@ -68,10 +68,9 @@ use half::bf16;
 use pg_ir::ty::DType;
 
 use super::head_rows;
-use super::portable_grad::{QUERY_SHARE, row_products};
+use super::portable_grad::{QUERY_SHARE, delta};
 use crate::kernels::error::CubeError;
 use crate::kernels::kernel::{ArgSpec, Body, Generated};
-use crate::kernels::region;
 use crate::kernels::stage::{ArgInfo, Launches, StageArg};
 use crate::kernels::tensor_core::tile::{CHUNK, Operand, THREADS};
 use crate::machine::Machine;
@@ -122,6 +121,15 @@ impl MmaAttentionGrad {
     fn group(&self) -> usize {
         self.shape.heads / self.shape.kv_heads
     }
+
+    /// Emits the kernel with results of a type.
+    fn emit<O: Numeric>(&self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+        let b = |i: usize| buffers[i].clone();
+        // dq is one result; then nothing is stored to the other.
+        let (lse, delta, grad_s, grad_dp) = (b(4).into(), b(5).into(), b(6).into(), b(buffers.len() - 1));
+        let [x, y, u, w] = if self.keys { [1, 2, 0, 3] } else { [0, 3, 1, 2] }.map(|i| b(i).into());
+        mainloop::kernel::expand::<O>(scope, x, y, u, w, lse, delta, grad_s, grad_dp.into(), *self);
+    }
 }
 
 /// Whether a target can run the gradient over these arguments here.
@@ -142,15 +150,7 @@ pub(crate) fn lower(
     out: &mut Launches,
 ) -> Result<(), CubeError> {
     let s = *shape;
-    let rows = s.batch * s.time * s.heads;
-    let delta = StageArg::Workspace(out.workspace(4 * rows));
-    let delta_info = ArgInfo::whole(DType::F32, rows);
-    let mut products = row_products(rows, s.dim);
-    products.args = vec![infos[3].dtype, infos[5].dtype, DType::F32];
-    let mut inner = Launches::default();
-    region::lower(&products, &[infos[3], infos[5], delta_info], machine, true, &mut inner)?;
-    out.append(inner, &[StageArg::Arg(3), StageArg::Arg(5), delta]);
-
+    let (delta, _) = delta(shape, infos, machine, out)?;
     let operand = |i: usize, heads: usize| head_rows(&s, infos[i].shift, heads, BLOCK);
     let rows = [operand(0, s.heads), operand(1, s.kv_heads), operand(2, s.kv_heads), operand(5, s.heads)];
     let blocks = s.time.div_ceil(BLOCK);
@@ -159,8 +159,7 @@ pub(crate) fn lower(
     for keys in [false, true] {
         let results: &[usize] = if keys { &[7, 8] } else { &[6] };
         let thread_blocks = s.batch * if keys { s.kv_heads } else { s.heads } * blocks;
-        let grid = machine.fold("flash_grad", thread_blocks as u64)?;
-        let exact = grid[0] as usize * grid[1] as usize == thread_blocks;
+        let (grid, exact) = machine.grid("flash_grad", thread_blocks as u64)?;
         let last = results[results.len() - 1];
         let shifts = [infos[4].shift, 0, infos[results[0]].shift, infos[last].shift];
         let bf16_out = infos[last].dtype == DType::BF16;
@@ -197,38 +196,10 @@ impl Body for MmaAttentionGrad {
     }
 
     fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
-        let b = |i: usize| buffers[i].clone();
-        let (q, k, v, d_o) = (b(0).into(), b(1).into(), b(2).into(), b(3).into());
-        let (lse, delta) = (b(4).into(), b(5).into());
-        // dq is one result; then nothing is stored to the other.
-        let (grad_s, grad_dp) = (b(6), b(buffers.len() - 1));
-        let (x, y, u, w) = if self.keys { (k, v, q, d_o) } else { (q, d_o, k, v) };
         if self.bf16_out {
-            mainloop::kernel::expand::<bf16>(
-                scope,
-                x,
-                y,
-                u,
-                w,
-                lse,
-                delta,
-                grad_s.into(),
-                grad_dp.into(),
-                *self,
-            );
+            self.emit::<bf16>(scope, buffers);
         } else {
-            mainloop::kernel::expand::<f32>(
-                scope,
-                x,
-                y,
-                u,
-                w,
-                lse,
-                delta,
-                grad_s.into(),
-                grad_dp.into(),
-                *self,
-            );
+            self.emit::<f32>(scope, buffers);
         }
     }
 }

@@ -148,9 +148,7 @@ fn lower_parts(shared: Side, parts: &[Part], machine: &Machine, out: &mut Launch
     for (part, sum) in parts.iter().zip(sums) {
         let (names, infos): (Vec<StageArg>, Vec<ArgInfo>) =
             sum.rest.iter().chain(&part.rest).copied().unzip();
-        let mut inner = Launches::default();
-        region::lower(&on_sum_of_parts(&part.region, splits), &infos, machine, true, &mut inner)?;
-        out.append(inner, &names);
+        region::append(&on_sum_of_parts(&part.region, splits), &infos, &names, machine, out)?;
     }
     Ok(())
 }
@@ -219,8 +217,7 @@ fn push(products: Products, parts: &[Part], machine: &Machine, out: &mut Launche
         takers.push(Taker { exit, region: tile });
     }
     let tiles: usize = products.tiles().iter().product();
-    let grid = machine.fold("mma", tiles as u64)?;
-    let exact = grid[0] as usize * grid[1] as usize == tiles;
+    let (grid, exact) = machine.grid("mma", tiles as u64)?;
     let results = takers.iter().map(|t| t.exit.shared_bytes()).max().unwrap_or(0);
     // The barriers come first, and tiles are at multiples of 128 bytes.
     let Tuning { mma_stages: stages, mma_depth: depth, .. } = machine.tuning;

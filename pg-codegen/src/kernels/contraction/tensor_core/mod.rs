@@ -56,7 +56,7 @@ use half::bf16;
 pub(crate) use self::lower::{Layouts, fits, layouts, lower};
 use super::epilogue::{Epilogue, Exit, shared_tile};
 use super::mainloop::{Product, Products, TILE, TileCoord, multiply, tile_coord};
-use crate::kernels::kernel::{ArgSpec, Body};
+use crate::kernels::kernel::{ArgSpec, Body, has_work};
 use crate::kernels::region::TileRegion;
 use crate::kernels::tensor_core::tile::Operand;
 use crate::plan::Side;
@@ -101,11 +101,6 @@ fn sequence<N: Size>(
         Sequence::<Array<Vector<bf16, N>>>::__expand_push(scope, &mut all, buffer.clone().into());
     }
     all
-}
-
-#[cube]
-fn is_busy(block_index: u32, #[comptime] all: Products) -> bool {
-    block_index < comptime!(all.tiles().iter().product::<usize>() as u32)
 }
 
 impl Body for MmaMatmul {
@@ -168,7 +163,9 @@ impl Body for MmaMatmul {
         let (a, b) = if all.shared == Side::Left { (shared, operands) } else { (operands, shared) };
         let through_shared = self.takers.iter().any(|t| t.exit.shared_bytes() > 0);
         let block_index = block_index::expand(scope);
-        let body = |scope: &mut Scope| {
+        let tiles = all.tiles().iter().product();
+        let busy = has_work::expand(scope, block_index.clone(), tiles, self.exact);
+        if_expand(scope, busy, |scope| {
             let at = tile_coord::expand(scope, block_index.clone(), all.clone());
             let (a, b) = (sequence(scope, &a), sequence(scope, &b));
             let acc =
@@ -183,12 +180,6 @@ impl Body for MmaMatmul {
                     if_expand(scope, is_own, store);
                 }
             }
-        };
-        if self.exact {
-            body(scope);
-        } else {
-            let busy = is_busy::expand(scope, block_index.clone(), all.clone());
-            if_expand(scope, busy, body);
-        }
+        });
     }
 }
