@@ -205,6 +205,11 @@ impl Op {
         Cost { flops: (self.record().flops)(self, operands, results), bytes: bytes as f64 }
     }
 
+    /// Whether a kernel family of its own computes the op: it is never an instruction of a region.
+    pub fn has_kernel(&self) -> bool {
+        matches!(self, Op::Dot(_) | Op::Attention { .. } | Op::AttentionGrad { .. } | Op::ScatterAdd { .. })
+    }
+
     /// Whether the op only renames or moves elements: an index map on loads, never a kernel of its own.
     pub fn is_view(&self) -> bool {
         matches!(

@@ -96,13 +96,8 @@ fn classify(graph: &Graph, node: &Node, known: &FxHashMap<ValueId, Known>) -> Op
     let ty = graph.ty(node.first);
     let costly_below = node.operands.iter().any(|v| known[v].costly);
     let (varies, costly): (SmallVec<[bool; 4]>, bool) = match &node.op {
-        Op::Input(..)
-        | Op::Dot(_)
-        | Op::Attention { .. }
-        | Op::AttentionGrad { .. }
-        | Op::ScatterAdd { .. } => {
-            return None;
-        }
+        Op::Input(..) => return None,
+        op if op.has_kernel() => return None,
         Op::Const(..) => (SmallVec::new(), false),
         Op::Iota(axis) => (SmallVec::from_elem(axis.size > 1, 1), false),
         Op::Unary(_) | Op::Binary(_) | Op::Select | Op::Cast(_) | Op::StopGradient => {

@@ -14,7 +14,7 @@ use rustc_hash::FxHashSet;
 
 use crate::passes::canonicalize::canonical;
 use crate::passes::fold_constants;
-use crate::passes::materialize::{is_library, is_widening, readers, worth_keeping};
+use crate::passes::materialize::{is_widening, readers, worth_keeping};
 use crate::passes::rewrites::Rewrite;
 use crate::{CodegenError, Options};
 
@@ -106,7 +106,7 @@ impl Chooser<'_> {
         let node = self.graph.node(id);
         let skip = usize::from(matches!(node.op, Op::Attention { .. }));
         let results = self.graph.results(node).take(node.results as usize - skip);
-        results.filter(|v| !is_view && (self.stored[v.index()] || is_library(&node.op))).collect()
+        results.filter(|v| !is_view && (self.stored[v.index()] || node.op.has_kernel())).collect()
     }
 
     /// Whether it has a bf16 form already, or is the float32 form of one.
@@ -173,7 +173,7 @@ impl<'a> Rewriter<'a> {
                 continue;
             }
             let operands: Operands =
-                node.operands.iter().map(|&v| self.form(v, is_library(&node.op))).collect();
+                node.operands.iter().map(|&v| self.form(v, node.op.has_kernel())).collect();
             let results = self.b.push(node.op.clone(), &operands).map_err(fail)?;
             for (old, new) in self.graph.results(node).zip(results) {
                 self.wide[old.index()] = Some(new);

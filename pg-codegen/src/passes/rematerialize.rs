@@ -13,7 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::index::access::Context;
 use crate::passes::fold_constants::{Constants, find};
-use crate::passes::materialize::{is_library, is_widening, readers, worth_keeping};
+use crate::passes::materialize::{is_widening, readers, worth_keeping};
 use crate::passes::rewrites::Rewrite;
 use crate::{CodegenError, Options};
 
@@ -86,11 +86,11 @@ impl Chooser<'_> {
         let is_candidate = |s: &Self, id: NodeId, v: ValueId| {
             let is_kept = id < first && s.stored[v.index()] && late[v.index()];
             let is_round =
-                |n: &Node| n.op == Op::Cast(DType::BF16) && is_library(&graph.producer(n.operands[0]).op);
+                |n: &Node| n.op == Op::Cast(DType::BF16) && graph.producer(n.operands[0]).op.has_kernel();
             is_kept
                 && !is_round(graph.node(id))
                 && graph.ty(v).bytes() >= least
-                && !is_library(&graph.node(id).op)
+                && !graph.node(id).op.has_kernel()
                 && !outputs.contains(&v)
         };
         // Operands first: what they are computed from may then be computed again as well, but what is computed
@@ -119,14 +119,14 @@ impl Chooser<'_> {
         let is_view = |v: ValueId| self.graph.producer(v).op.is_view();
         let is_late = |v: &ValueId| self.graph.producer_id(*v) >= self.first;
         let readers = self.reached(value, is_view);
-        readers.iter().any(|v| is_late(v) && is_library(&self.graph.producer(*v).op))
+        readers.iter().any(|v| is_late(v) && self.graph.producer(*v).op.has_kernel())
     }
 
     /// By value: whether a kernel of the backward pass needs it in memory.
     fn read_late(&self) -> Vec<bool> {
         let mut late = vec![false; self.graph.value_count()];
         for (id, node) in self.graph.nodes().rev() {
-            let is_inlined = !self.stored[node.first.index()] && !is_library(&node.op);
+            let is_inlined = !self.stored[node.first.index()] && !node.op.has_kernel();
             let is_late = id >= self.first || (is_inlined && late[node.first.index()]);
             if is_late {
                 node.operands.iter().for_each(|v| late[v.index()] = true);
@@ -158,7 +158,7 @@ impl Chooser<'_> {
             if self.constants.uniform(at).is_some() {
                 continue;
             }
-            if at != value && (cx.in_memory(at) || is_library(&node.op)) {
+            if at != value && (cx.in_memory(at) || node.op.has_kernel()) {
                 let is_input = matches!(node.op, Op::Input(..));
                 if !(is_input || self.constants.is_table(at) || late[at.index()]) {
                     return None;
@@ -181,7 +181,7 @@ impl Chooser<'_> {
     /// Whether a region of the backward pass reads `source` and waits for nothing that reads `value` as an
     /// operand of its own family: the copy can then be computed in that region.
     fn is_read_before(&self, source: ValueId, value: ValueId) -> bool {
-        let library = |v: &ValueId| is_library(&self.graph.producer(*v).op);
+        let library = |v: &ValueId| self.graph.producer(*v).op.has_kernel();
         let late = |v: &ValueId| self.graph.producer_id(*v) >= self.first;
         let mut after: FxHashSet<ValueId> = self.reached(value, |v| self.is_inlined(v) && !library(&v));
         after.retain(|v| library(v) && late(v));
@@ -252,7 +252,7 @@ impl Copier<'_> {
             return Ok(copy);
         }
         let node = self.choice.graph.producer(value);
-        let is_leaf = self.choice.context().in_memory(value) || is_library(&node.op);
+        let is_leaf = self.choice.context().in_memory(value) || node.op.has_kernel();
         if is_leaf || self.choice.constants.uniform(value).is_some() || node.operands.is_empty() {
             return Ok(self.renamed[value.index()]);
         }

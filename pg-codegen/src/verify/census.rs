@@ -37,7 +37,7 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
             return fault(format!("computes {}, which its provenance does not say", s.describe(node.first)));
         }
     }
-    for (id, node) in s.graph.nodes().filter(|(id, n)| live[id.index()] && has_kernel(&n.op)) {
+    for (id, node) in s.graph.nodes().filter(|(id, n)| live[id.index()] && n.op.has_kernel()) {
         if computed[id.index()].is_none() {
             let message = format!("no launch computes {}", s.describe(node.first));
             return Err(Finding::of(Check::Census, node.first, message));
@@ -52,11 +52,6 @@ pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
         return Err(Finding::new(Check::Census, message));
     }
     Ok(())
-}
-
-/// Whether an op has a kernel family of its own.
-fn has_kernel(op: &Op) -> bool {
-    matches!(op, Op::Dot(_) | Op::Attention { .. } | Op::AttentionGrad { .. } | Op::ScatterAdd { .. })
 }
 
 /// By node: whether an output depends on it.

@@ -60,11 +60,6 @@ pub(crate) struct Selection {
     pub(crate) rounded: FxHashMap<ValueId, ValueId>,
 }
 
-/// Whether the op is computed by a kernel family of its own.
-pub(crate) fn is_library(op: &Op) -> bool {
-    matches!(op, Op::Dot(_) | Op::Attention { .. } | Op::AttentionGrad { .. } | Op::ScatterAdd { .. })
-}
-
 /// Whether a node gives what bf16 storage holds as float32: what is loaded is that already.
 pub(crate) fn is_widening(graph: &Graph, node: &Node) -> bool {
     node.op == Op::Cast(DType::F32) && graph.ty(node.operands[0]).dtype == DType::BF16
@@ -165,7 +160,7 @@ impl<'a> Selector<'a> {
     /// Live nodes with a kernel family of their own.
     fn library(&self) -> Vec<NodeId> {
         let is_live = |n: &Node| self.graph.results(n).any(|v| self.live[v.index()]);
-        self.graph.nodes().filter(|(_, n)| is_library(&n.op) && is_live(n)).map(|(id, _)| id).collect()
+        self.graph.nodes().filter(|(_, n)| n.op.has_kernel() && is_live(n)).map(|(id, _)| id).collect()
     }
 
     /// Keeps a value; for a reshape, what it is a reshape of.
@@ -233,7 +228,7 @@ impl<'a> Selector<'a> {
             let is_free = node.op.is_view() || matches!(node.op, Op::Iota(_) | Op::Const(..) | Op::Input(..));
             if self.live[v.index()]
                 && !is_free
-                && !is_library(&node.op)
+                && !node.op.has_kernel()
                 && self.constants.uniform(v).is_none()
             {
                 self.store(v, "nothing is fused");
@@ -249,15 +244,15 @@ impl<'a> Selector<'a> {
         let mut points = Points::new(self.graph);
         for (_, node) in self.graph.nodes().rev() {
             let v = node.first;
-            if !self.live[v.index()] || is_library(&node.op) || self.context().in_memory(v) {
+            if !self.live[v.index()] || node.op.has_kernel() || self.context().in_memory(v) {
                 continue;
             }
             let mut users: SmallVec<[Result<ValueId, ()>; 4]> = SmallVec::new();
             for &r in &self.readers[v.index()] {
                 let op = &self.graph.producer(r).op;
-                if self.stored[r.index()] && !is_library(op) {
+                if self.stored[r.index()] && !op.has_kernel() {
                     users.push(Ok(r));
-                } else if !is_library(op) {
+                } else if !op.has_kernel() {
                     users.extend(user[r.index()]);
                 }
             }
@@ -306,7 +301,7 @@ impl<'a> Selector<'a> {
                 let v = node.first;
                 let absorbed = self.absorbed.values().any(|a| a.value == v);
                 let rounded = node.operands.first().and_then(|x| self.rounded.get(x)) == Some(&v);
-                if !self.stored[v.index()] || is_library(&node.op) || absorbed || rounded {
+                if !self.stored[v.index()] || node.op.has_kernel() || absorbed || rounded {
                     continue;
                 }
                 if emitted[v.index()].as_ref().is_some_and(|(built, at)| self.still_holds(v, built, *at)) {

@@ -7,7 +7,7 @@ use pg_ir::op::{Binary, Op};
 use smallvec::SmallVec;
 
 use crate::index::access::Context;
-use crate::passes::materialize::{is_library, is_widening};
+use crate::passes::materialize::is_widening;
 
 /// Values with more instructions below them are kept even if one load would recompute them.
 const CHEAP_OPS: u32 = 16;
@@ -62,7 +62,7 @@ pub(crate) fn recompute_costs(cx: Context<'_>, readers: &[Vec<ValueId>]) -> Vec<
         if cx.constants.uniform(v).is_some() || matches!(node.op, Op::Iota(_)) {
             continue;
         }
-        if cx.in_memory(v) || is_library(&node.op) {
+        if cx.in_memory(v) || node.op.has_kernel() {
             graph.results(node).for_each(|r| costs[r.index()].leaves.push(r));
             continue;
         }
