@@ -17,69 +17,53 @@ use crate::plan::Plan;
 use crate::plan::witness::Lowered;
 use crate::{CodegenError, Options, verify};
 
-/// A pass, in the order in which they run.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Pass {
-    /// `concatenate_k`: sums of dots as dots over segments of k.
-    ConcatenateK,
-    /// [`precision`]: storage types of the machine, as explicit rounds.
-    Precision,
-    /// `cached_weights`: quantised and rounded weights written for other programs, or read.
-    CachedWeights,
-    /// `canonicalize`: only live nodes, no identities, dots in one form.
-    Canonicalize,
-    /// `rematerialize`: which activations are saved; what the backward pass computes again is there twice.
-    Rematerialize,
-    /// `fold_constants`: constants computed.
-    FoldConstants,
-    /// `materialize`: what lives in memory chosen, and a region emitted for each of it.
-    Materialize,
-    /// `fuse`: regions joined.
-    Fuse,
-    /// `fuse_epilogues`: regions attached to contractions.
-    FuseEpilogues,
-    /// `fuse_horizontally`: contractions that share an operand joined.
-    FuseHorizontally,
-    /// `schedule`: launches ordered, buffers placed.
-    Schedule,
-    /// The graph's verifier, after every pass that changed it, and [`verify`], of the plan.
-    Verify,
+macro_rules! passes {
+    ($(#[doc = $doc:literal] $pass:ident = $name:literal,)+) => {
+        /// A pass, in the order in which they run.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub enum Pass {
+            $(#[doc = $doc] $pass,)+
+        }
+
+        impl Pass {
+            /// Every pass.
+            pub const ALL: [Pass; [$($name,)+].len()] = [$(Pass::$pass,)+];
+
+            /// Its name, that of its file.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Pass::$pass => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl Pass {
-    /// Every pass.
-    pub const ALL: [Pass; 12] = [
-        Pass::ConcatenateK,
-        Pass::Precision,
-        Pass::CachedWeights,
-        Pass::Canonicalize,
-        Pass::Rematerialize,
-        Pass::FoldConstants,
-        Pass::Materialize,
-        Pass::Fuse,
-        Pass::FuseEpilogues,
-        Pass::FuseHorizontally,
-        Pass::Schedule,
-        Pass::Verify,
-    ];
-
-    /// Its name, that of its file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pass::ConcatenateK => "concatenate_k",
-            Pass::Precision => "precision",
-            Pass::CachedWeights => "cached_weights",
-            Pass::Canonicalize => "canonicalize",
-            Pass::Rematerialize => "rematerialize",
-            Pass::FoldConstants => "fold_constants",
-            Pass::Materialize => "materialize",
-            Pass::Fuse => "fuse",
-            Pass::FuseEpilogues => "fuse_epilogues",
-            Pass::FuseHorizontally => "fuse_horizontally",
-            Pass::Schedule => "schedule",
-            Pass::Verify => "verify",
-        }
-    }
+passes! {
+    /// `concatenate_k`: sums of dots as dots over segments of k.
+    ConcatenateK = "concatenate_k",
+    /// [`precision`]: storage types of the machine, as explicit rounds.
+    Precision = "precision",
+    /// `cached_weights`: quantised and rounded weights written for other programs, or read.
+    CachedWeights = "cached_weights",
+    /// `canonicalize`: only live nodes, no identities, dots in one form.
+    Canonicalize = "canonicalize",
+    /// `rematerialize`: which activations are saved; what the backward pass computes again is there twice.
+    Rematerialize = "rematerialize",
+    /// `fold_constants`: constants computed.
+    FoldConstants = "fold_constants",
+    /// `materialize`: what lives in memory chosen, and a region emitted for each of it.
+    Materialize = "materialize",
+    /// `fuse`: regions joined.
+    Fuse = "fuse",
+    /// `fuse_epilogues`: regions attached to contractions.
+    FuseEpilogues = "fuse_epilogues",
+    /// `fuse_horizontally`: contractions that share an operand joined.
+    FuseHorizontally = "fuse_horizontally",
+    /// `schedule`: launches ordered, buffers placed.
+    Schedule = "schedule",
+    /// The graph's verifier, after every pass that changed it, and [`verify`], of the plan.
+    Verify = "verify",
 }
 
 /// How long passes took, of one compilation or of several.

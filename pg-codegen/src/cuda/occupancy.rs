@@ -65,11 +65,6 @@ impl fmt::Display for Limit {
 }
 
 impl Resources {
-    /// Thread blocks that a multiprocessor holds at once: [`Occupancy::blocks`].
-    pub fn resident_blocks(&self, threads: u32, shared_bytes: usize) -> u32 {
-        self.occupancy(threads, shared_bytes).blocks
-    }
-
     /// Occupancy of thread blocks of so many threads, with so many bytes of shared memory asked for at launch.
     pub fn occupancy(&self, threads: u32, shared_bytes: usize) -> Occupancy {
         let warps = threads.div_ceil(WARP).max(1);

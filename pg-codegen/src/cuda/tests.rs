@@ -116,7 +116,7 @@ fn occupancy_is_the_least_of_three_limits() {
     // 65,536 registers are not enough for 1024 threads with 65 each, and no thread block takes all shared memory twice.
     assert_eq!(uses(65, 0).occupancy(1024, 0).blocks, 0);
     assert_eq!(
-        (uses(32, 0).resident_blocks(128, 227 * 1024), uses(32, 0).resident_blocks(128, 228 * 1024)),
+        (uses(32, 0).occupancy(128, 227 * 1024).blocks, uses(32, 0).occupancy(128, 228 * 1024).blocks),
         (1, 0)
     );
 }
@@ -169,7 +169,7 @@ int main() {
         let [threads, registers, kib, status, blocks] = n[..] else { panic!("{line}") };
         assert_eq!(status, 0, "{line}");
         let uses = Resources { registers, ..Resources::default() };
-        assert_eq!(uses.resident_blocks(threads, kib as usize * 1024), blocks, "{line}");
+        assert_eq!(uses.occupancy(threads, kib as usize * 1024).blocks, blocks, "{line}");
         compared += 1;
     }
     assert_eq!(compared, 32 * 35 * 21);

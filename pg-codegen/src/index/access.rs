@@ -5,7 +5,7 @@
 use pg_ir::graph::{Graph, Node, ValueId};
 use pg_ir::op::Op;
 
-use crate::index::view::{Point, Step, step};
+use crate::index::view::{Point, Refused, step};
 use crate::passes::fold_constants::Constants;
 use crate::region::IndexMap;
 
@@ -43,7 +43,7 @@ impl Context<'_> {
 pub(crate) enum Blocked {
     /// Unless this value is kept in memory, for this reason.
     Store(ValueId, &'static str),
-    /// Unless the domain is finer, see [`Step::Refine`], or what is reshaped here is kept in memory.
+    /// Unless the domain is finer, see [`Refused::Refine`], or what is reshaped here is kept in memory.
     Refine { axis: usize, inner: usize, reshaped: Option<ValueId> },
     /// Not over this domain, for this reason.
     Misfit(&'static str),
@@ -80,7 +80,7 @@ pub(crate) fn descend(
 ) -> Result<Point, Blocked> {
     let operand = node.operands[0];
     step(&node.op, cx.graph.ty(operand), cx.graph.ty(node.first), point, sizes).map_err(|e| match e {
-        Step::Refine { axis, inner } => Blocked::Refine { axis, inner, reshaped: Some(operand) },
-        Step::NotAffine => Blocked::Store(operand, "a reshape of it is not an affine index map"),
+        Refused::Refine { axis, inner } => Blocked::Refine { axis, inner, reshaped: Some(operand) },
+        Refused::NotAffine => Blocked::Store(operand, "a reshape of it is not an affine index map"),
     })
 }

@@ -21,7 +21,7 @@ pub(crate) type Coords = SmallVec<[Affine; 4]>;
 
 /// Why a value cannot be computed where it is wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Step {
+pub(crate) enum Refused {
     /// Domain axis `axis` must be split, its inner part `inner` wide, for coordinates to be affine.
     Refine {
         /// The domain axis.
@@ -104,7 +104,7 @@ pub(crate) fn step(
     result: &Type,
     point: &Point,
     domain: &[usize],
-) -> Result<Point, Step> {
+) -> Result<Point, Refused> {
     let mut out = point.clone();
     match op {
         Op::Reshape(_) => {
@@ -144,7 +144,7 @@ pub(crate) fn regroup(
     from: &[usize],
     to: &[usize],
     domain: &[usize],
-) -> Result<Coords, Step> {
+) -> Result<Coords, Refused> {
     let rank = domain.len();
     let mut out = Coords::new();
     let (mut i, mut j) = (0, 0);
@@ -184,7 +184,7 @@ pub(crate) fn regroup(
 }
 
 /// Quotient and remainder of an affine expression by `size`, if both are affine over the domain.
-fn split(expr: &Affine, size: usize, domain: &[usize]) -> Result<(Affine, Affine), Step> {
+fn split(expr: &Affine, size: usize, domain: &[usize]) -> Result<(Affine, Affine), Refused> {
     let rank = domain.len();
     let k = size as i64;
     let (mut quotient, mut remainder) = (Affine::constant(rank, 0), Affine::constant(rank, 0));
@@ -206,11 +206,11 @@ fn split(expr: &Affine, size: usize, domain: &[usize]) -> Result<(Affine, Affine
         if stride > 0 && k % stride == 0 {
             let inner = k / stride;
             if inner > 1 && inner < n && n % inner == 0 {
-                return Err(Step::Refine { axis, inner: inner as usize });
+                return Err(Refused::Refine { axis, inner: inner as usize });
             }
         }
     }
-    Err(Step::NotAffine)
+    Err(Refused::NotAffine)
 }
 
 #[cfg(test)]
@@ -228,7 +228,7 @@ mod tests {
         let op = Op::Reshape(ty(&[6, 2, 4]).axes);
         // Elements of [6, 8] lie in [6, 2, 4] at (i, j / 4, j % 4).
         let found = step(&op, &ty(&[6, 2, 4]), &ty(&[6, 8]), &point, &[6, 8]);
-        assert_eq!(found, Err(Step::Refine { axis: 1, inner: 4 }));
+        assert_eq!(found, Err(Refused::Refine { axis: 1, inner: 4 }));
         let coords = [Affine::axis(3, 0), Affine { offset: 0, strides: SmallVec::from_slice(&[0, 4, 1]) }];
         let fine = regroup(&coords, &[6, 8], &[6, 2, 4], &[6, 2, 4]).unwrap();
         assert_eq!(fine[1], Affine::axis(3, 1));

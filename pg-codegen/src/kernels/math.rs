@@ -183,7 +183,11 @@ fn grid_scale<N: Size>(
 
 /// `pg_ir::quant::code` times the scale, in their order of operations.
 #[cube]
-fn grid_value<N: Size>(x: Vector<f32, N>, scale: Vector<f32, N>, #[comptime] clip: f32) -> Vector<f32, N> {
+pub(super) fn grid_value<N: Size>(
+    x: Vector<f32, N>,
+    scale: Vector<f32, N>,
+    #[comptime] clip: f32,
+) -> Vector<f32, N> {
     let least = Vector::<f32, N>::new(-clip);
     let most = Vector::<f32, N>::new(clip);
     let ratio = x / scale;
@@ -263,14 +267,4 @@ pub(super) fn scale_of<N: Size>(
         ScaleRule::Floored => Some(1.0 / clip),
     };
     grid_scale::expand(scope, amax, clip, floor)
-}
-
-/// Emits an element rounded to its row's grid.
-pub(super) fn quantised<N: Size>(
-    scope: &mut Scope,
-    grid: Grid,
-    x: NativeExpand<Vector<f32, N>>,
-    scale: NativeExpand<Vector<f32, N>>,
-) -> NativeExpand<Vector<f32, N>> {
-    grid_value::expand(scope, x, scale, f32::from(grid.clip))
 }

@@ -60,9 +60,7 @@ impl Dag {
             dag.link(i);
         }
         dag.order = dag.sorted(|i| i);
-        for (at, &i) in dag.order.iter().enumerate() {
-            dag.position[i] = at;
-        }
+        dag.renumber();
         let mut is_sorted = vec![false; n];
         dag.order.iter().for_each(|&i| is_sorted[i] = true);
         match (0..n).find(|&i| !is_sorted[i] && dag.launches[i].is_some()) {

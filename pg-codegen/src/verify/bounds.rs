@@ -6,18 +6,12 @@
 
 use super::access::{products, regions};
 use super::range::range;
-use super::{Check, Finding, Lengths, Subject};
+use super::{Check, Finding, Subject};
 use crate::plan::{Launch, Matmul, MatrixView};
 use crate::region::{Affine, Guard, IndexMap, Instr};
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
-    let mut seen = Lengths::none(s);
-    for (i, launch, _) in s.launches() {
-        if !s.recurs(launch, &mut seen) {
-            check_launch(s, launch).map_err(|e| Finding::at(Check::Bounds, i, e))?;
-        }
-    }
-    Ok(())
+    s.each(Check::Bounds, check_launch)
 }
 
 fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {

@@ -5,18 +5,12 @@
 //! results whose lengths [`super::launch`] compares.
 
 use super::access::{products, regions};
-use super::{Check, Finding, Lengths, Subject};
+use super::{Check, Finding, Subject};
 use crate::plan::Launch;
 use crate::region::Instr;
 
 pub(super) fn check(s: Subject<'_>) -> Result<(), Finding> {
-    let mut seen = Lengths::none(s);
-    for (i, launch, _) in s.launches() {
-        if !s.recurs(launch, &mut seen) {
-            check_launch(s, launch).map_err(|e| Finding::at(Check::Cover, i, e))?;
-        }
-    }
-    Ok(())
+    s.each(Check::Cover, check_launch)
 }
 
 fn check_launch(s: Subject<'_>, launch: &Launch) -> Result<(), String> {

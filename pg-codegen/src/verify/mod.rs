@@ -122,28 +122,24 @@ impl<'a> Subject<'a> {
         &self.plan.buffers[launch.args[arg].0 as usize]
     }
 
-    /// Whether some launch before has run the kernel of a launch on buffers of the same lengths.
-    fn recurs(self, launch: &Launch, seen: &mut Lengths) -> bool {
-        let lens: SmallVec<[usize; 12]> =
-            launch.args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
-        let known = &mut seen.0[launch.kernel.0 as usize];
-        let recurs = known.as_ref() == Some(&lens);
-        *known = Some(lens);
-        recurs
+    /// Holds each launch to a rule, but for one that runs the kernel of the launch before on buffers of the same lengths.
+    fn each(self, check: Check, rule: fn(Self, &Launch) -> Result<(), String>) -> Result<(), Finding> {
+        // By kernel: the lengths of the buffers of the last launch that ran it.
+        let mut seen: Vec<SmallVec<[usize; 12]>> = vec![SmallVec::new(); self.plan.kernels.len()];
+        for (i, launch, _) in self.launches() {
+            let lens = launch.args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
+            let known = &mut seen[launch.kernel.0 as usize];
+            if *known != lens {
+                *known = lens;
+                rule(self, launch).map_err(|e| Finding::at(check, i, e))?;
+            }
+        }
+        Ok(())
     }
 
     /// A value for people: its op, type and place.
     fn describe(self, value: ValueId) -> String {
         describe(self.graph, value)
-    }
-}
-
-/// By kernel: the lengths of the buffers of the last launch that ran it.
-struct Lengths(Vec<Option<SmallVec<[usize; 12]>>>);
-
-impl Lengths {
-    fn none(s: Subject<'_>) -> Lengths {
-        Lengths(vec![None; s.plan.kernels.len()])
     }
 }
 

@@ -125,7 +125,7 @@ fn full_size_gradients_are_what_tensor_cores_want() {
     for (stage, products) in launches.stages[1..].iter().zip([3, 4]) {
         let compiled = tools.compile(&emit_cuda(&stage.kernel).unwrap()).unwrap_or_else(|e| panic!("{e}"));
         let r = compiled.resources;
-        let resident = r.resident_blocks(stage.kernel.threads(), stage.kernel.shared_bytes());
+        let resident = r.occupancy(stage.kernel.threads(), stage.kernel.shared_bytes()).blocks;
         let sass = compiled.sass().unwrap();
         let (least, in_loop) = between_barriers(&sass);
         println!(
@@ -168,7 +168,7 @@ fn full_size_attention_is_what_tensor_cores_want() {
     let source = emit_cuda(&stage.kernel).unwrap();
     let compiled = tools.compile(&source).unwrap_or_else(|e| panic!("{e}\n{source}"));
     let r = compiled.resources;
-    let resident = r.resident_blocks(stage.kernel.threads(), stage.kernel.shared_bytes());
+    let resident = r.occupancy(stage.kernel.threads(), stage.kernel.shared_bytes()).blocks;
     let sass = compiled.sass().unwrap();
     if let Ok(folder) = std::env::var("PG_CUDA_DUMP") {
         std::fs::write(format!("{folder}/{}.cu", stage.kernel.name()), &source).unwrap();

@@ -208,7 +208,7 @@ pub(crate) fn is_what_tensor_cores_want(
         std::fs::write(format!("{folder}/{}.sass", kernel.name()), &sass.text).unwrap();
     }
     assert_eq!((r.spill_bytes, r.stack_bytes), (0, 0), "{what}");
-    assert!(r.resident_blocks(kernel.threads(), kernel.shared_bytes()) >= 2, "{what}");
+    assert!(r.occupancy(kernel.threads(), kernel.shared_bytes()).blocks >= 2, "{what}");
     let (least, in_loop) = between_barriers(&sass);
     assert!(least >= 32, "{least} HMMA between barriers: {what}");
     // Every operation is in the loop, which all products share, and nothing is done twice: what the instructions of

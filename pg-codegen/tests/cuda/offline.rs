@@ -36,7 +36,7 @@ fn fault(tools: &Tools, kernel: &Generated) -> Result<Resources, String> {
     if r.spill_bytes + r.stack_bytes > 0 {
         return Err(format!("{} bytes spilled, {} bytes of stack", r.spill_bytes, r.stack_bytes));
     }
-    if r.resident_blocks(kernel.threads(), kernel.shared_bytes()) == 0 {
+    if r.occupancy(kernel.threads(), kernel.shared_bytes()).blocks == 0 {
         return Err(format!("it does not fit a multiprocessor: {r:?}, {} bytes", kernel.shared_bytes()));
     }
     Ok(r)

@@ -86,7 +86,7 @@ fn resources_of_a_step() {
         let compiled = tools.compile(&emit_cuda(&e.kernel).unwrap()).unwrap_or_else(|e| panic!("{e}"));
         let r = compiled.resources;
         let (threads, shared) = (e.kernel.threads(), e.kernel.shared_bytes());
-        let uses = (r, r.resident_blocks(threads, shared), shared);
+        let uses = (r, r.occupancy(threads, shared).blocks, shared);
         families.entry(family(&e.kernel).into()).or_default().push(uses);
         seen.push(e.kernel);
     }

@@ -190,10 +190,7 @@ fn key_kernel<N: Size>(
         let heads = comptime!(t.shape.heads);
         let kv_heads = comptime!(t.shape.kv_heads);
         let group = comptime!((t.shape.heads / t.shape.kv_heads) as u32);
-        let shift_q = comptime!(p.shifts[0]);
-        let shift_do = comptime!(p.shifts[3]);
         let block = comptime!(t.block as u32);
-        let tiles = comptime!(t.blocks as u32);
         let time = comptime!(t.shape.time as u32);
         let width = comptime!((t.block + 1) as u32);
         let mut tile_q = SharedMemory::<f32>::new(comptime!(t.block * t.stride));
@@ -204,12 +201,10 @@ fn key_kernel<N: Size>(
         let mut ds = SharedMemory::<f32>::new(comptime!(t.block * (t.block + 1)));
         let own = work_tile(block_index, kv_heads, false, t);
         let batch = own.batch;
-        let kv_head = own.head;
-        let first = own.first;
         let row = own.row;
         let column = own.column;
-        load_rows::<N>(k, &mut tile_k, batch, kv_head, first, kv_heads, comptime!(p.shifts[1]), t);
-        load_rows::<N>(v, &mut tile_v, batch, kv_head, first, kv_heads, comptime!(p.shifts[2]), t);
+        load_rows::<N>(k, &mut tile_k, batch, own.head, own.first, kv_heads, comptime!(p.shifts[1]), t);
+        load_rows::<N>(v, &mut tile_v, batch, own.head, own.first, kv_heads, comptime!(p.shifts[2]), t);
         let mut acc_dk = Array::<f32>::new(comptime!(t.elements));
         let mut acc_dv = Array::<f32>::new(comptime!(t.elements));
         #[unroll]
@@ -218,12 +213,12 @@ fn key_kernel<N: Size>(
             acc_dv[i] = 0.0f32;
         }
         for member in 0..group {
-            let head = kv_head * group + member;
-            for query_tile in own.tile..tiles {
+            let head = own.head * group + member;
+            for query_tile in own.tile..comptime!(t.blocks as u32) {
                 let first_query = query_tile * block;
                 sync_cube();
-                load_rows::<N>(q, &mut tile_q, batch, head, first_query, heads, shift_q, t);
-                load_rows::<N>(d_o, &mut tile_do, batch, head, first_query, heads, shift_do, t);
+                load_rows::<N>(q, &mut tile_q, batch, head, first_query, heads, comptime!(p.shifts[0]), t);
+                load_rows::<N>(d_o, &mut tile_do, batch, head, first_query, heads, comptime!(p.shifts[3]), t);
                 sync_cube();
                 #[unroll]
                 for i in 0..comptime!(t.scores) {
@@ -231,7 +226,7 @@ fn key_kernel<N: Size>(
                     if query < block {
                         let mut prob = 0.0f32;
                         let mut grad = 0.0f32;
-                        if first + row <= first_query + query && first_query + query < time {
+                        if own.first + row <= first_query + query && first_query + query < time {
                             let at = (batch * time + first_query + query) * comptime!(heads as u32) + head;
                             let score = dot(&tile_q, query, &tile_k, row, t) * comptime!(t.shape.scale);
                             prob = f32::exp(score - lse[(at + comptime!(p.shifts[4] as u32)) as usize]);
@@ -250,8 +245,8 @@ fn key_kernel<N: Size>(
                 }
             }
         }
-        if first + row < time {
-            let at = (batch * time + first + row) * comptime!(kv_heads as u32) + kv_head;
+        if own.first + row < time {
+            let at = (batch * time + own.first + row) * comptime!(kv_heads as u32) + own.head;
             write_row(dk, &acc_dk, 1.0f32, at, column, comptime!(p.shifts[6]), t);
             write_row(dv, &acc_dv, 1.0f32, at, column, comptime!(p.shifts[7]), t);
         }

@@ -281,18 +281,8 @@ pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
     #[unroll]
     for stage in 0..comptime!(p.stages - 1) {
         let depth = start + comptime!((stage * p.a.deep) as u32);
-        load_stage::<A, B>(
-            a,
-            b,
-            &mut tile_a,
-            &mut tile_b,
-            &full,
-            &at,
-            depth,
-            end,
-            stage,
-            comptime!(all.clone()),
-        );
+        let products = comptime!(all.clone());
+        load_stage::<A, B>(a, b, &mut tile_a, &mut tile_b, &full, &at, depth, end, stage, products);
     }
     for iteration in 0..comptime!((p.steps / p.stages) as u32) {
         #[unroll]
@@ -305,18 +295,8 @@ pub(crate) fn multiply<A: Size, B: Size, R: Size, C: Size>(
             if next < comptime!(p.steps as u32) {
                 let into = comptime!((stage + p.stages - 1) % p.stages);
                 let depth = start + next * comptime!(p.a.deep as u32);
-                load_stage::<A, B>(
-                    a,
-                    b,
-                    &mut tile_a,
-                    &mut tile_b,
-                    &full,
-                    &at,
-                    depth,
-                    end,
-                    into,
-                    comptime!(all.clone()),
-                );
+                let products = comptime!(all.clone());
+                load_stage::<A, B>(a, b, &mut tile_a, &mut tile_b, &full, &at, depth, end, into, products);
             }
             accumulate::<A, B, R, C>(&def, &tile_a, &tile_b, warp_row, warp_column, &mut acc, stage, p);
         }

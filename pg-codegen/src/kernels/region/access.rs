@@ -194,7 +194,7 @@ impl Location {
         if let [one] = &loaded[..] {
             return one.clone();
         }
-        let kind = buffer.kind();
+        let kind = Kind::of(buffer.dtype);
         let places = loaded.iter().flat_map(|x| (0..width).map(move |i| (x, i)));
         let elements: Vec<ManagedVariable> = places.map(|(x, i)| element_of(scope, kind, x, i)).collect();
         vector_of(scope, kind, &elements)
@@ -258,14 +258,6 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn kind(&self) -> Kind {
-        match self.dtype {
-            DType::F32 | DType::BF16 => Kind::Float,
-            DType::I32 => Kind::Int,
-            DType::Bool => Kind::Bool,
-        }
-    }
-
     /// One access: `width` elements as float, int or boolean.
     fn fetch(&self, scope: &mut Scope, at: NativeExpand<i32>, mask: Mask) -> ManagedVariable {
         match self.width {

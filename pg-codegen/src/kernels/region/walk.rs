@@ -347,7 +347,7 @@ impl<'a> Walker<'a> {
             }
             Step::GridValue(grid, x, scale) => {
                 let (x, scale) = (self.operand(scope, *x, i, wide), self.operand(scope, *scale, i, wide));
-                math::quantised::<N>(scope, *grid, x.into(), scale.into()).into()
+                math::grid_value::expand::<N>(scope, x.into(), scale.into(), f32::from(grid.clip)).into()
             }
             other => unreachable!("{other:?} is no element-wise step"),
         }

@@ -8,7 +8,7 @@
 
 mod rows;
 
-use pg_ir::graph::{NodeId, ValueId};
+use pg_ir::graph::{Node, NodeId, ValueId};
 use pg_ir::op::{Binary, Op, Reduction};
 use pg_ir::ty::{DType, Type};
 use rustc_hash::FxHashMap;
@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::index::access::{Blocked, Context, descend};
 use crate::index::domain::{Domain, Draft};
-use crate::index::view::{Point, Step, regroup};
+use crate::index::view::{Point, Refused, regroup};
 use crate::passes::rewrites::Rewrite;
 use crate::region::{Affine, ArgId, Guard, Instr, Reg, Region};
 
@@ -132,8 +132,8 @@ impl<'a> Emitter<'a> {
         };
         let coords = regroup(&d.indices(0..axes), &d.sizes[..axes], &ty.shape(), &d.sizes);
         let coords = coords.map_err(|e| match e {
-            Step::Refine { axis, inner } => Blocked::Refine { axis, inner, reshaped: None },
-            Step::NotAffine => Blocked::Misfit("its shape does not divide the rows alike"),
+            Refused::Refine { axis, inner } => Blocked::Refine { axis, inner, reshaped: None },
+            Refused::NotAffine => Blocked::Misfit("its shape does not divide the rows alike"),
         })?;
         Ok(Point { coords, guards: Vec::new() })
     }
@@ -225,7 +225,7 @@ impl<'a> Emitter<'a> {
         }
         self.nodes.push(cx.graph.producer_id(value));
         let d = self.domain;
-        let reg = match &node.op {
+        let instr = match &node.op {
             Op::Pad { .. } | Op::Shift { .. } => {
                 let below = descend(cx, node, point, &d.sizes)?;
                 return Ok((self.emit(node.operands[0], &below, true)?, true));
@@ -234,42 +234,35 @@ impl<'a> Emitter<'a> {
                 let below = descend(cx, node, point, &d.sizes)?;
                 return Ok((self.emit(node.operands[0], &below, false)?, false));
             }
-            Op::Iota(_) => self.leaf(Instr::Index(point.coords[0].clone())),
-            Op::Unary(f) => {
-                let a = self.emit(node.operands[0], point, false)?;
-                self.push(Instr::Unary(*f, a))
-            }
-            Op::Binary(f) => {
-                let a = self.emit(node.operands[0], point, false)?;
-                let b = self.emit(node.operands[1], point, false)?;
-                self.push(Instr::Binary(*f, a, b))
-            }
-            Op::Select => {
-                let c = self.emit(node.operands[0], point, false)?;
-                let a = self.emit(node.operands[1], point, false)?;
-                let b = self.emit(node.operands[2], point, false)?;
-                self.push(Instr::Select(c, a, b))
-            }
-            Op::Cast(to) => {
-                let a = self.emit(node.operands[0], point, false)?;
-                self.push(Instr::Cast(*to, a))
-            }
-            Op::StopGradient => self.emit(node.operands[0], point, false)?,
+            Op::Iota(_) => return Ok((self.leaf(Instr::Index(point.coords[0].clone())), false)),
+            Op::StopGradient => return Ok((self.operand(node, 0, point)?, false)),
             Op::Gather => return self.gather(node, point).map(|reg| (reg, true)),
+            Op::Reduce(kind, axes) => {
+                return Ok((self.row_reduce(value, node.operands[0], *kind, axes, point)?, false));
+            }
+            Op::Unary(f) => Instr::Unary(*f, self.operand(node, 0, point)?),
+            Op::Binary(f) => Instr::Binary(*f, self.operand(node, 0, point)?, self.operand(node, 1, point)?),
+            Op::Select => {
+                let c = self.operand(node, 0, point)?;
+                Instr::Select(c, self.operand(node, 1, point)?, self.operand(node, 2, point)?)
+            }
+            Op::Cast(to) => Instr::Cast(*to, self.operand(node, 0, point)?),
             Op::FakeQuant(grid) => {
                 self.check_row(value, ty, point)?;
-                let a = self.emit(node.operands[0], point, false)?;
-                self.push(Instr::FakeQuant(*grid, a))
+                Instr::FakeQuant(*grid, self.operand(node, 0, point)?)
             }
             Op::Permute(perm) => {
                 self.check_row(value, ty, point)?;
-                let a = self.emit(node.operands[0], point, false)?;
-                self.push(Instr::Permute(perm.clone(), a))
+                Instr::Permute(perm.clone(), self.operand(node, 0, point)?)
             }
-            Op::Reduce(kind, axes) => self.row_reduce(value, node.operands[0], *kind, axes, point)?,
             _ => return Err(Blocked::Store(value, "it is computed by a kernel of its own family")),
         };
-        Ok((reg, false))
+        Ok((self.push(instr), false))
+    }
+
+    /// The register of a node's operand at the node's own point.
+    fn operand(&mut self, node: &Node, operand: usize, point: &Point) -> Result<Reg, Blocked> {
+        self.emit(node.operands[operand], point, false)
     }
 
     fn zero_outside(&mut self, reg: Reg, guards: &[Guard], dtype: DType) -> Reg {

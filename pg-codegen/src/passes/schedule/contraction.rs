@@ -11,18 +11,13 @@ use crate::plan::cost::{self, LaunchCost};
 use crate::plan::witness::Roles;
 use crate::plan::{BufferId, Contraction, Kernel, Member, Side};
 
-/// A member of a contraction in the making, with its own arguments.
-struct MadeDot {
-    member: Member,
-    args: Vec<BufferId>,
-    roles: Roles,
-    nodes: Vec<NodeId>,
-    cost: LaunchCost,
-}
-
 impl Planner<'_> {
     /// Dots; an operand that they share is bound, and counted, once.
-    pub(super) fn contraction(&mut self, shared: Option<Side>, dots: &[Dot]) -> Result<Made, CodegenError> {
+    pub(super) fn contraction(
+        &mut self,
+        shared: Option<Side>,
+        dots: &[Dot],
+    ) -> Result<Made<Kernel>, CodegenError> {
         let mut members = Vec::new();
         let (mut args, mut nodes, mut cost) = (Vec::new(), Vec::new(), LaunchCost::default());
         let mut roles = Roles::default();
@@ -47,20 +42,21 @@ impl Planner<'_> {
             nodes.extend(one.nodes);
             cost.flops += one.cost.flops;
             cost.bytes += one.cost.bytes;
-            members.push(one.member);
+            members.push(one.kernel);
         }
         let kernel = Kernel::Contraction(Contraction { shared, members });
         Ok(Made { kernel, args, roles, nodes, cost })
     }
 
-    fn dot(&mut self, dot: &Dot) -> Result<MadeDot, CodegenError> {
+    fn dot(&mut self, dot: &Dot) -> Result<Made<Member>, CodegenError> {
         let node = self.cx.graph.node(dot.node);
         let member = matrix::product(self.cx, node)
             .map_err(|e| CodegenError::at(node, format!("internal error: {e:?}")))?;
         let args: Vec<BufferId> = dot.operands.iter().map(|&v| self.buffer(v)).collect::<Result<_, _>>()?;
         let mut roles = Roles { library: vec![dot.node], ..Roles::default() };
         dot.operands.iter().for_each(|&v| roles.read(v));
-        let operands = MadeDot { member, args, roles, nodes: vec![dot.node], cost: LaunchCost::default() };
+        let (nodes, cost) = (vec![dot.node], LaunchCost::default());
+        let operands = Made { kernel: member, args, roles, nodes, cost };
         match &dot.result {
             DotResult::Stored(value) => self.stored(operands, dot.node, *value),
             DotResult::Epilogue(built) => self.epilogue(operands, node, built),
@@ -68,14 +64,19 @@ impl Planner<'_> {
     }
 
     /// A dot that writes to a value's buffer, where absorption may have it add, or lie as a view.
-    fn stored(&mut self, mut made: MadeDot, id: NodeId, value: ValueId) -> Result<MadeDot, CodegenError> {
+    fn stored(
+        &mut self,
+        mut made: Made<Member>,
+        id: NodeId,
+        value: ValueId,
+    ) -> Result<Made<Member>, CodegenError> {
         let graph = self.cx.graph;
         let node = graph.node(id);
         let result = made.args.len();
         made.args.push(self.buffer(value)?);
         made.roles.write(value);
         made.cost = self.cost(node, &[value]);
-        let m = &mut made.member.matmul;
+        let m = &mut made.kernel.matmul;
         if let Some(absorbed) = self.groups.absorbed.get(&id) {
             (m.c, m.accumulate) = (absorbed.c, absorbed.accumulate.is_some());
             // An old value may be anything, and executors mirror rows.
@@ -93,7 +94,12 @@ impl Planner<'_> {
     }
 
     /// A dot whose result a region takes.
-    fn epilogue(&mut self, mut made: MadeDot, node: &Node, built: &Built) -> Result<MadeDot, CodegenError> {
+    fn epilogue(
+        &mut self,
+        mut made: Made<Member>,
+        node: &Node,
+        built: &Built,
+    ) -> Result<Made<Member>, CodegenError> {
         // Argument 0 is in no buffer.
         let nowhere = BufferId(u32::MAX);
         let rest: Result<Vec<BufferId>, _> = built.args[1..].iter().map(|&(v, _)| self.buffer(v)).collect();
@@ -108,7 +114,7 @@ impl Planner<'_> {
         rest.remove(0);
         made.roles.extend(rest);
         made.nodes.extend(&built.nodes);
-        made.member.epilogue = Some(region);
+        made.kernel.epilogue = Some(region);
         Ok(made)
     }
 }

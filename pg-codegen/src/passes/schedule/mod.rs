@@ -28,9 +28,9 @@ use crate::region::{ArgId, Instr, Region};
 use crate::report::print;
 use crate::report::provenance::Provenance;
 
-/// A launch in the making.
-struct Made {
-    kernel: Kernel,
+/// A launch in the making, or a member of one with its own arguments.
+struct Made<K> {
+    kernel: K,
     args: Vec<BufferId>,
     roles: Roles,
     nodes: Vec<NodeId>,
@@ -206,7 +206,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn region(&mut self, built: &Built) -> Result<Made, CodegenError> {
+    fn region(&mut self, built: &Built) -> Result<Made<Kernel>, CodegenError> {
         let buffers: Result<Vec<BufferId>, _> = built.args.iter().map(|&(v, _)| self.buffer(v)).collect();
         let (region, args, roles) = share_args(built, buffers?);
         let lens: Vec<usize> = args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
@@ -215,7 +215,12 @@ impl Planner<'_> {
     }
 
     /// A node with a kernel family of its own that is no contraction.
-    fn library(&mut self, id: NodeId, reads: &[ValueId], writes: &[ValueId]) -> Result<Made, CodegenError> {
+    fn library(
+        &mut self,
+        id: NodeId,
+        reads: &[ValueId],
+        writes: &[ValueId],
+    ) -> Result<Made<Kernel>, CodegenError> {
         let graph = self.cx.graph;
         let node = graph.node(id);
         let types = graph.operand_types(node);

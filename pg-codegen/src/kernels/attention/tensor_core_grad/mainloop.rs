@@ -292,16 +292,8 @@ fn gradient<N: Size, R: Size, C: Size, O: Numeric, V: Size>(
         sync_cube();
         let mut next_stat = 0.0f32;
         if iteration + 1 < count {
-            load_stage::<N>(
-                streamed_s,
-                streamed_dp,
-                &mut tile_s,
-                &mut tile_dp,
-                &own,
-                iteration + 1,
-                later,
-                p,
-            );
+            let next = iteration + 1;
+            load_stage::<N>(streamed_s, streamed_dp, &mut tile_s, &mut tile_dp, &own, next, later, p);
             if comptime!(p.keys) {
                 next_stat = load_stat(lse, delta, &own, iteration + 1, later, p);
             }
