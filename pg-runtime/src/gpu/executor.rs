@@ -61,11 +61,6 @@ impl<R: Runtime> CubeExecutor<R> {
         })
     }
 
-    /// The device.
-    pub fn device(&self) -> &Device<R> {
-        &self.device
-    }
-
     /// Queues the launches of one run.
     fn launch_all(
         &mut self,

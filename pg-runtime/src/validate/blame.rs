@@ -138,7 +138,7 @@ fn unwritten(ran: &Plan, compiled: &Plan, graph: &Graph) -> Option<Blame> {
                 in_words(ran, at),
                 label(buffer)
             );
-            return Some(Blame { first, lines: lines_of(launch, lost.map(|v| (graph, v))) });
+            return Some(Blame { first, lines: lines_of(&launch.provenance, lost.map(|v| (graph, v))) });
         }
         written.extend(args().filter(|(i, _)| kernel.writes(*i)).map(|(_, b)| *b));
     }
@@ -150,14 +150,7 @@ fn unwritten(ran: &Plan, compiled: &Plan, graph: &Graph) -> Option<Blame> {
     let inputs: HashMap<&Slot, ValueId> = graph.inputs().collect();
     let lost = graph.outputs.iter().find(|o| inputs.get(&o.slot) != Some(&o.value) && !holds(&o.slot))?;
     let first = format!("no launch computes {}: the plan has lost it", lost.slot);
-    let nobody = Launch {
-        kernel: KernelId(0),
-        args: Vec::new(),
-        provenance: Provenance::default(),
-        flops: 0.0,
-        bytes: 0.0,
-    };
-    Some(Blame { first, lines: lines_of(&nobody, Some((graph, lost.value))) })
+    Some(Blame { first, lines: lines_of(&Provenance::default(), Some((graph, lost.value))) })
 }
 
 /// A launch's family, shape, and what it computes.
@@ -168,9 +161,9 @@ fn in_words(plan: &Plan, launch: usize) -> String {
 }
 
 /// Lines of the model that a launch and a value come from.
-fn lines_of(launch: &Launch, value: Option<(&Graph, ValueId)>) -> Vec<String> {
+fn lines_of(provenance: &Provenance, value: Option<(&Graph, ValueId)>) -> Vec<String> {
     // What a pass made up stands at line 0.
-    let of_model = launch.provenance.model_lines().filter(|line| line.line > 0);
+    let of_model = provenance.model_lines().filter(|line| line.line > 0);
     let mut lines: Vec<String> = of_model.map(ToString::to_string).collect();
     if let Some((graph, value)) = value {
         let origin = &graph.producer(value).origin;
@@ -292,7 +285,7 @@ fn first_wrong(
                 measure.at,
                 compiled.plan.buffers[c.buffer.0 as usize].label,
             );
-            return Ok(Some(Blame { first, lines: lines_of(launch, Some((graph, c.value))) }));
+            return Ok(Some(Blame { first, lines: lines_of(&launch.provenance, Some((graph, c.value))) }));
         }
     }
     Ok(None)

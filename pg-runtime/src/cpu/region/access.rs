@@ -129,12 +129,25 @@ pub(super) fn load(
     block: &Block<'_>,
     isa: Isa,
 ) -> Result<(), Outside> {
-    let (rows, columns) = (block.rows_of(class), block.columns_of(class));
-    let out = &mut out[..rows * columns];
     let stride = *map.at.strides.last().expect("maps have a column stride");
     if dense && class.row && class.column && block.is_stretch() {
-        return read_line(out, arg, block.eval(&map.at, &block.first), 1, isa);
+        let len = block.rows.len() * block.columns.len();
+        return read_line(&mut out[..len], arg, block.eval(&map.at, &block.first), 1, isa);
     }
+    fill(out, class, map, block, |line, _, _, from| read_line(line, arg, from, stride, isa))
+}
+
+/// Fills a register row by row. `read` is given what of a row lies inside the guards, the row, those columns, and the
+/// element that the map gives the first of them; the rest is zero.
+fn fill(
+    out: &mut [u32],
+    class: Class,
+    map: &IndexMap,
+    block: &Block<'_>,
+    read: impl Fn(&mut [u32], usize, Range<usize>, i64) -> Result<(), Outside>,
+) -> Result<(), Outside> {
+    let (rows, columns) = (block.rows_of(class), block.columns_of(class));
+    let stride = *map.at.strides.last().expect("maps have a column stride");
     let mut result = Ok(());
     block.each_row(rows, |row, index| {
         let line = &mut out[row * columns..][..columns];
@@ -142,7 +155,7 @@ pub(super) fn load(
         line[..inside.start].fill(0);
         line[inside.end..].fill(0);
         let from = block.eval(&map.at, index) + stride * inside.start as i64;
-        result = result.and(read_line(&mut line[inside], arg, from, stride, isa));
+        result = result.and(read(&mut line[inside.clone()], row, inside, from));
     });
     result
 }
@@ -159,35 +172,20 @@ pub(super) fn gather(
     block: &Block<'_>,
     isa: Isa,
 ) -> Result<(), Outside> {
-    let (rows, columns) = (block.rows_of(class), block.columns_of(class));
-    let out = &mut out[..rows * columns];
-    let stride = *map.at.strides.last().expect("maps have a column stride");
-    let mut result = Ok(());
-    block.each_row(rows, |row, index| {
-        let line = &mut out[row * columns..][..columns];
-        let inside = block.inside(&map.guards, index, columns);
-        line[..inside.start].fill(0);
-        line[inside.end..].fill(0);
-        let from = block.eval(&map.at, index) + stride * inside.start as i64;
-        let read = |line: &mut [u32], id: i32, from: i64| match table.start(id) {
-            Some(start) => read_line(line, arg, from + start, stride, isa),
-            None if line.is_empty() => Ok(()),
-            None => {
-                line.fill(0);
-                Err(Outside)
-            }
-        };
-        match ids.line::<i32>(row, columns) {
-            Line::One(id) => result = result.and(read(&mut line[inside], id, from)),
-            Line::Many(ids) => {
-                for (k, column) in inside.enumerate() {
-                    result =
-                        result.and(read(&mut line[column..=column], ids[column], from + stride * k as i64));
-                }
-            }
+    let (columns, stride) = (block.columns_of(class), *map.at.strides.last().expect("a column stride"));
+    let read = |line: &mut [u32], id: i32, from: i64| match table.start(id) {
+        Some(start) => read_line(line, arg, from + start, stride, isa),
+        None if line.is_empty() => Ok(()),
+        None => {
+            line.fill(0);
+            Err(Outside)
         }
-    });
-    result
+    };
+    fill(out, class, map, block, |line, row, inside, from| match ids.line::<i32>(row, columns) {
+        Line::One(id) => read(line, id, from),
+        Line::Many(ids) => (ids[inside].iter().zip(line.chunks_exact_mut(1)).zip(0i64..))
+            .fold(Ok(()), |result, ((&id, x), k)| result.and(read(x, id, from + stride * k))),
+    })
 }
 
 /// The index map itself, as int32.
@@ -320,11 +318,7 @@ fn write_as<T: Stored>(
     let (low, span) = (to + reach.min(0), reach.unsigned_abs() as usize + 1);
     // SAFETY: in bounds and touched by no other task (`check_touches`). A strided line of one task may
     // lie between those of others, so only the elements of the line itself may be borrowed.
-    let element = |i: usize| unsafe {
-        let at = low as usize
-            + if stride < 0 { span - 1 - i * stride.unsigned_abs() as usize } else { i * stride as usize };
-        &mut arg.write::<T>(at, 1)[0]
-    };
+    let element = |i: usize| unsafe { &mut arg.write::<T>((to + i as i64 * stride) as usize, 1)[0] };
     match (line, stride) {
         (Line::Many(x), 1) => {
             // SAFETY: as above; the line is all of the span.

@@ -17,7 +17,7 @@ impl Builder<'_> {
     pub(super) fn add(&mut self, instr: &Instr, accumulators: &mut Vec<Accumulator>, reductions: &mut usize) {
         let reg = |r: Reg| self.registers[r as usize];
         let kind = self.types[self.registers.len()].kind;
-        let nothing = Register { kind, class: Class::default(), slot: usize::MAX, level: 0 };
+        let nothing = Register { kind, class: Class::default(), vector: usize::MAX, level: 0 };
         let (register, step) = match instr {
             Instr::Load { arg, map } => {
                 let map = self.simplify(map);

@@ -1,4 +1,4 @@
-//! From a region to the steps that the interpreter runs: types, classes, slots, passes and block sizes.
+//! From a region to the steps that the interpreter runs: types, classes, vectors, passes and block sizes.
 
 use pg_codegen::region::types::Kind;
 use pg_codegen::region::{Affine, IndexMap, Instr, Reg, Region, canonical};
@@ -9,7 +9,7 @@ use pg_ir::ty::DType;
 use super::super::error::Problem;
 use super::build::Builder;
 use super::check::{Touch, check};
-use super::registers::{assign_slots, find_direct, needed};
+use super::registers::{assign_vectors, find_direct, needed};
 
 /// Elements of a register in a block: with some ten live registers, a block is in the first and second
 /// level of cache.
@@ -50,7 +50,7 @@ pub(super) struct Register {
     /// 32 bits an element in all cases; booleans are all ones or all zeros.
     pub(super) kind: Kind,
     pub(super) class: Class,
-    pub(super) slot: usize,
+    pub(super) vector: usize,
     /// Row reductions between it and the loads.
     pub(super) level: usize,
 }
@@ -153,7 +153,7 @@ pub(crate) struct CompiledRegion {
     pub(super) task_column_blocks: usize,
     /// Row reductions in the program.
     pub(super) reductions: usize,
-    pub(super) slots: usize,
+    pub(super) vectors: usize,
     pub(super) types: Vec<DType>,
     pub(super) touches: Vec<Touch>,
 }
@@ -215,7 +215,7 @@ impl CompiledRegion {
             prologue = passes[0].iter().copied().filter(invariant).collect();
             passes[0].retain(|i| !invariant(i));
         }
-        let slots = assign_slots(&steps, &mut registers, &accumulators, &prologue);
+        let vectors = assign_vectors(&steps, &mut registers, &accumulators, &prologue);
         let mut program = CompiledRegion {
             rows: region.rows.clone(),
             kept,
@@ -232,7 +232,7 @@ impl CompiledRegion {
             task_rows,
             task_column_blocks,
             reductions,
-            slots,
+            vectors,
             types: region.args.clone(),
             touches: Vec::new(),
         };
@@ -240,7 +240,7 @@ impl CompiledRegion {
         Ok(program)
     }
 
-    /// Elements of the scratch slots and of the partial results that running needs.
+    /// Elements of the scratch vectors and of the partial results that running needs.
     pub(super) fn scratch(&self) -> ScratchSize {
         let block = self.block_rows * self.block_columns;
         let (pieces, width) = (self.pieces(), self.partial_width());
@@ -251,7 +251,7 @@ impl CompiledRegion {
         };
         let accumulators = self.accumulators.len();
         ScratchSize {
-            slots: self.slots,
+            vectors: self.vectors,
             accumulators,
             block,
             partials: if self.is_cut() { partials } else { 0 },
@@ -318,11 +318,11 @@ impl CompiledRegion {
 /// Memory that a program needs to run, in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ScratchSize {
-    /// Scratch slots for each thread.
-    pub(crate) slots: usize,
+    /// Scratch vectors for each thread.
+    pub(crate) vectors: usize,
     /// Running accumulations for each thread.
     pub(crate) accumulators: usize,
-    /// Elements of a slot.
+    /// Elements of a vector.
     pub(crate) block: usize,
     /// Elements of partial results, for all tasks together.
     pub(crate) partials: usize,

@@ -22,7 +22,7 @@ use super::unary::UnaryKernel;
 #[derive(Debug, Default)]
 pub(super) struct ThreadScratch {
     /// Registers.
-    pub(super) slots: Vec<Aligned>,
+    pub(super) vectors: Vec<Aligned>,
     /// Running accumulations of the current task.
     pub(super) accumulators: Vec<Aligned>,
 }
@@ -85,7 +85,7 @@ impl<'a> Interpreter<'a> {
         }
         let register = program.registers[step];
         // Taken out of its place, so that the operands can be borrowed beside it.
-        let mut memory = std::mem::take(&mut self.scratch.slots[register.slot]);
+        let mut memory = std::mem::take(&mut self.scratch.vectors[register.vector]);
         let result = self.compute(step, register.class, memory.view_mut(), block);
         if let (Some(r), Step::RowReduce(kind, _, number)) = (self.reductions, &program.steps[step])
             && program.level(step) > r.pass
@@ -97,7 +97,7 @@ impl<'a> Interpreter<'a> {
                 Reduction::Max => math::max(*result, piece),
             };
         }
-        self.scratch.slots[register.slot] = memory;
+        self.scratch.vectors[register.vector] = memory;
         result
     }
 
@@ -106,7 +106,7 @@ impl<'a> Interpreter<'a> {
         if let Some(bits) = self.direct(reg as usize, block) {
             return View { bits, class: register.class };
         }
-        View { bits: self.scratch.slots[register.slot].view(), class: register.class }
+        View { bits: self.scratch.vectors[register.vector].view(), class: register.class }
     }
 
     /// The block of an argument that a register is, if it need not be copied.

@@ -1,7 +1,7 @@
 //! Regions on the CPU: a block-vectorised interpreter of their SSA programs.
 //!
 //! A region is compiled once: brought to [canonical](pg_codegen::region::canonical) form, typed, its registers classed by what
-//! they vary with and given slots of a small scratch memory. It then runs block by block: a block is so
+//! they vary with and given vectors of a small scratch memory. It then runs block by block: a block is so
 //! many rows (or such a piece of a long row) that a register is some thousand elements, and every
 //! instruction is one vectorised loop over a block. The interpreter's overhead is paid once a block, and
 //! intermediate values never leave the cache.
@@ -14,7 +14,6 @@ mod build;
 pub(crate) mod check;
 mod compile;
 mod interpret;
-mod kernel;
 mod lines;
 mod registers;
 mod run;

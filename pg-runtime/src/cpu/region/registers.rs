@@ -88,10 +88,10 @@ pub(super) fn needed(
     (0..steps.len()).filter(|&i| used[i]).collect()
 }
 
-/// Gives registers slots: one is free again when its last reader has run. Results never share a slot
+/// Gives registers vectors: one is free again when its last reader has run. Results never share a vector
 /// with their operands, so that every loop has distinct inputs and output. What the prologue computes
-/// keeps its slot.
-pub(super) fn assign_slots(
+/// keeps its vector.
+pub(super) fn assign_vectors(
     steps: &[Step],
     registers: &mut [Register],
     accumulators: &[Accumulator],
@@ -104,13 +104,13 @@ pub(super) fn assign_slots(
     let mut free: Vec<usize> = Vec::new();
     let mut count = 0;
     for &i in prologue {
-        registers[i].slot = count;
+        registers[i].vector = count;
         count += 1;
     }
     for (i, step) in steps.iter().enumerate() {
         let stores = matches!(step, Step::Store { .. } | Step::Accumulate(_));
         if !stores && !prologue.contains(&i) {
-            registers[i].slot = free.pop().unwrap_or_else(|| {
+            registers[i].vector = free.pop().unwrap_or_else(|| {
                 count += 1;
                 count - 1
             });
@@ -121,7 +121,7 @@ pub(super) fn assign_slots(
         free.extend(
             done.into_iter()
                 .filter(|&r| last_read[r] == i && !prologue.contains(&r))
-                .map(|r| registers[r].slot),
+                .map(|r| registers[r].vector),
         );
     }
     count

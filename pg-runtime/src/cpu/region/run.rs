@@ -1,4 +1,4 @@
-//! Cuts a region's domain into tasks, runs them on all cores, and combines partial results in order.
+//! Regions as a kernel family: cuts a region's domain into tasks, runs them on all cores, and combines partial results in order.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,16 @@ use pg_ir::op::Reduction;
 use pg_ir::ty::DType;
 
 use super::super::aligned::Aligned;
+use super::super::amx::Amx;
+use super::super::error::Problem;
+use super::super::kernel::{CpuKernel, Positions};
+use super::super::machine::Machine;
 use super::super::math;
 use super::super::parallel::{parallel, thread_index};
 use super::super::raw::Arg;
 use super::super::simd::Isa;
 use super::access;
+use super::check::{check_touches, check_types};
 use super::compile::{Class, CompiledRegion, ScratchSize};
 use super::interpret::{Interpreter, Reductions, ThreadScratch};
 use super::lines::{AccumulateKernel, View, identity};
@@ -30,7 +35,7 @@ impl Scratch {
     /// Makes room for a program.
     pub(crate) fn reserve(&mut self, size: ScratchSize) {
         let have = &mut self.size;
-        have.slots = have.slots.max(size.slots);
+        have.vectors = have.vectors.max(size.vectors);
         have.accumulators = have.accumulators.max(size.accumulators);
         have.block = have.block.max(size.block);
         have.partials = have.partials.max(size.partials);
@@ -38,14 +43,14 @@ impl Scratch {
 
     /// Allocates what was reserved, for so many threads. Does nothing when it is there already.
     pub(crate) fn allocate(&mut self, threads: usize) {
-        let ScratchSize { slots, accumulators, block, partials } = self.size;
+        let ScratchSize { vectors, accumulators, block, partials } = self.size;
         if self.allocated != self.size {
             self.threads.clear();
             self.allocated = self.size;
         }
         while self.threads.len() < threads {
-            let vectors = |n: usize| (0..n).map(|_| Aligned::zeroed(block)).collect();
-            let thread = ThreadScratch { slots: vectors(slots), accumulators: vectors(accumulators) };
+            let zeroed = |n: usize| (0..n).map(|_| Aligned::zeroed(block)).collect();
+            let thread = ThreadScratch { vectors: zeroed(vectors), accumulators: zeroed(accumulators) };
             self.threads.push(Mutex::new(thread));
         }
         if self.partials.len() < partials {
@@ -55,8 +60,8 @@ impl Scratch {
 
     /// Bytes allocated.
     pub(crate) fn bytes(&self) -> usize {
-        let ScratchSize { slots, accumulators, block, .. } = self.size;
-        4 * (self.threads.len() * (slots + accumulators) * block + self.partials.len())
+        let ScratchSize { vectors, accumulators, block, .. } = self.size;
+        4 * (self.threads.len() * (vectors + accumulators) * block + self.partials.len())
     }
 }
 
@@ -69,20 +74,38 @@ struct Launch<'a> {
     outside: &'a AtomicBool,
 }
 
-/// Runs a program on checked arguments. Sets `outside` if an id was outside its table.
-pub(crate) fn run(
-    program: &CompiledRegion,
-    args: &[Arg],
-    scratch: &mut Scratch,
-    isa: Isa,
-    outside: &AtomicBool,
-) {
-    let Scratch { threads, partials, .. } = scratch;
-    let launch = Launch { program, args, isa, threads, outside };
-    if program.passes.len() > 1 {
-        launch.run_passes(partials.view_mut());
-    } else {
-        launch.run_blocks(partials.view_mut());
+impl CpuKernel for CompiledRegion {
+    fn written(&self) -> Positions {
+        self.touches.iter().filter(|t| t.write).map(|t| t.arg).collect()
+    }
+
+    fn takes_storage(&self) -> bool {
+        true
+    }
+
+    fn in_words(&self, _: &[DType], _: Option<Amx>) -> String {
+        let blocks = self.columns > self.block_columns;
+        let pieces = !self.accumulators.is_empty() && self.pieces() > 1;
+        format!("{} passes, rows cut: {blocks}, sums cut: {pieces}", self.passes.len())
+    }
+
+    fn check(&self, args: &[Arg]) -> Result<(), Problem> {
+        check_types(&self.types, args)?;
+        check_touches(&self.touches, &self.domain(), args)
+    }
+
+    fn reserve(&self, _: &[(DType, usize)], _: Option<Amx>, machine: &mut Machine) {
+        machine.scratch.reserve(self.scratch());
+    }
+
+    fn run(&self, args: &[Arg], _: Option<Amx>, machine: &mut Machine, outside: &AtomicBool) {
+        let Scratch { threads, partials, .. } = &mut machine.scratch;
+        let launch = Launch { program: self, args, isa: machine.isa, threads, outside };
+        if self.passes.len() > 1 {
+            launch.run_passes(partials.view_mut());
+        } else {
+            launch.run_blocks(partials.view_mut());
+        }
     }
 }
 
