@@ -5,10 +5,13 @@ use pg_ir::interp::Environment;
 use pg_ir::op::{Binary, Bits, DotDims, Op, Reduction, Unary};
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::slot::{Slot, Space};
-use pg_ir::ty::{Axes, Axis, DType, Role, Type};
+use pg_ir::ty::{Axis, DType, Role, Type};
 use smallvec::SmallVec;
 
 use crate::rng::Rng;
+
+mod outputs;
+mod views;
 
 const SIZES: [usize; 7] = [1, 2, 3, 4, 5, 7, 8];
 const ROWS: usize = 6;
@@ -123,8 +126,7 @@ impl Gen {
 
     fn step(&mut self) {
         let x = self.float();
-        let ty = self.b.ty(x).clone();
-        let rank = ty.rank();
+        let rank = self.b.ty(x).rank();
         match self.rng.below(30) {
             0 => self.float_input(),
             1..=3 => self.unary(x),
@@ -134,86 +136,18 @@ impl Gen {
                 let z = self.b.binary(f, x, y);
                 self.add(z);
             }
-            7 => {
-                let y = self.partner(x);
-                let y2 = self.b.mul(y, y);
-                let half = self.b.constant_like(0.5, y2);
-                let d = self.b.add(y2, half);
-                let z = self.b.div(x, d);
-                self.add(z);
-            }
-            8 => {
-                let y = self.partner(x);
-                // Not equal by construction: plans round constants to float32, so ties may break.
-                let offset = self.b.constant_like(0.013_671_875, x);
-                let x = self.b.add(x, offset);
-                let z = self.b.binary(Binary::Gt, x, y);
-                self.add(z);
-            }
-            9 => {
-                if let Some(&c) = self.bools.last() {
-                    let y = self.partner(x);
-                    if let Ok(z) = self.b.try_select(c, x, y) {
-                        self.add(z);
-                    }
-                    let cast = self.b.op(Op::Cast(DType::F32), &[c]);
-                    self.add(cast);
-                }
-            }
+            7 => self.quotient(x),
+            8 => self.comparison(x),
+            9 => self.select(x),
             10 => {
                 let y = self.b.op(Op::Cast(DType::BF16), &[x]);
                 self.add(y);
             }
-            11..=13 if rank > 0 => {
-                let axes: SmallVec<[usize; 4]> = (0..rank).filter(|_| self.rng.below(2) == 0).collect();
-                let kind = self.rng.pick(&[Reduction::Sum, Reduction::Max]);
-                let y = self.b.op(Op::Reduce(kind, axes), &[x]);
-                // Bring it back now and then: the pattern of norms.
-                if self.rng.below(2) == 0 {
-                    let r = self.b.broadcast(y, ty.axes);
-                    let z = self.b.sub(x, r);
-                    self.add(z);
-                }
-                self.add(y);
-            }
+            11..=13 if rank > 0 => self.reduce(x),
             14 => self.reshape(x),
-            15 if rank > 1 => {
-                let mut perm: SmallVec<[usize; 4]> = (0..rank).collect();
-                for i in (1..rank).rev() {
-                    perm.swap(i, self.rng.below(i + 1));
-                }
-                self.try_add(Op::Transpose(perm), &[x]);
-            }
-            16 => {
-                let mut axes: Axes = ty.axes.clone();
-                axes.iter_mut().filter(|a| a.size == 1).for_each(|a| a.size = 3);
-                if self.rng.below(3) == 0 {
-                    axes.insert(0, Axis::channel(2));
-                }
-                self.try_add(Op::Broadcast(axes), &[x]);
-            }
-            17 if rank > 0 => {
-                let axis = self.rng.below(rank);
-                let size = ty.axes[axis].size;
-                let len = 1 + self.rng.below(size);
-                let start = self.rng.below(size - len + 1);
-                self.try_add(Op::Slice { axis, start, len }, &[x]);
-            }
-            18 if rank > 0 => {
-                let axis = self.rng.below(rank);
-                let (before, after) = (self.rng.below(3), self.rng.below(3));
-                self.try_add(Op::Pad { axis, before, after }, &[x]);
-            }
-            19 if rank > 0 => {
-                let axis = self.rng.below(rank);
-                let by = self.rng.below(5) as i64 - 2;
-                self.try_add(Op::Shift { axis, by }, &[x]);
-            }
-            20 if rank > 0 => {
-                let n = ty.axes[rank - 1].size;
-                let turn = self.rng.below(n);
-                self.try_add(Op::Permute((0..n).map(|i| ((i + turn) % n) as u32).collect()), &[x]);
-            }
+            15 if rank > 1 => self.transpose(x),
+            16 => self.broadcast(x),
+            n @ 17..=20 if rank > 0 => self.move_elements(n, x),
             21 => {
                 let grid = Grid { clip: self.rng.pick(&[7, 31]), rule: ScaleRule::Amax };
                 self.try_add(Op::FakeQuant(grid), &[x]);
@@ -221,34 +155,78 @@ impl Gen {
             22..=23 => self.dot(x),
             24 => self.attention(x),
             25 => self.gather(x),
-            26 => {
-                let ids = self.rng.below(self.ids.len());
-                let ids = self.ids[ids];
-                // Values whose leading axes are those of the ids.
-                let lead = self.b.ty(ids).axes.clone();
-                if ty.axes.len() >= lead.len() && ty.axes[..lead.len()] == lead[..] {
-                    let rows = self.b.constant(0.0);
-                    let _ = rows;
-                    let ids = self.bounded(ids);
-                    self.try_add(Op::ScatterAdd { rows: ROWS }, &[ids, x]);
-                }
-            }
+            26 => self.scatter(x),
             27 => self.integers(),
             28 => {
                 let y = self.b.op(Op::StopGradient, &[x]);
                 self.add(y);
             }
-            _ => {
-                // A constant table: trigonometric functions of indices, and a mask.
-                let n = self.rng.pick(&SIZES);
-                let i = self.b.op(Op::Iota(Axis::channel(n)), &[]);
-                let f = self.b.op(Op::Cast(DType::F32), &[i]);
-                let unary = self.rng.pick(&[Unary::Sin, Unary::Cos]);
-                let s = self.b.unary(unary, f);
-                self.add(s);
-                self.add(i);
-            }
+            _ => self.table(),
         }
+    }
+
+    fn quotient(&mut self, x: ValueId) {
+        let y = self.partner(x);
+        let y2 = self.b.mul(y, y);
+        let half = self.b.constant_like(0.5, y2);
+        let d = self.b.add(y2, half);
+        let z = self.b.div(x, d);
+        self.add(z);
+    }
+
+    fn comparison(&mut self, x: ValueId) {
+        let y = self.partner(x);
+        // Not equal by construction: plans round constants to float32, so ties may break.
+        let offset = self.b.constant_like(0.013_671_875, x);
+        let x = self.b.add(x, offset);
+        let z = self.b.binary(Binary::Gt, x, y);
+        self.add(z);
+    }
+
+    fn select(&mut self, x: ValueId) {
+        let Some(&c) = self.bools.last() else { return };
+        let y = self.partner(x);
+        if let Ok(z) = self.b.try_select(c, x, y) {
+            self.add(z);
+        }
+        let cast = self.b.op(Op::Cast(DType::F32), &[c]);
+        self.add(cast);
+    }
+
+    fn reduce(&mut self, x: ValueId) {
+        let axes = self.b.ty(x).axes.clone();
+        let over: SmallVec<[usize; 4]> = (0..axes.len()).filter(|_| self.rng.below(2) == 0).collect();
+        let kind = self.rng.pick(&[Reduction::Sum, Reduction::Max]);
+        let y = self.b.op(Op::Reduce(kind, over), &[x]);
+        // Bring it back now and then: the pattern of norms.
+        if self.rng.below(2) == 0 {
+            let r = self.b.broadcast(y, axes);
+            let z = self.b.sub(x, r);
+            self.add(z);
+        }
+        self.add(y);
+    }
+
+    fn scatter(&mut self, x: ValueId) {
+        let ids = self.rng.below(self.ids.len());
+        let ids = self.ids[ids];
+        // Values whose leading axes are those of the ids.
+        let (lead, axes) = (self.b.ty(ids).axes.clone(), &self.b.ty(x).axes);
+        if axes.len() >= lead.len() && axes[..lead.len()] == lead[..] {
+            let ids = self.bounded(ids);
+            self.try_add(Op::ScatterAdd { rows: ROWS }, &[ids, x]);
+        }
+    }
+
+    /// A constant table: trigonometric functions of indices.
+    fn table(&mut self) {
+        let n = self.rng.pick(&SIZES);
+        let i = self.b.op(Op::Iota(Axis::channel(n)), &[]);
+        let f = self.b.op(Op::Cast(DType::F32), &[i]);
+        let unary = self.rng.pick(&[Unary::Sin, Unary::Cos]);
+        let s = self.b.unary(unary, f);
+        self.add(s);
+        self.add(i);
     }
 
     fn unary(&mut self, x: ValueId) {
@@ -273,22 +251,6 @@ impl Gen {
         };
         let y = self.b.unary(f, safe);
         self.add(y);
-    }
-
-    fn reshape(&mut self, x: ValueId) {
-        // Channel and head axes are merged, or one of them split; sequence axes stay.
-        let axes = self.b.ty(x).axes.clone();
-        let fixed = axes.iter().take_while(|a| matches!(a.role, Role::Batch | Role::Time)).count();
-        let rest: usize = axes[fixed..].iter().map(|a| a.size).product();
-        let divisors: Vec<usize> = (1..=rest).filter(|d| rest.is_multiple_of(*d)).collect();
-        let d = self.rng.pick(&divisors);
-        let mut to: Axes = axes[..fixed].into();
-        match self.rng.below(3) {
-            0 => to.push(Axis::channel(rest)),
-            1 => to.extend([Axis::channel(d), Axis::channel(rest / d)]),
-            _ => to.extend([Axis::channel(d), Axis::channel(1), Axis::channel(rest / d)]),
-        }
-        self.try_add(Op::Reshape(to), &[x]);
     }
 
     fn dot(&mut self, x: ValueId) {
@@ -386,91 +348,6 @@ impl Gen {
         if self.b.ty(a).rank() > 0 {
             let axis = self.b.ty(a).rank() - 1;
             self.try_add(Op::Shift { axis, by: 1 }, &[a]);
-        }
-    }
-
-    /// Results, and state that is overwritten: in place, swapped, from a view, twice.
-    fn outputs(&mut self) {
-        for i in 0..1 + self.rng.below(4) {
-            let x = self.float();
-            self.result(&format!("r{i}"), x);
-        }
-        if let (Some(&c), 0) = (self.bools.last(), self.rng.below(2)) {
-            self.result("mask", c);
-        }
-        if let (Some(&c), 0) = (self.ids.last(), self.rng.below(2)) {
-            self.result("ids", c);
-        }
-        self.gradients();
-        let inputs: Vec<(Slot, ValueId)> = self
-            .b
-            .graph()
-            .inputs()
-            .filter(|(s, _)| s.space == Space::Param)
-            .map(|(s, v)| (s.clone(), v))
-            .collect();
-        for (slot, old) in &inputs {
-            let ty = self.b.ty(*old).clone();
-            let fits: Vec<ValueId> =
-                self.floats.iter().copied().filter(|&v| *self.b.ty(v) == ty && v != *old).collect();
-            let new = match self.rng.below(4) {
-                0 if !fits.is_empty() => self.rng.pick(&fits),
-                1 => {
-                    let x = self.b.unary(Unary::Sin, *old);
-                    if ty.rank() > 0 { self.b.op(Op::Shift { axis: 0, by: 1 }, &[x]) } else { x }
-                }
-                2 if !fits.is_empty() => {
-                    let y = self.rng.pick(&fits);
-                    self.b.add(*old, y)
-                }
-                _ => continue,
-            };
-            self.b.output(slot.clone(), new);
-        }
-    }
-
-    /// Programs give float32 only.
-    fn result(&mut self, name: &str, value: ValueId) {
-        let is_float = self.b.ty(value).dtype == DType::F32;
-        let value = if is_float { value } else { self.b.op(Op::Cast(DType::F32), &[value]) };
-        self.b.output(Slot::new(Space::Result, name), value);
-    }
-
-    /// Gradients that a matmul adds to state, or writes there, in the axis order of the parameter.
-    fn gradients(&mut self) {
-        for i in 0..self.rng.below(3) {
-            let (b, t) = (Axis::new(self.batch, Role::Batch), Axis::new(self.time, Role::Time));
-            let mut channel = || Axis::channel(self.rng.pick(&SIZES));
-            let (m, n, groups) = (channel(), channel(), channel());
-            let input = |b: &mut Builder, name: &str, axes: &[Axis]| {
-                b.input(
-                    Slot::new(Space::Mean, format!("{name}{i}")),
-                    Type::new(DType::F32, axes.iter().copied()),
-                )
-            };
-            let x = input(&mut self.b, "x", &[b, t, groups, m]);
-            let g = input(&mut self.b, "g", &[b, t, groups, n]);
-            let x = if self.rng.below(2) == 0 { self.b.unary(Unary::Sin, x) } else { x };
-            let mut dims = DotDims::contract_all(&[(0, 0), (1, 1)]);
-            dims.batch.push((2, 2));
-            let dot = self.b.dot(dims, x, g);
-            let perms: [&[usize]; 4] = [&[0, 1, 2], &[0, 2, 1], &[2, 0, 1], &[1, 0, 2]];
-            let perm = self.rng.pick(&perms);
-            let mut sum = self.b.op(Op::Transpose(SmallVec::from_slice(perm)), &[dot]);
-            if self.rng.below(2) == 0 {
-                let flat = Axis::channel(self.b.ty(sum).len());
-                sum = self.b.reshape(sum, Axes::from_slice(&[flat]));
-            }
-            let slot = Slot::new(Space::Grad, format!("w{i}"));
-            if self.rng.below(2) == 0 {
-                let ty = self.b.ty(sum).clone();
-                let old = self.b.input(slot.clone(), ty);
-                sum = self.b.add(old, sum);
-                if self.rng.below(4) == 0 {
-                    self.b.output(Slot::new(Space::Result, format!("norm{i}")), sum);
-                }
-            }
-            self.b.output(slot, sum);
         }
     }
 }

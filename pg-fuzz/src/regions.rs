@@ -213,51 +213,9 @@ impl Gen {
                 let reg = self.push(Instr::Gather { arg: TABLE, row, rows, stride, map });
                 self.floats.push(reg);
             }
-            3 => {
-                let f = self.random.pick(&[Unary::Tanh, Unary::Sigmoid, Unary::Sin, Unary::Cos]);
-                let x = self.float();
-                let reg = self.push(Instr::Unary(f, x));
-                // Bounded, so that the functions of the positive half line are defined, with room.
-                let two = self.push(Instr::Const(2.0));
-                let y = self.push(Instr::Binary(Binary::Add, reg, two));
-                let f = self.random.pick(&[Unary::Exp, Unary::Log, Unary::Sqrt, Unary::Rsqrt]);
-                let y = self.push(Instr::Unary(f, y));
-                self.floats.extend([reg, y]);
-            }
-            4..=6 => {
-                let f = self.random.pick(&[
-                    Binary::Add,
-                    Binary::Sub,
-                    Binary::Mul,
-                    Binary::Max,
-                    Binary::Gt,
-                    Binary::Eq,
-                ]);
-                let compares = matches!(f, Binary::Gt | Binary::Eq);
-                let (a, b) = if compares {
-                    let n = self.exact.len();
-                    (self.exact[self.random.below(n)], self.exact[self.random.below(n)])
-                } else {
-                    (self.float(), self.float())
-                };
-                let reg = self.push(Instr::Binary(f, a, b));
-                match f {
-                    Binary::Gt | Binary::Eq => self.bools.push(reg),
-                    // Products of products would outgrow the tolerance.
-                    _ => {
-                        let y = self.push(Instr::Unary(Unary::Tanh, reg));
-                        self.floats.push(y);
-                    }
-                }
-            }
-            7 => {
-                let (a, b) = (self.int(), self.int());
-                let f = self.random.pick(&[Binary::Add, Binary::Mul, Binary::Xor, Binary::Sub, Binary::Max]);
-                let reg = self.push(Instr::Binary(f, a, b));
-                let k = self.push(Instr::ConstInt(13));
-                let reg = self.push(Instr::Binary(Binary::Rem, reg, k));
-                self.ints.push(reg);
-            }
+            3 => self.unary(),
+            4..=6 => self.binary(),
+            7 => self.integers(),
             8 => {
                 let (a, b) = (self.float(), self.float());
                 let c = self.random.below(self.bools.len());
@@ -273,19 +231,7 @@ impl Gen {
                 let reg = self.push(Instr::Unary(Unary::Tanh, reg));
                 self.floats.push(reg);
             }
-            10 => {
-                let x = self.float();
-                let x = self.row(x);
-                let columns = self.region.columns;
-                let by = self.random.below(columns);
-                let perm: Vec<u32> = match self.random.below(3) {
-                    0 => (0..columns).map(|l| ((l + by) % columns) as u32).collect(),
-                    1 => (0..columns).rev().map(|l| l as u32).collect(),
-                    _ => (0..columns).map(|_| self.random.below(columns) as u32).collect(),
-                };
-                let reg = self.push(Instr::Permute(perm.into(), x));
-                self.floats.push(reg);
-            }
+            10 => self.permute(),
             11 => {
                 let x = self.int();
                 let reg = self.push(Instr::Cast(DType::F32, x));
@@ -307,6 +253,62 @@ impl Gen {
                 self.floats.push(reg);
             }
         }
+    }
+
+    fn unary(&mut self) {
+        let f = self.random.pick(&[Unary::Tanh, Unary::Sigmoid, Unary::Sin, Unary::Cos]);
+        let x = self.float();
+        let reg = self.push(Instr::Unary(f, x));
+        // Bounded, so that the functions of the positive half line are defined, with room.
+        let two = self.push(Instr::Const(2.0));
+        let y = self.push(Instr::Binary(Binary::Add, reg, two));
+        let f = self.random.pick(&[Unary::Exp, Unary::Log, Unary::Sqrt, Unary::Rsqrt]);
+        let y = self.push(Instr::Unary(f, y));
+        self.floats.extend([reg, y]);
+    }
+
+    fn binary(&mut self) {
+        let f =
+            self.random.pick(&[Binary::Add, Binary::Sub, Binary::Mul, Binary::Max, Binary::Gt, Binary::Eq]);
+        let compares = matches!(f, Binary::Gt | Binary::Eq);
+        let (a, b) = if compares {
+            let n = self.exact.len();
+            (self.exact[self.random.below(n)], self.exact[self.random.below(n)])
+        } else {
+            (self.float(), self.float())
+        };
+        let reg = self.push(Instr::Binary(f, a, b));
+        match f {
+            Binary::Gt | Binary::Eq => self.bools.push(reg),
+            // Products of products would outgrow the tolerance.
+            _ => {
+                let y = self.push(Instr::Unary(Unary::Tanh, reg));
+                self.floats.push(y);
+            }
+        }
+    }
+
+    fn integers(&mut self) {
+        let (a, b) = (self.int(), self.int());
+        let f = self.random.pick(&[Binary::Add, Binary::Mul, Binary::Xor, Binary::Sub, Binary::Max]);
+        let reg = self.push(Instr::Binary(f, a, b));
+        let k = self.push(Instr::ConstInt(13));
+        let reg = self.push(Instr::Binary(Binary::Rem, reg, k));
+        self.ints.push(reg);
+    }
+
+    fn permute(&mut self) {
+        let x = self.float();
+        let x = self.row(x);
+        let columns = self.region.columns;
+        let by = self.random.below(columns);
+        let perm: Vec<u32> = match self.random.below(3) {
+            0 => (0..columns).map(|l| ((l + by) % columns) as u32).collect(),
+            1 => (0..columns).rev().map(|l| l as u32).collect(),
+            _ => (0..columns).map(|_| self.random.below(columns) as u32).collect(),
+        };
+        let reg = self.push(Instr::Permute(perm.into(), x));
+        self.floats.push(reg);
     }
 
     /// A dense layout of the domain (or its kept part) in some order, for a new output.
