@@ -83,7 +83,7 @@ impl LoweredRegion {
             return Err(format!("{} arguments for a region of {}", shifts.len(), region.args.len()));
         }
         let types = verify(region).map_err(|why| why.to_string())?;
-        let mut program = LoweredRegion {
+        let mut lowered = LoweredRegion {
             rows: region.rows.clone(),
             reduced: region.reduced,
             columns: region.columns,
@@ -92,10 +92,10 @@ impl LoweredRegion {
         };
         let mut renamed = Vec::new();
         for (i, (instr, ty)) in region.body.iter().zip(types).enumerate() {
-            let reg = program.push_instr(instr, ty, &renamed, shifts);
+            let reg = lowered.push_instr(instr, ty, &renamed, shifts);
             renamed.push(reg.map_err(|why| format!("instruction {i}: {why}"))?);
         }
-        Ok(program)
+        Ok(lowered)
     }
 
     /// Number of rows.

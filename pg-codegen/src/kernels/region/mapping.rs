@@ -57,7 +57,7 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Chooses for a program. `single` keeps accumulations in one pass.
+    /// Chooses for a region. `single` keeps accumulations in one pass.
     pub(crate) fn new(
         p: &LoweredRegion,
         dtypes: &[DType],
@@ -117,7 +117,7 @@ impl Mapping {
         Ok(s)
     }
 
-    /// Chooses for a program that another kernel runs on its own chunks, of `vector` columns.
+    /// Chooses for a region that another kernel runs on its own chunks, of `vector` columns.
     pub(super) fn on_tile(p: &LoweredRegion, dtypes: &[DType], machine: &Machine, vector: usize) -> Mapping {
         let (_, widths) = widths(p, dtypes, machine.tuning.region_access);
         let widths = widths.iter().map(|&w| w.min(vector)).collect();
@@ -198,7 +198,7 @@ fn least_waste(chunks: usize, resident: usize, block_threads: usize) -> usize {
         .unwrap_or(block_threads)
 }
 
-/// The vector width of the program, the widest of its accesses, and the width of each argument's.
+/// The vector width of the region, the widest of its accesses, and the width of each argument's.
 fn widths(p: &LoweredRegion, dtypes: &[DType], bytes: usize) -> (usize, Vec<usize>) {
     let most = |arg: usize| most_elements(dtypes[arg], bytes);
     let mut known = vec![None; dtypes.len()];

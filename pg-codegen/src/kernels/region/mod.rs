@@ -56,7 +56,7 @@ pub(crate) fn lower(
     let malformed = |what: String| CubeError::Malformed { kernel: "region".into(), what };
     let unsupported = |what: String| CubeError::Unsupported { kernel: "region".into(), what };
     let shifts: Vec<usize> = infos.iter().map(|i| i.shift).collect();
-    let mut program = LoweredRegion::new(region, &shifts).map_err(malformed)?;
+    let mut lowered = LoweredRegion::new(region, &shifts).map_err(malformed)?;
     if let Some(rest) = long::cut(region, infos, machine, out)? {
         let first = out.stages.len() - rest.before;
         rest.launch(machine, out)?;
@@ -66,8 +66,8 @@ pub(crate) fn lower(
         return Ok(());
     }
     let mut dtypes = region.args.clone();
-    let mut mapping = Mapping::new(&program, &dtypes, machine, single).map_err(unsupported)?;
-    let work = program.row_count() as u64 * program.columns as u64;
+    let mut mapping = Mapping::new(&lowered, &dtypes, machine, single).map_err(unsupported)?;
+    let work = lowered.row_count() as u64 * lowered.columns as u64;
     if work > i32::MAX as u64 {
         return Err(unsupported(format!("{work} elements are more than 2^31")));
     }
@@ -76,10 +76,10 @@ pub(crate) fn lower(
     if mapping.fold_blocks > 1 {
         // Partial results go to a workspace, which a second region sums.
         let kept = mapping.kept;
-        for step in &mut program.steps {
+        for step in &mut lowered.steps {
             let Step::Accumulate { arg, kind, at, .. } = step else { continue };
-            let wide = program.columns > 1 && at.strides[program.rows.len()] != 0;
-            let width = if wide { program.columns } else { 1 };
+            let wide = lowered.columns > 1 && at.strides[lowered.rows.len()] != 0;
+            let width = if wide { lowered.columns } else { 1 };
             let workspace = out.workspace(4 * mapping.fold_blocks * kept * width);
             second.push((*arg, *kind, at.clone(), width, workspace));
             *arg = dtypes.len();
@@ -93,18 +93,18 @@ pub(crate) fn lower(
             Step::Store { arg, .. } | Step::Accumulate { arg, .. } => *arg == i,
             _ => false,
         };
-        program.steps.iter().any(writes) || infos.get(i).is_some_and(|info| info.aliased)
+        lowered.steps.iter().any(writes) || infos.get(i).is_some_and(|info| info.aliased)
     };
     let specs: Vec<ArgSpec> = (dtypes.iter().zip(&mapping.widths).enumerate())
         .map(|(i, (&dtype, &width))| ArgSpec { dtype, width, writable: written(i) })
         .collect();
     let thread_blocks = mapping.thread_blocks();
     let (grid, exact) = machine.grid("region", thread_blocks as u64)?;
-    let shared = shared_bytes(&program, &mapping);
+    let shared = shared_bytes(&lowered, &mapping);
     let threads = mapping.block_threads as u32;
-    let kept_rows = program.rows[..program.rows.len() - program.reduced].to_vec();
+    let kept_rows = lowered.rows[..lowered.rows.len() - lowered.reduced].to_vec();
     let blocks = mapping.fold_blocks;
-    let kernel = RegionKernel { program, mapping, thread_blocks, exact };
+    let kernel = RegionKernel { program: lowered, mapping, thread_blocks, exact };
     let kernel = Generated::new(kernel, specs, (threads, shared), machine)?;
     out.push(kernel, args, grid, 1.0);
     for (arg, kind, at, width, workspace) in second {
@@ -165,26 +165,26 @@ fn second_pass(
 }
 
 /// Bytes of shared memory of a region's kernel.
-fn shared_bytes(program: &LoweredRegion, s: &Mapping) -> usize {
+fn shared_bytes(region: &LoweredRegion, s: &Mapping) -> usize {
     if s.flat {
         return 0;
     }
     let cells = 4 * s.row_threads * s.block_rows;
-    let reduces = s.row_threads > 1 && program.steps.iter().any(|x| matches!(x, Step::RowReduce(..)));
+    let reduces = s.row_threads > 1 && region.steps.iter().any(|x| matches!(x, Step::RowReduce(..)));
     let (mut single, mut wide) = (reduces && s.warp == 1, false);
     // One result of each warp.
     let warps = if reduces && s.row_threads > s.warp { 4 * s.block_threads / s.warp } else { 0 };
-    for step in &program.steps {
+    for step in &region.steps {
         match step {
             Step::Accumulate { at, .. } if s.block_rows > 1 => {
-                let vector = program.writes_columns(at) && s.vector > 1;
+                let vector = region.writes_columns(at) && s.vector > 1;
                 wide |= vector;
                 single |= !vector;
             }
             _ => {}
         }
     }
-    let permutations = program.steps.iter().filter_map(|step| match step {
+    let permutations = region.steps.iter().filter_map(|step| match step {
         Step::Permute(perm, _) => Some(&perm[..]),
         _ => None,
     });

@@ -70,9 +70,9 @@ impl TileRegion {
         }
         let tile = ArgInfo::whole(tile, region.row_count() * region.columns);
         let shifts: Vec<usize> = [&tile].into_iter().chain(infos).map(|i| i.shift).collect();
-        let program = LoweredRegion::new(region, &shifts).map_err(malformed)?;
-        let mapping = Mapping::on_tile(&program, &region.args, machine, vector);
-        Ok(TileRegion { program, mapping, height, parts: columns / region.columns })
+        let lowered = LoweredRegion::new(region, &shifts).map_err(malformed)?;
+        let mapping = Mapping::on_tile(&lowered, &region.args, machine, vector);
+        Ok(TileRegion { program: lowered, mapping, height, parts: columns / region.columns })
     }
 
     /// The same region where each row is held by so many neighbouring threads of a warp, chunk by chunk in turn.
@@ -129,7 +129,7 @@ impl TileRegion {
         self.mapping.vector
     }
 
-    /// The program as text, one step a line.
+    /// The region as text, one step a line.
     pub(crate) fn describe(&self) -> String {
         (0..self.program.steps.len()).map(|i| format!("{}\n", self.program.line(i))).collect()
     }

@@ -1,4 +1,4 @@
-//! Walks a region's program and emits each step for the current row.
+//! Walks a region and emits each step for the current row.
 
 use cubecl::frontend::assign;
 use cubecl::frontend::branch::{RangeExpand, for_expand};
@@ -20,7 +20,7 @@ use crate::region::Reg;
 
 /// Emission of one row.
 pub(super) struct Walker<'a> {
-    pub(super) program: &'a LoweredRegion,
+    pub(super) region: &'a LoweredRegion,
     pub(super) mapping: &'a Mapping,
     pub(super) buffers: &'a [ManagedVariable],
     pub(super) args: &'a [ArgSpec],
@@ -37,15 +37,15 @@ pub(super) struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    /// Emission of a program's rows, in chunks as the mapping says.
+    /// Emission of a region's rows, in chunks as the mapping says.
     pub(super) fn new(
-        program: &'a LoweredRegion,
+        region: &'a LoweredRegion,
         mapping: &'a Mapping,
         buffers: &'a [ManagedVariable],
         args: &'a [ArgSpec],
     ) -> Walker<'a> {
         Walker {
-            program,
+            region,
             mapping,
             buffers,
             args,
@@ -53,21 +53,21 @@ impl<'a> Walker<'a> {
             row_ok: None,
             first: None,
             scratch: Scratch::default(),
-            values: vec![Vec::new(); program.steps.len()],
+            values: vec![Vec::new(); region.steps.len()],
             accumulators: Vec::new(),
         }
     }
 
     /// Emits every step for a row whose chunks are kept in registers.
     pub(super) fn resident(&mut self, scope: &mut Scope, chunks: &[Chunk]) {
-        for step in 0..self.program.steps.len() {
+        for step in 0..self.region.steps.len() {
             self.step(scope, step, chunks);
         }
     }
 
     /// Emits every step for chunks of a row whose argument 0 is at hand.
     pub(super) fn on_tile(&mut self, scope: &mut Scope, chunks: &[Chunk], tile: &[Value]) {
-        for (i, step) in self.program.steps.iter().enumerate() {
+        for (i, step) in self.region.steps.iter().enumerate() {
             match step {
                 Step::Load { arg: 0, .. } => self.values[i] = tile.to_vec(),
                 _ => self.step(scope, i, chunks),
@@ -78,8 +78,8 @@ impl<'a> Walker<'a> {
     /// Emits a row that is too long for registers: its columns are walked once for each level of row
     /// reductions, and values per column are computed anew each time.
     pub(super) fn streamed(&mut self, scope: &mut Scope, thread: &NativeExpand<i32>) {
-        let (program, mapping) = (self.program, self.mapping);
-        let (steps, classes) = (&program.steps, &program.classes);
+        let (region, mapping) = (self.region, self.mapping);
+        let (steps, classes) = (&region.steps, &region.classes);
         let last = classes.iter().map(|c| c.level).max().unwrap_or(0);
         for level in 0..=last {
             let is_total =
@@ -92,7 +92,7 @@ impl<'a> Walker<'a> {
             }
             let totals: Vec<usize> = (0..steps.len()).filter(|&i| is_total(i)).collect();
             let column_write =
-                |i: usize| matches!(&steps[i], Step::Store { at, .. } if program.writes_columns(at));
+                |i: usize| matches!(&steps[i], Step::Store { at, .. } if region.writes_columns(at));
             let writes: Vec<usize> = (0..steps.len()).filter(|&i| level == last && is_write(i)).collect();
             let mut roots: Vec<usize> = totals.clone();
             roots.extend(writes.iter().copied().filter(|&i| column_write(i)));
@@ -132,24 +132,24 @@ impl<'a> Walker<'a> {
 
     /// Steps with a value per column that the roots need, in order.
     fn wide_operands(&self, roots: &[usize]) -> Vec<usize> {
-        let program = self.program;
-        let mut needed = vec![false; program.steps.len()];
-        roots.iter().for_each(|&i| program.operands(i).iter().for_each(|&r| needed[r as usize] = true));
-        for i in (0..program.steps.len()).rev() {
-            if needed[i] && program.classes[i].wide {
-                program.operands(i).iter().for_each(|&r| needed[r as usize] = true);
+        let region = self.region;
+        let mut needed = vec![false; region.steps.len()];
+        roots.iter().for_each(|&i| region.operands(i).iter().for_each(|&r| needed[r as usize] = true));
+        for i in (0..region.steps.len()).rev() {
+            if needed[i] && region.classes[i].wide {
+                region.operands(i).iter().for_each(|&r| needed[r as usize] = true);
             }
         }
-        (0..program.steps.len()).filter(|&i| needed[i] && program.classes[i].wide).collect()
+        (0..region.steps.len()).filter(|&i| needed[i] && region.classes[i].wide).collect()
     }
 
     fn start_total(&mut self, scope: &mut Scope, step: usize) -> Option<Value> {
-        let Step::RowReduce(kind, x) = self.program.steps[step] else { return None };
+        let Step::RowReduce(kind, x) = self.region.steps[step] else { return None };
         self.class(x).wide.then(|| mutable(scope, identity(kind), true))
     }
 
     fn finish_total(&mut self, scope: &mut Scope, step: usize, part: Option<&Value>) {
-        let Step::RowReduce(kind, x) = self.program.steps[step] else { return };
+        let Step::RowReduce(kind, x) = self.region.steps[step] else { return };
         self.comment(scope, step);
         let value = match part {
             Some(part) => self.total(scope, kind, part),
@@ -159,11 +159,11 @@ impl<'a> Walker<'a> {
     }
 
     fn class(&self, reg: Reg) -> Class {
-        self.program.classes[reg as usize]
+        self.region.classes[reg as usize]
     }
 
     fn comment(&self, scope: &mut Scope, step: usize) {
-        scope.register(NonSemantic::Comment { content: self.program.line(step) });
+        scope.register(NonSemantic::Comment { content: self.region.line(step) });
     }
 
     /// A register's value at chunk `i` of the row.
@@ -206,7 +206,7 @@ impl<'a> Walker<'a> {
         match kind {
             Reduction::Max => x,
             Reduction::Sum => {
-                let times = NativeExpand::<f32>::from(self.program.columns as f32);
+                let times = NativeExpand::<f32>::from(self.region.columns as f32);
                 let product = math::scale::expand(scope, x.var.into(), times);
                 Value::new(product, Kind::Float, false)
             }
@@ -215,14 +215,14 @@ impl<'a> Walker<'a> {
 
     /// Emits one step, for all chunks of the row that are at hand.
     pub(super) fn step(&mut self, scope: &mut Scope, step: usize, chunks: &[Chunk]) {
-        let program = self.program;
-        let class = program.classes[step];
-        if !matches!(program.steps[step], Step::Float(_) | Step::Int(_)) {
+        let region = self.region;
+        let class = region.classes[step];
+        if !matches!(region.steps[step], Step::Float(_) | Step::Int(_)) {
             self.comment(scope, step);
         }
-        match &program.steps[step] {
+        match &region.steps[step] {
             Step::Store { arg, value, at } => {
-                if program.writes_columns(at) {
+                if region.writes_columns(at) {
                     for (i, chunk) in chunks.iter().enumerate() {
                         let value = self.value(*value, i);
                         let mask = self.row_ok.clone();
@@ -235,8 +235,8 @@ impl<'a> Walker<'a> {
             }
             Step::Accumulate { value, kind, at, .. } => {
                 let before = |s: &&Step| matches!(s, Step::Accumulate { .. });
-                let number = program.steps[..step].iter().filter(before).count();
-                let wide = program.writes_columns(at);
+                let number = region.steps[..step].iter().filter(before).count();
+                let wide = region.writes_columns(at);
                 for i in 0..self.accumulators[number].len() {
                     let x = self.value(*value, i).widened(scope, wide);
                     let x = self.masked(scope, &x, &self.row_ok, *kind);
@@ -285,7 +285,7 @@ impl<'a> Walker<'a> {
 
     /// Emits a step that computes each column by itself, at chunk `i`.
     fn compute(&self, scope: &mut Scope, step: usize, i: usize, chunk: Option<&Chunk>) -> ManagedVariable {
-        match &self.program.steps[step] {
+        match &self.region.steps[step] {
             Step::Load { arg, map } => {
                 self.location.load(scope, &self.source(*arg), map, None, chunk, self.row_ok.clone())
             }
@@ -308,7 +308,7 @@ impl<'a> Walker<'a> {
     }
 
     fn elementwise<N: Size>(&self, scope: &mut Scope, step: usize, i: usize, wide: bool) -> ManagedVariable {
-        let steps = &self.program.steps;
+        let steps = &self.region.steps;
         match &steps[step] {
             Step::Unary(f, x) => {
                 let x = self.operand(scope, *x, i, wide);

@@ -14,7 +14,7 @@ use super::registers::{assign_vectors, find_direct, needed};
 /// Elements of a register in a block: with some ten live registers, a block is in the first and second
 /// level of cache.
 const BLOCK: usize = 2048;
-/// Rows up to this length are held whole; longer ones are cut where their program allows it.
+/// Rows up to this length are held whole; longer ones are cut where their region allows it.
 const WHOLE_ROW: usize = 16384;
 /// Blocks that a task runs one after the other.
 const BLOCKS_PER_TASK: usize = 8;
@@ -151,7 +151,7 @@ pub(crate) struct CompiledRegion {
     pub(super) task_rows: usize,
     /// Blocks along the columns that one task runs.
     pub(super) task_column_blocks: usize,
-    /// Row reductions in the program.
+    /// Row reductions in the region.
     pub(super) reductions: usize,
     pub(super) vectors: usize,
     pub(super) types: Vec<DType>,
@@ -216,7 +216,7 @@ impl CompiledRegion {
             passes[0].retain(|i| !invariant(i));
         }
         let vectors = assign_vectors(&steps, &mut registers, &accumulators, &prologue);
-        let mut program = CompiledRegion {
+        let mut compiled = CompiledRegion {
             rows: region.rows.clone(),
             kept,
             reduced,
@@ -236,8 +236,8 @@ impl CompiledRegion {
             types: region.args.clone(),
             touches: Vec::new(),
         };
-        program.touches = program.find_touches();
-        Ok(program)
+        compiled.touches = compiled.find_touches();
+        Ok(compiled)
     }
 
     /// Elements of the scratch vectors and of the partial results that running needs.
@@ -315,7 +315,7 @@ impl CompiledRegion {
     }
 }
 
-/// Memory that a program needs to run, in elements.
+/// Memory that a region needs to run, in elements.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct ScratchSize {
     /// Scratch vectors for each thread.

@@ -1,4 +1,4 @@
-//! Runs the steps of a program on one block.
+//! Runs the steps of a region on one block.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ pub(super) struct Reductions<'a> {
 
 /// The interpreter of one task.
 pub(super) struct Interpreter<'a> {
-    pub(super) program: &'a CompiledRegion,
+    pub(super) region: &'a CompiledRegion,
     pub(super) args: &'a [Arg],
     pub(super) isa: Isa,
     pub(super) scratch: &'a mut ThreadScratch,
@@ -57,19 +57,19 @@ impl<'a> Interpreter<'a> {
     }
 
     pub(super) fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Block<'a> {
-        Block::new(&self.program.rows, self.program.columns, rows, columns)
+        Block::new(&self.region.rows, self.region.columns, rows, columns)
     }
 
     /// Empties the accumulators.
     pub(super) fn reset(&mut self) {
-        for (a, memory) in self.program.accumulators.iter().zip(&mut self.scratch.accumulators) {
-            memory.view_mut()[..a.width.min(self.program.block_columns)].fill(identity(a.kind));
+        for (a, memory) in self.region.accumulators.iter().zip(&mut self.scratch.accumulators) {
+            memory.view_mut()[..a.width.min(self.region.block_columns)].fill(identity(a.kind));
         }
     }
 
     fn step(&mut self, step: usize, block: &Block<'a>) -> Result<(), Outside> {
-        let program = self.program;
-        match &program.steps[step] {
+        let region = self.region;
+        match &region.steps[step] {
             Step::Store { arg, value, at, dense } => {
                 access::store(self.view(*value, block), self.args[*arg], at, *dense, block, self.isa);
                 return Ok(());
@@ -83,12 +83,12 @@ impl<'a> Interpreter<'a> {
         if self.direct(step, block).is_some() {
             return Ok(());
         }
-        let register = program.registers[step];
+        let register = region.registers[step];
         // Taken out of its place, so that the operands can be borrowed beside it.
         let mut memory = std::mem::take(&mut self.scratch.vectors[register.vector]);
         let result = self.compute(step, register.class, memory.view_mut(), block);
-        if let (Some(r), Step::RowReduce(kind, _, number)) = (self.reductions, &program.steps[step])
-            && program.level(step) > r.pass
+        if let (Some(r), Step::RowReduce(kind, _, number)) = (self.reductions, &region.steps[step])
+            && region.level(step) > r.pass
         {
             let piece = memory.view::<f32>()[0];
             let result = &mut self.results[*number];
@@ -102,7 +102,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn view(&self, reg: u32, block: &Block<'a>) -> View<'_> {
-        let register = self.program.registers[reg as usize];
+        let register = self.region.registers[reg as usize];
         if let Some(bits) = self.direct(reg as usize, block) {
             return View { bits, class: register.class };
         }
@@ -111,7 +111,7 @@ impl<'a> Interpreter<'a> {
 
     /// The block of an argument that a register is, if it need not be copied.
     fn direct(&self, step: usize, block: &Block<'a>) -> Option<&'a [u32]> {
-        match &self.program.steps[step] {
+        match &self.region.steps[step] {
             Step::Load { arg, map, direct: true, .. } => access::stretch(self.args[*arg], map, block),
             _ => None,
         }
@@ -120,7 +120,7 @@ impl<'a> Interpreter<'a> {
     fn compute(&self, step: usize, class: Class, out: &mut [u32], block: &Block<'a>) -> Result<(), Outside> {
         let (rows, columns) = (block.rows.len(), block.columns.len());
         let shape = Shape { class, rows, columns };
-        match &self.program.steps[step] {
+        match &self.region.steps[step] {
             Step::Load { arg, map, dense, .. } => {
                 return access::load(out, class, self.args[*arg], map, *dense, block, self.isa);
             }
@@ -142,7 +142,7 @@ impl<'a> Interpreter<'a> {
                 self.isa.run(UnaryKernel { f: Some(*f), shape, out, x: self.view(*x, block) })
             }
             Step::Binary(f, a, b) => {
-                let float = self.program.registers[*a as usize].kind == Kind::Float;
+                let float = self.region.registers[*a as usize].kind == Kind::Float;
                 self.isa.run(BinaryKernel {
                     f: *f,
                     float,
@@ -162,8 +162,8 @@ impl<'a> Interpreter<'a> {
             Step::RowReduce(kind, x, number) => {
                 let out: &mut [f32] = bytemuck::cast_slice_mut(&mut out[..shape.len()]);
                 match self.reductions {
-                    Some(r) if self.program.level(step) <= r.pass => {
-                        out[0] = r.known[block.rows.start * self.program.reductions + number];
+                    Some(r) if self.region.level(step) <= r.pass => {
+                        out[0] = r.known[block.rows.start * self.region.reductions + number];
                     }
                     _ => self.isa.run(ReduceKernel { kind: *kind, columns, out, x: self.view(*x, block) }),
                 }
@@ -185,7 +185,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn cast(&self, to: DType, x: u32, shape: Shape, out: &mut [u32], block: &Block<'a>) {
-        let from = self.program.registers[x as usize].kind;
+        let from = self.region.registers[x as usize].kind;
         let x = self.view(x, block);
         let convert = match (from, to) {
             (Kind::Float, DType::BF16) => return self.isa.run(UnaryKernel { f: None, shape, out, x }),
@@ -206,7 +206,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn accumulate(&mut self, i: usize, block: &Block<'a>) {
-        let a = &self.program.accumulators[i];
+        let a = &self.region.accumulators[i];
         let (rows, columns) = (block.rows.len(), block.columns.len());
         let mut memory = std::mem::take(&mut self.scratch.accumulators[i]);
         let width = if a.width == 1 { 1 } else { columns };

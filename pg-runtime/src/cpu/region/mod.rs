@@ -1,4 +1,4 @@
-//! Regions on the CPU: a block-vectorised interpreter of their SSA programs.
+//! Regions on the CPU: a block-vectorised interpreter.
 //!
 //! A region is compiled once: brought to [canonical](pg_codegen::region::canonical) form, typed, its registers classed by what
 //! they vary with and given vectors of a small scratch memory. It then runs block by block: a block is so

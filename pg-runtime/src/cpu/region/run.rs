@@ -32,7 +32,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room for a program.
+    /// Makes room for a region.
     pub(crate) fn reserve(&mut self, size: ScratchSize) {
         let have = &mut self.size;
         have.vectors = have.vectors.max(size.vectors);
@@ -67,7 +67,7 @@ impl Scratch {
 
 /// What the tasks of a launch share.
 struct Launch<'a> {
-    program: &'a CompiledRegion,
+    region: &'a CompiledRegion,
     args: &'a [Arg],
     isa: Isa,
     threads: &'a [Mutex<ThreadScratch>],
@@ -100,7 +100,7 @@ impl CpuKernel for CompiledRegion {
 
     fn run(&self, args: &[Arg], _: Option<Amx>, machine: &mut Machine, outside: &AtomicBool) {
         let Scratch { threads, partials, .. } = &mut machine.scratch;
-        let launch = Launch { program: self, args, isa: machine.isa, threads, outside };
+        let launch = Launch { region: self, args, isa: machine.isa, threads, outside };
         if self.passes.len() > 1 {
             launch.run_passes(partials.view_mut());
         } else {
@@ -118,16 +118,16 @@ impl<'a> Launch<'a> {
     ) {
         // Uncontended: tasks never wait for other tasks while they hold it.
         let mut scratch = self.threads[thread_index()].lock().unwrap_or_else(|e| e.into_inner());
-        let (program, args, isa) = (self.program, self.args, self.isa);
+        let (region, args, isa) = (self.region, self.args, self.isa);
         let mut interpreter =
-            Interpreter { program, args, isa, scratch: &mut scratch, reductions, results: &mut [] };
+            Interpreter { region, args, isa, scratch: &mut scratch, reductions, results: &mut [] };
         if f(&mut interpreter).is_err() {
             self.outside.store(true, Ordering::Relaxed);
         }
     }
 
     fn run_blocks(&self, partials: &mut [f32]) {
-        let p = self.program;
+        let p = self.region;
         let column_tasks = p.column_tasks();
         let accumulates = !p.accumulators.is_empty();
         let (groups, group) = if accumulates { (p.kept, p.reduced) } else { (1, p.kept) };
@@ -181,7 +181,7 @@ impl<'a> Launch<'a> {
     /// Combines the partial results of an accumulation: for each kept row and piece of the columns, the
     /// pieces of the reduced rows in order.
     fn combine(&self, partials: Arg, pieces: usize) {
-        let p = self.program;
+        let p = self.region;
         let width = p.partial_width();
         let column_blocks = p.columns.div_ceil(p.block_columns);
         parallel(p.kept * column_blocks, pieces * p.block_columns, |task| {
@@ -217,7 +217,7 @@ impl<'a> Launch<'a> {
     /// Long rows, cut: each pass finds the row reductions of one level piece by piece; the last one
     /// stores.
     fn run_passes(&self, partials: &mut [f32]) {
-        let p = self.program;
+        let p = self.region;
         let (column_tasks, count) = (p.column_tasks(), p.reductions);
         let (known, pieces) = partials.split_at_mut(p.kept * count);
         let pieces = Arg::new(pieces.as_mut_ptr().cast(), pieces.len(), DType::F32);
