@@ -85,13 +85,17 @@ const CUDA_LIMITS: Limits = Limits {
 pub const A100: Machine = Machine {
     name: Cow::Borrowed("a100"),
     summary: "NVIDIA A100 SXM4, portable kernels in float32; peaks of the data sheet",
+    storage: DType::F32,
+    epilogues: None,
+    fuse_horizontally: false,
+    concatenate_k: false,
+    remat_traffic: 1,
     processors: 108,
     rates: Rates { matrix_flops: 19.5e12, vector_flops: 19.5e12, bandwidth: 2.04e12, launch_seconds: 3e-6 },
     limits: CUDA_LIMITS,
     isa: Some(Isa { language: Language::Cuda, bf16: true, tensor_cores: false, warp: None }),
     cuda: Some(CudaDevice { capability: (8, 0), name: "A100" }),
     tuning: Tuning { region_spread: 1024, ..Tuning::DEFAULT },
-    ..CPU
 };
 
 /// What a tile of 128 columns in 16-byte vectors of bfloat16 can do.

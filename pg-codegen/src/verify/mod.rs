@@ -122,12 +122,12 @@ impl<'a> Subject<'a> {
         &self.plan.buffers[launch.args[arg].0 as usize]
     }
 
-    /// Holds each launch to a rule, but for one that runs the kernel of the launch before on buffers of the same lengths.
+    /// Holds each launch to a rule, but for one whose kernel ran last on buffers of the same lengths.
     fn each(self, check: Check, rule: fn(Self, &Launch) -> Result<(), String>) -> Result<(), Finding> {
         // By kernel: the lengths of the buffers of the last launch that ran it.
-        let mut seen: Vec<SmallVec<[usize; 12]>> = vec![SmallVec::new(); self.plan.kernels.len()];
+        let mut seen: Vec<Option<SmallVec<[usize; 12]>>> = vec![None; self.plan.kernels.len()];
         for (i, launch, _) in self.launches() {
-            let lens = launch.args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect();
+            let lens = Some(launch.args.iter().map(|b| self.plan.buffers[b.0 as usize].len).collect());
             let known = &mut seen[launch.kernel.0 as usize];
             if *known != lens {
                 *known = lens;
