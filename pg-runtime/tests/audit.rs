@@ -1,0 +1,189 @@
+//! `pg audit`: it passes for an honest run, and fails with the right sentence for each way to be wrong.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Tiny, for a second.
+const SMALL: [&str; 21] = [
+    "--set", "LAYERS=2", "--set", "DIM=24", "--set", "HEADS=3", "--set", "KV_HEADS=1", "--set", "eval.stride=16",
+    "--batch-tokens", "256", "--micro-batch-tokens", "128", "--seq-len", "32", "--no-validate", "--no-full-size", "--quiet",
+    "--steps", "6",
+];
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new() -> Dir {
+        Dir(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn pg(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
+        command.args(args).current_dir(self.0.path()).env("PG_CACHE", self.path("cache")).output().unwrap()
+    }
+
+    #[track_caller]
+    fn run(&self, out: &str, more: &[&str]) {
+        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
+        let output = self.pg(&[&["run", tiny, "--out", out], &SMALL[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Whether an audit passes, and its findings that are not proven.
+    #[track_caller]
+    fn audit(&self, args: &[&str]) -> (bool, String) {
+        let output = self.pg(&[&["audit", "--json", "--quiet"], args].concat());
+        let report: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let findings = report["findings"].as_array().unwrap().iter();
+        let line = |f: &Value| format!("{} {}: {}\n", f["check"], f["verdict"], f["what"]);
+        let open: String = findings.filter(|f| f["verdict"] != "proven").map(line).collect();
+        (output.status.success(), open)
+    }
+
+    #[track_caller]
+    fn violated(&self, args: &[&str], sentence: &str) {
+        let (passes, findings) = self.audit(args);
+        assert!(!passes && findings.contains(sentence), "{findings}");
+    }
+}
+
+#[test]
+fn an_honest_run_passes_and_its_parts_are_those_of_one_run() {
+    let dir = Dir::new();
+    let limit = ["--set", "eval.max_targets=511"];
+    dir.run("run", &limit);
+    let (passes, findings) = dir.audit(&["run"]);
+    assert!(passes, "{findings}");
+    assert!(findings.contains("511 of") && !findings.contains("violated"), "{findings}");
+    assert!(dir.audit(&["run/artifact.pg"]).0, "an artifact alone");
+
+    // Another run's artifact.
+    dir.run("other", &[&limit[..], &["--seed", "7"]].concat());
+    let own = std::fs::read(dir.path("run/artifact.pg")).unwrap();
+    std::fs::copy(dir.path("other/artifact.pg"), dir.path("run/artifact.pg")).unwrap();
+    dir.violated(&["run"], "it was changed after the run");
+    std::fs::write(dir.path("run/artifact.pg"), own).unwrap();
+
+    // A report that was edited.
+    let path = dir.path("run/report.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut report: Value = serde_json::from_str(&text).unwrap();
+    report["bpb"]["sliding"] = 1.0.into();
+    std::fs::write(&path, report.to_string()).unwrap();
+    dir.violated(&["run"], "the report says 1.0000 bits per byte");
+    let mut report: Value = serde_json::from_str(&text).unwrap();
+    report["text"]["bytes"] = 9_999_999.into();
+    std::fs::write(&path, report.to_string()).unwrap();
+    dir.violated(&["run"], "the number of bytes behind the targets is another");
+    std::fs::write(&path, "{").unwrap();
+    let output = dir.pg(&["audit", "run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not the report of a run"));
+}
+
+#[test]
+fn a_tail_that_is_scored_twice_is_found() {
+    let dir = Dir::new();
+    dir.run("run", &["--set", "eval.max_targets=511", "--set", "eval.rescore_tail=true"]);
+    dir.violated(&["run"], "targets at the end are scored twice");
+}
+
+#[test]
+fn text_that_was_trained_on_is_found() {
+    let dir = Dir::new();
+    let tokens: Vec<u16> = (0..3000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 22) as u16).collect();
+    std::fs::write(dir.path("train.bin"), pg_runtime::data::shard_bytes(&tokens)).unwrap();
+    // A copy of a part, under another name.
+    std::fs::write(dir.path("val.bin"), pg_runtime::data::shard_bytes(&tokens[700..1700])).unwrap();
+    dir.run("run", &["--data", "train.bin", "--val", "val.bin"]);
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(dir.path("run/report.json")).unwrap()).unwrap();
+    assert_eq!(report["text"]["overlap"]["found"], report["text"]["overlap"]["windows"]);
+    dir.violated(&["run"], "100.0 % of the scored text stands in the training text");
+}
+
+#[test]
+fn what_is_stored_on_another_grid_is_found() {
+    let dir = Dir::new();
+    let model = dir.path("other_grid.rs");
+    let tiny = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs")).unwrap();
+    std::fs::write(dir.path("tiny.rs"), tiny).unwrap();
+    let text = r#"pg_macros::model! {
+    other_grid from "tiny.rs" {
+        export { "blocks.*.mlp.*.weight" => clip_search(clip = 5, per_matrix = true) }
+    }
+}
+"#;
+    std::fs::write(&model, text).unwrap();
+    let args = [&["run", "other_grid.rs", "--out", "run", "--set", "eval.max_targets=511"], &SMALL[..]].concat();
+    let output = dir.pg(&args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    dir.violated(&["run"], "and is stored as Int");
+}
+
+#[test]
+fn byte_counts_are_those_of_the_tokens() {
+    let dir = Dir::new();
+    let sample = pg_runtime::data::sample::val();
+    let tokenizer = pg_runtime::data::sample::tokenizer();
+    let tokens: Vec<u16> = sample.tokens_from(0).take(2000).collect();
+    let own = tokenizer.tables().target_bytes(tokens.iter().copied());
+    let mut counts: Vec<u16> = std::iter::once(0).chain(own.iter().map(|&bytes| bytes as u16)).collect();
+    std::fs::write(dir.path("val.bin"), pg_runtime::data::shard_bytes(&tokens)).unwrap();
+    std::fs::write(dir.path("counts.bin"), pg_runtime::data::shard_bytes(&counts)).unwrap();
+    let text = ["--val", "val.bin", "--val-bytes", "counts.bin"];
+    dir.run("run", &text);
+    let (passes, findings) = dir.audit(&["run"]);
+    assert!(passes && findings.contains("bytes are the counts in `counts.bin`"), "{findings}");
+    // Counts that are too many would make the score too good.
+    counts[77] += 1;
+    std::fs::write(dir.path("counts.bin"), pg_runtime::data::shard_bytes(&counts)).unwrap();
+    for args in [&["audit", "run"][..], &["eval", "run/artifact.pg", "--val", "val.bin", "--val-bytes", "counts.bin"]] {
+        let output = dir.pg(args);
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(message.contains("count 77 is"), "{message}");
+    }
+}
+
+#[test]
+fn what_has_no_score_gets_none() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("bos.bin"), pg_runtime::data::shard_bytes(&[1; 2000])).unwrap();
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
+    let refused = |args: &[&str]| {
+        let output = dir.pg(args);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let message = refused(&["run", tiny, "--val", "bos.bin"]);
+    assert!(message.contains("there are no bits per byte"), "{message}");
+    assert!(!dir.path("runs").join("tiny-1").exists(), "a run that did not begin leaves nothing");
+    // All logits are equal but for an offset: a uniform guess, which float32 must not turn into certainty.
+    for offset in ["1000000000.0", "-3.0e38"] {
+        let text = format!(
+            r#"pg_macros::model! {{
+    offset {{
+        fn forward(tokens) {{
+            let x = gather(param("emb.weight", [1024, 8], normal(0.02)), tokens);
+            linear(x, param("head.weight", [1024, 8], normal(0.02))) + {offset}
+        }}
+        optim {{ "*" => adamw(lr = 0.01) }}
+        train {{ batch_tokens = 512; seq_len = 128; steps = 3; }}
+        eval {{ seq_len = 128; stride = 64; max_targets = 1024; }}
+    }}
+}}
+"#
+        );
+        std::fs::write(dir.path("offset.rs"), text).unwrap();
+        let message = refused(&["run", "offset.rs", "--no-validate"]);
+        assert!(message.contains("the largest logit before target 0"), "{message}");
+    }
+}
