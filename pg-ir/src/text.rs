@@ -8,8 +8,9 @@
 
 use std::fmt::{self, Write};
 
-use crate::graph::{Builder, Graph, Loc, Origin, ValueId};
+use crate::graph::{Builder, Graph, Loc, MAX_NODES, Origin, ValueId};
 use crate::op::Op;
+use crate::ty::{MAX_ELEMENTS, MAX_RANK, is_storable};
 
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,9 +53,16 @@ impl Graph {
                 Some(rest) => parse_output(&mut b, rest),
                 None => parse_node(&mut b, line),
             };
-            result.map_err(|e| format!("line {}: {e}", number + 1))?;
+            result.and_then(|()| few_nodes(&b)).map_err(|e| format!("line {}: {e}", number + 1))?;
         }
         Ok(b.finish())
+    }
+}
+
+fn few_nodes(b: &Builder) -> Result<(), String> {
+    match b.graph().node_count() {
+        0..=MAX_NODES => Ok(()),
+        _ => Err(format!("a graph has at most {MAX_NODES} nodes, and this is one too many")),
     }
 }
 
@@ -84,11 +92,19 @@ fn parse_node(b: &mut Builder, line: &str) -> Result<(), String> {
         Some((name, attrs)) => (name, parse_attrs(attrs.trim().trim_end_matches('}'))?),
         None => (head, vec![]),
     };
+    attrs.iter().try_for_each(|(key, value)| in_range(key, value))?;
     let op = Op::from_text(name.trim(), &attrs)?;
     let operands = operands.split(',').filter(|t| !t.trim().is_empty());
     let operands: Vec<ValueId> = operands.map(|t| parse_value(b, t)).collect::<Result<_, _>>()?;
     b.set_origin(parse_origin(origin)?);
     let made = b.push(op, &operands)?;
+    if let Some(large) =
+        made.iter().map(|&v| b.ty(v)).find(|ty| !is_storable(ty.shape()) || ty.rank() > MAX_RANK)
+    {
+        return Err(format!(
+            "a value has at most {MAX_RANK} axes and {MAX_ELEMENTS} elements, and this is {large}"
+        ));
+    }
     let names: Vec<String> = made.iter().map(|v| v.to_string()).collect();
     if names.join(", ") != results.trim() {
         return Err(format!("defines {results}, but these are {}", names.join(", ")));
@@ -98,6 +114,20 @@ fn parse_node(b: &mut Builder, line: &str) -> Result<(), String> {
         return Err(format!("says {types}, but the type is {}", found.join(", ")));
     }
     Ok(())
+}
+
+/// Sizes, positions and shifts of attributes are so small that sums and products of them stay in range.
+fn in_range(key: &str, value: &str) -> Result<(), String> {
+    // A number of any size, and a name.
+    if matches!(key, "value" | "scale" | "slot") {
+        return Ok(());
+    }
+    let numbers = value.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty());
+    let is_large = |n: &&str| !n.parse::<usize>().is_ok_and(|n| n <= MAX_ELEMENTS);
+    match numbers.clone().find(is_large) {
+        Some(_) => Err(format!("a number of `{key}` is over {MAX_ELEMENTS}")),
+        None => Ok(()),
+    }
 }
 
 /// Splits `a=1, b=[2, 3], c=f32[c4]` at commas outside brackets.

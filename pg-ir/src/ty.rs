@@ -116,6 +116,18 @@ impl FromStr for Axis {
     }
 }
 
+/// Most axes of a value of a program that a text describes.
+pub const MAX_RANK: usize = 16;
+
+/// Most elements of a tensor, and the largest size of anything: products and sums of sizes stay in range.
+pub(crate) const MAX_ELEMENTS: usize = 1 << 40;
+
+/// Whether axes of these sizes hold at most [`MAX_ELEMENTS`].
+pub(crate) fn is_storable(sizes: impl IntoIterator<Item = usize>) -> bool {
+    let count = sizes.into_iter().try_fold(1_usize, |n, s| n.checked_mul(s));
+    count.is_some_and(|n| n <= MAX_ELEMENTS)
+}
+
 /// The axes of a value, outermost first. Most values have at most four.
 pub type Axes = SmallVec<[Axis; 4]>;
 

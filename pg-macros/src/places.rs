@@ -13,20 +13,20 @@ impl Places {
     /// Every token of the input, at any depth.
     pub(crate) fn of(input: &TokenStream) -> Places {
         let mut places = Places(BTreeMap::new());
-        places.collect(input.clone());
-        places
-    }
-
-    fn collect(&mut self, tokens: TokenStream) {
-        for tree in tokens {
-            if let TokenTree::Group(group) = &tree {
-                self.add(group.span_open());
-                self.collect(group.stream());
-                self.add(group.span_close());
-            } else {
-                self.add(tree.span());
+        // A stack of our own: how deep the input nests has not been checked yet.
+        let mut open = vec![input.clone().into_iter()];
+        while let Some(stream) = open.last_mut() {
+            match stream.next() {
+                None => _ = open.pop(),
+                Some(TokenTree::Group(group)) => {
+                    places.add(group.span_open());
+                    places.add(group.span_close());
+                    open.push(group.stream().into_iter());
+                }
+                Some(tree) => places.add(tree.span()),
             }
         }
+        places
     }
 
     fn add(&mut self, span: proc_macro2::Span) {

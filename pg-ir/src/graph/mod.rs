@@ -116,6 +116,9 @@ pub struct Output {
     pub value: ValueId,
 }
 
+/// Most nodes of a graph that a text describes. What derivatives and passes add is a small multiple of them.
+pub const MAX_NODES: usize = 1 << 17;
+
 /// A computation: nodes in topological order and what leaves it.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Graph {
@@ -134,6 +137,11 @@ impl Graph {
     /// A node by id.
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.index()]
+    }
+
+    /// Number of nodes.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Number of values.

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
+use super::glob::Glob;
 use super::span::Span;
+
+/// Declarations by name, in order.
+pub(crate) type Named<T> = IndexMap<Arc<str>, T>;
 
 /// A name with its place.
 #[derive(Clone, PartialEq, Debug)]
@@ -18,11 +24,11 @@ pub(crate) struct ModelAst {
     pub(crate) doc: String,
     /// Path of the model this one derives from, relative to this file.
     pub(crate) base: Option<Name>,
-    pub(crate) consts: Vec<Const>,
-    pub(crate) functions: Vec<Arc<Function>>,
+    pub(crate) consts: Named<Const>,
+    pub(crate) functions: Named<Arc<Function>>,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) phases: Vec<PhaseAst>,
-    pub(crate) profiles: Vec<ProfileAst>,
+    pub(crate) phases: Named<PhaseAst>,
+    pub(crate) profiles: Named<ProfileAst>,
 }
 
 /// `const NAME = value;`
@@ -65,6 +71,8 @@ pub(crate) struct Block {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Rule {
     pub(crate) glob: Name,
+    /// The pattern, compiled.
+    pub(crate) pattern: Arc<Glob>,
     pub(crate) guard: Option<Expr>,
     pub(crate) value: Expr,
 }
@@ -97,6 +105,8 @@ pub(crate) struct Body {
     pub(crate) stmts: Vec<Stmt>,
     pub(crate) value: Option<Box<Expr>>,
     pub(crate) span: Span,
+    /// Height of the tree beneath.
+    pub(crate) height: usize,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -134,9 +144,22 @@ pub(crate) enum Pattern {
     List(Vec<Pattern>, Span),
 }
 
+/// An expression. Its height is bounded (`limits`), and whatever walks a tree may recurse.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Expr {
     pub(crate) kind: ExprKind,
+    pub(crate) span: Span,
+    /// Height of the tree: 1 for a leaf.
+    pub(crate) height: usize,
+}
+
+/// A link of a chain of operators of one level.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Link {
+    pub(crate) op: BinOp,
+    /// The right operand.
+    pub(crate) value: Expr,
+    /// From the start of the chain to the end of this operand.
     pub(crate) span: Span,
 }
 
@@ -152,13 +175,14 @@ pub(crate) enum ExprKind {
     /// `a..b`, the list of a to b − 1.
     Range(Box<Expr>, Box<Expr>),
     Unary(UnOp, Box<Expr>),
-    Binary(BinOp, Box<Expr>, Box<Expr>),
-    /// `a && b` (true) or `a || b` (false): the right side is not always evaluated.
-    Logic(bool, Box<Expr>, Box<Expr>),
+    /// `a + b − c`: from left to right, at any length without depth.
+    Chain(Box<Expr>, Vec<Link>),
+    /// `a && b && c` (true) or `a || b || c` (false): the later ones are not always evaluated.
+    Logic(bool, Vec<Expr>),
+    /// `if a { … } else if b { … } else { … }`
     If {
-        cond: Box<Expr>,
-        then: Body,
-        otherwise: Option<Box<Expr>>,
+        arms: Vec<(Expr, Body)>,
+        otherwise: Option<Body>,
     },
     Block(Body),
     /// `scope("path", shared = true) { … }`
@@ -167,7 +191,7 @@ pub(crate) enum ExprKind {
         body: Body,
     },
     Closure {
-        params: Vec<Pattern>,
+        params: Arc<[Pattern]>,
         body: Arc<Expr>,
     },
     Call {
@@ -234,4 +258,49 @@ impl BinOp {
             BinOp::Ge => ">=",
         }
     }
+}
+
+impl ExprKind {
+    /// Height of the tallest child.
+    pub(crate) fn tallest_child(&self) -> usize {
+        let args = |args: &[Arg]| tallest(args.iter().map(|a| a.value.height));
+        match self {
+            ExprKind::Int(_)
+            | ExprKind::Float(_)
+            | ExprKind::Bool(_)
+            | ExprKind::Name(_)
+            | ExprKind::Poison => 0,
+            ExprKind::Text(parts) => tallest(parts.iter().map(|part| match part {
+                TextPart::Lit(_) => 0,
+                TextPart::Expr(e) => e.height,
+            })),
+            ExprKind::List(items) | ExprKind::Logic(_, items) => tallest(items.iter().map(|e| e.height)),
+            ExprKind::Unary(_, x) => x.height,
+            ExprKind::Range(a, b) | ExprKind::Index(a, b) => a.height.max(b.height),
+            ExprKind::Chain(first, rest) => first.height.max(tallest(rest.iter().map(|l| l.value.height))),
+            ExprKind::If { arms, otherwise } => {
+                let arms = tallest(arms.iter().map(|(cond, then)| cond.height.max(then.height)));
+                arms.max(otherwise.as_ref().map_or(0, |body| body.height))
+            }
+            ExprKind::Block(body) => body.height,
+            ExprKind::Scope { args: list, body } => args(list).max(body.height),
+            ExprKind::Closure { body, .. } => body.height,
+            ExprKind::Call { args: list, .. } => args(list),
+            ExprKind::Method { receiver, args: list, .. } => receiver.height.max(args(list)),
+        }
+    }
+}
+
+impl Stmt {
+    /// Height of the tree: a loop's body is beneath it.
+    pub(crate) fn height(&self) -> usize {
+        match self {
+            Stmt::Let { value, .. } | Stmt::Assign { value, .. } | Stmt::Expr(value) => value.height,
+            Stmt::For { items, body, .. } => 1 + items.height.max(body.height),
+        }
+    }
+}
+
+fn tallest(heights: impl Iterator<Item = usize>) -> usize {
+    heights.max().unwrap_or(0)
 }

@@ -47,11 +47,11 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// An error at `span`.
+    /// An error at `span`. Of a very long message only the start is kept.
     pub fn error(span: &Span, message: impl Into<String>) -> Self {
         Diagnostic {
             severity: Severity::Error,
-            message: message.into(),
+            message: cut(message.into()),
             span: span.clone(),
             here: String::new(),
             labels: Vec::new(),
@@ -67,13 +67,13 @@ impl Diagnostic {
 
     /// Adds another place with what it has to do with this one.
     pub fn label(mut self, span: &Span, text: impl Into<String>) -> Self {
-        self.labels.push((span.clone(), text.into()));
+        self.labels.push((span.clone(), cut(text.into())));
         self
     }
 
     /// Adds what to write instead.
     pub fn help(mut self, text: impl Into<String>) -> Self {
-        self.help = Some(text.into());
+        self.help = Some(cut(text.into()));
         self
     }
 
@@ -97,12 +97,30 @@ impl Diagnostic {
     }
 }
 
+/// Most characters of a message, and of a line of text that is shown with one.
+const MOST_CHARS: usize = 2000;
+
+/// A message without what is too much of it.
+fn cut(mut text: String) -> String {
+    if text.len() > MOST_CHARS {
+        text.truncate(text.floor_char_boundary(MOST_CHARS));
+        text.push('…');
+    }
+    text
+}
+
+/// Names over this length are not compared, and of many names only the first: distances take time quadratic in
+/// lengths.
+const MOST_COMPARED: (usize, usize) = (64, 4096);
+
 /// The known name closest to `name` by Damerau–Levenshtein distance, if one is close at all.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let bound = 1 + name.len() / 4;
+    let (longest, most) = MOST_COMPARED;
     known
         .into_iter()
-        .filter(|k| *k != name)
+        .take(most)
+        .filter(|k| *k != name && name.len() <= longest && k.len().abs_diff(name.len()) <= bound)
         .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
         .filter(|(d, _)| *d <= bound)
         .min()
@@ -169,10 +187,12 @@ fn excerpt(out: &mut String, text: Option<&str>, marks: &[&(&Span, &str, char)],
     for mark in marks {
         by_line.entry(mark.0.start.0).or_default().push(mark);
     }
-    let lines: Vec<&str> = text.map(|t| t.lines().collect()).unwrap_or_default();
+    let mut lines = text.unwrap_or_default().lines().zip(1_u32..);
     let mut last = None;
     for (number, mut marks) in by_line {
-        let Some(line) = lines.get(number as usize - 1) else {
+        let line = lines.find(|(_, n)| *n == number).map(|(line, _)| line);
+        // A line too long to be shown is none.
+        let Some(line) = line.filter(|line| line.len() <= MOST_CHARS) else {
             // No text to show: the labels still say something.
             for (span, label, _) in marks {
                 if !label.is_empty() {

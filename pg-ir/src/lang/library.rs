@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 
 use super::ast::Function;
-use super::parse;
-use super::source::detached;
+use super::token::lex;
+use super::{ast, parse};
 use crate::lang::model::SourceText;
 
 /// The parsed library.
@@ -38,16 +38,16 @@ impl Library {
         for (file, text) in files {
             let file: Arc<str> = (*file).into();
             library.texts.push(SourceText { file: file.clone(), text: (*text).into() });
-            let (ast, errors) = detached(|| match text.parse() {
-                Ok(tokens) => parse::library(&file, tokens),
-                Err(e) => (None, vec![super::lex::explain(&file, text, Some(e))]),
-            });
+            let (ast, errors) = match lex(&file, text) {
+                Ok(tokens) => parse::library(&file, &tokens),
+                Err(e) => (None, vec![e]),
+            };
             if !errors.is_empty() {
                 let all = super::Diagnostics { list: errors, sources: library.texts };
                 return Err(all.to_string());
             }
-            for f in ast.map(|a| a.functions).unwrap_or_default() {
-                let name = f.name.text.clone();
+            let functions: ast::Named<Arc<Function>> = ast.map(|a| a.functions).unwrap_or_default();
+            for (name, f) in functions {
                 if library.functions.insert(name.clone(), f).is_some() {
                     return Err(format!("{file}: `{name}` is defined twice in the library"));
                 }

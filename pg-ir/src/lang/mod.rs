@@ -2,9 +2,9 @@
 //! that to the graph of each of its programs.
 //!
 //! A model file is Rust source with one `model! { name { … } }`. The same parser and elaborator serve the
-//! macro at compile time and `pg` at run time. The grammar of items is in `parse`, bodies are Rust
-//! expressions (`body`), evaluated by `interp` with the functions of `builtins` and of the standard
-//! library (`pg-ir/library/*.pg`).
+//! macro at compile time and `pg` at run time. The grammar of items is in `parse::items`, bodies are Rust
+//! expressions (`parse::expr`), evaluated by `interp` with the functions of `builtins` and of the standard
+//! library (`pg-ir/library/*.pg`). What a text may ask for is bounded: see `limits`.
 //!
 //! ```
 //! use pg_ir::lang::{Head, Options, Source, Trace, elaborate};
@@ -23,7 +23,6 @@
 //! ```
 
 mod ast;
-mod body;
 pub mod budget;
 mod builtins;
 mod diag;
@@ -33,6 +32,7 @@ mod interp;
 pub mod layout;
 mod lex;
 mod library;
+mod limits;
 pub mod model;
 mod parse;
 mod reference;
@@ -40,6 +40,7 @@ mod settings;
 mod size;
 mod source;
 mod span;
+mod token;
 mod trace;
 mod value;
 
@@ -48,7 +49,7 @@ use std::sync::Arc;
 pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
 pub use elaborate::{Options, elaborate};
 pub use reference::{Reference, reference};
-pub use source::{ResolveBase, Source};
+pub use source::{ResolveBase, Source, read_text};
 pub use span::Span;
 pub use trace::{Head, Trace, Traced};
 

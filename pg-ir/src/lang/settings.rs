@@ -198,6 +198,9 @@ impl<'a, 'b> Reader<'a, 'b> {
             if self.known.iter().any(|k| **k == **path) {
                 continue;
             }
+            if self.cx.halted() {
+                break;
+            }
             let d = Diagnostic::error(&written.key, format!("unknown setting `{path}`"));
             let block = path.split('.').next().unwrap_or_default();
             let siblings = self.known.iter().filter(|k| k.split('.').next() == Some(block));

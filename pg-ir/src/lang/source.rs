@@ -1,14 +1,17 @@
 //! From files to one syntax tree: finding `model! { … }`, reading what it derives from, merging.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::TokenStream;
 
 use super::ast::*;
 use super::diag::{Diagnostic, Diagnostics};
+use super::limits::MAX_SOURCE_BYTES;
+use super::parse;
 use super::span::Span;
-use super::{lex, parse};
+use super::token::{self, Kind, Token};
 use crate::lang::model::SourceText;
 
 /// How the text of a base model is found: from the path of `from "…"`, already joined with the folder
@@ -26,15 +29,27 @@ pub struct Source {
 /// A chain of `from` longer than this is a cycle.
 const MAX_BASES: usize = 8;
 
+/// The text of a model file, of which no more is read than a model's text may have. The error says why it cannot be
+/// read.
+pub fn read_text(path: impl AsRef<Path>) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    file.take(MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if bytes.len() > MAX_SOURCE_BYTES {
+        return Err(format!("a model's text has at most {MAX_SOURCE_BYTES} bytes, and this file has more"));
+    }
+    String::from_utf8(bytes).map_err(|e| e.to_string())
+}
+
 impl Source {
     /// Reads and parses a model file and what it derives from.
     pub fn load(path: impl AsRef<Path>) -> Result<Source, Diagnostics> {
         let name = path.as_ref().to_string_lossy();
-        let text = std::fs::read_to_string(&path).map_err(|e| {
+        let text = read_text(&path).map_err(|e| {
             let span = Span::whole(&*name);
             Diagnostics::one(Diagnostic::error(&span, format!("cannot read {name}: {e}")))
         })?;
-        Source::parse(&name, &text, &|base| std::fs::read_to_string(base).map_err(|e| e.to_string()))
+        Source::parse(&name, &text, &|base| read_text(base))
     }
 
     /// Parses the text of a model file.
@@ -54,8 +69,11 @@ impl Source {
     ) -> Result<Source, Diagnostics> {
         let file: Arc<str> = file.into();
         let texts = vec![SourceText { file: file.clone(), text: text.into() }];
-        let (ast, errors) = parse::model(&file, tokens);
-        finish(checked(ast, errors), texts, resolve_base)
+        let ast = token::flatten(&file, tokens).map_err(|e| vec![e]).and_then(|tokens| {
+            let (ast, errors) = parse::model(&file, &tokens);
+            checked(ast, errors)
+        });
+        finish(ast, texts, resolve_base)
     }
 
     /// Name of the model.
@@ -78,57 +96,46 @@ fn checked(ast: Option<ModelAst>, errors: Vec<Diagnostic>) -> Parsed {
     }
 }
 
-/// Runs `f` with proc-macro2's own tokens. Inside a macro it would lex with the compiler, whose tokens of
-/// other files carry no position. Not to be nested, and no token of the compiler's may get into `f`.
-pub(crate) fn detached<T>(f: impl FnOnce() -> T) -> T {
-    struct Unforce;
-    impl Drop for Unforce {
-        fn drop(&mut self) {
-            proc_macro2::fallback::unforce();
-        }
-    }
-    proc_macro2::fallback::force();
-    let _unforce = Unforce;
-    f()
-}
-
 fn parse_text(file: &str, text: &str, texts: &mut Vec<SourceText>) -> Parsed {
     let file: Arc<str> = file.into();
     texts.push(SourceText { file: file.clone(), text: text.into() });
-    detached(|| {
-        let tokens: TokenStream = match text.parse() {
-            Ok(tokens) => tokens,
-            Err(e) => return Err(vec![lex::explain(&file, text, Some(e))]),
-        };
-        let mut found = find_models(tokens);
-        let whole = Span::whole(file.clone());
-        let help = "a model file is Rust source with one `pg_macros::model! { name { … } }`";
-        match (found.len(), found.pop()) {
-            (1, Some((_, inner))) => {
-                let (ast, errors) = parse::model(&file, inner);
-                checked(ast, errors)
-            }
-            (0, _) => Err(vec![Diagnostic::error(&whole, "no `model! { … }` in this file").help(help)]),
-            (_, Some((at, _))) => Err(vec![
-                Diagnostic::error(&Span::new(&file, at), "a second `model! { … }` in this file").help(help),
-            ]),
-            (_, None) => Err(Vec::new()),
+    let tokens = token::lex(&file, text).map_err(|e| vec![e])?;
+    let mut found = find_models(&tokens);
+    let help = "a model file is Rust source with one `pg_macros::model! { name { … } }`";
+    match (found.next(), found.next()) {
+        (Some((_, inner)), None) => {
+            let (ast, errors) = parse::model(&file, inner);
+            checked(ast, errors)
         }
-    })
+        (Some(_), Some((second, _))) => {
+            let d = Diagnostic::error(&second.span(&file), "a second `model! { … }` in this file");
+            Err(vec![d.help(help)])
+        }
+        (None, _) => {
+            let d = Diagnostic::error(&Span::whole(file), "no `model! { … }` in this file");
+            Err(vec![d.help(help)])
+        }
+    }
 }
 
-/// Every `model ! { … }` at the top level of a file.
-fn find_models(tokens: TokenStream) -> Vec<(proc_macro2::Span, TokenStream)> {
-    let trees: Vec<TokenTree> = tokens.into_iter().collect();
-    let is_model = |w: &&[TokenTree]| {
-        matches!(w, [TokenTree::Ident(name), TokenTree::Punct(bang), TokenTree::Group(group)]
-            if name == "model" && bang.as_char() == '!' && group.delimiter() != Delimiter::None)
-    };
-    let group = |w: &[TokenTree]| match &w[2] {
-        TokenTree::Group(g) => (w[0].span(), g.stream()),
-        other => (other.span(), TokenStream::new()),
-    };
-    trees.windows(3).filter(is_model).map(group).collect()
+/// Every `model ! { … }` at the top level of a file: its name's token and what is between its delimiters.
+fn find_models(tokens: &[Token]) -> impl Iterator<Item = (&Token, &[Token])> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        while let Some(token) = tokens.get(at) {
+            let is_model = matches!(&tokens[at..], [name, bang, open, ..]
+                if matches!(&name.kind, Kind::Word(w) if **w == *"model")
+                    && bang.kind == Kind::Punct("!")
+                    && matches!(open.kind, Kind::Open(_)));
+            let start = if is_model { at + 2 } else { at };
+            let behind = start + token::tree_len(&tokens[start..]);
+            at = behind;
+            if is_model {
+                return Some((token, &tokens[start + 1..behind - 1]));
+            }
+        }
+        None
+    })
 }
 
 /// Reads the bases and merges the chain, base first.
@@ -173,30 +180,15 @@ fn join(file: &str, path: &str) -> String {
 /// and entries of blocks come after the base's, so that they win.
 fn merge(base: ModelAst, over: ModelAst) -> ModelAst {
     let mut out = base;
-    for c in over.consts {
-        match out.consts.iter_mut().find(|o| o.name.text == c.name.text) {
-            Some(slot) => *slot = c,
-            None => out.consts.push(c),
+    out.consts.extend(over.consts);
+    out.functions.extend(over.functions);
+    for (name, profile) in over.profiles {
+        match out.profiles.get_mut(&name) {
+            Some(slot) => slot.settings.extend(profile.settings),
+            None => _ = out.profiles.insert(name, profile),
         }
     }
-    for f in over.functions {
-        match out.functions.iter_mut().find(|o| o.name.text == f.name.text) {
-            Some(slot) => *slot = f,
-            None => out.functions.push(f),
-        }
-    }
-    for p in over.profiles {
-        match out.profiles.iter_mut().find(|o| o.name.text == p.name.text) {
-            Some(slot) => slot.settings.extend(p.settings),
-            None => out.profiles.push(p),
-        }
-    }
-    for p in over.phases {
-        match out.phases.iter_mut().find(|o| o.name.text == p.name.text) {
-            Some(slot) => *slot = p,
-            None => out.phases.push(p),
-        }
-    }
+    out.phases.extend(over.phases);
     out.blocks.extend(over.blocks);
     ModelAst { name: over.name, doc: over.doc, base: over.base, ..out }
 }

@@ -1,5 +1,5 @@
 //! Source positions of our own. A `proc_macro2::Span` is thread-local and means nothing after the
-//! parse, so every span is converted while parsing.
+//! parse, so every span is converted as soon as there are tokens.
 
 use std::sync::Arc;
 
@@ -16,12 +16,16 @@ pub struct Span {
     pub end: (u32, u32),
 }
 
+/// Line and column, from 1, of the first character and of the one just after the last.
+pub(crate) fn ends(span: proc_macro2::Span) -> [(u32, u32); 2] {
+    [span.start(), span.end()].map(|p| (p.line as u32, p.column as u32 + 1))
+}
+
 impl Span {
     /// The location of `span` in `file`.
     pub(crate) fn new(file: &Arc<str>, span: proc_macro2::Span) -> Self {
-        let (start, end) = (span.start(), span.end());
-        let pos = |p: proc_macro2::LineColumn| (p.line as u32, p.column as u32 + 1);
-        Span { file: file.clone(), start: pos(start), end: pos(end) }
+        let [start, end] = ends(span);
+        Span { file: file.clone(), start, end }
     }
 
     /// The whole of something that has no text of its own, such as a command line argument.

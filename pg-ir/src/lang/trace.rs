@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
+use super::ast::Named;
 use super::diag::{Diagnostic, Diagnostics};
+use super::glob::Glob;
 use super::interp::{ConstValue, Declared, Interp, Tracer};
 use super::library::Library;
+use super::limits::{Budget, Resource};
 use super::value::{Home, Value};
 use super::{ParsedModel, ast};
 use crate::graph::{Builder, ValueId};
@@ -62,14 +65,19 @@ pub struct Traced {
 /// Constants and quantisers of one phase.
 #[derive(Clone, Debug)]
 pub(crate) struct PhaseProgram {
-    pub(crate) consts: IndexMap<Arc<str>, ConstValue>,
-    pub(crate) grids: Arc<[(super::glob::Glob, Option<Grid>)]>,
+    pub(crate) consts: Named<ConstValue>,
+    pub(crate) grids: Vec<(Arc<Glob>, Option<Grid>)>,
 }
 
 impl PhaseProgram {
     /// The quantiser of a parameter: the last rule that matches decides.
-    pub(crate) fn grid(grids: &[(super::glob::Glob, Option<Grid>)], name: &str) -> Option<Grid> {
-        grids.iter().rev().find(|(glob, _)| glob.matches(name)).and_then(|(_, grid)| *grid)
+    pub(crate) fn grid(&self, name: &str) -> Option<Grid> {
+        self.grids.iter().rev().find(|(glob, _)| glob.matches(name)).and_then(|(_, grid)| *grid)
+    }
+
+    /// How much work it is to find the quantiser of a parameter, in steps of the evaluator.
+    fn cost(&self, name: &str) -> usize {
+        self.grids.iter().map(|(glob, _)| glob.cost(name)).sum()
     }
 }
 
@@ -89,14 +97,15 @@ pub(crate) struct TraceOutcome {
     pub(crate) params: IndexMap<String, Declared>,
     pub(crate) used: IndexSet<Arc<str>>,
     pub(crate) errors: Vec<Diagnostic>,
+    /// Whether it ended before its end: another trace would end there, too.
+    pub(crate) halted: bool,
 }
 
 impl Model {
     /// The parameters that a phase trains through a quantiser, with their grids.
     pub fn quantised_in(&self, phase: usize) -> Vec<(&str, Grid)> {
-        let grids = self.program.phases.get(phase).map_or(&[][..], |p| &p.grids);
-        let grid = |name: &'_ String| PhaseProgram::grid(grids, name);
-        self.params.keys().filter_map(|name| Some((name.as_str(), grid(name)?))).collect()
+        let Some(program) = self.program.phases.get(phase) else { return Vec::new() };
+        self.params.keys().filter_map(|name| Some((name.as_str(), program.grid(name)?))).collect()
     }
 
     /// Whether a phase trains any parameter through a quantiser.
@@ -126,7 +135,7 @@ impl Model {
             let message = format!("phase {} of a model with {}", request.phase, program.phases.len());
             return Err(fail(vec![Diagnostic::error(span, message)]));
         };
-        let run = run(&program.ast, phase, request);
+        let run = run(&program.ast, phase, request, &Budget::default());
         match run.value {
             Some(Ends { value, logits, nll }) => {
                 let params = run.params.into_iter().map(|(name, p)| (name, p.input)).collect();
@@ -145,10 +154,14 @@ impl ParsedModel {
 }
 
 /// Traces one program of a model.
-pub(crate) fn run(model: &ast::ModelAst, phase: &PhaseProgram, request: &Trace) -> TraceOutcome {
+pub(crate) fn run(
+    model: &ast::ModelAst,
+    phase: &PhaseProgram,
+    request: &Trace,
+    budget: &Budget,
+) -> TraceOutcome {
     let library = Library::std();
-    let mut cx = Interp::new(&model.functions, library, phase.consts.clone());
-    let grids = phase.grids.clone();
+    let mut cx = Interp::new(model, budget, phase.consts.clone());
     let qat = request.qat;
     let mut builder = Builder::default();
     let ids =
@@ -162,15 +175,18 @@ pub(crate) fn run(model: &ast::ModelAst, phase: &PhaseProgram, request: &Trace) 
     cx.tracer = Some(Tracer {
         builder,
         params: IndexMap::new(),
-        grid: Box::new(move |name| if qat { PhaseProgram::grid(&grids, name) } else { None }),
+        grid: Box::new(move |name| {
+            budget.charge(Resource::Steps, phase.cost(name));
+            if qat { phase.grid(name) } else { None }
+        }),
         born: HashMap::new(),
     });
     let value = head(&mut cx, model, library, request, tokens, targets);
     let (errors, used) = (std::mem::take(&mut cx.errors), std::mem::take(&mut cx.used));
-    let tracer = cx.tracer.take();
+    let (tracer, halted) = (cx.tracer.take(), cx.halted());
     let (builder, params) = tracer.map(|t| (t.builder, t.params)).unwrap_or_default();
     let value = if errors.is_empty() { value } else { None };
-    TraceOutcome { builder, value, params, used, errors }
+    TraceOutcome { builder, value, params, used, errors, halted }
 }
 
 fn head(
@@ -181,7 +197,7 @@ fn head(
     tokens: Value,
     targets: Value,
 ) -> Option<Ends> {
-    let own = |name: &str| model.functions.iter().find(|f| &*f.name.text == name);
+    let own = |name: &str| model.functions.get(name);
     if let (Head::Loss, Some(loss)) = (request.head, own("loss")) {
         let value = cx.enter_function(loss, Home::Model, vec![tokens, targets]);
         let value = expect(cx, loss, value, "the loss is a float32 scalar", |ty| ty.rank() == 0)?;

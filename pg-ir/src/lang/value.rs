@@ -1,9 +1,13 @@
 //! Values of the language. Everything but `Tensor` is known while the model is being elaborated.
+//!
+//! Lists and closures hold each other to a bounded depth, so that dropping and walking a value may recurse. They
+//! share what they hold, so that walking may take exponential time all the same: it is charged to the budget.
 
-use std::fmt::{self, Write as _};
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::ast::{Expr, Function, Pattern};
+use super::limits::{Budget, Resource};
 use crate::graph::ValueId;
 use crate::lang::model::{Init, Trigger};
 use crate::optim::Optimiser;
@@ -17,13 +21,13 @@ pub(crate) enum Value {
     Float(f64),
     Bool(bool),
     Text(Arc<str>),
-    List(Arc<Vec<Value>>),
+    List(Arc<List>),
     /// A size with a role, for reshape and iota.
     Axis(Axis),
     Init(Init),
     /// A quantiser, or none for clip 0.
     Grid(Option<Grid>),
-    Optimiser(Optimiser),
+    Optimiser(Arc<Optimiser>),
     Export(ExportRule),
     Trigger(Trigger),
     Tensor(ValueId),
@@ -33,6 +37,33 @@ pub(crate) enum Value {
     None,
     /// Stands for the value of something already reported.
     Poison,
+}
+
+/// The items of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct List {
+    items: Vec<Value>,
+    /// An upper bound of [`Value::depth`].
+    depth: usize,
+}
+
+impl std::ops::Deref for List {
+    type Target = [Value];
+
+    fn deref(&self) -> &[Value] {
+        &self.items
+    }
+}
+
+impl List {
+    pub(crate) fn push(&mut self, item: Value) {
+        self.depth = self.depth.max(1 + item.depth());
+        self.items.push(item);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Value> {
+        self.items.pop()
+    }
 }
 
 /// Whose names a function sees.
@@ -45,10 +76,12 @@ pub(crate) enum Home {
 /// `|params| body` with the local variables of the place where it was written.
 #[derive(Debug)]
 pub(crate) struct Closure {
-    pub(crate) params: Vec<Pattern>,
+    pub(crate) params: Arc<[Pattern]>,
     pub(crate) body: Arc<Expr>,
     pub(crate) captured: Vec<Var>,
     pub(crate) home: Home,
+    /// See [`Value::depth`].
+    pub(crate) depth: usize,
 }
 
 /// A local variable.
@@ -70,7 +103,17 @@ pub(crate) enum ExportRule {
 
 impl Value {
     pub(crate) fn list(items: Vec<Value>) -> Value {
-        Value::List(Arc::new(items))
+        let depth = 1 + items.iter().map(Value::depth).max().unwrap_or(0);
+        Value::List(Arc::new(List { items, depth }))
+    }
+
+    /// How deep lists and closures hold each other here: 0 for what holds nothing.
+    pub(crate) fn depth(&self) -> usize {
+        match self {
+            Value::List(list) => list.depth,
+            Value::Closure(closure) => closure.depth,
+            _ => 0,
+        }
     }
 
     pub(crate) fn text(text: impl Into<Arc<str>>) -> Value {
@@ -98,14 +141,18 @@ impl Value {
         }
     }
 
-    /// Equality of compile-time values; `None` if the two cannot be compared.
-    pub(crate) fn equals(&self, other: &Value) -> Option<bool> {
+    /// Equality of compile-time values; `None` if the two cannot be compared, or the budget is exceeded.
+    pub(crate) fn equals(&self, other: &Value, budget: &Budget) -> Option<bool> {
+        budget.charge(Resource::Steps, 1);
         Some(match (self, other) {
             (Value::Int(a), Value::Int(b)) => a == b,
             (Value::Int(a), Value::Float(b)) | (Value::Float(b), Value::Int(a)) => *a as f64 == *b,
             (Value::Float(a), Value::Float(b)) => a == b,
             (Value::Bool(a), Value::Bool(b)) => a == b,
-            (Value::Text(a), Value::Text(b)) => a == b,
+            (Value::Text(a), Value::Text(b)) => {
+                budget.charge(Resource::Steps, a.len().min(b.len()) / 256);
+                a == b
+            }
             (Value::Init(a), Value::Init(b)) => a == b,
             (Value::Axis(a), Value::Axis(b)) => a == b,
             (Value::List(a), Value::List(b)) => {
@@ -113,7 +160,10 @@ impl Value {
                     return Some(false);
                 }
                 for (x, y) in a.iter().zip(b.iter()) {
-                    if !x.equals(y)? {
+                    if budget.exceeded().is_some() {
+                        return None;
+                    }
+                    if !x.equals(y, budget)? {
                         return Some(false);
                     }
                 }
@@ -125,18 +175,31 @@ impl Value {
         })
     }
 
+    /// The whole text, charged to the budget as it grows; what is over budget is missing. Numbers and lists of
+    /// numbers read back as the same value.
+    pub(crate) fn text_within(&self, budget: &Budget) -> String {
+        let mut out = Limited { text: String::new(), left: budget.left(Resource::Bytes) as usize };
+        let finished = self.write_to(&mut out).is_ok();
+        budget.charge(Resource::Bytes, out.text.len() + usize::from(!finished));
+        out.text
+    }
+
     /// Whether a constant with default `self` may be set to `value`, and the value it then has.
-    pub(crate) fn accept(&self, value: Value) -> Result<Value, Value> {
+    pub(crate) fn accept(&self, value: Value, budget: &Budget) -> Result<Value, Value> {
         match (self, value) {
             (Value::Float(_), Value::Int(i)) => Ok(Value::Float(i as f64)),
             (Value::List(items), Value::List(new)) => {
                 let Some(like) = items.first() else { return Ok(Value::List(new)) };
-                let mut out = Vec::with_capacity(new.len());
+                budget.charge(Resource::Elements, new.len());
+                let mut out = Vec::new();
                 for item in new.iter() {
-                    match like.accept(item.clone()) {
-                        Ok(item) => out.push(item),
-                        Err(_) => return Err(Value::List(new)),
-                    }
+                    let accepted = if budget.exceeded().is_some() {
+                        None
+                    } else {
+                        like.accept(item.clone(), budget).ok()
+                    };
+                    let Some(item) = accepted else { return Err(Value::List(new)) };
+                    out.push(item);
                 }
                 Ok(Value::list(out))
             }
@@ -147,9 +210,35 @@ impl Value {
     }
 }
 
-/// The text of a compile-time value; numbers and lists of numbers read back as the same value.
+/// A text that takes no more than so many bytes.
+struct Limited {
+    text: String,
+    left: usize,
+}
+
+impl Write for Limited {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        let fits = s.floor_char_boundary(self.left.min(s.len()));
+        self.text.push_str(&s[..fits]);
+        self.left -= fits;
+        if fits == s.len() { Ok(()) } else { Err(fmt::Error) }
+    }
+}
+
+/// The text of a compile-time value for messages: at most its start.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST: usize = 200;
+        let mut out = Limited { text: String::new(), left: MOST };
+        let finished = self.write_to(&mut out).is_ok();
+        f.write_str(&out.text)?;
+        if finished { Ok(()) } else { f.write_char('…') }
+    }
+}
+
+impl Value {
+    /// Writes the whole text, until the writer has enough.
+    fn write_to(&self, f: &mut Limited) -> fmt::Result {
         match self {
             Value::Int(v) => write!(f, "{v}"),
             Value::Float(v) => write!(f, "{v:?}"),
@@ -161,7 +250,7 @@ impl fmt::Display for Value {
                     if i > 0 {
                         f.write_str(", ")?;
                     }
-                    write!(f, "{item}")?;
+                    item.write_to(f)?;
                 }
                 f.write_char(']')
             }

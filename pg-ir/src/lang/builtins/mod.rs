@@ -15,6 +15,7 @@ use super::interp::{Fault, Interp, Outcome};
 use super::span::Span;
 use super::value::Value;
 use crate::lang::model::Init;
+use crate::ty::{MAX_ELEMENTS, MAX_RANK};
 
 pub(crate) use numbers::{MAX_LIST, long_list};
 pub(crate) use operators::{index, negate};
@@ -108,7 +109,7 @@ pub(crate) fn binary(cx: &mut Interp<'_>, op: BinOp, a: &Value, b: &Value) -> Ou
     match (a, b) {
         (Value::Poison, _) | (_, Value::Poison) => Err(Fault::Poisoned),
         (Value::Tensor(_), _) | (_, Value::Tensor(_)) => operators::operator(cx, op, a, b),
-        _ => numbers::operator(op, a, b),
+        _ => numbers::operator(op, a, b, cx.budget),
     }
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn binary(cx: &mut Interp<'_>, op: BinOp, a: &Value, b: &Value) -> Ou
 fn wrong(what: &str, expected: &str, found: &Value) -> Fault {
     let found = match found {
         Value::Int(_) | Value::Float(_) | Value::Bool(_) => format!("{} {found}", found.kind()),
-        Value::Text(t) => format!("\"{t}\""),
+        Value::Text(_) => format!("\"{found}\""),
         other => other.kind().to_string(),
     };
     format!("{what} is {expected}, found {found}").into()
@@ -135,9 +136,6 @@ fn int(value: &Value, what: &str) -> Outcome<i64> {
     }
 }
 
-/// Most elements of a tensor, and the largest size of anything: products and sums of sizes stay in range.
-pub(crate) const MAX_ELEMENTS: usize = 1 << 40;
-
 /// A count or size: an Int from 0.
 pub(crate) fn size(value: &Value, what: &str) -> Outcome<usize> {
     match usize::try_from(int(value, what)?) {
@@ -153,12 +151,6 @@ pub(crate) fn positive(value: &Value, what: &str) -> Outcome<usize> {
         0 => Err(format!("{what} is at least 1, found 0").into()),
         n => Ok(n),
     }
-}
-
-/// Whether axes of these sizes hold at most [`MAX_ELEMENTS`].
-pub(crate) fn is_storable(sizes: impl IntoIterator<Item = usize>) -> bool {
-    let count = sizes.into_iter().try_fold(1_usize, |n, s| n.checked_mul(s));
-    count.is_some_and(|n| n <= MAX_ELEMENTS)
 }
 
 /// A Float; an Int will do.
@@ -183,6 +175,15 @@ pub(crate) fn text(value: &Value, what: &str) -> Outcome<Arc<str>> {
     match value {
         Value::Text(t) => Ok(t.clone()),
         other => Err(wrong(what, "a Str", other)),
+    }
+}
+
+/// A List of so few items that they can be axes.
+fn short_list<'a>(value: &'a Value, what: &str) -> Outcome<&'a [Value]> {
+    let items = list(value, what)?;
+    match items.len() {
+        0..=MAX_RANK => Ok(items),
+        n => Err(format!("{what}: at most {MAX_RANK} axes, found {n}").into()),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Args, Row, float, get, int, list, text, wrong};
 use crate::lang::ast::BinOp;
 use crate::lang::interp::{Fault, Interp, Outcome};
+use crate::lang::limits::{Budget, Resource};
 use crate::lang::span::Span;
 use crate::lang::value::Value;
 
@@ -16,15 +17,17 @@ pub(super) const ROWS: &[Row] = &[
     ("pow", "x y", "x to the power y, as a Float", |_, a, _| {
         Ok(Value::Float(float(get(a, 0)?, "the base")?.powf(float(get(a, 1)?, "the exponent")?)))
     }),
-    ("contains", "list item", "whether the list has the item", |_, a, _| {
-        Ok(Value::Bool(position(a)?.is_some()))
+    ("contains", "list item", "whether the list has the item", |cx, a, _| {
+        Ok(Value::Bool(position(cx, a)?.is_some()))
     }),
-    ("index_of", "list item", "position of the item in the list", |_, a, _| match position(a)? {
+    ("index_of", "list item", "position of the item in the list", |cx, a, _| match position(cx, a)? {
         Some(i) => Ok(Value::Int(i as i64)),
         None => Err(format!("{} is not in {}", get(a, 1)?, get(a, 0)?).into()),
     }),
-    ("reversed", "list", "the items from last to first", |_, a, _| {
-        Ok(Value::list(list(get(a, 0)?, "the argument of reversed")?.iter().rev().cloned().collect()))
+    ("reversed", "list", "the items from last to first", |cx, a, _| {
+        let items = list(get(a, 0)?, "the argument of reversed")?;
+        cx.budget.charge(Resource::Elements, items.len());
+        Ok(Value::list(items.iter().rev().cloned().collect()))
     }),
     ("assert", "cond message", "an error with the message unless the condition holds", assert),
 ];
@@ -33,9 +36,9 @@ fn rounded(x: &Value, how: fn(f64) -> f64) -> Outcome {
     Ok(Value::Int(how(float(x, "the argument")?) as i64))
 }
 
-fn position(args: &Args) -> Outcome<Option<usize>> {
+fn position(cx: &Interp<'_>, args: &Args) -> Outcome<Option<usize>> {
     let (items, item) = (list(get(args, 0)?, "the first argument")?, get(args, 1)?);
-    Ok(items.iter().position(|i| i.equals(item) == Some(true)))
+    Ok(items.iter().position(|i| i.equals(item, cx.budget) == Some(true)))
 }
 
 fn assert(cx: &mut Interp<'_>, args: &Args, _: &Span) -> Outcome {
@@ -59,9 +62,9 @@ pub(crate) fn long_list() -> String {
 }
 
 /// An operator on compile-time values.
-pub(super) fn operator(op: BinOp, a: &Value, b: &Value) -> Outcome {
+pub(super) fn operator(op: BinOp, a: &Value, b: &Value, budget: &Budget) -> Outcome {
     match (op, a, b) {
-        (BinOp::Eq | BinOp::Ne, ..) => match a.equals(b) {
+        (BinOp::Eq | BinOp::Ne, ..) => match a.equals(b, budget) {
             Some(equal) => Ok(Value::Bool(equal == (op == BinOp::Eq))),
             None => Err(format!("{} and {} cannot be compared", a.kind(), b.kind()).into()),
         },
@@ -69,11 +72,19 @@ pub(super) fn operator(op: BinOp, a: &Value, b: &Value) -> Outcome {
         (_, Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_)) => {
             Ok(floats(op, float(a, "left")?, float(b, "right")?))
         }
-        (BinOp::Add, Value::Text(x), Value::Text(y)) => Ok(Value::text(format!("{x}{y}"))),
+        (BinOp::Add, Value::Text(x), Value::Text(y)) => {
+            budget.charge(Resource::Bytes, x.len() + y.len());
+            // What is over budget is not made, and the evaluator says so.
+            if budget.exceeded().is_some() {
+                return Err(Fault::Poisoned);
+            }
+            Ok(Value::text(format!("{x}{y}")))
+        }
         (BinOp::Add, Value::List(x), Value::List(y)) if x.len() + y.len() > MAX_LIST => {
             Err(long_list().into())
         }
         (BinOp::Add, Value::List(x), Value::List(y)) => {
+            budget.charge(Resource::Elements, x.len() + y.len());
             Ok(Value::list(x.iter().chain(y.iter()).cloned().collect()))
         }
         _ => Err(format!("`{}` does not take {} and {}", op.symbol(), a.kind(), b.kind()).into()),

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Args, Builtin, Row, boolean, float, get, is_storable, positive, size, text};
+use super::{Args, Builtin, Row, boolean, float, get, positive, size, text};
 use crate::lang::interp::{Fault, Interp, Outcome};
 use crate::lang::model::{Init, Trigger};
 use crate::lang::span::Span;
 use crate::lang::value::{ExportRule, Value};
 use crate::optim::{self, Range, Setting};
 use crate::quant::{Grid, GridError, ScaleRule};
-use crate::ty::{Axis, Role};
+use crate::ty::{Axis, Role, is_storable};
 
 /// The optimisers.
 pub(super) fn optimisers() -> impl Iterator<Item = Builtin> {
@@ -23,7 +23,7 @@ pub(super) fn optimisers() -> impl Iterator<Item = Builtin> {
                 _ => in_range(get(args, i)?, s),
             };
             let values = settings.iter().enumerate().map(setting).collect::<Outcome<Vec<f64>>>()?;
-            Ok(Value::Optimiser(new(&values)))
+            Ok(Value::Optimiser(Arc::new(new(&values))))
         }),
     })
 }
@@ -137,9 +137,11 @@ fn param(cx: &mut Interp<'_>, args: &Args, span: &Span) -> Outcome {
             format!("`{name}` is not a parameter's name: names joined by dots, as in \"fc.weight\"").into()
         );
     }
-    let Value::List(sizes) = get(args, 1)? else {
-        return Err(super::wrong("the shape", "a List of sizes", get(args, 1)?));
-    };
+    let shape = get(args, 1)?;
+    if !matches!(shape, Value::List(_)) {
+        return Err(super::wrong("the shape", "a List of sizes", shape));
+    }
+    let sizes = super::short_list(shape, "the shape")?;
     let shape: Vec<usize> =
         sizes.iter().map(|s| positive(s, "a size of the shape")).collect::<Outcome<_>>()?;
     if !is_storable(shape.iter().copied()) {

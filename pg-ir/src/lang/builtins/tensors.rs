@@ -4,13 +4,14 @@ use smallvec::SmallVec;
 
 use super::numbers::extremum;
 use super::operators::negate;
-use super::{Args, Builtin, MAX_ELEMENTS, Row, float, get, int, is_storable, list, size, wrong};
+use super::{Args, Builtin, Row, float, get, int, list, short_list, size, wrong};
 use crate::graph::{Builder, ValueId};
 use crate::lang::interp::{Fault, Interp, Outcome};
+use crate::lang::limits::Resource;
 use crate::lang::value::Value;
 use crate::op::{Binary, Bits, DotDims, Op, Reduction, Unary};
 use crate::ops::keeps_positions;
-use crate::ty::{Axes, Axis, DType, Role, Type};
+use crate::ty::{Axes, Axis, DType, MAX_ELEMENTS, MAX_RANK, Role, Type, is_storable};
 
 /// The functions of one float, of tensors and numbers.
 pub(super) fn functions() -> impl Iterator<Item = Builtin> {
@@ -68,7 +69,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     ("transpose", "x perm", "axis i of the result is axis perm[i] of x", |cx, a, _| {
         let x = tensor(get(a, 0)?, "x")?;
-        let perm = list(get(a, 1)?, "perm")?.iter().map(|p| axis(cx, x, p)).collect::<Outcome<_>>()?;
+        let perm = short_list(get(a, 1)?, "perm")?.iter().map(|p| axis(cx, x, p)).collect::<Outcome<_>>()?;
         trace(cx, |b| b.try_op(Op::Transpose(perm), &[x]))
     }),
     ("slice", "x axis start len", "elements start .. start + len of an axis", |cx, a, _| {
@@ -86,7 +87,9 @@ pub(super) const ROWS: &[Row] = &[
     ("shift", "x by axis?", "result[i] = x[i - by], zero outside; along time unless an axis is given", shift),
     ("permute_columns", "x perm", "result[.., j] = x[.., perm[j]]", |cx, a, _| {
         let x = tensor(get(a, 0)?, "x")?;
-        let perm: Vec<u32> = list(get(a, 1)?, "perm")?
+        let perm = list(get(a, 1)?, "perm")?;
+        cx.budget.charge(Resource::Elements, perm.len());
+        let perm: Vec<u32> = perm
             .iter()
             .map(|p| Ok(u32::try_from(size(p, "a column")?).unwrap_or(u32::MAX)))
             .collect::<Outcome<_>>()?;
@@ -163,6 +166,10 @@ pub(super) fn trace(
 ) -> Outcome {
     let b = builder(cx)?;
     let value = build(b)?;
+    let rank = b.ty(value).rank();
+    if rank > MAX_RANK {
+        return Err(format!("a tensor has at most {MAX_RANK} axes, and this one has {rank}").into());
+    }
     if !is_storable(b.ty(value).shape()) {
         return Err(format!("{} is too large", b.ty(value)).into());
     }
@@ -269,7 +276,9 @@ fn reduce(cx: &mut Interp<'_>, args: &Args, kind: Reduction) -> Outcome {
         });
     };
     let mut over: SmallVec<[usize; 4]> = match axes {
-        Value::List(items) => items.iter().map(|i| axis(cx, x, i)).collect::<Outcome<_>>()?,
+        Value::List(_) => {
+            short_list(axes, "the axes")?.iter().map(|i| axis(cx, x, i)).collect::<Outcome<_>>()?
+        }
         one => SmallVec::from_slice(&[axis(cx, x, one)?]),
     };
     over.sort_unstable();
@@ -284,7 +293,7 @@ fn reduce(cx: &mut Interp<'_>, args: &Args, kind: Reduction) -> Outcome {
 /// role of their own have that; the others are channels.
 fn shape_of(cx: &mut Interp<'_>, x: ValueId, shape: &Value) -> Outcome<Axes> {
     let from = ty(cx, x)?.axes;
-    let items = list(shape, "the shape")?;
+    let items = short_list(shape, "the shape")?;
     let mut axes: Axes = items.iter().map(one_axis).collect::<Outcome<_>>()?;
     if !is_storable(axes.iter().map(|a| a.size)) {
         return Err(format!("a tensor of shape {shape} is too large").into());
@@ -340,7 +349,7 @@ fn shift(cx: &mut Interp<'_>, args: &Args, _: &crate::lang::span::Span) -> Outco
 fn dot(cx: &mut Interp<'_>, args: &Args, _: &crate::lang::span::Span) -> Outcome {
     let (a, b) = (tensor(get(args, 0)?, "a")?, tensor(get(args, 1)?, "b")?);
     let mut pairs = |value: &Value| -> Outcome<SmallVec<[(usize, usize); 2]>> {
-        list(value, "pairs of axes")?
+        short_list(value, "pairs of axes")?
             .iter()
             .map(|pair| match pair {
                 Value::List(p) if p.len() == 2 => Ok((axis(cx, a, &p[0])?, axis(cx, b, &p[1])?)),

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use self::rules::Evaluated;
-use crate::lang::ast::{Expr, ModelAst};
+use crate::lang::ast::{Expr, ModelAst, Named};
 use crate::lang::diag::{Diagnostic, Diagnostics, Severity};
 use crate::lang::glob::Glob;
-use crate::lang::interp::Interp;
+use crate::lang::interp::{ConstValue, Interp};
 use crate::lang::library::Library;
+use crate::lang::limits::{Budget, MAX_ERRORS, MAX_RULES};
 use crate::lang::model::{Model, SourceText};
 use crate::lang::settings::{self, Reader};
 use crate::lang::trace::{self, Head, PhaseProgram, Trace};
@@ -31,8 +32,22 @@ pub struct Options {
 
 /// Checks a source and makes the model of it.
 pub fn elaborate(source: &Source, options: &Options) -> Result<Model, Diagnostics> {
-    let mut e = Elaborator { model: &source.ast, errors: Vec::new(), notes: Vec::new(), extra: Vec::new() };
+    let budget = Budget::default();
+    elaborate_within(source, options, &budget)
+}
+
+/// [`elaborate`], counting what it takes.
+pub(crate) fn elaborate_within(
+    source: &Source,
+    options: &Options,
+    budget: &Budget,
+) -> Result<Model, Diagnostics> {
+    let (errors, notes, extra) = (Vec::new(), Vec::new(), Vec::new());
+    let mut e = Elaborator { model: &source.ast, budget, errors, notes, extra };
     let model = e.run(source, options);
+    // It may have been exceeded outside of the evaluator, or where findings do not count.
+    e.out_of_budget(&source.ast.name.span);
+    budget.finding().into_iter().for_each(|d| e.error(d));
     let sources = || source.texts.iter().chain(Library::std().texts()).chain(&e.extra).cloned().collect();
     match model {
         Some(mut model) if e.errors.is_empty() => {
@@ -48,6 +63,7 @@ type Given = IndexMap<Arc<str>, (Expr, String)>;
 
 struct Elaborator<'a> {
     model: &'a ModelAst,
+    budget: &'a Budget,
     errors: Vec<Diagnostic>,
     notes: Vec<Diagnostic>,
     /// Command line arguments as texts, so that errors can show them.
@@ -56,13 +72,19 @@ struct Elaborator<'a> {
 
 impl<'m> Elaborator<'m> {
     fn error(&mut self, d: Diagnostic) {
-        if !self.errors.iter().any(|e| e.span == d.span) {
+        if self.errors.len() < MAX_ERRORS && !self.errors.iter().any(|e| e.span == d.span) {
             self.errors.push(d);
         }
     }
 
+    /// An evaluator with these constants.
+    fn interp(&self, consts: &Named<ConstValue>) -> Interp<'m> {
+        Interp::new(self.model, self.budget, consts.clone())
+    }
+
     fn run(&mut self, source: &Source, options: &Options) -> Option<Model> {
         let model = self.model;
+        self.few_rules()?;
         self.shadowed();
         let mut settings = settings::collect(model);
         let given = self.given(options, &mut settings);
@@ -70,21 +92,27 @@ impl<'m> Elaborator<'m> {
         // Constants of each phase; a phase keeps what the phases before it changed.
         let mut switched: Given = given.clone();
         let mut consts = vec![self.constants(&switched)];
-        for phase in &model.phases {
+        for phase in model.phases.values() {
             let by = format!("phase {}", phase.name.text);
+            let mut before = self.fixed(&switched, &settings);
             for setting in &phase.settings {
-                let before = switched.clone();
+                if self.budget.exceeded().is_some() {
+                    return None;
+                }
                 self.switch(setting, &by, &mut switched);
-                self.keeps_what_is_fixed(setting, &settings, &before, &switched);
+                before = self.keeps_what_is_fixed(setting, &settings, before, &switched);
             }
             consts.push(self.constants(&switched));
+            if self.budget.exceeded().is_some() {
+                return None;
+            }
         }
-        if !self.errors.is_empty() {
+        if !self.errors.is_empty() || self.budget.exceeded().is_some() {
             return None;
         }
 
         let (train, eval, freeze, export, f16_up_to) = {
-            let mut cx = Interp::new(&model.functions, Library::std(), consts[0].clone());
+            let mut cx = self.interp(&consts[0]);
             let has_ttt = model.blocks.iter().flat_map(|b| &b.groups).any(|g| &*g.text == "ttt");
             let mut reader = Reader::new(&mut cx, &settings, &model.name.span);
             let train = reader.train();
@@ -102,8 +130,8 @@ impl<'m> Elaborator<'m> {
             .map(|consts| {
                 let rules = self.rules("quant", &consts);
                 let grid = |e: Evaluated<'_>| match e.value {
-                    Value::Grid(g) => Some((e.glob, g)),
-                    Value::None => Some((e.glob, None)),
+                    Value::Grid(g) => Some((e.rule.pattern.clone(), g)),
+                    Value::None => Some((e.rule.pattern.clone(), None)),
                     other => self.kind_error(e.rule, "a quantiser such as int(clip = 7), or none", &other),
                 };
                 PhaseProgram { consts, grids: rules.into_iter().filter_map(grid).collect() }
@@ -113,10 +141,19 @@ impl<'m> Elaborator<'m> {
         // Two sequences, so that a mistaken batch axis of 1 does not broadcast.
         let request = |phase, head| Trace { phase, batch: 2, seq: train.seq_len, qat: true, head };
         let mut runs = Vec::new();
+        let mut vocab = None;
         for (i, program) in programs.iter().enumerate() {
             for head in [Head::Loss, Head::Logits] {
-                let run = trace::run(model, program, &request(i, head));
+                let mut run = trace::run(model, program, &request(i, head), self.budget);
                 run.errors.iter().for_each(|d| self.error(d.clone()));
+                if run.halted {
+                    return None;
+                }
+                // The graphs of all phases together may be large, and nobody needs them.
+                let graph = std::mem::take(&mut run.builder).finish();
+                if let (Head::Logits, Some(ends)) = (head, &run.value) {
+                    vocab = vocab.or(graph.ty(ends.value).axes.last().map(|a| a.size));
+                }
                 runs.push(run);
             }
         }
@@ -133,25 +170,23 @@ impl<'m> Elaborator<'m> {
                 Err(e) => self.error(Diagnostic::error(&frozen.span, e)),
             }
         }
-        if !self.errors.is_empty() {
+        let consts = self.texts(programs.first()?.consts.iter());
+        if !self.errors.is_empty() || self.budget.exceeded().is_some() {
             return None;
         }
 
-        let logits = runs.get(1)?;
-        let vocab = logits.builder.ty(logits.value?.value).axes.last()?.size;
         let used = |name: &str| runs.iter().any(|r| r.used.contains(name));
-        let consts = &programs.first()?.consts;
         Some(Model {
             name: model.name.text.to_string(),
             doc: model.doc.clone(),
-            consts: consts.iter().map(|(name, c)| (name.to_string(), c.value.to_string())).collect(),
+            consts: consts.into_iter().collect(),
             params,
-            vocab,
+            vocab: vocab?,
             phases,
             train,
             eval,
             export,
-            profiles: model.profiles.iter().map(|p| p.name.text.to_string()).collect(),
+            profiles: model.profiles.keys().map(|name| name.to_string()).collect(),
             sources: source.texts.iter().cloned().chain(Library::std().excerpt(used)).collect(),
             notes: Diagnostics::default(),
             program: Arc::new(ParsedModel {
@@ -163,7 +198,7 @@ impl<'m> Elaborator<'m> {
     }
 
     fn shadowed(&mut self) {
-        for f in &self.model.functions {
+        for f in self.model.functions.values() {
             let name = &f.name.text;
             let library = Library::std().function(name);
             if library.is_some() || builtins::find(name).is_some() {
@@ -176,5 +211,29 @@ impl<'m> Elaborator<'m> {
                 self.notes.push(d);
             }
         }
+    }
+
+    /// An error where there are too many rules.
+    fn few_rules(&mut self) -> Option<()> {
+        let first_over = self.model.blocks.iter().flat_map(|b| &b.rules).nth(MAX_RULES);
+        let Some(rule) = first_over else { return Some(()) };
+        let message =
+            format!("a model has at most {MAX_RULES} rules in all its blocks, and this one is too many");
+        let d = Diagnostic::error(&rule.glob.span, message);
+        self.error(d.help("a pattern stands for many parameters: \"blocks.*.{q,k}.weight\""));
+        None
+    }
+
+    /// Constants as texts, which count as the model's own.
+    fn texts<'v>(
+        &self,
+        consts: impl Iterator<Item = (&'v Arc<str>, &'v ConstValue)>,
+    ) -> Vec<(String, String)> {
+        let text = |(name, c): (&Arc<str>, &ConstValue)| {
+            let text = c.value.text_within(self.budget);
+            self.out_of_budget(&c.span);
+            (name.to_string(), text)
+        };
+        consts.map(text).collect()
     }
 }

@@ -2,19 +2,26 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
-
 use super::{Elaborator, Given, Options};
-use crate::lang::ast::{Expr, ExprKind, Setting};
+use crate::lang::ast::{Expr, ExprKind, Named, Setting};
 use crate::lang::diag::{Diagnostic, nearest};
 use crate::lang::interp::{ConstValue, Interp};
-use crate::lang::library::Library;
-use crate::lang::model::{Phase, SourceText, Trigger};
-use crate::lang::parse;
+use crate::lang::limits::Resource;
+use crate::lang::model::{ExportSettings, Phase, SourceText, Train, Trigger};
+use crate::lang::parse::{self, shortened};
 use crate::lang::settings::{Reader, Settings, Written};
-use crate::lang::source::detached;
 use crate::lang::span::Span;
-use crate::lang::value::Value;
+use crate::lang::value::{ExportRule, Value};
+use crate::optim::Optimiser;
+
+/// What holds for the whole run: the rules whose guards hold, by their places, with their values; and settings.
+#[derive(PartialEq)]
+pub(super) struct Fixed {
+    optimisers: Vec<(Span, Option<Optimiser>)>,
+    exports: Vec<(Span, Option<ExportRule>)>,
+    train: Train,
+    export: (ExportSettings, usize),
+}
 
 impl Elaborator<'_> {
     /// Constants given by the profile and by `--set`; settings go straight into `settings`.
@@ -22,7 +29,7 @@ impl Elaborator<'_> {
         let mut given = Given::new();
         if let Some(name) = &options.profile {
             let profiles = &self.model.profiles;
-            match profiles.iter().find(|p| *p.name.text == **name) {
+            match profiles.get(name.as_str()) {
                 Some(profile) => {
                     let by = format!("profile {name}");
                     for s in &profile.settings {
@@ -31,7 +38,7 @@ impl Elaborator<'_> {
                 }
                 None if name == "full" => {}
                 None => {
-                    let known: Vec<&str> = profiles.iter().map(|p| &*p.name.text).collect();
+                    let known: Vec<&str> = profiles.keys().map(|name| &**name).collect();
                     let d = Diagnostic::error(&self.model.name.span, format!("there is no profile `{name}`"));
                     self.error(match nearest(name, known.iter().copied()) {
                         Some(best) => d.help(format!("a similar name exists: `{best}`")),
@@ -47,19 +54,21 @@ impl Elaborator<'_> {
             let key = Span { file: file.clone(), start: (1, 1), end: (1, 1 + width(name)) };
             let start = 2 + width(name);
             let span = Span { file: file.clone(), start: (1, start), end: (1, start + width(text).max(1)) };
-            let (expr, errors) = detached(|| match text.parse() {
-                Ok(tokens) => parse::expression(&file, tokens),
-                Err(_) => (None, Vec::new()),
-            });
-            match expr {
-                Some(mut expr) if errors.is_empty() => {
+            let (expr, errors) = parse::expression(&file, text);
+            match (expr, errors.into_iter().next()) {
+                (Some(mut expr), _) => {
                     expr.span = span;
-                    self.give(name, expr, &key, &format!("--set {name}={text}"), &mut given, settings);
+                    let by = format!("--set {name}={}", shortened(text));
+                    self.give(name, expr, &key, &by, &mut given, settings);
                 }
-                _ => self.error(
-                    Diagnostic::error(&span, format!("`{text}` is not a value"))
-                        .help("--set LAYERS=6 --set 'VE_LAYERS=[4, 5]' --set SCALE_RULE=floored"),
-                ),
+                (None, why) => {
+                    let why = why.map(|d| format!(": {}", d.message)).unwrap_or_default();
+                    let message = format!("`{}` is not a value{why}", shortened(text));
+                    self.error(
+                        Diagnostic::error(&span, message)
+                            .help("--set LAYERS=6 --set 'VE_LAYERS=[4, 5]' --set SCALE_RULE=floored"),
+                    );
+                }
             }
         }
         given
@@ -76,7 +85,7 @@ impl Elaborator<'_> {
     ) {
         if name.contains('.') {
             settings.insert(name.into(), Written { value, key: key.clone() });
-        } else if self.model.consts.iter().any(|c| *c.name.text == *name) {
+        } else if self.model.consts.contains_key(name) {
             given.insert(name.into(), (value, by.to_string()));
         } else {
             self.unknown_constant(name, key);
@@ -84,7 +93,7 @@ impl Elaborator<'_> {
     }
 
     pub(super) fn unknown_constant(&mut self, name: &str, key: &Span) {
-        let known = self.model.consts.iter().map(|c| &*c.name.text);
+        let known = self.model.consts.keys().map(|name| &**name);
         let d = Diagnostic::error(key, format!("`{}` has no constant `{name}`", self.model.name.text));
         let d = d.nearest(name, known.clone());
         let d = if d.help.is_none() {
@@ -98,51 +107,66 @@ impl Elaborator<'_> {
     /// What a phase puts in a constant's place. The command line wins over that too.
     pub(super) fn switch(&mut self, s: &Setting, by: &str, given: &mut Given) {
         let name = &s.path.text;
-        if !self.model.consts.iter().any(|c| c.name.text == *name) {
+        if !self.model.consts.contains_key(name) {
             self.unknown_constant(name, &s.path.span);
         } else if !given.get(name).is_some_and(|(_, by)| by.starts_with("--set ")) {
             given.insert(name.clone(), (s.value.clone(), by.to_string()));
         }
     }
 
-    /// An error where a phase's setting reaches what one run has only one of: optimisers, export, `train`.
+    /// An error where a phase's setting reaches what one run has only one of: optimisers, export, `train`. Gives what
+    /// is fixed now.
     pub(super) fn keeps_what_is_fixed(
         &mut self,
         s: &Setting,
         settings: &Settings,
-        before: &Given,
+        before: Fixed,
         after: &Given,
-    ) {
-        let [before, after] = [before, after].map(|given| self.fixed(given, settings));
-        let of = ["optimisers are", "export rules are", "`train` settings are", "`export` settings are"];
-        let changed = before.iter().zip(&after).position(|(b, a)| b != a);
-        if let Some(what) = changed.and_then(|i| of.get(i)) {
+    ) -> Fixed {
+        let after = self.fixed(after, settings);
+        let changed = [
+            (before.optimisers != after.optimisers, "optimisers are"),
+            (before.exports != after.exports, "export rules are"),
+            (before.train != after.train, "`train` settings are"),
+            (before.export != after.export, "`export` settings are"),
+        ];
+        // An evaluator without budget left finds nothing, which is no change.
+        if let Some((_, what)) =
+            changed.iter().find(|(changed, _)| *changed && self.budget.exceeded().is_none())
+        {
             let message = format!("a phase cannot change {}: {what} fixed for the run", s.path.text);
             self.error(Diagnostic::error(&s.path.span, message));
         }
+        after
     }
 
     /// What the rules and settings that hold for the whole run come to, to be compared. What is wrong with
     /// them is reported elsewhere.
-    fn fixed(&mut self, given: &Given, settings: &Settings) -> [String; 4] {
+    pub(super) fn fixed(&mut self, given: &Given, settings: &Settings) -> Fixed {
         let before = self.errors.len();
         let consts = self.constants(given);
-        let rules = ["optim", "export"].map(|block| {
-            let rules = self.rules(block, &consts);
-            let text = rules.iter().map(|e| format!("{:?} {:?} {:?}\n", e.rule.glob.span, e.glob, e.value));
-            text.collect::<String>()
+        let optimisers = self.rules("optim", &consts).into_iter().map(|e| match e.value {
+            Value::Optimiser(o) => (e.rule.glob.span.clone(), Some(*o)),
+            _ => (e.rule.glob.span.clone(), None),
         });
+        let optimisers = optimisers.collect();
+        let exports = self.rules("export", &consts).into_iter().map(|e| match e.value {
+            Value::Export(rule) => (e.rule.glob.span.clone(), Some(rule)),
+            _ => (e.rule.glob.span.clone(), None),
+        });
+        let exports = exports.collect();
         self.errors.truncate(before);
-        let mut cx = Interp::new(&self.model.functions, Library::std(), consts);
+        let mut cx = self.interp(&consts);
         let mut reader = Reader::new(&mut cx, settings, &self.model.name.span);
-        let [optim, export] = rules;
-        [optim, export, format!("{:?}", reader.train()), format!("{:?}", reader.export())]
+        Fixed { optimisers, exports, train: reader.train(), export: reader.export() }
     }
 
     /// Evaluates constants in order of declaration; each may use those before it.
-    pub(super) fn constants(&mut self, given: &Given) -> IndexMap<Arc<str>, ConstValue> {
-        let mut cx = Interp::new(&self.model.functions, Library::std(), IndexMap::new());
-        for c in &self.model.consts {
+    pub(super) fn constants(&mut self, given: &Given) -> Named<ConstValue> {
+        let mut cx = self.interp(&Named::new());
+        // Each phase keeps its own, with their places.
+        self.budget.charge(Resource::Elements, 4 * self.model.consts.len());
+        for c in self.model.consts.values() {
             let name = &c.name.text;
             let span = c.name.span.to(&c.value.span);
             let value = match given.get(name) {
@@ -172,11 +196,11 @@ impl Elaborator<'_> {
     }
 
     /// The phases, from the constants of each.
-    pub(super) fn phases(&mut self, consts: &[IndexMap<Arc<str>, ConstValue>]) -> Vec<Phase> {
-        let mut cx = Interp::new(&self.model.functions, Library::std(), consts[0].clone());
+    pub(super) fn phases(&mut self, consts: &[Named<ConstValue>]) -> Vec<Phase> {
+        let mut cx = self.interp(&consts[0]);
         let mut phases =
             vec![Phase { name: "start".into(), trigger: Trigger::Step(0), overrides: Vec::new() }];
-        for (phase, consts) in self.model.phases.iter().zip(&consts[1..]) {
+        for (phase, consts) in self.model.phases.values().zip(&consts[1..]) {
             let trigger = match cx.expr(&phase.trigger) {
                 Value::Trigger(t) => t,
                 Value::Poison => Trigger::Step(0),
@@ -187,11 +211,9 @@ impl Elaborator<'_> {
                     Trigger::Step(0)
                 }
             };
-            let overrides = phase
-                .settings
-                .iter()
-                .filter_map(|s| Some((s.path.text.to_string(), consts.get(&s.path.text)?.value.to_string())));
-            phases.push(Phase { name: phase.name.text.to_string(), trigger, overrides: overrides.collect() });
+            let set = phase.settings.iter();
+            let set = set.filter_map(|s| consts.get_key_value(&s.path.text));
+            phases.push(Phase { name: phase.name.text.to_string(), trigger, overrides: self.texts(set) });
         }
         let errors = std::mem::take(&mut cx.errors);
         errors.into_iter().for_each(|d| self.error(d));
@@ -208,7 +230,7 @@ fn override_value(cx: &mut Interp<'_>, default: &Value, expr: &Expr) -> Result<V
     }
     match cx.expr(expr) {
         Value::Poison => Ok(Value::Poison),
-        value => default.accept(value),
+        value => default.accept(value, cx.budget),
     }
 }
 

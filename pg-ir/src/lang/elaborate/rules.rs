@@ -1,15 +1,12 @@
 //! What the rules of `quant`, `optim`, `export` and `weight_std` say of each parameter.
 
-use std::sync::Arc;
-
 use indexmap::IndexMap;
 
 use super::Elaborator;
-use crate::lang::ast::Rule;
+use crate::lang::ast::{Named, Rule};
 use crate::lang::diag::Diagnostic;
-use crate::lang::glob::Glob;
-use crate::lang::interp::{ConstValue, Interp};
-use crate::lang::library::Library;
+use crate::lang::interp::ConstValue;
+use crate::lang::limits::{MAX_ERRORS, Resource};
 use crate::lang::model::{Export, ExportSettings, Init, Param};
 use crate::lang::span::Span;
 use crate::lang::trace::{PhaseProgram, TraceOutcome};
@@ -17,31 +14,19 @@ use crate::lang::value::{ExportRule, Value};
 use crate::optim::{self, AdamW, Optimiser, Packing};
 use crate::quant::{Grid, ScaleRule};
 
-/// A rule with its pattern compiled and its value computed.
+/// A rule with its value computed.
 pub(super) struct Evaluated<'r> {
     pub(super) rule: &'r Rule,
-    pub(super) glob: Glob,
     pub(super) value: Value,
 }
 
 impl<'m> Elaborator<'m> {
     /// The rules of the blocks of one name whose guard holds, in order.
-    pub(super) fn rules(
-        &mut self,
-        block: &str,
-        consts: &IndexMap<Arc<str>, ConstValue>,
-    ) -> Vec<Evaluated<'m>> {
+    pub(super) fn rules(&mut self, block: &str, consts: &Named<ConstValue>) -> Vec<Evaluated<'m>> {
         let model = self.model;
-        let mut cx = Interp::new(&model.functions, Library::std(), consts.clone());
+        let mut cx = self.interp(consts);
         let mut out = Vec::new();
         for rule in model.blocks.iter().filter(|b| &*b.name.text == block).flat_map(|b| &b.rules) {
-            let glob = match Glob::new(&rule.glob.text) {
-                Ok(glob) => glob,
-                Err(e) => {
-                    cx.error(&rule.glob.span, e);
-                    continue;
-                }
-            };
             if let Some(guard) = &rule.guard {
                 match cx.expr(guard) {
                     Value::Bool(true) => {}
@@ -54,7 +39,7 @@ impl<'m> Elaborator<'m> {
             }
             let value = cx.expr(&rule.value);
             if !matches!(value, Value::Poison) {
-                out.push(Evaluated { rule, glob, value });
+                out.push(Evaluated { rule, value });
             }
         }
         let errors = std::mem::take(&mut cx.errors);
@@ -77,12 +62,14 @@ impl<'m> Elaborator<'m> {
         params: &IndexMap<String, Param>,
         traced: bool,
     ) {
-        if hits > 0 || !traced {
+        if hits > 0 || !traced || self.errors.len() >= MAX_ERRORS {
             return;
         }
         let d = Diagnostic::error(span, format!("\"{glob}\" matches no parameter"));
         let score = |name: &&String| (strsim::normalized_damerau_levenshtein(glob, name) * 1e6) as u64;
-        self.error(match params.keys().max_by_key(score) {
+        // Distances take time quadratic in lengths.
+        let known = params.keys().take(1024).filter(|name| name.len().max(glob.len()) <= 128);
+        self.error(match known.max_by_key(score) {
             Some(best) => d.help(format!("the most similar parameter is `{best}`")),
             None => d,
         });
@@ -105,7 +92,7 @@ impl<'m> Elaborator<'m> {
                     }
                     continue;
                 }
-                let grid = programs.iter().rev().find_map(|program| PhaseProgram::grid(&program.grids, name));
+                let grid = programs.iter().rev().find_map(|program| program.grid(name));
                 let optimiser = Optimiser::AdamW(AdamW {
                     lr: 0.0,
                     beta1: 0.9,
@@ -130,6 +117,13 @@ impl<'m> Elaborator<'m> {
         params
     }
 
+    /// Reports that a budget is exceeded, if no evaluator has.
+    pub(super) fn out_of_budget(&self, at: &Span) {
+        if let (Some((message, help)), None) = (self.budget.exceeded(), self.budget.finding()) {
+            self.budget.found(&Diagnostic::error(at, message).help(help));
+        }
+    }
+
     /// Optimisers, export and declared deviations; the last rule that fits a parameter decides.
     pub(super) fn apply_rules(
         &mut self,
@@ -148,7 +142,13 @@ impl<'m> Elaborator<'m> {
         }
         let mut updated = vec![false; params.len()];
         for block in ["quant", "optim", "export", "weight_std"] {
-            for Evaluated { rule, glob, value } in self.rules(block, &last.consts) {
+            for Evaluated { rule, value } in self.rules(block, &last.consts) {
+                let glob = &rule.pattern;
+                self.budget.charge(Resource::Steps, params.keys().map(|name| glob.cost(name)).sum());
+                // What stopped the evaluator says so.
+                if self.budget.exceeded().is_some() {
+                    return self.out_of_budget(&rule.glob.span);
+                }
                 let hits: Vec<usize> = (0..params.len()).filter(|&i| glob.matches(&params[i].name)).collect();
                 for &i in &hits {
                     updated[i] |= block == "optim";
@@ -191,7 +191,7 @@ fn apply(
             if o.packing() == Packing::Matrices && p.shape.len() != 2 {
                 return error(format!("{} is for matrices; `{}` has shape {:?}", o.name(), p.name, p.shape));
             }
-            p.optimiser = *o;
+            p.optimiser = **o;
         }
         ("export", Value::Export(e)) => {
             let grid = |clip: u16, rule: Option<ScaleRule>| Grid { clip, rule: rule.unwrap_or(default) };

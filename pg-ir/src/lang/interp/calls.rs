@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Frame, Interp, MAX_DEPTH, is_library};
+use super::{Frame, Interp, is_library};
 use crate::lang::ast::*;
 use crate::lang::builtins::{self, MAX_LIST, long_list};
 use crate::lang::diag::{Diagnostic, nearest};
+use crate::lang::limits::{MAX_CALLS, Resource};
 use crate::lang::span::Span;
-use crate::lang::value::{Closure, Home, Value, Var};
+use crate::lang::value::{Closure, Home, List, Value, Var};
 
 impl Interp<'_> {
     /// `list.push(x)` and `list.pop()` change a `let mut` variable; anything else is not a list method.
@@ -17,22 +18,49 @@ impl Interp<'_> {
             return None;
         }
         let value = self.name(name, &receiver.span);
-        let Value::List(list) = &value else { return None };
-        let mut items = (**list).clone();
+        let Value::List(list) = value else { return None };
         let result = match (&*method.text, args) {
-            ("push", _) if items.len() >= MAX_LIST => return Some(self.error(&method.span, long_list())),
+            ("push", _) if list.len() >= MAX_LIST => return Some(self.error(&method.span, long_list())),
             ("push", [Arg { name: None, value }]) => {
-                items.push(self.expr(value));
-                Value::None
+                drop(list);
+                let item = self.expr(value);
+                self.change(name, receiver, method, |list| {
+                    list.push(item);
+                    Value::None
+                })
             }
-            ("pop", []) => match items.pop() {
-                Some(item) => item,
-                None => return Some(self.error(&method.span, format!("`{name}` is empty: nothing to pop"))),
-            },
+            ("pop", []) if list.is_empty() => {
+                return Some(self.error(&method.span, format!("`{name}` is empty: nothing to pop")));
+            }
+            ("pop", []) => {
+                drop(list);
+                self.change(name, receiver, method, |list| list.pop().unwrap_or(Value::None))
+            }
             _ => return Some(self.error(&method.span, "lists have push(x) and pop()")),
         };
-        self.assign(&Name { text: name.clone(), span: receiver.span.clone() }, Value::list(items));
         Some(result)
+    }
+
+    /// Changes the list that a variable holds: in place, unless somebody shares it.
+    fn change(
+        &mut self,
+        name: &Arc<str>,
+        receiver: &Expr,
+        method: &Name,
+        edit: impl FnOnce(&mut List) -> Value,
+    ) -> Value {
+        let budget = self.budget;
+        let name = Name { text: name.clone(), span: receiver.span.clone() };
+        let Some(var) = self.assignable(&name) else { return Value::Poison };
+        // The item's own expression may have put something else there.
+        let Value::List(list) = &mut var.value else { return Value::Poison };
+        budget.charge(Resource::Elements, if Arc::get_mut(list).is_some() { 1 } else { list.len() + 1 });
+        let result = edit(Arc::make_mut(list));
+        let changed = var.value.clone();
+        match self.holding(changed, &method.span) {
+            Value::Poison => Value::Poison,
+            _ => result,
+        }
     }
 
     pub(super) fn call(
@@ -48,6 +76,9 @@ impl Interp<'_> {
         }
         for arg in args {
             values.push((arg.name.clone(), self.expr(&arg.value), arg.value.span.clone()));
+        }
+        if self.halted {
+            return Value::Poison;
         }
         let name = &callee.text;
         let local = self.lookup(name).map(|v| v.value.clone());
@@ -73,7 +104,7 @@ impl Interp<'_> {
                             }
                             let result = self.at(span, |this| (builtin.run)(this, &bound, span));
                             let operands: Vec<&Value> = bound.iter().flatten().collect();
-                            self.settle(result, span, &exprs, &operands)
+                            self.settle(result, span, (&exprs, &[]), &operands)
                         }
                     }
                 }
@@ -91,8 +122,8 @@ impl Interp<'_> {
     }
 
     pub(super) fn enter(&mut self, name: &Arc<str>, span: &Span) -> bool {
-        if self.frames.len() >= MAX_DEPTH {
-            self.error(span, format!("calls are nested more than {MAX_DEPTH} deep in `{name}`"));
+        if self.frames.len() >= MAX_CALLS {
+            self.error(span, format!("calls are nested more than {MAX_CALLS} deep in `{name}`"));
             return false;
         }
         true
@@ -115,6 +146,7 @@ impl Interp<'_> {
                 Diagnostic::error(span, format!("`{name}` calls itself, and the language has no recursion"));
             return self.report(d.help("use `for i in a..b`"));
         }
+        self.budget.charge(Resource::Steps, f.params.len());
         let params: Vec<(Arc<str>, bool)> =
             f.params.iter().map(|p| (p.name.text.clone(), p.default.is_some())).collect();
         let bound = match bind_args(name, &params, args, span) {
@@ -177,6 +209,7 @@ impl Interp<'_> {
             return Value::Poison;
         }
         let captured = c.captured.len();
+        self.budget.charge(Resource::Steps, captured);
         let call = Some(span.clone());
         self.frames.push(Frame {
             vars: c.captured.clone(),

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Interp, MAX_STEPS, Outcome};
+use super::{Interp, Operands, Outcome};
 use crate::graph::Origin;
 use crate::lang::ast::*;
 use crate::lang::builtins::{self, MAX_LIST};
 use crate::lang::diag::Diagnostic;
+use crate::lang::limits::{MAX_DEPTH, Resource};
 use crate::lang::span::Span;
 use crate::lang::value::{Closure, Value, Var};
 
@@ -45,29 +46,32 @@ impl Interp<'_> {
                 if let Some(op) = op {
                     let old = self.name(&name.text, &name.span);
                     let span = name.span.to(&value.span);
-                    v = self.binary(*op, old, v, &span, &[value]);
+                    v = self.binary(*op, old, v, &span, (&[value], &[]));
                 }
                 self.assign(name, v);
             }
-            Stmt::For { pattern, items, body } => {
-                let list = match self.expr(items) {
-                    Value::List(list) => list,
-                    Value::Poison => return,
-                    other => {
-                        let message = format!("`for` walks a list or a range `a..b`, found {}", other.kind());
-                        self.error(&items.span, message);
-                        return;
-                    }
-                };
-                for item in list.iter() {
-                    let mark = self.frame().vars.len();
-                    self.bind(pattern, item.clone(), &items.span);
-                    self.body(body);
-                    self.frame().vars.truncate(mark);
-                    if self.stopped() {
-                        break;
-                    }
-                }
+            Stmt::For { pattern, items, body } => self.for_loop(pattern, items, body),
+        }
+    }
+
+    fn for_loop(&mut self, pattern: &Pattern, items: &Expr, body: &Body) {
+        let list = match self.expr(items) {
+            Value::List(list) => list,
+            Value::Poison => return,
+            other => {
+                let message = format!("`for` walks a list or a range `a..b`, found {}", other.kind());
+                self.error(&items.span, message);
+                return;
+            }
+        };
+        for item in list.iter() {
+            self.budget.charge(Resource::Steps, 1);
+            let mark = self.frame().vars.len();
+            self.bind(pattern, item.clone(), &items.span);
+            self.body(body);
+            self.frame().vars.truncate(mark);
+            if self.stopped() || self.over_budget(&items.span) {
+                break;
             }
         }
     }
@@ -98,39 +102,64 @@ impl Interp<'_> {
     }
 
     pub(super) fn assign(&mut self, name: &Name, value: Value) {
+        if let Some(var) = self.assignable(name) {
+            var.value = value;
+        }
+    }
+
+    /// The variable of this name, if it can be assigned.
+    pub(super) fn assignable(&mut self, name: &Name) -> Option<&mut Var> {
         let frame = self.frame();
-        let captured = frame.captured;
-        let found = frame.vars.iter_mut().enumerate().rev().find(|(_, v)| v.name == name.text);
-        match found {
-            Some((i, var)) if var.mutable && i >= captured => var.value = value,
-            Some((i, _)) if i < captured => {
-                let d = Diagnostic::error(&name.span, format!("a closure cannot assign `{}`", name.text));
-                self.report(d.help("closures see copies: return the new value instead"));
+        let found = frame.vars.iter().rposition(|v| v.name == name.text);
+        let (message, help) = match found {
+            Some(i) if i < frame.captured => (
+                format!("a closure cannot assign `{}`", name.text),
+                "closures see copies: return the new value instead".into(),
+            ),
+            Some(i) if frame.vars[i].mutable => {
+                let searched = (frame.vars.len() - i) / super::SEARCHED;
+                self.budget.charge(Resource::Steps, searched);
+                return self.frame().vars.get_mut(i);
             }
-            Some(_) => {
-                let d = Diagnostic::error(&name.span, format!("`{}` is not mutable", name.text));
-                self.report(d.help(format!("declare it with `let mut {}`", name.text)));
-            }
+            Some(_) => (
+                format!("`{}` is not mutable", name.text),
+                format!("declare it with `let mut {}`", name.text),
+            ),
             None => {
-                let known = self.frame().vars.iter().map(|v| v.name.clone()).collect::<Vec<_>>();
+                let known = frame.vars.iter().map(|v| v.name.clone()).collect::<Vec<_>>();
                 let d = Diagnostic::error(&name.span, format!("unknown variable `{}`", name.text));
                 self.report(d.nearest(&name.text, known.iter().map(|n| &**n)));
+                return None;
             }
-        }
+        };
+        self.report(Diagnostic::error(&name.span, message).help(help));
+        None
     }
 
     // ------------------------------------------------------------ expressions
 
     /// Evaluates an expression; tensors are traced.
     pub(crate) fn expr(&mut self, e: &Expr) -> Value {
-        self.steps += 1;
-        if self.steps > MAX_STEPS && !self.halted {
-            self.halted = true;
-            return self.error(&e.span, format!("elaboration takes more than {MAX_STEPS} steps"));
-        }
-        if self.halted {
+        self.budget.charge(Resource::Steps, 1);
+        if self.over_budget(&e.span) {
             return Value::Poison;
         }
+        if self.depth >= MAX_DEPTH {
+            let message =
+                format!("expressions and calls are evaluated more than {MAX_DEPTH} deep within each other");
+            return self.stop(
+                &e.span,
+                message,
+                "name parts with `let`, and call fewer functions within each other",
+            );
+        }
+        self.depth += 1;
+        let value = self.evaluate(e);
+        self.depth -= 1;
+        value
+    }
+
+    fn evaluate(&mut self, e: &Expr) -> Value {
         match &e.kind {
             ExprKind::Poison => Value::Poison,
             ExprKind::Int(v) => Value::Int(*v),
@@ -138,52 +167,15 @@ impl Interp<'_> {
             ExprKind::Bool(v) => Value::Bool(*v),
             ExprKind::Text(parts) => self.text(parts, &e.span),
             ExprKind::Name(name) => self.name(name, &e.span),
-            ExprKind::List(items) => {
-                let items: Vec<Value> = items.iter().map(|e| self.expr(e)).collect();
-                if items.iter().any(|v| matches!(v, Value::Poison)) {
-                    Value::Poison
-                } else {
-                    Value::list(items)
-                }
-            }
+            ExprKind::List(items) => self.items(items, &e.span),
             ExprKind::Range(a, b) => self.range(a, b, &e.span),
-            ExprKind::Unary(op, x) => {
-                let value = self.expr(x);
-                let result = self.at(&e.span, |this| match op {
-                    UnOp::Neg => builtins::negate(this, &value),
-                    UnOp::Not => match &value {
-                        Value::Bool(b) => Ok(Value::Bool(!b)),
-                        other => Err(format!("`!` takes a Bool, found {}", other.kind()).into()),
-                    },
-                });
-                self.settle(result, &e.span, &[x], &[&value])
-            }
-            ExprKind::Binary(op, l, r) => {
-                let (a, b) = (self.expr(l), self.expr(r));
-                self.binary(*op, a, b, &e.span, &[l, r])
-            }
-            ExprKind::Logic(and, l, r) => match self.condition(l) {
-                Some(value) if value == *and => self.condition(r).map_or(Value::Poison, Value::Bool),
-                Some(value) => Value::Bool(value),
-                None => Value::Poison,
-            },
-            ExprKind::If { cond, then, otherwise } => match (self.condition(cond), otherwise) {
-                (Some(true), _) => self.body(then),
-                (Some(false), Some(e)) => self.expr(e),
-                (Some(false), None) => Value::None,
-                (None, _) => Value::Poison,
-            },
+            ExprKind::Unary(op, x) => self.unary(*op, x, &e.span),
+            ExprKind::Chain(first, links) => self.chain(first, links),
+            ExprKind::Logic(and, all) => self.logic(*and, all),
+            ExprKind::If { arms, otherwise } => self.conditional(arms, otherwise.as_ref()),
             ExprKind::Block(body) => self.body(body),
             ExprKind::Scope { args, body } => self.scoped(args, body, &e.span),
-            ExprKind::Closure { params, body } => {
-                let (captured, home) = (self.frame().vars.clone(), self.home());
-                Value::Closure(Arc::new(Closure {
-                    params: params.clone(),
-                    body: body.clone(),
-                    captured,
-                    home,
-                }))
-            }
+            ExprKind::Closure { params, body } => self.closure(params, body, &e.span),
             ExprKind::Call { callee, args } => self.call(callee, None, args, &e.span),
             ExprKind::Method { receiver, method, args } => {
                 if let Some(value) = self.list_method(receiver, method, args) {
@@ -191,34 +183,103 @@ impl Interp<'_> {
                 }
                 self.call(method, Some(receiver), args, &e.span)
             }
-            ExprKind::Index(x, i) => {
-                let (x_value, i_value) = (self.expr(x), self.expr(i));
-                let result = self.at(&e.span, |this| builtins::index(this, &x_value, &i_value));
-                self.settle(result, &e.span, &[x, i], &[&x_value])
+            ExprKind::Index(x, i) => self.indexed(x, i, &e.span),
+        }
+    }
+
+    fn items(&mut self, items: &[Expr], span: &Span) -> Value {
+        self.budget.charge(Resource::Elements, items.len());
+        let items: Vec<Value> = items.iter().map(|e| self.expr(e)).collect();
+        if items.iter().any(|v| matches!(v, Value::Poison)) {
+            return Value::Poison;
+        }
+        self.holding(Value::list(items), span)
+    }
+
+    fn unary(&mut self, op: UnOp, x: &Expr, span: &Span) -> Value {
+        let value = self.expr(x);
+        let result = self.at(span, |this| match op {
+            UnOp::Neg => builtins::negate(this, &value),
+            UnOp::Not => match &value {
+                Value::Bool(b) => Ok(Value::Bool(!b)),
+                other => Err(format!("`!` takes a Bool, found {}", other.kind()).into()),
+            },
+        });
+        self.settle(result, span, (&[x], &[]), &[&value])
+    }
+
+    fn chain(&mut self, first: &Expr, links: &[Link]) -> Value {
+        let mut value = self.expr(first);
+        for (i, link) in links.iter().enumerate() {
+            let right = self.expr(&link.value);
+            value = self.binary(link.op, value, right, &link.span, (&[first], &links[..=i]));
+        }
+        value
+    }
+
+    fn logic(&mut self, and: bool, all: &[Expr]) -> Value {
+        for e in all {
+            match self.condition(e) {
+                Some(value) if value == and => {}
+                Some(value) => return Value::Bool(value),
+                None => return Value::Poison,
             }
         }
+        Value::Bool(and)
+    }
+
+    fn conditional(&mut self, arms: &[(Expr, Body)], otherwise: Option<&Body>) -> Value {
+        for (cond, then) in arms {
+            match self.condition(cond) {
+                Some(true) => return self.body(then),
+                Some(false) => {}
+                None => return Value::Poison,
+            }
+        }
+        otherwise.map_or(Value::None, |body| self.body(body))
+    }
+
+    fn closure(&mut self, params: &Arc<[Pattern]>, body: &Arc<Expr>, span: &Span) -> Value {
+        let (captured, home) = (self.frame().vars.clone(), self.home());
+        self.budget.charge(Resource::Elements, captured.len());
+        let depth = 1 + captured.iter().map(|var| var.value.depth()).max().unwrap_or(0);
+        let (params, body) = (params.clone(), body.clone());
+        self.holding(Value::Closure(Arc::new(Closure { params, body, captured, home, depth })), span)
+    }
+
+    fn indexed(&mut self, x: &Expr, i: &Expr, span: &Span) -> Value {
+        let (x_value, i_value) = (self.expr(x), self.expr(i));
+        let result = self.at(span, |this| builtins::index(this, &x_value, &i_value));
+        self.settle(result, span, (&[x, i], &[]), &[&x_value])
     }
 
     pub(super) fn text(&mut self, parts: &[TextPart], span: &Span) -> Value {
         let mut out = String::new();
         for part in parts {
             match part {
-                TextPart::Lit(text) => out.push_str(text),
+                TextPart::Lit(text) => {
+                    self.budget.charge(Resource::Bytes, text.len());
+                    out.push_str(text);
+                }
                 TextPart::Expr(e) => match self.expr(e) {
                     Value::Poison => return Value::Poison,
                     Value::Tensor(_) => {
                         return self.error(span, "a tensor has no text before the program runs");
                     }
-                    value => out.push_str(&value.to_string()),
+                    value => out.push_str(&value.text_within(self.budget)),
                 },
             }
         }
-        Value::text(out)
+        if self.over_budget(span) { Value::Poison } else { Value::text(out) }
     }
 
     pub(super) fn range(&mut self, a: &Expr, b: &Expr, span: &Span) -> Value {
         match (self.expr(a), self.expr(b)) {
             (Value::Int(a), Value::Int(b)) if b.saturating_sub(a) <= MAX_LIST as i64 => {
+                self.budget.charge(Resource::Elements, b.saturating_sub(a).max(0) as usize);
+                if self.over_budget(span) {
+                    return Value::Poison;
+                }
                 Value::list((a..b).map(Value::Int).collect())
             }
             (Value::Int(_), Value::Int(_)) => self.error(span, "this range is too long"),
@@ -245,7 +306,14 @@ impl Interp<'_> {
         }
     }
 
-    pub(super) fn binary(&mut self, op: BinOp, a: Value, b: Value, span: &Span, exprs: &[&Expr]) -> Value {
+    pub(super) fn binary(
+        &mut self,
+        op: BinOp,
+        a: Value,
+        b: Value,
+        span: &Span,
+        exprs: Operands<'_>,
+    ) -> Value {
         let result = self.at(span, |this| builtins::binary(this, op, &a, &b));
         self.settle(result, span, exprs, &[&a, &b])
     }
@@ -264,9 +332,12 @@ impl Interp<'_> {
         &mut self,
         result: Outcome,
         span: &Span,
-        exprs: &[&Expr],
+        exprs: Operands<'_>,
         operands: &[&Value],
     ) -> Value {
+        if self.over_budget(span) || self.over_nodes(span) {
+            return Value::Poison;
+        }
         match result {
             Ok(value) => {
                 if let (Value::Tensor(id), Some(t)) = (&value, &mut self.tracer) {

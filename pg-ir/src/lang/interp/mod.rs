@@ -4,31 +4,24 @@
 
 mod calls;
 mod eval;
+mod scopes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 
-use crate::graph::{Builder, Loc, ValueId};
+pub(crate) use self::scopes::is_path;
+use crate::graph::{Builder, Loc, MAX_NODES, ValueId};
 use crate::lang::ast::*;
 use crate::lang::builtins;
 use crate::lang::diag::Diagnostic;
 use crate::lang::library::Library;
+use crate::lang::limits::{Budget, MAX_ERRORS, MAX_VALUE_DEPTH, Resource};
 use crate::lang::model::Init;
 use crate::lang::span::Span;
 use crate::lang::value::{Home, Value, Var};
-use crate::op::Op;
 use crate::quant::Grid;
-use crate::slot::{Slot, Space};
-use crate::ty::Type;
-
-/// Most expressions that one elaboration may evaluate.
-const MAX_STEPS: u64 = 5_000_000;
-/// Most calls within calls; recursion is an error long before.
-const MAX_DEPTH: usize = 64;
-/// After this many findings the rest is noise.
-const MAX_ERRORS: usize = 24;
 
 /// A constant with where its value was given.
 #[derive(Clone, Debug)]
@@ -52,14 +45,14 @@ pub(crate) struct Declared {
 }
 
 /// The quantiser in force for a parameter's name, if any.
-pub(crate) type GridOf = Box<dyn Fn(&str) -> Option<Grid>>;
+pub(crate) type GridOf<'a> = Box<dyn Fn(&str) -> Option<Grid> + 'a>;
 
 /// Where tensor operations go.
-pub(crate) struct Tracer {
+pub(crate) struct Tracer<'a> {
     pub(crate) builder: Builder,
     pub(crate) params: IndexMap<String, Declared>,
     /// Which parameters are quantised.
-    pub(crate) grid: GridOf,
+    pub(crate) grid: GridOf<'a>,
     /// The expression that first gave each value, for messages about shapes.
     pub(crate) born: HashMap<ValueId, Span>,
 }
@@ -78,6 +71,9 @@ struct Frame {
     /// Variables below this belong to the place that wrote a closure: they cannot be assigned.
     captured: usize,
 }
+
+/// So many variables are searched in a step.
+const SEARCHED: usize = 64;
 
 /// What went wrong in an operation, before it has a place.
 pub(crate) enum Fault {
@@ -99,15 +95,19 @@ impl From<&str> for Fault {
     }
 }
 
+/// Expressions of an operation's operands: some, and those of a chain up to here.
+type Operands<'e> = (&'e [&'e Expr], &'e [Link]);
+
 /// Result of an operation.
 pub(crate) type Outcome<T = Value> = Result<T, Fault>;
 
 /// The evaluator.
 pub(crate) struct Interp<'a> {
-    functions: &'a [Arc<Function>],
+    functions: &'a Named<Arc<Function>>,
     library: &'a Library,
-    pub(crate) consts: IndexMap<Arc<str>, ConstValue>,
-    pub(crate) tracer: Option<Tracer>,
+    pub(crate) budget: &'a Budget,
+    pub(crate) consts: Named<ConstValue>,
+    pub(crate) tracer: Option<Tracer<'a>>,
     pub(crate) errors: Vec<Diagnostic>,
     /// Library functions called so far.
     pub(crate) used: IndexSet<Arc<str>>,
@@ -116,16 +116,15 @@ pub(crate) struct Interp<'a> {
     scope: Arc<str>,
     /// Whether a scope in force lets parameters be declared again.
     shared: bool,
-    steps: u64,
+    /// Expressions being evaluated, each within the one before, over all frames.
+    depth: usize,
     halted: bool,
 }
 
 impl<'a> Interp<'a> {
-    pub(crate) fn new(
-        functions: &'a [Arc<Function>],
-        library: &'a Library,
-        consts: IndexMap<Arc<str>, ConstValue>,
-    ) -> Self {
+    pub(crate) fn new(model: &'a ModelAst, budget: &'a Budget, consts: Named<ConstValue>) -> Self {
+        // They have been copied.
+        budget.charge(Resource::Steps, consts.len());
         let top = Frame {
             vars: Vec::new(),
             home: Home::Model,
@@ -136,8 +135,9 @@ impl<'a> Interp<'a> {
             captured: 0,
         };
         Interp {
-            functions,
-            library,
+            functions: &model.functions,
+            library: Library::std(),
+            budget,
             consts,
             tracer: None,
             errors: Vec::new(),
@@ -145,7 +145,7 @@ impl<'a> Interp<'a> {
             frames: vec![top],
             scope: "".into(),
             shared: false,
-            steps: 0,
+            depth: 0,
             halted: false,
         }
     }
@@ -161,6 +161,11 @@ impl<'a> Interp<'a> {
         self.halted || self.frames.last().is_some_and(|f| f.given_up)
     }
 
+    /// Whether there is nothing more to find.
+    pub(crate) fn halted(&self) -> bool {
+        self.halted
+    }
+
     /// Leaves the function being run, whose result stands for something reported.
     pub(crate) fn give_up(&mut self) {
         self.frame().given_up = true;
@@ -172,7 +177,7 @@ impl<'a> Interp<'a> {
 
     /// Records a finding once per place, with the calls that lead there.
     pub(crate) fn report(&mut self, mut d: Diagnostic) -> Value {
-        if self.errors.iter().any(|e| e.span == d.span) {
+        if self.halted || self.errors.iter().any(|e| e.span == d.span) {
             return Value::Poison;
         }
         for frame in self.frames.iter().rev() {
@@ -189,6 +194,46 @@ impl<'a> Interp<'a> {
         Value::Poison
     }
 
+    /// Reports that a budget is exceeded, and stops, if one is.
+    fn over_budget(&mut self, span: &Span) -> bool {
+        if let Some((message, help)) = self.budget.exceeded() {
+            // Of all evaluators that share the budget the first one reports.
+            if !self.halted && self.budget.finding().is_none() {
+                let (d, before) = (Diagnostic::error(span, message).help(help), self.errors.len());
+                self.report(d.clone());
+                self.budget.found(self.errors.get(before).unwrap_or(&d));
+            }
+            self.halted = true;
+        }
+        self.halted
+    }
+
+    /// Reports that the graph is too large, if it is.
+    fn over_nodes(&mut self, span: &Span) -> bool {
+        let nodes = self.tracer.as_ref().map_or(0, |t| t.builder.graph().node_count());
+        if nodes > MAX_NODES && !self.halted {
+            let message = format!("the graph has more than {MAX_NODES} nodes");
+            self.stop(span, message, "use fewer layers, or shorten the loops that lead here");
+        }
+        self.halted
+    }
+
+    /// Reports that a bound is exceeded, after which nothing else is worth finding.
+    fn stop(&mut self, span: &Span, message: String, help: &str) -> Value {
+        self.report(Diagnostic::error(span, message).help(help));
+        self.halted = true;
+        Value::Poison
+    }
+
+    /// A value that holds others, unless it is too deep or too much.
+    fn holding(&mut self, value: Value, span: &Span) -> Value {
+        if value.depth() > MAX_VALUE_DEPTH {
+            let message = format!("lists and closures hold each other more than {MAX_VALUE_DEPTH} deep");
+            return self.stop(span, message, "join lists with `+`, or push to one");
+        }
+        if self.over_budget(span) { Value::Poison } else { value }
+    }
+
     /// The call in the model's own text that leads to a place in the library.
     fn model_call(&self, span: &Span) -> Option<Loc> {
         let calls = || self.frames.iter().rev().map_while(|f| f.call.as_ref());
@@ -200,7 +245,7 @@ impl<'a> Interp<'a> {
     }
 
     /// Turns a fault into a finding at `span`; constants named in `exprs` show their values.
-    fn fault(&mut self, span: &Span, fault: Fault, exprs: &[&Expr], tensors: &[&Value]) -> Value {
+    fn fault(&mut self, span: &Span, fault: Fault, exprs: Operands<'_>, tensors: &[&Value]) -> Value {
         let Fault::Error(message, help) = fault else { return Value::Poison };
         let mut d = Diagnostic::error(span, message);
         d.help = help;
@@ -214,7 +259,8 @@ impl<'a> Interp<'a> {
             }
         }
         let mut names = Vec::new();
-        exprs.iter().for_each(|e| constants_in(e, &mut names));
+        exprs.0.iter().for_each(|e| constants_in(e, &mut names));
+        exprs.1.iter().for_each(|link| constants_in(&link.value, &mut names));
         for name in names {
             let Some(c) = self.consts.get(&name).filter(|_| self.lookup(&name).is_none()) else { continue };
             if !d.labels.iter().any(|(s, _)| *s == c.span) {
@@ -228,12 +274,15 @@ impl<'a> Interp<'a> {
     // ------------------------------------------------------------ names
 
     fn lookup(&self, name: &str) -> Option<&Var> {
-        self.frames.last()?.vars.iter().rev().find(|v| &*v.name == name)
+        let vars = &self.frames.last()?.vars;
+        let found = vars.iter().rposition(|v| &*v.name == name);
+        self.budget.charge(Resource::Steps, (vars.len() - found.unwrap_or(0)) / SEARCHED);
+        found.map(|i| &vars[i])
     }
 
     fn function(&self, name: &str) -> Option<(Arc<Function>, Home)> {
         if self.home() == Home::Model
-            && let Some(f) = self.functions.iter().find(|f| &*f.name.text == name)
+            && let Some(f) = self.functions.get(name)
         {
             return Some((f.clone(), Home::Model));
         }
@@ -268,85 +317,11 @@ impl<'a> Interp<'a> {
         let mut names: Vec<Arc<str>> = frame.vars.iter().rev().map(|v| v.name.clone()).collect();
         if frame.home == Home::Model {
             names.extend(self.consts.keys().cloned());
-            names.extend(self.functions.iter().map(|f| f.name.text.clone()));
+            names.extend(self.functions.keys().cloned());
         }
         names.extend(self.library.names().cloned());
         names.extend(builtins::names().map(Arc::from));
         names
-    }
-
-    // ------------------------------------------------------------ scopes
-
-    fn scoped(&mut self, args: &[Arg], body: &Body, span: &Span) -> Value {
-        let mut path = None;
-        let mut shared = false;
-        for arg in args {
-            match (arg.name.as_ref().map(|n| &*n.text), self.expr(&arg.value)) {
-                (None, Value::Text(text)) if path.is_none() => path = Some(text),
-                (Some("shared"), Value::Bool(b)) => shared = b,
-                (_, Value::Poison) => return Value::Poison,
-                _ => {
-                    let d = Diagnostic::error(
-                        &arg.value.span,
-                        "scope takes a path and, if wanted, `shared = true`",
-                    );
-                    return self.report(d.help("scope(\"blocks.{i}\") { … }"));
-                }
-            }
-        }
-        // A leading slash starts from the top.
-        let path = path.as_deref().map(|p| p.strip_prefix('/').map_or((p, false), |p| (p, true)));
-        let Some((path, absolute)) = path.filter(|(p, _)| is_path(p)) else {
-            return self.error(span, "a scope's path is names joined by dots, as in \"blocks.{i}.mlp\"");
-        };
-        let path = if absolute { path.to_string() } else { join(&self.scope, path) };
-        let before = (std::mem::replace(&mut self.scope, path.into()), self.shared);
-        self.shared |= shared;
-        let value = self.body(body);
-        (self.scope, self.shared) = before;
-        value
-    }
-
-    /// Declares a parameter, or finds it again where it is shared, and gives its value in this program.
-    pub(crate) fn declare(
-        &mut self,
-        name: &str,
-        shape: Vec<usize>,
-        init: Init,
-        shared: bool,
-        span: &Span,
-    ) -> Outcome {
-        let full = join(&self.scope, name);
-        let shared = shared || self.shared;
-        let Some(t) = &mut self.tracer else {
-            return Err("parameters are declared in functions, not here".into());
-        };
-        if let Some(first) = t.params.get(&full) {
-            let clash = if !shared {
-                format!("parameter `{full}` is declared twice")
-            } else if first.shape != shape || first.init != init {
-                format!("shared parameter `{full}` is declared with another shape or initialiser")
-            } else {
-                return Ok(Value::Tensor(first.value));
-            };
-            let mut d = Diagnostic::error(span, clash);
-            if first.span != *span {
-                d = d.label(&first.span, format!("first declared here, with shape {:?}", first.shape));
-            }
-            self.report(d.help(
-                "give it another scope, or say `shared = true` in `param` or `scope` to mean the same one",
-            ));
-            return Err(Fault::Poisoned);
-        }
-        let slot = Slot::new(Space::Param, full.clone());
-        let input = t.builder.try_op(Op::Input(slot, Type::channels(&shape)), &[])?;
-        let value = match (t.grid)(&full) {
-            Some(grid) => t.builder.try_op(Op::FakeQuant(grid), &[input])?,
-            None => input,
-        };
-        t.born.insert(input, span.clone());
-        t.params.insert(full, Declared { shape, init, span: span.clone(), input, value });
-        Ok(Value::Tensor(value))
     }
 }
 
@@ -354,30 +329,20 @@ fn is_library(span: &Span) -> bool {
     span.file.starts_with("std/")
 }
 
-/// `path.name`, or either alone.
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
-}
-
-/// Whether a text is names joined by dots.
-pub(crate) fn is_path(text: &str) -> bool {
-    text.split('.')
-        .all(|part| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)))
-}
-
 /// Names in an expression that could be constants, for showing their values.
 fn constants_in(e: &Expr, out: &mut Vec<Arc<str>>) {
     match &e.kind {
         ExprKind::Name(name) => out.push(name.clone()),
         ExprKind::Unary(_, x) => constants_in(x, out),
-        ExprKind::Binary(_, a, b)
-        | ExprKind::Logic(_, a, b)
-        | ExprKind::Range(a, b)
-        | ExprKind::Index(a, b) => {
+        ExprKind::Range(a, b) | ExprKind::Index(a, b) => {
             constants_in(a, out);
             constants_in(b, out);
         }
-        ExprKind::List(items) => items.iter().for_each(|e| constants_in(e, out)),
+        ExprKind::Chain(first, links) => {
+            constants_in(first, out);
+            links.iter().for_each(|link| constants_in(&link.value, out));
+        }
+        ExprKind::List(items) | ExprKind::Logic(_, items) => items.iter().for_each(|e| constants_in(e, out)),
         ExprKind::Call { args, .. } => args.iter().for_each(|a| constants_in(&a.value, out)),
         ExprKind::Method { receiver, args, .. } => {
             constants_in(receiver, out);
