@@ -166,8 +166,18 @@ pub(crate) fn written_as(cx: Context<'_>, from: ValueId, to: ValueId) -> Option<
 
 /// Whether everything that reads `from` reads it through views that lead to `to`.
 pub(crate) fn only_reaches(graph: &Graph, readers: &[Vec<ValueId>], from: ValueId, to: ValueId) -> bool {
-    let through =
-        |&r: &ValueId| r == to || graph.producer(r).op.is_view() && only_reaches(graph, readers, r, to);
-    let is_output = graph.outputs.iter().any(|o| o.value == from);
-    !is_output && !readers[from.index()].is_empty() && readers[from.index()].iter().all(through)
+    let mut open = vec![from];
+    while let Some(at) = open.pop() {
+        let is_output = graph.outputs.iter().any(|o| o.value == at);
+        if is_output || readers[at.index()].is_empty() {
+            return false;
+        }
+        for &reader in readers[at.index()].iter().filter(|&&r| r != to) {
+            if !graph.producer(reader).op.is_view() {
+                return false;
+            }
+            open.push(reader);
+        }
+    }
+    true
 }

@@ -71,10 +71,12 @@ fn cached(graph: &Graph) -> FxHashMap<ValueId, Slot> {
 
 /// The parameter that a value is a cached weight of.
 fn parameter(graph: &Graph, value: ValueId) -> Option<&str> {
-    let node = graph.producer(value);
-    let (Op::FakeQuant(_) | Op::Cast(DType::BF16)) = node.op else { return None };
-    match &graph.producer(node.operands[0]).op {
-        Op::Input(slot, _) => (slot.space == Space::Param).then_some(&slot.name),
-        _ => parameter(graph, node.operands[0]),
+    let mut node = graph.producer(value);
+    while let Op::FakeQuant(_) | Op::Cast(DType::BF16) = node.op {
+        node = graph.producer(node.operands[0]);
+        if let Op::Input(slot, _) = &node.op {
+            return (slot.space == Space::Param).then_some(&slot.name);
+        }
     }
+    None
 }

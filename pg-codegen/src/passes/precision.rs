@@ -51,9 +51,11 @@ pub fn store_as(graph: &Graph, storage: DType) -> Result<Graph, CodegenError> {
 }
 
 /// What a view is a view of.
-fn base(graph: &Graph, value: ValueId) -> ValueId {
-    let node = graph.producer(value);
-    if node.op.is_view() { base(graph, node.operands[0]) } else { value }
+fn base(graph: &Graph, mut value: ValueId) -> ValueId {
+    while graph.producer(value).op.is_view() {
+        value = graph.producer(value).operands[0];
+    }
+    value
 }
 
 struct Chooser<'a> {

@@ -7,7 +7,7 @@
 //! again, and fusion must not move the second to the forward pass.
 
 use pg_ir::graph::{Builder, Graph, Node, NodeId, ValueId};
-use pg_ir::op::Op;
+use pg_ir::op::{Op, Operands};
 use pg_ir::ty::DType;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -248,22 +248,37 @@ struct Copier<'a> {
 impl Copier<'_> {
     /// The second copy of a value, from what is in memory.
     fn copy(&mut self, value: ValueId) -> Result<ValueId, CodegenError> {
-        if let Some(&copy) = self.copies.get(&value) {
-            return Ok(copy);
+        let mut open = vec![value];
+        while let Some(&at) = open.last() {
+            if self.copied(at).is_some() {
+                open.pop();
+                continue;
+            }
+            let node = self.choice.graph.producer(at);
+            let before = open.len();
+            open.extend(node.operands.iter().rev().filter(|v| self.copied(**v).is_none()));
+            if open.len() > before {
+                continue;
+            }
+            let operands = node.operands.iter().filter_map(|v| self.copied(*v)).collect::<Operands>();
+            self.b.set_origin(node.origin.clone());
+            let results = self.b.push_again(node.op.clone(), &operands);
+            let copy = results.map_err(|why| CodegenError::at(node, why))?[0];
+            self.copies.insert(at, copy);
         }
+        Ok(self.copied(value).expect("copied above"))
+    }
+
+    /// The second copy of a value, if it is there or the first one is.
+    fn copied(&self, value: ValueId) -> Option<ValueId> {
+        let copy = self.copies.get(&value).copied();
+        copy.or_else(|| self.is_leaf(value).then(|| self.renamed[value.index()]))
+    }
+
+    /// Whether a value is read where it is, and not computed again.
+    fn is_leaf(&self, value: ValueId) -> bool {
         let node = self.choice.graph.producer(value);
-        let is_leaf = self.choice.context().in_memory(value) || node.op.has_kernel();
-        if is_leaf || self.choice.constants.uniform(value).is_some() || node.operands.is_empty() {
-            return Ok(self.renamed[value.index()]);
-        }
-        let mut operands = node.operands.clone();
-        for v in &mut operands {
-            *v = self.copy(*v)?;
-        }
-        self.b.set_origin(node.origin.clone());
-        let results = self.b.push_again(node.op.clone(), &operands);
-        let copy = results.map_err(|why| CodegenError::at(node, why))?[0];
-        self.copies.insert(value, copy);
-        Ok(copy)
+        let is_kept = self.choice.context().in_memory(value) || node.op.has_kernel();
+        is_kept || self.choice.constants.uniform(value).is_some() || node.operands.is_empty()
     }
 }

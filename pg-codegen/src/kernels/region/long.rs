@@ -185,8 +185,11 @@ fn reduction_of_parts(rows: usize, parts: usize, kind: Reduction) -> Region {
 fn live(region: &Region) -> Region {
     let mut body = region.body.clone();
     let mut needed: Vec<bool> = body.iter().map(|i| matches!(i, Instr::Store { .. })).collect();
-    for i in (0..body.len()).rev().filter(|&i| needed[i]).collect::<Vec<_>>() {
-        mark(&mut body, i, &mut needed);
+    // Operands come before what reads them.
+    for i in (0..body.len()).rev() {
+        if needed[i] {
+            body[i].operands().into_iter().for_each(|r| needed[r as usize] = true);
+        }
     }
     let number = |r: Reg| needed[..r as usize].iter().filter(|n| **n).count() as Reg;
     body.iter_mut().for_each(|instr| instr.for_each_operand(|r| *r = number(*r)));
@@ -194,13 +197,4 @@ fn live(region: &Region) -> Region {
     body.retain(|_| *keep.next().expect("one for each"));
     let is_wide = body.iter().flat_map(Instr::affines).any(Affine::varies_along_columns);
     Region { body, columns: if is_wide { region.columns } else { 1 }, ..region.clone() }
-}
-
-/// Marks what an instruction needs.
-fn mark(body: &mut [Instr], at: usize, needed: &mut [bool]) {
-    for r in body[at].operands() {
-        if !std::mem::replace(&mut needed[r as usize], true) {
-            mark(body, r as usize, needed);
-        }
-    }
 }

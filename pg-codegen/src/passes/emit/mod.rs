@@ -62,6 +62,10 @@ pub(crate) fn build(cx: Context<'_>, roots: &[ValueId], domain: &Domain) -> Resu
     }
 }
 
+/// Most values that one region computes from each other in a row. Emission recurses over them, on any caller's stack;
+/// models have a tenth of that.
+const MAX_DEPTH: usize = 256;
+
 struct Emitter<'a> {
     cx: Context<'a>,
     roots: &'a [ValueId],
@@ -73,6 +77,8 @@ struct Emitter<'a> {
     /// Loads, constants and indices so far, to emit each once.
     leaves: Vec<Reg>,
     nodes: Vec<NodeId>,
+    /// Values being computed, each for the one before.
+    depth: usize,
     accumulates: bool,
 }
 
@@ -87,7 +93,7 @@ impl<'a> Emitter<'a> {
             args: Vec::new(),
         };
         let (args, memo, leaves, nodes) = Default::default();
-        Emitter { cx, roots, domain, draft, args, memo, leaves, nodes, accumulates: false }
+        Emitter { cx, roots, domain, draft, args, memo, leaves, nodes, depth: 0, accumulates: false }
     }
 
     fn run(mut self) -> Result<Built, Blocked> {
@@ -200,7 +206,15 @@ impl<'a> Emitter<'a> {
         }
         let (mut reg, zero_outside) = match self.cx.buffer_of(value) {
             Some(buffer) if !self.roots.contains(&buffer) => (self.load(buffer, value, point), true),
-            _ => self.compute(value, point)?,
+            _ if self.depth >= MAX_DEPTH => {
+                return Err(Blocked::Store(value, "as many values as one kernel takes are computed from it"));
+            }
+            _ => {
+                self.depth += 1;
+                let computed = self.compute(value, point)?;
+                self.depth -= 1;
+                computed
+            }
         };
         if strict && !zero_outside {
             reg = self.zero_outside(reg, &point.guards, self.cx.graph.ty(value).dtype);
