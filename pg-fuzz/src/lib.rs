@@ -12,6 +12,7 @@ pub mod generate;
 pub mod graphs;
 pub mod harness;
 pub mod metamorphic;
+pub mod mutate;
 pub mod regions;
 pub mod rng;
 pub mod rules;

@@ -3,6 +3,7 @@
 pub mod device;
 pub mod files;
 pub mod host_source;
+pub mod hostile;
 pub mod models;
 pub mod oracle;
 pub mod plans;

@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn alternatives_and_stars_do_not_multiply() {
         let many = Glob::new(&"{a,b}".repeat(MAX_PATTERN_CHARS / 5)).unwrap();
-        assert!(many.matches(&"ab".repeat(MAX_PATTERN_CHARS / 10)) && !many.matches("ab"));
+        assert!(many.matches(&"b".repeat(MAX_PATTERN_CHARS / 5)) && !many.matches("ab"));
         let stars = Glob::new(&"*a".repeat(MAX_PATTERN_CHARS / 2)).unwrap();
         assert!(stars.matches(&"a".repeat(500)) && !stars.matches(&"b".repeat(500)));
     }

@@ -40,7 +40,7 @@ impl Library {
             library.texts.push(SourceText { file: file.clone(), text: (*text).into() });
             let (ast, errors) = match lex(&file, text) {
                 Ok(tokens) => parse::library(&file, &tokens),
-                Err(e) => (None, vec![e]),
+                Err(e) => (None, vec![*e]),
             };
             if !errors.is_empty() {
                 let all = super::Diagnostics { list: errors, sources: library.texts };

@@ -50,7 +50,7 @@ impl Resource {
     pub(crate) fn limit(self) -> u64 {
         match self {
             Resource::Steps => 10_000_000,
-            Resource::Elements => 1 << 21,
+            Resource::Elements => 3 << 20,
             Resource::Bytes => 1 << 26,
         }
     }
@@ -122,4 +122,66 @@ pub(crate) fn too_deep(what: &str) -> (String, &'static str) {
         format!("{what} nest more than {MAX_NESTING} deep"),
         "name parts with `let`, or move them into functions",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lang::elaborate::elaborate_within;
+    use crate::lang::token::lex;
+    use crate::lang::{Head, Options, Source, Trace, trace};
+
+    /// Every model of `models/`, as it stands and in each of its profiles, is far from every bound.
+    #[test]
+    fn models_use_less_than_a_hundredth() {
+        let few = |what: &str, used: usize, limit: usize| {
+            assert!(used > 0 && used * 100 < limit, "{what}: {used} of {limit}");
+        };
+        let mut seen = 0;
+        for folder in ["models", "models/ideas"] {
+            let folder = format!("{}/../{folder}", env!("CARGO_MANIFEST_DIR"));
+            let files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+            for file in files.filter(|f| f.extension().is_some_and(|e| e == "rs") && !f.ends_with("lib.rs")) {
+                let source = Source::load(&file).unwrap_or_else(|e| panic!("{e}"));
+                for text in source.texts() {
+                    few("bytes of text", text.text.len(), MAX_SOURCE_BYTES);
+                    few("tokens", lex(&text.file, &text.text).unwrap().len(), MAX_TOKENS);
+                }
+                few("rules", source.ast.blocks.iter().map(|b| b.rules.len()).sum(), MAX_RULES);
+                let profiles = source.ast.profiles.keys().map(|name| Some(name.to_string()));
+                for profile in std::iter::once(None).chain(profiles) {
+                    let (budget, options) = (Budget::default(), Options { profile, ..Options::default() });
+                    let model =
+                        elaborate_within(&source, &options, &budget).unwrap_or_else(|e| panic!("{e}"));
+                    for resource in Resource::ALL {
+                        few(
+                            &format!("{resource:?}"),
+                            budget.used(resource) as usize,
+                            resource.limit() as usize,
+                        );
+                    }
+                    let request =
+                        Trace { phase: 0, batch: 1, seq: model.train.seq_len, qat: true, head: Head::Loss };
+                    let run = trace::run(&source.ast, &model.program.phases[0], &request, &budget);
+                    few("nodes", run.builder.graph().node_count(), crate::graph::MAX_NODES);
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen >= 10, "{seen} models and profiles");
+    }
+
+    #[test]
+    fn a_budget_is_exceeded_by_one_over() {
+        for resource in Resource::ALL {
+            let budget = Budget::default();
+            budget.charge(resource, resource.limit() as usize);
+            assert!(budget.exceeded().is_none() && budget.left(resource) == 0);
+            budget.charge(resource, 1);
+            let (message, help) = budget.exceeded().unwrap();
+            assert!(message.contains(&resource.limit().to_string()) && !help.is_empty());
+            budget.charge(resource, usize::MAX);
+            assert!(budget.exceeded().is_some());
+        }
+    }
 }

@@ -69,7 +69,7 @@ impl Source {
     ) -> Result<Source, Diagnostics> {
         let file: Arc<str> = file.into();
         let texts = vec![SourceText { file: file.clone(), text: text.into() }];
-        let ast = token::flatten(&file, tokens).map_err(|e| vec![e]).and_then(|tokens| {
+        let ast = token::flatten(&file, tokens).map_err(|e| vec![*e]).and_then(|tokens| {
             let (ast, errors) = parse::model(&file, &tokens);
             checked(ast, errors)
         });
@@ -99,7 +99,7 @@ fn checked(ast: Option<ModelAst>, errors: Vec<Diagnostic>) -> Parsed {
 fn parse_text(file: &str, text: &str, texts: &mut Vec<SourceText>) -> Parsed {
     let file: Arc<str> = file.into();
     texts.push(SourceText { file: file.clone(), text: text.into() });
-    let tokens = token::lex(&file, text).map_err(|e| vec![e])?;
+    let tokens = token::lex(&file, text).map_err(|e| vec![*e])?;
     let mut found = find_models(&tokens);
     let help = "a model file is Rust source with one `pg_macros::model! { name { … } }`";
     match (found.next(), found.next()) {

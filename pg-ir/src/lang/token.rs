@@ -69,15 +69,15 @@ const SINGLE: [&str; 22] = [
 ];
 
 /// Lexes a text.
-pub(crate) fn lex(file: &Arc<str>, text: &str) -> Result<Vec<Token>, Diagnostic> {
+pub(crate) fn lex(file: &Arc<str>, text: &str) -> Result<Vec<Token>, Box<Diagnostic>> {
     if text.len() > MAX_SOURCE_BYTES {
         let message =
-            format!("{file} has {} bytes; a model's text has at most {MAX_SOURCE_BYTES}", text.len());
-        return Err(Diagnostic::error(&Span::whole(file.clone()), message));
+            format!("a model's text has at most {MAX_SOURCE_BYTES} bytes, and {file} has {}", text.len());
+        return Err(Box::new(Diagnostic::error(&Span::whole(file.clone()), message)));
     }
     detached(|| match text.parse::<TokenStream>() {
         Ok(tokens) => flatten(file, tokens),
-        Err(e) => Err(lex::explain(file, text, Some(e))),
+        Err(e) => Err(Box::new(lex::explain(file, text, Some(e)))),
     })
 }
 
@@ -96,7 +96,7 @@ fn detached<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// The tokens of a stream, groups opened up. The error is about nesting or length.
-pub(crate) fn flatten(file: &Arc<str>, tokens: TokenStream) -> Result<Vec<Token>, Diagnostic> {
+pub(crate) fn flatten(file: &Arc<str>, tokens: TokenStream) -> Result<Vec<Token>, Box<Diagnostic>> {
     let mut out: Vec<Token> = Vec::new();
     // Streams being walked, each with the closing token of its group.
     let mut open = vec![(tokens.into_iter(), None)];
@@ -118,7 +118,7 @@ pub(crate) fn flatten(file: &Arc<str>, tokens: TokenStream) -> Result<Vec<Token>
                 let [first, last] = delimiters(&group);
                 if open.len() > MAX_NESTING {
                     let (message, help) = too_deep("delimiters");
-                    return Err(Diagnostic::error(&first.span(file), message).help(help));
+                    return Err(Box::new(Diagnostic::error(&first.span(file), message).help(help)));
                 }
                 out.push(first);
                 open.push((group.stream().into_iter(), Some(last)));
@@ -134,7 +134,7 @@ pub(crate) fn flatten(file: &Arc<str>, tokens: TokenStream) -> Result<Vec<Token>
         }
         if out.len() > MAX_TOKENS {
             let message = format!("a model's text has at most {MAX_TOKENS} tokens, and {file} has more");
-            return Err(Diagnostic::error(&out[MAX_TOKENS].span(file), message));
+            return Err(Box::new(Diagnostic::error(&out[MAX_TOKENS].span(file), message)));
         }
     }
     Ok(out)
@@ -240,6 +240,6 @@ mod tests {
         assert_eq!(kinds(&"a ".repeat(MAX_TOKENS)).len(), MAX_TOKENS);
         assert!(says("a ".repeat(MAX_TOKENS + 1)).contains("at most 262144 tokens"));
         assert_eq!(kinds(&" ".repeat(MAX_SOURCE_BYTES)).len(), 0);
-        assert!(says(" ".repeat(MAX_SOURCE_BYTES + 1)).contains("at most 1048576"));
+        assert!(says(" ".repeat(MAX_SOURCE_BYTES + 1)).contains("at most 1048576 bytes"));
     }
 }

@@ -16,6 +16,9 @@ const KEYWORDS: [&str; 39] = [
     "_",
 ];
 
+/// What ends in braces, and with them a statement.
+const BRACED: [&str; 6] = ["if", "while", "loop", "match", "unsafe", "async"];
+
 /// An operator between two operands.
 #[derive(Clone, Copy)]
 enum Operator {
@@ -65,7 +68,7 @@ impl Parser<'_> {
     /// An expression at the start of a statement, and whether it ends the statement as it is: what ends in braces
     /// does, unless a method follows.
     pub(super) fn statement_expr(&mut self) -> Parsed<(Expr, bool)> {
-        let is_block = self.is_word("if") || self.is(&Kind::Open('{'));
+        let is_block = self.is(&Kind::Open('{')) || BRACED.iter().any(|word| self.is_word(word));
         if !is_block && !self.is_word("scope") {
             return Ok((self.expr()?, false));
         }

@@ -41,7 +41,7 @@ pub(crate) fn library(file: &Arc<str>, tokens: &[Token]) -> (Option<ModelAst>, V
 pub(crate) fn expression(file: &Arc<str>, text: &str) -> (Option<Expr>, Vec<Diagnostic>) {
     match lex(file, text) {
         Ok(tokens) => run(file, &tokens, |p| p.expr()),
-        Err(e) => (None, vec![e]),
+        Err(e) => (None, vec![*e]),
     }
 }
 
