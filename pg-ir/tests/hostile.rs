@@ -90,7 +90,7 @@ fn values_have_budgets() {
     refused("bytes", &text(24), "more than 67108864 bytes");
     let nodes = |n: usize| model(&format!("let mut y = x; for i in 0..{n} {{ y = tanh(y); }}"), "");
     accepted("nodes", &nodes(MAX_NODES - 100));
-    refused("nodes", &nodes(MAX_NODES), "more than 150000 nodes");
+    refused("nodes", &nodes(MAX_NODES), "more than 200000 nodes");
 }
 
 /// The text form of a graph has bounds.

@@ -117,7 +117,7 @@ pub struct Output {
 }
 
 /// Most nodes of a graph that a text describes. What derivatives and passes add is a small multiple of them.
-pub const MAX_NODES: usize = 150_000;
+pub const MAX_NODES: usize = 200_000;
 
 /// A computation: nodes in topological order and what leaves it.
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -120,8 +120,11 @@ pub(crate) fn flatten(file: &Arc<str>, tokens: TokenStream) -> Result<Vec<Token>
                     let (message, help) = too_deep("delimiters");
                     return Err(Box::new(Diagnostic::error(&first.span(file), message).help(help)));
                 }
-                out.push(first);
-                open.push((group.stream().into_iter(), Some(last)));
+                // A literal that came through another macro stands in a group that nobody wrote.
+                let is_plain =
+                    group.delimiter() == Delimiter::None && group.stream().into_iter().count() == 1;
+                out.extend((!is_plain).then_some(first));
+                open.push((group.stream().into_iter(), (!is_plain).then_some(last)));
             }
             Some(TokenTree::Ident(ident)) => {
                 out.push(token(Kind::Word(ident.to_string().into()), ident.span()))
@@ -216,6 +219,15 @@ mod tests {
         );
         assert!(matches!(&kinds("99999999999999999999")[..], [Kind::Odd(m)] if m.contains("too large")));
         assert!(matches!(&kinds("'c'")[..], [Kind::Odd(m)] if m.contains("literals are")));
+    }
+
+    #[test]
+    fn what_another_macro_groups_is_what_it_groups() {
+        let grouped = |text: &str| {
+            let group = TokenTree::Group(Group::new(Delimiter::None, text.parse().unwrap()));
+            flatten(&"m.rs".into(), TokenStream::from(group)).unwrap().len()
+        };
+        assert_eq!((grouped("\"blocks.*\""), grouped("a + b")), (1, 5));
     }
 
     #[test]
