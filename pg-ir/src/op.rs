@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::causality::{Access, Cases};
 use crate::graph::ValueId;
 use crate::interp::Tensor;
 pub use crate::ops::Unary;
@@ -150,19 +151,6 @@ pub enum Op {
     AttentionGrad { scale: Bits },
 }
 
-/// How a result at position t of a sequence depends on operands along the time and batch axes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Time {
-    /// On position t only.
-    Point,
-    /// On position t − by.
-    Shift(i64),
-    /// On positions 0 ..= t.
-    Prefix,
-    /// On every position, or on other sequences of the batch.
-    All,
-}
-
 /// Arithmetic and traffic of one execution, before any fusion.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Cost {
@@ -188,8 +176,10 @@ pub struct Record {
     pub maths: &'static str,
     /// Result types from operand types, or what is wrong with the operands.
     pub infer: fn(&Op, &[&Type]) -> Result<Vec<Type>, RuleError>,
-    /// Dependence of results on operands along time.
-    pub time: fn(&Op, &[&Type]) -> Time,
+    /// Which elements of its operands, of these types, an element of a result of this type is computed from.
+    pub access: fn(&Op, &[&Type], &Type) -> Access,
+    /// What it makes of elements of which something is known.
+    pub cases: Cases,
     /// The gradient.
     pub vjp: crate::autodiff::Vjp,
     /// Floating point operations of one execution.

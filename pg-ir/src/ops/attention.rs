@@ -1,8 +1,9 @@
 //! Causal attention with grouped key/value heads, and its gradient from the log-sum-exp alone.
 
-use super::{arity, check_float, has_sequence};
+use super::{anywhere, arity, check_float, unknown};
 use crate::interp::Tensor;
-use crate::op::{Op, Record, RuleError, Time};
+use crate::causality::{Access, Index};
+use crate::op::{Op, Record, RuleError};
 use crate::ty::{DType, Role, Type};
 
 fn scale(op: &Op) -> f64 {
@@ -83,10 +84,15 @@ pub(super) static ATTENTION: Record = Record {
         check_qkv(q, k, v)?;
         Ok(vec![q.with_dtype(DType::F32), Type::new(DType::F32, q.axes[..3].iter().copied())])
     },
-    // Among heads and inside a head everything mixes.
-    time: |_, operands| {
-        if operands.iter().any(|t| has_sequence(&t.axes[2..])) { Time::All } else { Time::Prefix }
+    access: |_, operands, _| {
+        let any = |x: &Type, axis: usize| Index::any(x.axes[axis].size);
+        let earlier = |x: &Type| Index { axis: Some(1), low: 1 - x.axes[1].size as i64, high: 0 };
+        let [q, k, v] = [0, 1, 2].map(|i| operands[i]);
+        let query = [Index::along(0), Index::along(1), Index::along(2), any(q, 3)];
+        let others = [k, v].map(|x| [Index::along(0), earlier(x), any(x, 2), any(x, 3)]);
+        Access::of([query].into_iter().chain(others).map(|indices| indices.into_iter().collect()))
     },
+    cases: unknown,
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None; 3] };
         assert!(cx.cotangents[1].is_none(), "internal error: the log-sum-exp is not differentiable");
@@ -131,7 +137,8 @@ pub(super) static ATTENTION_GRAD: Record = Record {
         }
         Ok([q, k, v].map(|t| t.with_dtype(DType::F32)).to_vec())
     },
-    time: |_, _| Time::All,
+    access: anywhere,
+    cases: unknown,
     vjp: |cx| {
         assert!(
             cx.cotangents.iter().all(Option::is_none),

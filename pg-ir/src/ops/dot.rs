@@ -2,12 +2,14 @@
 
 use smallvec::SmallVec;
 
-use super::{check_float, is_sequence};
+use super::check_float;
 use crate::autodiff::Adjoint;
 use crate::graph::ValueId;
 use crate::interp::{Tensor, flat, for_each_index, strides};
-use crate::op::{DotDims, Op, Record, RuleError, Time};
-use crate::ty::{DType, Role, Type};
+use crate::causality::known::Known;
+use crate::causality::{Access, Case, Index, Indices, Meeting};
+use crate::op::{DotDims, Op, Record, RuleError};
+use crate::ty::{DType, Type};
 
 fn dims(op: &Op) -> &DotDims {
     match op {
@@ -56,24 +58,37 @@ fn infer_pair(op: &Op, [a, b]: [&Type; 2]) -> Result<Type, RuleError> {
     Ok(Type::new(DType::F32, batch.chain(lhs).chain(rhs)))
 }
 
-fn time(op: &Op, operands: &[&Type]) -> Time {
-    let mixes = pairs(operands).any(|pair| mixes_positions(dims(op), pair));
-    if mixes { Time::All } else { Time::Point }
+/// Batch axes come first in the result, then free ones; contracted axes are summed over.
+fn access(op: &Op, operands: &[&Type], result: &Type) -> Access {
+    let d = dims(op);
+    let side = |x: &Type, own: fn(&(usize, usize)) -> usize, free: Vec<usize>, start: usize| -> Indices {
+        let at = |axis: usize| {
+            let batch = d.batch.iter().position(|pair| own(pair) == axis);
+            let contracted = d.contract.iter().position(|pair| own(pair) == axis);
+            let free = free.iter().position(|f| *f == axis).map(|i| start + i);
+            batch.or(free).or(contracted.map(|i| result.rank() + i)).expect("an axis is one of the three")
+        };
+        (0..x.rank()).map(|axis| Index::along(at(axis))).collect()
+    };
+    let both = pairs(operands).flat_map(|[a, b]| {
+        let (left, right) = (d.lhs_free(a.rank()), d.rhs_free(b.rank()));
+        let start = d.batch.len() + left.len();
+        [side(a, |p| p.0, left, d.batch.len()), side(b, |p| p.1, right, start)]
+    });
+    let summed = d.contract.iter().map(|&(l, _)| operands[0].axes[l].size).collect();
+    Access { summed, together: 2, ..Access::of(both) }
 }
 
-fn mixes_positions(d: &DotDims, [a, b]: [&Type; 2]) -> bool {
-    let contracted = d.contract.iter().any(|&(l, r)| is_sequence(&a.axes[l]) || is_sequence(&b.axes[r]));
-    // Walked in step with an axis of another role, b's positions would hide behind that role.
-    let hidden = d.batch.iter().any(|&(l, r)| is_sequence(&b.axes[r]) && a.axes[l].role != b.axes[r].role);
-    // With a second axis of one role, an element of the result sits at two positions (or in two
-    // sequences) at once.
-    let crosses = |role: Role| {
-        let lhs_free = d.lhs_free(a.rank()).into_iter().any(|i| a.axes[i].role == role);
-        let rhs_free = d.rhs_free(b.rank()).into_iter().any(|i| b.axes[i].role == role);
-        let in_step = d.batch.iter().any(|&(l, r)| a.axes[l].role == role || b.axes[r].role == role);
-        (lhs_free && rhs_free) || (in_step && (lhs_free || rhs_free))
-    };
-    contracted || hidden || crosses(Role::Time) || crosses(Role::Batch)
+/// A product with zero says nothing of the other factor, if that is finite. It may be −0, which a sum loses.
+fn cases(op: &Op, at: &Meeting<'_>) -> SmallVec<[Case; 3]> {
+    let mut case = at.case(at.zone.clone(), Known::any(at.dtype));
+    let sums = dims(op).contract.iter().any(|&(l, _)| at.operands[0].axes[l].size > 1);
+    if sums && at.known[0].is_zero() && (at.whatever)(1).is_finite() {
+        case.reads[1] = false;
+    } else if sums && at.known[1].is_zero() && (at.whatever)(0).is_finite() {
+        case.reads[0] = false;
+    }
+    SmallVec::from_iter([case])
 }
 
 /// One operand of a contraction as its gradient sees it. Pairs are (own axis, other axis).
@@ -165,7 +180,8 @@ pub(super) static DOT: Record = Record {
     signature: "a, b, … -> y",
     maths: "y = Σ a·b over the contracted axes; axes are batch, then free of a, then free of b. Of several pairs, the sum.",
     infer,
-    time,
+    access,
+    cases,
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None; cx.node.operands.len()] };
         let (d, operands) = (dims(&cx.node.op).clone(), cx.node.operands.clone());

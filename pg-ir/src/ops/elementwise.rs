@@ -1,8 +1,9 @@
 //! Element-wise ops of several operands, casts and the quantiser. Operands have exactly the same axes: broadcasting is an op of its own.
 
-use super::{arity, check_float, mixes, no_flops, one_per_element, pointwise};
+use super::{along_rows, arity, check_float, no_flops, one_per_element, pointwise, same, unknown};
 use crate::autodiff::Adjoint;
-use crate::op::{Binary, Op, Record, RuleError, Time};
+use crate::causality::Cases;
+use crate::op::{Binary, Op, Record, RuleError};
 use crate::ty::{DType, Type};
 
 fn same_axes(a: &Type, b: &Type) -> Result<(), RuleError> {
@@ -41,13 +42,14 @@ fn infer_comparison(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError>
 
 /// `$eval` is the function in float64, `$grad` the vjp.
 macro_rules! binary {
-    ($record:ident, $name:literal, $maths:literal, $infer:expr, $eval:expr, $grad:expr) => {
+    ($record:ident, $name:literal, $maths:literal, $infer:expr, $cases:expr, $eval:expr, $grad:expr) => {
         pub(super) static $record: Record = Record {
             name: $name,
             signature: "a, b -> y",
             maths: $maths,
             infer: $infer,
-            time: pointwise,
+            access: pointwise,
+            cases: $cases,
             vjp: |cx| {
                 let Some(g) = cx.cotangents[0] else { return vec![None, None] };
                 let (a, b) = (cx.node.operands[0], cx.node.operands[1]);
@@ -79,15 +81,27 @@ fn wrapping(op: &Op) -> Option<fn(i32, i32) -> i32> {
     }
 }
 
-binary!(ADD, "add", "y = a + b.", infer_float, |a, b| a + b, |_, g, _, _| [Some(g), Some(g)]);
-binary!(SUB, "sub", "y = a − b.", infer_float, |a, b| a - b, |cx, g, _, _| {
+const ADD_CASES: Cases = |_, at| at.always(at.known[0].plus(1, at.known[1], at.zone, at.dtype));
+const SUB_CASES: Cases = |_, at| at.always(at.known[0].plus(-1, at.known[1], at.zone, at.dtype));
+const MUL_CASES: Cases = |_, at| at.always(at.known[0].times(at.known[1], at.zone, at.dtype));
+const GT_CASES: Cases = |_, at| {
+    let [above, not_above] = at.known[0].greater(at.known[1], at.zone);
+    at.condition([above], [not_above])
+};
+const EQ_CASES: Cases = |_, at| {
+    let [same, above, below] = at.known[0].equal(at.known[1], at.zone);
+    at.condition([same], [above, below])
+};
+
+binary!(ADD, "add", "y = a + b.", infer_float, ADD_CASES, |a, b| a + b, |_, g, _, _| [Some(g), Some(g)]);
+binary!(SUB, "sub", "y = a − b.", infer_float, SUB_CASES, |a, b| a - b, |cx, g, _, _| {
     let minus = cx.b.scale(-1.0, g);
     [Some(g), Some(minus)]
 });
-binary!(MUL, "mul", "y = a · b.", infer_float, |a, b| a * b, |cx, g, a, b| {
+binary!(MUL, "mul", "y = a · b.", infer_float, MUL_CASES, |a, b| a * b, |cx, g, a, b| {
     [Some(cx.b.mul(g, b)), Some(cx.b.mul(g, a))]
 });
-binary!(DIV, "div", "y = a / b.", infer_division, |a, b| a / b, |cx, g, _, b| {
+binary!(DIV, "div", "y = a / b.", infer_division, |_, at| at.always(at.known[0].over(at.dtype)), |a, b| a / b, |cx, g, _, b| {
     let y = cx.node.first;
     let da = cx.b.div(g, b);
     let gy = cx.b.mul(da, y);
@@ -99,6 +113,7 @@ binary!(
     "max",
     "y = max(a, b); the gradient goes to a where they are equal.",
     infer_float,
+    |_, at| at.always(at.known[0].larger(at.known[1])),
     f64::max,
     |cx, g, a, b| {
         let from_b = cx.b.binary(Binary::Gt, b, a);
@@ -113,6 +128,7 @@ binary!(
     "rem",
     "y = a − b·trunc(a/b), on integers; the sign is a's.",
     infer_integer,
+    unknown,
     |a, b| a % b,
     |_, _, _, _| [None, None]
 );
@@ -121,11 +137,12 @@ binary!(
     "xor",
     "y = a xor b, bitwise, on integers.",
     infer_integer,
+    unknown,
     |a, b| ((a as i64) ^ (b as i64)) as f64,
     |_, _, _, _| [None, None]
 );
-binary!(GT, "gt", "y = a > b.", infer_comparison, |a, b| f64::from(a > b), |_, _, _, _| [None, None]);
-binary!(EQ, "eq", "y = (a = b).", infer_comparison, |a, b| f64::from(a == b), |_, _, _, _| [None, None]);
+binary!(GT, "gt", "y = a > b.", infer_comparison, GT_CASES, |a, b| f64::from(a > b), |_, _, _, _| [None, None]);
+binary!(EQ, "eq", "y = (a = b).", infer_comparison, EQ_CASES, |a, b| f64::from(a == b), |_, _, _, _| [None, None]);
 
 pub(super) static SELECT: Record = Record {
     name: "select",
@@ -140,7 +157,18 @@ pub(super) static SELECT: Record = Record {
         same_axes(a, b)?;
         if a.dtype == b.dtype { Ok(vec![a.clone()]) } else { Err(format!("branches differ: {a} and {b}")) }
     },
-    time: pointwise,
+    access: pointwise,
+    cases: |_, at| {
+        let [c, a, b] = [0, 1, 2].map(|i| at.known[i]);
+        match c.truth() {
+            None => at.always(a.or(b)),
+            Some(holds) => {
+                let mut cases = at.always(if holds { a.clone() } else { b.clone() });
+                cases[0].reads[if holds { 2 } else { 1 }] = false;
+                cases
+            }
+        }
+    },
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None; 3] };
         let c = cx.node.operands[0];
@@ -165,7 +193,8 @@ pub(super) static CAST: Record = Record {
         let Op::Cast(dtype) = op else { unreachable!("record of another op") };
         Ok(vec![x.with_dtype(*dtype)])
     },
-    time: pointwise,
+    access: pointwise,
+    cases: |_, at| at.always(at.known[0].cast(at.dtype)),
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None] };
         let from = cx.b.ty(cx.node.operands[0]).dtype;
@@ -206,7 +235,8 @@ pub(super) static STOP_GRADIENT: Record = Record {
         let [x] = arity(operands)?;
         Ok(vec![x.clone()])
     },
-    time: pointwise,
+    access: pointwise,
+    cases: same,
     vjp: |_| vec![None],
     flops: no_flops,
     eval: |_, x, _, _| vec![x[0].clone()],
@@ -218,7 +248,8 @@ pub(super) static FAKE_QUANT: Record = Record {
     maths: "y = s·clamp(round(w/s), −clip, clip) with a scale s per row; dy/dw = 1 (straight through).",
     infer: super::unary::infer,
     // A row has one scale.
-    time: |_, operands| operands[0].rank().checked_sub(1).map_or(Time::Point, |a| mixes(a, operands[0])),
+    access: along_rows,
+    cases: unknown,
     vjp: |cx| vec![cx.cotangents[0]],
     flops: |_, _, results| 4.0 * results[0].len() as f64,
     eval: |op, x, _, results| {

@@ -1,7 +1,8 @@
 //! Rows of a table by id, and the transpose of that.
 
-use super::{arity, check_float, has_sequence, no_flops, one_per_element};
-use crate::op::{Op, Record, Time};
+use super::{arity, check_float, no_flops, one_per_element, unknown};
+use crate::causality::{Access, Index};
+use crate::op::{Op, Record};
 use crate::ty::{Axis, DType, Type};
 
 pub(super) static GATHER: Record = Record {
@@ -16,7 +17,13 @@ pub(super) static GATHER: Record = Record {
         }
         Ok(vec![Type::new(DType::F32, ids.axes.iter().chain(&table.axes[1..]).copied())])
     },
-    time: |_, operands| if has_sequence(&operands[0].axes) { Time::All } else { Time::Point },
+    access: |_, operands, _| {
+        let (table, ids) = (operands[0], operands[1].rank());
+        let inside = (0..table.rank() - 1).map(|axis| Index::along(ids + axis));
+        let row = [Index::any(table.axes[0].size)].into_iter().chain(inside).collect();
+        Access::of([row, (0..ids).map(Index::along).collect()])
+    },
+    cases: unknown,
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None, None] };
         let (table, ids) = (cx.node.operands[0], cx.node.operands[1]);
@@ -46,7 +53,13 @@ pub(super) static SCATTER_ADD: Record = Record {
         let axes = [Axis::channel(rows)].into_iter().chain(x.axes[ids.rank()..].iter().copied());
         Ok(vec![Type::new(DType::F32, axes)])
     },
-    time: |_, operands| if has_sequence(&operands[0].axes) { Time::All } else { Time::Point },
+    access: |_, operands, _| {
+        let (ids, x) = (operands[0], operands[1]);
+        let any = || ids.axes.iter().map(|a| Index::any(a.size));
+        let inside = (0..x.rank() - ids.rank()).map(|axis| Index::along(1 + axis));
+        Access::of([any().collect(), any().chain(inside).collect()])
+    },
+    cases: unknown,
     vjp: |cx| {
         let ids = cx.node.operands[0];
         let axes = cx.b.ty(cx.node.operands[1]).axes.clone();

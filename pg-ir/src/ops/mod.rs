@@ -13,10 +13,14 @@ mod view;
 
 use std::sync::LazyLock;
 
+use smallvec::SmallVec;
+
 pub use self::unary::Unary;
 pub(crate) use self::view::keeps_positions;
-use crate::op::{Binary, Op, Record, RuleError, Time};
-use crate::ty::{Axis, Role, Type};
+use crate::causality::known::Known;
+use crate::causality::{Access, Case, Index, Meeting};
+use crate::op::{Binary, Op, Record, RuleError};
+use crate::ty::{Axis, Type};
 
 impl Op {
     /// What the compiler knows about this op.
@@ -115,24 +119,33 @@ fn check_float(ty: &Type) -> Result<(), RuleError> {
     if ty.dtype.is_float() { Ok(()) } else { Err(format!("expected a float tensor, found {ty}")) }
 }
 
-/// Time rule of ops that keep positions apart.
-fn pointwise(_: &Op, _: &[&Type]) -> Time {
-    Time::Point
+/// Access of ops whose operands' elements lie where the result's does.
+fn pointwise(_: &Op, operands: &[&Type], _: &Type) -> Access {
+    Access::of(operands.iter().map(|x| (0..x.rank()).map(Index::along).collect()))
 }
 
-/// Whether the elements along an axis belong to different positions or different sequences.
-fn is_sequence(axis: &Axis) -> bool {
-    matches!(axis.role, Role::Batch | Role::Time)
+/// Access of ops that mix the elements of the last axis, and only those.
+fn along_rows(_: &Op, operands: &[&Type], _: &Type) -> Access {
+    Access::of(operands.iter().map(|x| {
+        let last = x.rank().saturating_sub(1);
+        let index = |(axis, a): (usize, &Axis)| if axis == last { Index::any(a.size) } else { Index::along(axis) };
+        x.axes.iter().enumerate().map(index).collect()
+    }))
 }
 
-/// Whether any of the axes is a [sequence axis](is_sequence).
-fn has_sequence(axes: &[Axis]) -> bool {
-    axes.iter().any(is_sequence)
+/// Access of ops of whose operands any element may be read.
+fn anywhere(_: &Op, operands: &[&Type], _: &Type) -> Access {
+    Access::of(operands.iter().map(|x| x.axes.iter().map(|a| Index::any(a.size)).collect()))
 }
 
-/// Time rule of ops that mix the elements of one axis.
-fn mixes(axis: usize, operand: &Type) -> Time {
-    if is_sequence(&operand.axes[axis]) { Time::All } else { Time::Point }
+/// Of a result nothing is known but its type.
+fn unknown(_: &Op, at: &Meeting<'_>) -> SmallVec<[Case; 3]> {
+    at.always(Known::any(at.dtype))
+}
+
+/// The result's element is one of the operand's.
+fn same(_: &Op, at: &Meeting<'_>) -> SmallVec<[Case; 3]> {
+    at.always(at.known[0].clone())
 }
 
 /// FLOPs of ops that only move elements.

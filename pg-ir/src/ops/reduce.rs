@@ -2,9 +2,10 @@
 
 use smallvec::SmallVec;
 
-use super::{arity, check_axis, check_float, is_sequence};
+use super::{arity, check_axis, check_float, same};
 use crate::interp::{Tensor, flat, for_each_index, strides};
-use crate::op::{Binary, Op, Record, Reduction, RuleError, Time};
+use crate::causality::{Access, Index};
+use crate::op::{Binary, Op, Record, Reduction, RuleError};
 use crate::ty::{DType, Type};
 
 fn parts(op: &Op) -> (Reduction, &SmallVec<[usize; 4]>) {
@@ -28,9 +29,14 @@ fn infer(op: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
     Ok(vec![ty])
 }
 
-fn time(op: &Op, operands: &[&Type]) -> Time {
-    let mixes = parts(op).1.iter().any(|&a| is_sequence(&operands[0].axes[a]));
-    if mixes { Time::All } else { Time::Point }
+fn access(op: &Op, operands: &[&Type], result: &Type) -> Access {
+    let (x, over) = (operands[0], parts(op).1);
+    let index = |axis| match over.iter().position(|a| *a == axis) {
+        Some(i) => Index::along(result.rank() + i),
+        None => Index::along(axis),
+    };
+    let summed = over.iter().map(|&axis| x.axes[axis].size).collect();
+    Access { summed, ..Access::of([(0..x.rank()).map(index).collect()]) }
 }
 
 fn flops(_: &Op, operands: &[&Type], _: &[&Type]) -> f64 {
@@ -63,7 +69,8 @@ pub(super) static SUM: Record = Record {
     signature: "x -> y",
     maths: "y = Σ x over the axes, which stay with size 1.",
     infer,
-    time,
+    access,
+    cases: same,
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None] };
         let axes = cx.b.ty(cx.node.operands[0]).axes.clone();
@@ -78,7 +85,8 @@ pub(super) static MAX: Record = Record {
     signature: "x -> y",
     maths: "y = max x over the axes, which stay with size 1; equal maxima share the gradient.",
     infer,
-    time,
+    access,
+    cases: same,
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None] };
         let (x, y) = (cx.node.operands[0], cx.node.first);

@@ -1,6 +1,7 @@
 //! Ops without operands: inputs, constants and indices.
 
-use super::{arity, no_flops, pointwise};
+use super::{arity, no_flops, pointwise, unknown};
+use crate::causality::known::Known;
 use crate::op::{Op, Record};
 use crate::slot::Space;
 use crate::ty::{DType, Type};
@@ -18,7 +19,8 @@ pub(super) static INPUT: Record = Record {
             _ => Ok(vec![ty.clone()]),
         }
     },
-    time: pointwise,
+    access: pointwise,
+    cases: unknown,
     vjp: |_| vec![],
     flops: no_flops,
     eval: |_, _, _, _| unreachable!("the interpreter reads inputs from its environment"),
@@ -37,7 +39,11 @@ pub(super) static CONST: Record = Record {
         }
         Ok(vec![Type::scalar(*dtype)])
     },
-    time: pointwise,
+    access: pointwise,
+    cases: |op, at| {
+        let Op::Const(bits, _) = op else { unreachable!("record of another op") };
+        at.always(Known::number(bits.get(), at.zone.coordinates()))
+    },
     vjp: |_| vec![],
     flops: no_flops,
     eval: |op, _, _, _| {
@@ -55,7 +61,8 @@ pub(super) static IOTA: Record = Record {
         let Op::Iota(axis) = op else { unreachable!("record of another op") };
         Ok(vec![Type::new(DType::I32, [*axis])])
     },
-    time: pointwise,
+    access: pointwise,
+    cases: |_, at| at.always(Known::index(1, at.zone)),
     vjp: |_| vec![],
     flops: no_flops,
     eval: |op, _, _, _| {

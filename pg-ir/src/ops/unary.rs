@@ -3,6 +3,7 @@
 
 use super::{arity, check_float, one_per_element, pointwise};
 use crate::autodiff::Adjoint;
+use crate::causality::known::Known;
 use crate::graph::ValueId;
 use crate::op::{Op, Record, RuleError};
 use crate::ty::{DType, Type};
@@ -47,7 +48,8 @@ macro_rules! functions {
                             signature: "x -> y",
                             maths: $maths,
                             infer,
-                            time: pointwise,
+                            access: pointwise,
+                            cases: |_, at| at.always(Unary::$variant.known(at.known[0])),
                             vjp: |cx| {
                                 let Some(g) = cx.cotangents[0] else { return vec![None] };
                                 let (x, y) = (cx.node.operands[0], cx.node.first);
@@ -107,6 +109,18 @@ functions! {
         let d = cx.b.scale(-1.0, s);
         cx.b.mul(g, d)
     };
+}
+
+impl Unary {
+    /// What is known of the function of a number of which something is known.
+    fn known(self, x: &Known) -> Known {
+        match self {
+            Unary::Exp => x.exp(),
+            Unary::Tanh | Unary::Sin => x.through_zero(1.0),
+            Unary::Sqrt if x.is_zero() => x.clone(),
+            Unary::Log | Unary::Sigmoid | Unary::Sqrt | Unary::Rsqrt | Unary::Cos => Known::any(DType::F32),
+        }
+    }
 }
 
 pub(super) fn infer(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {

@@ -2,9 +2,10 @@
 
 use smallvec::SmallVec;
 
-use super::{arity, check_axis, mixes, no_flops, pointwise};
+use super::{arity, check_axis, no_flops, same};
 use crate::interp::{pick, strides};
-use crate::op::{Op, Record, RuleError, Time};
+use crate::causality::{Access, Index};
+use crate::op::{Op, Record, RuleError};
 use crate::ty::{Axes, Axis, Role, Type};
 
 /// The sequence axes of a type with the number of elements inside each.
@@ -38,10 +39,19 @@ pub(super) static RESHAPE: Record = Record {
         }
         Ok(vec![y])
     },
-    time: |op, operands| {
-        let Op::Reshape(axes) = op else { unreachable!("record of another op") };
-        if keeps_positions(operands[0], axes).is_ok() { Time::Point } else { Time::All }
+    // An axis of the same size with as many elements inside has the same indices; of others nothing is said.
+    access: |_, operands, result| {
+        let (from, to) = (strides(&operands[0].shape()), strides(&result.shape()));
+        let index = |(axis, inner): (&Axis, usize)| match axis.size {
+            1 => Index::first(),
+            size => {
+                let is = |i: usize| result.axes[i].size == size && to[i] == inner;
+                (0..result.rank()).find(|i| is(*i)).map_or(Index::any(size), Index::along)
+            }
+        };
+        Access::of([operands[0].axes.iter().zip(from).map(index).collect()])
     },
+    cases: same,
     vjp: |cx| {
         let axes = cx.b.ty(cx.node.operands[0]).axes.clone();
         vec![cx.cotangents[0].map(|g| cx.b.reshape(g, axes))]
@@ -64,7 +74,12 @@ pub(super) static TRANSPOSE: Record = Record {
         }
         Ok(vec![Type::new(x.dtype, perm.iter().map(|&p| x.axes[p]))])
     },
-    time: pointwise,
+    access: |op, operands, _| {
+        let Op::Transpose(perm) = op else { unreachable!("record of another op") };
+        let at = |axis| perm.iter().position(|p| *p == axis).expect("perm is a permutation");
+        Access::of([(0..operands[0].rank()).map(|axis| Index::along(at(axis))).collect()])
+    },
+    cases: same,
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None] };
         let Op::Transpose(perm) = &cx.node.op else { unreachable!("record of another op") };
@@ -99,7 +114,15 @@ pub(super) static BROADCAST: Record = Record {
         }
         Ok(vec![y])
     },
-    time: pointwise,
+    access: |_, operands, result| {
+        let lead = result.rank() - operands[0].rank();
+        let index = |(axis, a): (usize, &Axis)| match a.size {
+            1 => Index::first(),
+            _ => Index::along(lead + axis),
+        };
+        Access::of([operands[0].axes.iter().enumerate().map(index).collect()])
+    },
+    cases: same,
     vjp: |cx| {
         let axes = cx.b.ty(cx.node.operands[0]).axes.clone();
         vec![cx.cotangents[0].map(|g| cx.b.sum_to(g, &axes))]
@@ -129,10 +152,11 @@ pub(super) static SLICE: Record = Record {
         y.axes[axis].size = len;
         Ok(vec![y])
     },
-    time: |op, operands| match op {
-        Op::Slice { axis, .. } => mixes(*axis, operands[0]),
+    access: |op, operands, _| match *op {
+        Op::Slice { axis, start, .. } => moves(operands[0], axis, start as i64),
         _ => unreachable!("record of another op"),
     },
+    cases: same,
     vjp: |cx| {
         let &Op::Slice { axis, start, len } = &cx.node.op else { unreachable!("record of another op") };
         let size = cx.b.ty(cx.node.operands[0]).axes[axis].size;
@@ -159,10 +183,11 @@ pub(super) static PAD: Record = Record {
         y.axes[axis].size += before + after;
         Ok(vec![y])
     },
-    time: |op, operands| match op {
-        Op::Pad { axis, .. } => mixes(*axis, operands[0]),
+    access: |op, operands, _| match *op {
+        Op::Pad { axis, before, .. } => Access { padded: true, ..moves(operands[0], axis, -(before as i64)) },
         _ => unreachable!("record of another op"),
     },
+    cases: same,
     vjp: |cx| {
         let &Op::Pad { axis, before, .. } = &cx.node.op else { unreachable!("record of another op") };
         let len = cx.b.ty(cx.node.operands[0]).axes[axis].size;
@@ -185,12 +210,11 @@ pub(super) static SHIFT: Record = Record {
         check_axis(axis, x)?;
         Ok(vec![x.clone()])
     },
-    time: |op, operands| match op {
-        Op::Shift { axis, by } if operands[0].axes[*axis].role == Role::Time => Time::Shift(*by),
-        // Along a batch axis it moves whole sequences.
-        Op::Shift { axis, .. } => mixes(*axis, operands[0]),
+    access: |op, operands, _| match *op {
+        Op::Shift { axis, by } => Access { padded: true, ..moves(operands[0], axis, -by) },
         _ => unreachable!("record of another op"),
     },
+    cases: same,
     vjp: |cx| {
         let &Op::Shift { axis, by } = &cx.node.op else { unreachable!("record of another op") };
         vec![cx.cotangents[0].map(|g| cx.b.op(Op::Shift { axis, by: -by }, &[g]))]
@@ -201,6 +225,12 @@ pub(super) static SHIFT: Record = Record {
         vec![read_moved(x[0], types[0], &results[0], axis, by)]
     },
 };
+
+/// Access of an op that reads an element of x `by` further along an axis.
+fn moves(x: &Type, axis: usize, by: i64) -> Access {
+    let index = |a| if a == axis { Index::shifted(a, by) } else { Index::along(a) };
+    Access::of([(0..x.rank()).map(index).collect()])
+}
 
 /// result[.., i, ..] = x[.., i − by, ..], zero outside.
 fn read_moved(x: &[f64], from: &Type, to: &Type, axis: usize, by: i64) -> Vec<f64> {
@@ -238,7 +268,16 @@ pub(super) static PERMUTE: Record = Record {
         column_axis(op, x)?;
         Ok(vec![x.clone()])
     },
-    time: |_, operands| operands[0].rank().checked_sub(1).map_or(Time::Point, |a| mixes(a, operands[0])),
+    access: |op, operands, _| {
+        let Op::Permute(perm) = op else { unreachable!("record of another op") };
+        let moved = || perm.iter().enumerate().map(|(j, &p)| i64::from(p) - j as i64);
+        let (low, high) = (moved().min().unwrap_or(0), moved().max().unwrap_or(0));
+        let last = operands[0].rank().saturating_sub(1);
+        let mut access = moves(operands[0], last, 0);
+        access.operands[0][last] = Index { axis: Some(last), low, high };
+        access
+    },
+    cases: same,
     vjp: |cx| {
         let Some(g) = cx.cotangents[0] else { return vec![None] };
         let Op::Permute(perm) = &cx.node.op else { unreachable!("record of another op") };

@@ -1,0 +1,129 @@
+//! What is wrong with a value that reads what it must not, in words, and where that entered the graph.
+
+use super::analysis::Analysis;
+use super::zone::{Coordinate, ORIGIN, Zone};
+use crate::graph::{Node, ValueId};
+use crate::op::Op;
+use crate::ty::{Role, Type};
+
+/// Against which of its time (or batch) axes an element's reads are held.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Axes {
+    /// Against each: what a score must pass.
+    Every,
+    /// Against the one that they fit best. An element (i, j) of a table of positions may read tokens up to i or up to
+    /// j; which of them is too late shows only when one of the axes is summed over.
+    Best,
+}
+
+/// The axes of a role, as coordinates; where there is none, an element belongs to index 0.
+fn of_role(ty: &Type, role: Role) -> impl Iterator<Item = Coordinate> {
+    let is = move |a: &crate::ty::Axis| a.role == role && a.size > 1;
+    let none = (!ty.axes.iter().any(is)).then_some(ORIGIN);
+    ty.axes.iter().enumerate().filter(move |(_, a)| is(a)).map(|(axis, _)| axis + 1).chain(none)
+}
+
+/// The latest token that is read, counted from the element's position.
+pub(super) fn latest(read: &Zone, ty: &Type, axes: Axes) -> i64 {
+    let position = read.coordinates() - 1;
+    let bounds = of_role(ty, Role::Time).map(|axis| read.bound(position, axis));
+    match axes {
+        Axes::Every => bounds.max(),
+        Axes::Best => bounds.min(),
+    }
+    .expect("there is an axis, or the origin")
+}
+
+/// Whether a token of another sequence than the element's may be read.
+pub(super) fn mixes_sequences(read: &Zone, ty: &Type, axes: Axes) -> bool {
+    let sequence = read.coordinates() - 2;
+    let mut differ =
+        of_role(ty, Role::Batch).map(|axis| read.bound(sequence, axis) > 0 || read.bound(axis, sequence) > 0);
+    match axes {
+        Axes::Every => differ.any(|d| d),
+        Axes::Best => differ.all(|d| d),
+    }
+}
+
+/// Whether a read is of a later token or of another sequence.
+fn is_leak(read: &Zone, ty: &Type, axes: Axes) -> bool {
+    mixes_sequences(read, ty, axes) || latest(read, ty, axes) > 0
+}
+
+impl Analysis<'_> {
+    /// How elements of a value read a later token, or one of another sequence; `None` if they do not.
+    pub(super) fn leak(&self, value: ValueId) -> Option<String> {
+        let ty = self.graph.ty(value);
+        let read = self.reads(value).into_iter().find(|read| is_leak(read, ty, Axes::Every))?;
+        // From operand to operand, to where an element first belongs to no position that could read this.
+        let mut culprit = value;
+        let leaks = |v: ValueId| {
+            let ty = self.graph.ty(v);
+            self.reads(v).into_iter().find(|read| is_leak(read, ty, Axes::Best))
+        };
+        while let Some(next) = self.graph.producer(culprit).operands.iter().find(|v| leaks(**v).is_some()) {
+            culprit = *next;
+        }
+        let read = leaks(culprit).unwrap_or(read);
+        let node = self.graph.producer(culprit);
+        let why = self.why(node, culprit).map_or(String::new(), |why| format!("; {why}"));
+        Some(format!("{}: {}{why}", place(node), self.says(&read, self.graph.ty(culprit))))
+    }
+
+    /// How elements of a value read anything of another position; `None` if they do not.
+    pub(super) fn stranger(&self, value: ValueId) -> Option<String> {
+        let strange = |value: ValueId| {
+            let ty = self.graph.ty(value);
+            let is_other = |read: &Zone| {
+                let position = read.coordinates() - 1;
+                of_role(ty, Role::Time).any(|axis| read.bound(axis, position) > 0)
+            };
+            self.reads(value).iter().any(|read| is_leak(read, ty, Axes::Every) || is_other(read))
+        };
+        let mut culprit = Some(value).filter(|v| strange(*v))?;
+        while let Some(next) = self.graph.producer(culprit).operands.iter().find(|v| strange(**v)) {
+            culprit = *next;
+        }
+        Some(place(self.graph.producer(culprit)))
+    }
+
+    /// A read in words.
+    fn says(&self, read: &Zone, ty: &Type) -> String {
+        let k = latest(read, ty, Axes::Best);
+        if mixes_sequences(read, ty, Axes::Best) {
+            "a sequence reads tokens of another sequence of its batch".into()
+        } else if of_role(ty, Role::Time).eq([ORIGIN]) || k >= self.last() {
+            format!("position 0 reads tokens up to the last, {}", self.last())
+        } else {
+            format!("position i reads token i + {k}")
+        }
+    }
+
+    /// What a mask would have had to do about a read that enters where positions are summed over.
+    fn why(&self, node: &Node, result: ValueId) -> Option<String> {
+        let ty = self.graph.ty(result);
+        let leaks = |reads: Vec<Zone>| reads.iter().any(|read| is_leak(read, ty, Axes::Best));
+        match node.op {
+            Op::Dot(_) if !leaks(self.reads_if_finite(node, result)) => Some(
+                "one factor is zero at later positions, but the other may be infinite or NaN there, and 0 · ∞ is NaN: \
+                 bound it, as by `select(lt(v * v, 1e8), v, 0.0)`"
+                    .into(),
+            ),
+            Op::Dot(_) if (0..node.operands.len()).any(|i| !leaks(self.reads_through(node, result, i))) => Some(
+                "no factor is known to be zero at later positions: a mask makes it so with 0.0 after the `exp` of a \
+                 softmax, not with a large negative number before it"
+                    .into(),
+            ),
+            Op::Dot(_) | Op::Reduce(..) => {
+                Some("a mask before it would have to leave out every j > i".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An op and where it stands: in the model's own text, too, if the library says it.
+fn place(node: &Node) -> String {
+    let call = node.origin.call.as_ref().map_or(String::new(), |call| format!(", called at {call}"));
+    format!("`{}` at {}{call}", node.op, node.origin.loc)
+}
