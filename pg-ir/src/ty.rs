@@ -1,7 +1,7 @@
 //! Types of values: an element type and axes that carry a role.
 //!
-//! Roles are what makes causality a static proof: an op that mixes positions must say so on a
-//! [`Role::Time`] axis, and there is no other way for one position to reach another.
+//! Roles say what the proof of causality holds scores to: along [`Role::Time`] no later token is read, along
+//! [`Role::Batch`] no other sequence.
 
 use std::fmt;
 use std::str::FromStr;

@@ -108,30 +108,34 @@ pub fn prove(model: &Model, phase: usize, qat: bool, program: &Program) -> Resul
 }
 
 impl Model {
-    /// [Proves](prove) the programs of every phase, with and without quantisers, on a small batch: what makes
-    /// a model non-causal does so at any size.
+    /// [Proves](prove) the programs of every phase, with and without quantisers, at the sizes of the file: a model may
+    /// ask for the number of its sequences or their length, and leak at some alone.
     pub fn prove(&self) -> Result<(), Diagnostics> {
+        let (train, eval) = (&self.train, &self.eval);
+        let step = train.micro_batch_tokens.min(train.batch_tokens) / train.seq_len.max(1);
+        // Two sequences at least, so that one cannot leak into the other unseen.
+        let mut shapes = vec![(2, train.seq_len), (2, eval.seq_len), (step.max(2), train.seq_len)];
+        shapes.dedup();
         for phase in 0..self.phases.len() {
             for qat in [false, true] {
-                self.prove_phase(phase, qat, self.train.seq_len.min(32))
-                    // A model may hold for its own length alone.
-                    .or_else(|_| self.prove_phase(phase, qat, self.train.seq_len))?;
+                shapes.iter().try_for_each(|&shape| self.prove_phase(phase, qat, shape))?;
             }
         }
         Ok(())
     }
 
-    fn prove_phase(&self, phase: usize, qat: bool, seq: usize) -> Result<(), Diagnostics> {
-        // Two sequences, so that one cannot leak into the other unseen.
-        let shape = (2, seq);
+    fn prove_phase(&self, phase: usize, qat: bool, shape: (usize, usize)) -> Result<(), Diagnostics> {
         let all = [
             programs::score(self, phase, shape, qat)?,
             programs::logits(self, phase, shape, qat)?,
             programs::grad(self, phase, shape, qat, false)?,
         ];
         for program in &all {
-            prove(self, phase, qat, program)
-                .map_err(|e| self.finding(format!("program `{}` is refused: {e}", program.name)))?;
+            prove(self, phase, qat, program).map_err(|e| {
+                let (batch, seq) = shape;
+                let name = &program.name;
+                self.finding(format!("program `{name}` for {batch} × {seq} tokens is refused: {e}"))
+            })?;
         }
         Ok(())
     }

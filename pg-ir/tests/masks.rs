@@ -84,7 +84,8 @@ fn logits(text: &str) -> Vec<f64> {
     let mut slots: Vec<_> =
         program.graph.inputs().map(|(slot, v)| (slot.clone(), program.graph.ty(v).len())).collect();
     slots.sort_by_key(|(slot, _)| slot.to_string());
-    let value = |slot: &Slot, draw: f64| if slot.space == Space::Data { (8.0 + 8.0 * draw).floor() } else { draw };
+    let value =
+        |slot: &Slot, draw: f64| if slot.space == Space::Data { (8.0 + 8.0 * draw).floor() } else { draw };
     let env: Environment = slots
         .into_iter()
         .map(|(slot, len)| {
@@ -132,7 +133,8 @@ fn attention_by_hand_is_the_op() {
     }
     let keep = "select(keep, exp(s - reduce_max(s, -1)), 0.0)";
     let turned = Attention { weights: keep, ..CAUSAL }.text();
-    let turned = turned.replace("let s = select(drop, -1e30, s)", "let keep = gt(i + 1, j); let s = select(keep, s, -1e30)");
+    let turned = turned
+        .replace("let s = select(drop, -1e30, s)", "let keep = gt(i + 1, j); let s = select(keep, s, -1e30)");
     proved(&turned);
     same(&turned, &built_in);
     // exp(−∞) is zero whatever the scores are.
@@ -216,4 +218,31 @@ fn what_is_zero_only_for_some_numbers_is_no_mask() {
     assert_ne!(logits(&small)[0], logits(&right)[0]);
     let unbounded = Attention { values: "v", ..CAUSAL };
     refused(&unbounded, &["0 · ∞", "select(lt(v * v, 1e8), v, 0.0)"]);
+}
+
+#[test]
+fn the_attention_of_readme_is_the_op() {
+    let readme = include_str!("../../README.md");
+    let example =
+        readme.split("```pg\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let by_hand = text(&format!("{example}\n    fn mix(q, k, v) {{ attend(q, k, v) }}"));
+    proved(&by_hand);
+    same(&by_hand, &text("    fn mix(q, k, v) { causal_attention(q, k, v, 0.5) }"));
+}
+
+#[test]
+fn a_model_that_leaks_at_one_size_is_refused() {
+    let leaking = |when: &str| {
+        let mixed = format!("let x = if {when} {{ x + sum(x, 1) }} else {{ x }};\n        let q");
+        let text = CAUSAL.text().replacen("let q", &mixed, 1);
+        let sizes = "train { batch_tokens = 1024; micro_batch_tokens = 128; seq_len = 16; }\n    eval { seq_len = 48; }";
+        model(&text.replace("train { seq_len = 16; }", sizes)).prove()
+    };
+    leaking("dim(x, 0) > 64").unwrap();
+    for (when, size) in
+        [("dim(x, 0) == 8", "8 × 16"), ("seq_len(x) == 48", "2 × 48"), ("seq_len(x) > 47", "2 × 48")]
+    {
+        let error = leaking(when).unwrap_err().to_string();
+        assert!(error.contains("depend on later tokens: `sum") && error.contains(size), "{when}: {error}");
+    }
 }

@@ -75,7 +75,8 @@ impl<'g> Analysis<'g> {
     pub(super) fn reads_through(&self, node: &Node, result: ValueId, operand: usize) -> Vec<Zone> {
         let ty = self.graph.ty(result);
         let access = (node.op.record().access)(&node.op, &self.graph.operand_types(node), ty);
-        let sizes: SmallVec<[usize; 6]> = ty.shape().into_iter().chain(access.summed.iter().copied()).collect();
+        let sizes: SmallVec<[usize; 6]> =
+            ty.shape().into_iter().chain(access.summed.iter().copied()).collect();
         let of = &self.values[node.operands[operand].index()];
         let pieces = of.iter().map(|piece| self.moved(piece, &access.operands[operand], &sizes));
         sum(ty, pieces.collect()).reads
@@ -103,16 +104,19 @@ impl<'g> Analysis<'g> {
     fn result(&self, node: &Node, result: ValueId, assume: &dyn Fn(&Known) -> Known) -> Vec<Piece> {
         let ty = self.graph.ty(result);
         let access = (node.op.record().access)(&node.op, &self.graph.operand_types(node), ty);
-        let sizes: SmallVec<[usize; 6]> = ty.shape().into_iter().chain(access.summed.iter().copied()).collect();
+        let sizes: SmallVec<[usize; 6]> =
+            ty.shape().into_iter().chain(access.summed.iter().copied()).collect();
         let mut operands: Vec<Vec<Piece>> = Vec::with_capacity(node.operands.len());
         for (&value, indices) in node.operands.iter().zip(&access.operands) {
             let axes = self.graph.ty(value).shape();
-            let is_same = axes[..] == sizes[..] && indices.iter().enumerate().all(|(a, i)| *i == Index::along(a));
+            let is_same =
+                axes[..] == sizes[..] && indices.iter().enumerate().all(|(a, i)| *i == Index::along(a));
             let moved = |piece: &Piece| {
                 let moved = if is_same { piece.clone() } else { self.moved(piece, indices, &sizes) };
                 Piece { known: assume(&moved.known), ..moved }
             };
-            operands.push(self.values[value.index()].iter().map(moved).filter(|p| !p.zone.is_empty()).collect());
+            operands
+                .push(self.values[value.index()].iter().map(moved).filter(|p| !p.zone.is_empty()).collect());
         }
         if matches!(node.op, Op::Select) {
             operands[1].iter_mut().for_each(|piece| self.refine(node, piece));

@@ -171,7 +171,7 @@ impl Known {
                 let (to, by) = moved(c)?;
                 terms[ORIGIN] = terms[ORIGIN].checked_add(factor.checked_mul(by)?)?;
                 if to != ORIGIN {
-                    terms[to] += factor;
+                    terms[to] = terms[to].checked_add(factor)?;
                 }
             }
             Some(Affine(terms))
@@ -181,10 +181,9 @@ impl Known {
 
     /// The element as another type.
     pub(crate) fn cast(&self, dtype: DType) -> Known {
-        // Whole numbers up to this are exact.
+        // Whole numbers up to this are exact. Floats of some machines are stored in bfloat16.
         let exact = match dtype {
-            DType::F32 => f64::from(1 << 24),
-            DType::BF16 => 256.0,
+            DType::F32 | DType::BF16 => 256.0,
             DType::I32 => f64::from(i32::MAX),
             DType::Bool => 1.0,
         };
@@ -259,7 +258,8 @@ impl Known {
         let holds_zero = |x: &Known| x.low <= 0.0 && x.high >= 0.0;
         let lost = (infinite(self) && holds_zero(other)) || (infinite(other) && holds_zero(self));
         let nan = self.nan || other.nan || lost;
-        let corners = [(self.low, other.low), (self.low, other.high), (self.high, other.low), (self.high, other.high)];
+        let corners =
+            [(self.low, other.low), (self.low, other.high), (self.high, other.low), (self.high, other.high)];
         // Zero times infinity is NaN, which is counted above.
         let products = corners.map(|(a, b)| if a == 0.0 || b == 0.0 { 0.0 } else { a * b });
         let low = products.iter().copied().fold(f64::INFINITY, f64::min);

@@ -99,26 +99,48 @@ impl Analysis<'_> {
         }
     }
 
-    /// What a mask would have had to do about a read that enters where positions are summed over.
+    /// What is wrong with a mask, where positions are summed over.
     fn why(&self, node: &Node, result: ValueId) -> Option<String> {
         let ty = self.graph.ty(result);
         let leaks = |reads: Vec<Zone>| reads.iter().any(|read| is_leak(read, ty, Axes::Best));
-        match node.op {
-            Op::Dot(_) if !leaks(self.reads_if_finite(node, result)) => Some(
-                "one factor is zero at later positions, but the other may be infinite or NaN there, and 0 · ∞ is NaN: \
-                 bound it, as by `select(lt(v * v, 1e8), v, 0.0)`"
-                    .into(),
-            ),
-            Op::Dot(_) if (0..node.operands.len()).any(|i| !leaks(self.reads_through(node, result, i))) => Some(
-                "no factor is known to be zero at later positions: a mask makes it so with 0.0 after the `exp` of a \
-                 softmax, not with a large negative number before it"
-                    .into(),
-            ),
-            Op::Dot(_) | Op::Reduce(..) => {
-                Some("a mask before it would have to leave out every j > i".into())
-            }
-            _ => None,
+        if matches!(node.op, Op::Dot(_)) && !leaks(self.reads_if_finite(node, result)) {
+            let why = "one factor is zero at later positions, but the other may be infinite or NaN there, and 0 · ∞ is \
+                       NaN: bound it, as by `select(lt(v * v, 1e8), v, 0.0)`";
+            return Some(why.into());
         }
+        if let Some(why) = self.lets_through(node) {
+            return Some(why);
+        }
+        let is_apart = |operand: usize| !leaks(self.reads_through(node, result, operand));
+        (matches!(node.op, Op::Dot(_)) && (0..node.operands.len()).any(is_apart)).then(|| {
+            "no factor is known to be zero at later positions: a mask makes it so with 0.0 after the `exp` of a \
+             softmax, not with a large negative number before it"
+                .into()
+        })
+    }
+
+    /// Of a table of positions that is summed over: which later ones are in it.
+    fn lets_through(&self, node: &Node) -> Option<String> {
+        let summed = |operand: usize, axis: usize| match &node.op {
+            Op::Reduce(_, axes) => axes.contains(&axis),
+            Op::Dot(d) => d.contract.iter().any(|pair| [pair.0, pair.1][operand % 2] == axis),
+            _ => false,
+        };
+        node.operands.iter().enumerate().find_map(|(operand, &value)| {
+            let ty = self.graph.ty(value);
+            let axes = |is_summed: bool| {
+                let is = move |axis: &Coordinate| *axis != ORIGIN && summed(operand, axis - 1) == is_summed;
+                of_role(ty, Role::Time).find(is)
+            };
+            let (i, j) = (axes(false)?, axes(true)?);
+            let late = self.reads(value).into_iter().filter(|read| read.bound(read.coordinates() - 1, i) > 0);
+            let most = late.map(|read| read.bound(j, i)).max().filter(|most| *most > 0)?;
+            Some(if most + 1 >= ty.axes[j - 1].size as i64 {
+                "no mask before it leaves out every position j > i".into()
+            } else {
+                format!("the mask before it lets position j = i + {most} through")
+            })
+        })
     }
 }
 

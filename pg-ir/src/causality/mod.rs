@@ -55,7 +55,11 @@ pub fn reach(graph: &Graph, input: &Slot, value: ValueId) -> Reach {
     let reaches = analysis.reads(value).into_iter().map(|read| {
         let k = latest(&read, ty, Axes::Every);
         let is_anywhere = k > 0 && k >= analysis.last();
-        if is_anywhere || mixes_sequences(&read, ty, Axes::Every) { Reach::Everything } else { Reach::Until(k) }
+        if is_anywhere || mixes_sequences(&read, ty, Axes::Every) {
+            Reach::Everything
+        } else {
+            Reach::Until(k)
+        }
     });
     reaches.max().unwrap_or(Reach::Never)
 }

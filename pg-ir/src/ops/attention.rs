@@ -1,8 +1,8 @@
 //! Causal attention with grouped key/value heads, and its gradient from the log-sum-exp alone.
 
 use super::{anywhere, arity, check_float, unknown};
-use crate::interp::Tensor;
 use crate::causality::{Access, Index};
+use crate::interp::Tensor;
 use crate::op::{Op, Record, RuleError};
 use crate::ty::{DType, Role, Type};
 

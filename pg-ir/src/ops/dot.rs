@@ -4,10 +4,10 @@ use smallvec::SmallVec;
 
 use super::check_float;
 use crate::autodiff::Adjoint;
-use crate::graph::ValueId;
-use crate::interp::{Tensor, flat, for_each_index, strides};
 use crate::causality::known::Known;
 use crate::causality::{Access, Case, Index, Indices, Meeting};
+use crate::graph::ValueId;
+use crate::interp::{Tensor, flat, for_each_index, strides};
 use crate::op::{DotDims, Op, Record, RuleError};
 use crate::ty::{DType, Type};
 

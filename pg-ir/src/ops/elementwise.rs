@@ -101,13 +101,21 @@ binary!(SUB, "sub", "y = a − b.", infer_float, SUB_CASES, |a, b| a - b, |cx, g
 binary!(MUL, "mul", "y = a · b.", infer_float, MUL_CASES, |a, b| a * b, |cx, g, a, b| {
     [Some(cx.b.mul(g, b)), Some(cx.b.mul(g, a))]
 });
-binary!(DIV, "div", "y = a / b.", infer_division, |_, at| at.always(at.known[0].over(at.dtype)), |a, b| a / b, |cx, g, _, b| {
-    let y = cx.node.first;
-    let da = cx.b.div(g, b);
-    let gy = cx.b.mul(da, y);
-    let db = cx.b.scale(-1.0, gy);
-    [Some(da), Some(db)]
-});
+binary!(
+    DIV,
+    "div",
+    "y = a / b.",
+    infer_division,
+    |_, at| at.always(at.known[0].over(at.dtype)),
+    |a, b| a / b,
+    |cx, g, _, b| {
+        let y = cx.node.first;
+        let da = cx.b.div(g, b);
+        let gy = cx.b.mul(da, y);
+        let db = cx.b.scale(-1.0, gy);
+        [Some(da), Some(db)]
+    }
+);
 binary!(
     MAX,
     "max",
@@ -141,8 +149,12 @@ binary!(
     |a, b| ((a as i64) ^ (b as i64)) as f64,
     |_, _, _, _| [None, None]
 );
-binary!(GT, "gt", "y = a > b.", infer_comparison, GT_CASES, |a, b| f64::from(a > b), |_, _, _, _| [None, None]);
-binary!(EQ, "eq", "y = (a = b).", infer_comparison, EQ_CASES, |a, b| f64::from(a == b), |_, _, _, _| [None, None]);
+binary!(GT, "gt", "y = a > b.", infer_comparison, GT_CASES, |a, b| f64::from(a > b), |_, _, _, _| [
+    None, None
+]);
+binary!(EQ, "eq", "y = (a = b).", infer_comparison, EQ_CASES, |a, b| f64::from(a == b), |_, _, _, _| [
+    None, None
+]);
 
 pub(super) static SELECT: Record = Record {
     name: "select",

@@ -128,7 +128,8 @@ fn pointwise(_: &Op, operands: &[&Type], _: &Type) -> Access {
 fn along_rows(_: &Op, operands: &[&Type], _: &Type) -> Access {
     Access::of(operands.iter().map(|x| {
         let last = x.rank().saturating_sub(1);
-        let index = |(axis, a): (usize, &Axis)| if axis == last { Index::any(a.size) } else { Index::along(axis) };
+        let index =
+            |(axis, a): (usize, &Axis)| if axis == last { Index::any(a.size) } else { Index::along(axis) };
         x.axes.iter().enumerate().map(index).collect()
     }))
 }

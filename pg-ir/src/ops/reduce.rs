@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{arity, check_axis, check_float, same};
-use crate::interp::{Tensor, flat, for_each_index, strides};
 use crate::causality::{Access, Index};
+use crate::interp::{Tensor, flat, for_each_index, strides};
 use crate::op::{Binary, Op, Record, Reduction, RuleError};
 use crate::ty::{DType, Type};
 

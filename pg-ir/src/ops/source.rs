@@ -42,7 +42,7 @@ pub(super) static CONST: Record = Record {
     access: pointwise,
     cases: |op, at| {
         let Op::Const(bits, _) = op else { unreachable!("record of another op") };
-        at.always(Known::number(bits.get(), at.zone.coordinates()))
+        at.always(Known::number(bits.get(), at.zone.coordinates()).cast(at.dtype))
     },
     vjp: |_| vec![],
     flops: no_flops,

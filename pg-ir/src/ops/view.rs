@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{arity, check_axis, no_flops, same};
-use crate::interp::{pick, strides};
 use crate::causality::{Access, Index};
+use crate::interp::{pick, strides};
 use crate::op::{Op, Record, RuleError};
 use crate::ty::{Axes, Axis, Role, Type};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Args;
+use indexmap::IndexSet;
 use pg_ir::lang::model::Model;
 use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
 use pg_runtime::device::Device;
@@ -231,25 +232,37 @@ impl Checked {
 }
 
 /// Builds every program, each with its proofs: the graph is well formed, quantised parameters are read through their
-/// quantiser, no score depends on a later token.
+/// quantiser, no score depends on a later token. Sizes are those of a run of the file, and two sequences beside: with
+/// one, a program that mixes them up would look right.
 fn prove(model: Model) -> Result<(), Vec<Finding>> {
-    // Two sequences: with one, a program that mixes them up would look right.
-    let (seq, phases, batch) = (model.train.seq_len, model.phases.len(), 2);
+    let (lengths, phases, batch) = ([model.eval.seq_len, model.train.seq_len], model.phases.len(), 2);
     let session = Session::new(Arc::new(model), Default::default());
     let grads = (0..phases).flat_map(|phase| {
         let qat = session.model.is_quantised(phase);
-        [false, true].map(|accumulate| Key::Grad { phase, batch, seq, qat, accumulate })
+        [false, true].map(|accumulate| Key::Grad { phase, batch, seq: lengths[1], qat, accumulate })
     });
     let adapt = session.model.eval.ttt.is_some().then_some(Key::Adapt);
     // What cannot be scored is refused before it is differentiated, in words about the model.
-    let score = [Key::Score { batch, seq, qat: false }];
-    for key in score.into_iter().chain(grads).chain([Key::Update]).chain(adapt) {
+    let scores = lengths.map(|seq| Key::Score { batch, seq, qat: false });
+    let of_run = file_programs(&session).map_err(|error| vec![Finding::whole(error.to_string())])?;
+    let keys: IndexSet<Key> =
+        scores.into_iter().chain(grads).chain([Key::Update]).chain(adapt).chain(of_run).collect();
+    for key in keys {
         session.program(key).map_err(|error| match error {
             SessionError::Model(errors) => Finding::list(&errors, Severity::Error),
+            SessionError::Refused { program, reason } => {
+                vec![Finding::whole(refusal(key, &program, &reason))]
+            }
             error => vec![Finding::whole(error.to_string())],
         })?;
     }
     Ok(())
+}
+
+/// A refused program in words that name its size, on which it may depend.
+fn refusal(key: Key, program: &str, reason: &str) -> String {
+    let size = key.shape().map_or(String::new(), |(batch, seq)| format!(" for {batch} × {seq} tokens"));
+    format!("program `{program}`{size} is refused: {reason}")
 }
 
 impl Report {
