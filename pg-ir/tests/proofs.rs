@@ -4,7 +4,7 @@ use pg_ir::causality::{prove_causal, prove_pointwise};
 use pg_ir::graph::{Builder, ValueId};
 use pg_ir::interp::{Environment, evaluate};
 use pg_ir::lang::{Options, Source, elaborate};
-use pg_ir::op::{Binary, Bits, DotDims, Op, Reduction};
+use pg_ir::op::{Binary, Bits, DotDims, Op, Reduction, Unary};
 use pg_ir::programs::Program;
 use pg_ir::quant::{Grid, ScaleRule};
 use pg_ir::slot::{Slot, Space};
@@ -124,6 +124,220 @@ fn attention_among_sequences_is_refused() {
 #[test]
 fn quantising_across_a_sequence_is_refused() {
     refused(|b, _, x| b.op(Op::FakeQuant(Grid { clip: 7, rule: ScaleRule::Amax }), &[x]));
+}
+
+/// x [B, T] as [B, T, T], the same for every i.
+fn table(b: &mut Builder, x: ValueId) -> ValueId {
+    let x = b.reshape(x, [B, Axis { size: 1, ..T }, T].into_iter().collect());
+    b.broadcast(x, [B, T, T].into_iter().collect())
+}
+
+/// [B, T, T] as [B, T], by a sum over j.
+fn summed(b: &mut Builder, x: ValueId) -> ValueId {
+    let x = b.reduce(Reduction::Sum, x, &[2]);
+    b.reshape(x, [B, T].into_iter().collect())
+}
+
+fn number(b: &mut Builder, value: f64, dtype: DType) -> ValueId {
+    b.op(Op::Const(Bits::new(value), dtype), &[])
+}
+
+/// Positions i [T, 1] and j [T], each times `factor` plus nothing.
+fn positions(b: &mut Builder, factor: f64) -> [ValueId; 2] {
+    let j = b.op(Op::Iota(T), &[]);
+    let k = number(b, factor, DType::I32);
+    let j = b.mul(j, k);
+    [b.reshape(j, [T, Axis { size: 1, ..T }].into_iter().collect()), j]
+}
+
+/// The sum of x over j, where i + by > j.
+fn before(b: &mut Builder, x: ValueId, by: ValueId) -> ValueId {
+    let [i, j] = positions(b, 1.0);
+    let i = if b.ty(by).dtype == DType::F32 { b.op(Op::Cast(DType::F32), &[i]) } else { i };
+    let j = if b.ty(by).dtype == DType::F32 { b.op(Op::Cast(DType::F32), &[j]) } else { j };
+    let i = b.add(i, by);
+    let mask = b.binary(Binary::Gt, i, j);
+    let (x, zero) = (table(b, x), b.constant(0.0));
+    let kept = b.try_select(mask, x, zero).unwrap();
+    summed(b, kept)
+}
+
+#[test]
+fn a_sum_behind_a_mask_of_positions_is_causal_up_to_the_mask() {
+    for (by, is_causal) in [(-1.0, true), (0.0, true), (1.0, true), (2.0, false), (6.0, false)] {
+        for dtype in [DType::I32, DType::F32] {
+            let said = proof(|b, _, x| {
+                let by = number(b, by, dtype);
+                before(b, x, by)
+            });
+            assert_eq!(said.is_ok(), is_causal, "{by} {dtype}: {said:?}");
+        }
+    }
+    let error = proof(|b, _, x| {
+        let by = number(b, 3.0, DType::I32);
+        before(b, x, by)
+    });
+    let error = error.unwrap_err();
+    assert!(
+        error.contains("position i reads token i + 2; the mask before it lets position j = i + 2"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_executors_round_or_wrap_is_no_position() {
+    // 1 in float64, 0 or 2 in float32.
+    refused(|b, _, x| {
+        let (large, less) = (number(b, 16_777_217.0, DType::F32), number(b, 16_777_216.0, DType::F32));
+        let by = b.sub(large, less);
+        before(b, x, by)
+    });
+    // Halves are exact, but of what is next to a whole number nobody can be sure.
+    refused(|b, _, x| {
+        let by = number(b, 1.000_000_001, DType::F32);
+        before(b, x, by)
+    });
+    for (factor, is_causal) in [(3.0, true), (f64::from(1 << 30), false)] {
+        let said = proof(|b, _, x| {
+            let [i, j] = positions(b, factor);
+            let later = b.binary(Binary::Gt, j, i);
+            let (x, zero) = (table(b, x), b.constant(0.0));
+            let kept = b.try_select(later, zero, x).unwrap();
+            summed(b, kept)
+        });
+        assert_eq!(said.is_ok(), is_causal, "{factor}: {said:?}");
+    }
+}
+
+#[test]
+fn a_product_with_zero_outside_of_a_dot_tells_a_sign() {
+    refused(|b, _, x| {
+        let [i, j] = positions(b, 1.0);
+        let next = number(b, 1.0, DType::I32);
+        let i = b.add(i, next);
+        let mask = b.binary(Binary::Gt, i, j);
+        let ones = b.op(Op::Cast(DType::F32), &[mask]);
+        let x = b.unary(Unary::Tanh, x);
+        let x = table(b, x);
+        let signed = b.mul(ones, x);
+        // 1 / +0 or 1 / −0.
+        let one = b.constant(1.0);
+        let told = b.div(one, signed);
+        b.reduce(Reduction::Max, told, &[2])
+    });
+}
+
+/// Σ_j mask(i, j) · bounded(x_j), as a dot.
+fn running_sum(b: &mut Builder, x: ValueId, bounded: impl Fn(&mut Builder, ValueId) -> ValueId) -> ValueId {
+    let [i, j] = positions(b, 1.0);
+    let next = number(b, 1.0, DType::I32);
+    let i = b.add(i, next);
+    let mask = b.binary(Binary::Gt, i, j);
+    let ones = b.op(Op::Cast(DType::F32), &[mask]);
+    let x = bounded(b, x);
+    let sums = b.dot(DotDims::contract(1, 1), x, ones);
+    b.reshape(sums, [B, T].into_iter().collect())
+}
+
+#[test]
+fn a_dot_with_zeros_reads_past_them_unless_the_other_factor_is_finite() {
+    fn below(
+        b: &mut Builder,
+        x: ValueId,
+        most: f64,
+        than: impl Fn(&mut Builder, ValueId) -> ValueId,
+    ) -> ValueId {
+        let (most, zero, y) = (b.constant_like(most, x), b.constant_like(0.0, x), than(b, x));
+        let condition = b.binary(Binary::Gt, most, y);
+        b.op(Op::Select, &[condition, x, zero])
+    }
+    let exp = |b: &mut Builder, x| b.unary(Unary::Exp, x);
+    // Tokens are whole numbers, and finite.
+    proof(|b, _, x| running_sum(b, x, |_, x| x)).unwrap();
+    refused(|b, _, x| running_sum(b, x, exp));
+    proof(|b, _, x| {
+        running_sum(b, x, |b, x| {
+            let x = exp(b, x);
+            below(b, x, 1e8, |b, x| b.mul(x, x))
+        })
+    })
+    .unwrap();
+    // e to something is above zero, its logarithm may be −∞.
+    proof(|b, _, x| {
+        running_sum(b, x, |b, x| {
+            let x = exp(b, x);
+            below(b, x, 1e8, |_, x| x)
+        })
+    })
+    .unwrap();
+    refused(|b, _, x| {
+        running_sum(b, x, |b, x| {
+            let x = b.unary(Unary::Log, x);
+            below(b, x, 1e8, |_, x| x)
+        })
+    });
+    refused(|b, _, x| {
+        running_sum(b, x, |b, x| {
+            let x = exp(b, x);
+            below(b, x, 1e39, |_, x| x)
+        })
+    });
+    // The larger of NaN and a number is NaN to executors; tanh of NaN is.
+    refused(|b, _, x| {
+        running_sum(b, x, |b, x| {
+            let x = b.unary(Unary::Log, x);
+            b.unary(Unary::Tanh, x)
+        })
+    });
+}
+
+#[test]
+fn views_along_time_are_followed() {
+    let cut = |b: &mut Builder, x, start, len| b.op(Op::Slice { axis: 1, start, len }, &[x]);
+    let shifted = |before: usize, start: usize| {
+        proof(move |b, _, x| {
+            let y = cut(b, x, start, 4);
+            b.op(Op::Pad { axis: 1, before, after: 2 - before }, &[y])
+        })
+    };
+    for (before, start) in [(2, 0), (1, 0), (2, 2), (1, 1), (0, 0), (2, 1)] {
+        shifted(before, start).unwrap();
+    }
+    for (before, start) in [(0, 1), (1, 2), (0, 2)] {
+        let error = shifted(before, start).unwrap_err();
+        assert!(error.contains(&format!("position i reads token i + {}", start - before)), "{error}");
+    }
+    // The first token for every position; no other.
+    let one = |at: usize| {
+        proof(move |b, _, x| {
+            let y = cut(b, x, at, 1);
+            b.add(x, y)
+        })
+    };
+    one(0).unwrap();
+    assert!(one(1).is_err() && one(5).is_err());
+}
+
+#[test]
+fn sequences_are_kept_apart_by_masks_too() {
+    let among = |f: Binary| {
+        proof(move |b, _, x| {
+            let one = Axis { size: 1, ..B };
+            let y = b.reshape(x, [one, B, T].into_iter().collect());
+            let y = b.broadcast(y, [B, B, T].into_iter().collect());
+            let index = b.op(Op::Iota(B), &[]);
+            let rows = b.reshape(index, [B, one].into_iter().collect());
+            let mask = b.binary(f, rows, index);
+            let mask = b.reshape(mask, [B, B, Axis::channel(1)].into_iter().collect());
+            let zero = b.constant(0.0);
+            let own = b.try_select(mask, y, zero).unwrap();
+            let own = b.reduce(Reduction::Sum, own, &[1]);
+            b.reshape(own, [B, T].into_iter().collect())
+        })
+    };
+    among(Binary::Eq).unwrap();
+    let error = among(Binary::Gt).unwrap_err();
+    assert!(error.contains("a sequence reads tokens of another sequence"), "{error}");
 }
 
 #[test]

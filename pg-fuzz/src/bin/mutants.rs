@@ -1,5 +1,5 @@
-//! Mutation test of the compiler: each entry of `pg-fuzz/mutants.toml` is a small deliberate fault in a pass or an
-//! executor, and the suites that are named below must notice every one of them.
+//! Mutation test of the compiler: each entry of `pg-fuzz/mutants.toml` is a small deliberate fault in a pass, an
+//! executor or a proof, and the suites that are named below must notice every one of them.
 //!
 //! All faults are compiled into one copy of the sources, each behind a switch that the environment sets, so that the
 //! sources themselves hold no trace of them and the whole takes one build. A fault that no suite notices names a
@@ -27,6 +27,7 @@ const SWITCH: &str = "PG_MUTANT";
 const SUITES: &[(&str, &str, &[&str])] = &[
     ("pg-fuzz", "seeds", &[]),
     ("pg-codegen", "corners", &[]),
+    ("pg-fuzz", "causality", &[]),
     ("pg-ir", "gradients", &[]),
     ("pg-codegen", "differential", &[]),
     ("pg-runtime", "differential", &[]),

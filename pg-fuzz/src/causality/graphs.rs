@@ -104,6 +104,7 @@ impl Gen {
         } else {
             p
         };
+        let v = if self.rng.once_in(3) { self.overflowing(v) } else { v };
         let v = self.bounded(v);
         let summed = if self.rng.once_in(12) { 1 } else { 2 };
         self.b.dot(DotDims::batched(summed, 1), p, v)
@@ -277,6 +278,17 @@ impl Gen {
         }
     }
 
+    /// What is infinite or NaN for some tokens.
+    fn overflowing(&mut self, x: ValueId) -> ValueId {
+        let up = self.b.scale(1e3, x);
+        let large = self.b.unary(Unary::Exp, up);
+        match self.rng.below(3) {
+            0 => large,
+            1 => self.b.scale(-1.0, large),
+            _ => self.b.sub(large, large),
+        }
+    }
+
     /// x, most of the time neither infinite nor NaN.
     fn bounded(&mut self, x: ValueId) -> ValueId {
         let most = self.b.constant_like(1e8, x);
@@ -312,7 +324,12 @@ impl Gen {
 
     /// x where the mask holds, `fill` elsewhere; seldom the other way round.
     fn keep(&mut self, mask: ValueId, x: ValueId, fill: f64) -> ValueId {
-        let fill = self.b.constant_like(fill, x);
+        let fill = if self.rng.once_in(12) {
+            // Of this element, which is no better than x itself.
+            self.b.unary(Unary::Tanh, x)
+        } else {
+            self.b.constant_like(fill, x)
+        };
         let branches = if self.rng.once_in(10) { [fill, x] } else { [x, fill] };
         self.b.try_select(mask, branches[0], branches[1]).expect("masks fit scores")
     }

@@ -14,7 +14,11 @@ impl Gen {
 
     fn positions_of(&mut self, size: usize) -> [ValueId; 2] {
         let axis = if self.rng.once_in(4) { Axis::channel(size) } else { Axis { size, ..self.time } };
-        let j = self.b.op(Op::Iota(axis), &[]);
+        let mut j = self.b.op(Op::Iota(axis), &[]);
+        if self.rng.once_in(20) {
+            // From the last position to the first.
+            j = self.b.op(Op::Permute((0..size as u32).rev().collect()), &[j]);
+        }
         let column = self.axes(&[Axis { size, ..self.time }, Axis::channel(1)]);
         let row = self.axes(&[Axis { size, ..self.time }]);
         [self.b.reshape(j, column), self.b.reshape(j, row)]
@@ -75,10 +79,11 @@ impl Gen {
                 self.b.binary(Binary::Gt, i, j)
             }
             3 => {
-                // Both doubled, by multiplication and by addition.
+                // Both doubled, by multiplication and by addition; or but one.
                 let two = self.number(2.0, i);
                 let next = self.number(2.0 * by + 1.0, i);
-                let (i, j) = (self.b.mul(i, two), self.b.add(j, j));
+                let i = if self.rng.once_in(2) { self.b.mul(i, two) } else { self.b.mul(two, i) };
+                let j = if self.rng.once_in(6) { j } else { self.b.add(j, j) };
                 let i = self.b.add(i, next);
                 self.b.binary(Binary::Gt, i, j)
             }
@@ -160,7 +165,7 @@ impl Gen {
     /// Views of a mask, some of which leave it as it was.
     fn viewed(&mut self, mask: ValueId) -> ValueId {
         let size = self.time.size;
-        match self.rng.below(24) {
+        match self.rng.below(20) {
             0 => self.b.op(Op::Transpose([1, 0].into_iter().collect()), &[mask]),
             1 => self.b.op(Op::Shift { axis: self.rng.below(2), by: self.rng.below(3) as i64 - 1 }, &[mask]),
             2 => self.flipped(mask, 0),

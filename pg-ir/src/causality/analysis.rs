@@ -177,7 +177,7 @@ impl<'g> Analysis<'g> {
                 both.intersect(&piece.zone, |c| c);
                 !both.is_empty()
             };
-            hull(site.operands[operand].iter().filter(meets), site.operands[operand][0].known.clone())
+            hull(site.operands[operand].iter().filter(meets), chosen[operand].known.clone())
         };
         let meeting = Meeting { zone, known: &known, whatever: &whatever, operands, dtype: ty.dtype };
         for case in (node.op.record().cases)(&node.op, &meeting) {

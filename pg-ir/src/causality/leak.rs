@@ -54,20 +54,20 @@ impl Analysis<'_> {
     /// How elements of a value read a later token, or one of another sequence; `None` if they do not.
     pub(super) fn leak(&self, value: ValueId) -> Option<String> {
         let ty = self.graph.ty(value);
-        let read = self.reads(value).into_iter().find(|read| is_leak(read, ty, Axes::Every))?;
+        let reads = self.reads(value).into_iter().filter(|read| is_leak(read, ty, Axes::Every));
+        let read = reads.max_by_key(|read| latest(read, ty, Axes::Every))?;
         // From operand to operand, to where an element first belongs to no position that could read this.
         let mut culprit = value;
-        let leaks = |v: ValueId| {
-            let ty = self.graph.ty(v);
-            self.reads(v).into_iter().find(|read| is_leak(read, ty, Axes::Best))
+        let leaks = |v: &&ValueId| {
+            let ty = self.graph.ty(**v);
+            self.reads(**v).iter().any(|read| is_leak(read, ty, Axes::Best))
         };
-        while let Some(next) = self.graph.producer(culprit).operands.iter().find(|v| leaks(**v).is_some()) {
+        while let Some(next) = self.graph.producer(culprit).operands.iter().find(leaks) {
             culprit = *next;
         }
-        let read = leaks(culprit).unwrap_or(read);
         let node = self.graph.producer(culprit);
         let why = self.why(node, culprit).map_or(String::new(), |why| format!("; {why}"));
-        Some(format!("{}: {}{why}", place(node), self.says(&read, self.graph.ty(culprit))))
+        Some(format!("{}: {}{why}", place(node), self.says(&read, ty)))
     }
 
     /// How elements of a value read anything of another position; `None` if they do not.
@@ -89,8 +89,8 @@ impl Analysis<'_> {
 
     /// A read in words.
     fn says(&self, read: &Zone, ty: &Type) -> String {
-        let k = latest(read, ty, Axes::Best);
-        if mixes_sequences(read, ty, Axes::Best) {
+        let k = latest(read, ty, Axes::Every);
+        if mixes_sequences(read, ty, Axes::Every) {
             "a sequence reads tokens of another sequence of its batch".into()
         } else if of_role(ty, Role::Time).eq([ORIGIN]) || k >= self.last() {
             format!("position 0 reads tokens up to the last, {}", self.last())

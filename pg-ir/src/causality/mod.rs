@@ -1,5 +1,5 @@
-//! The static proof that no score depends on the future, nor on another sequence of the batch: a windows-overlap batch
-//! holds later tokens in its other rows.
+//! The static proof that no score depends on a later token, nor on another sequence of the batch: windows overlap, and
+//! what one row scores another may hold as context.
 //!
 //! It is an abstract interpretation of the graph. What is found of a value covers each of its elements by at least one
 //! [`Piece`]: at the indices of the piece's zone the element may be a number that the piece allows, which then depends
@@ -14,6 +14,8 @@
 //!
 //! - *Composition.* If an element reads operands' elements at indices in relation A, and those read tokens in relation
 //!   R, it reads tokens in A ∘ R. Zones over-approximate both; projection of a closed zone loses no point.
+//! - *Pieces.* Which of several pieces holds may depend on tokens, as which branch of a select is taken. Each of them
+//!   reads those tokens, and a sum or an op that says nothing reads what any of them reads.
 //! - *Comparison.* Whole numbers that follow from indices alone (`iota`, sums and differences of such) compare as their
 //!   formulas do, wherever no executor rounds or wraps them. A condition on token values is unknown, and an unknown
 //!   condition reads its operands and both branches.

@@ -83,9 +83,11 @@ fn access(op: &Op, operands: &[&Type], result: &Type) -> Access {
 fn cases(op: &Op, at: &Meeting<'_>) -> SmallVec<[Case; 3]> {
     let mut case = at.case(at.zone.clone(), Known::any(at.dtype));
     let sums = dims(op).contract.iter().any(|&(l, _)| at.operands[0].axes[l].size > 1);
-    if sums && at.known[0].is_zero() && (at.whatever)(1).is_finite() {
+    // A factor that is zero for some tokens alone is read: it is not what leaves the other one out.
+    let hides = |zero: usize, other: usize| (at.whatever)(zero).is_zero() && (at.whatever)(other).is_finite();
+    if sums && hides(0, 1) {
         case.reads[1] = false;
-    } else if sums && at.known[1].is_zero() && (at.whatever)(0).is_finite() {
+    } else if sums && hides(1, 0) {
         case.reads[0] = false;
     }
     SmallVec::from_iter([case])
