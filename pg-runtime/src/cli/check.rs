@@ -243,10 +243,12 @@ fn prove(model: Model) -> Result<(), Vec<Finding>> {
     });
     let adapt = session.model.eval.ttt.is_some().then_some(Key::Adapt);
     // What cannot be scored is refused before it is differentiated, in words about the model.
-    let scores = lengths.map(|seq| Key::Score { batch, seq, qat: false });
+    let scored = lengths.map(|seq| (batch, seq));
+    // As many windows at a time as a text of any length can ask for.
+    let most = lengths.map(|seq| (session.score_batch(seq), seq));
+    let scores = scored.into_iter().chain(most).map(|(batch, seq)| Key::Score { batch, seq, qat: false });
     let of_run = file_programs(&session).map_err(|error| vec![Finding::whole(error.to_string())])?;
-    let keys: IndexSet<Key> =
-        scores.into_iter().chain(grads).chain([Key::Update]).chain(adapt).chain(of_run).collect();
+    let keys: IndexSet<Key> = scores.chain(grads).chain([Key::Update]).chain(adapt).chain(of_run).collect();
     for key in keys {
         session.program(key).map_err(|error| match error {
             SessionError::Model(errors) => Finding::list(&errors, Severity::Error),
