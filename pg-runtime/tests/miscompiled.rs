@@ -71,7 +71,7 @@ fn learned_positions_train() {
     assert!(gradient_norm(&[&file, "--steps", "1"]) > 0.1);
 }
 
-/// A tensor contracted with itself over time mixes positions; it is refused, not differentiated.
+/// A tensor contracted with itself is a table of positions; a sum over it without a mask is refused, not differentiated.
 #[test]
 fn what_mixes_positions_is_refused_by_check_and_run() {
     let file = format!("{MODELS}/gram.rs");
@@ -80,7 +80,7 @@ fn what_mixes_positions_is_refused_by_check_and_run() {
     for output in [check, pg(&[&file], &dir.path().join("run"))] {
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(message.contains("the logits of a position depend on later tokens: `dot"), "{message}");
-        assert!(message.contains("gram.rs:6:21"), "{message}");
+        assert!(message.contains("the logits of a position depend on later tokens: `sum"), "{message}");
+        assert!(message.contains("gram.rs:7:24"), "{message}");
     }
 }
