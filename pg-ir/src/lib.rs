@@ -5,6 +5,7 @@ pub mod autodiff;
 pub mod causality;
 pub mod footprint;
 pub mod graph;
+pub mod input;
 pub mod interp;
 pub mod lang;
 pub mod op;

@@ -6,8 +6,9 @@ mod places;
 use std::path::{Path, PathBuf};
 
 use pg_ir::footprint::Moment;
+use pg_ir::input::Kind;
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate, read_text};
+use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate, read_base};
 use places::Places;
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -33,11 +34,9 @@ fn expand(input: TokenStream, file: Option<PathBuf>) -> TokenStream {
     let places = Places::of(&input);
     // Without a file (in an editor, say) positions still hold, and only excerpts and `from` are lost.
     let name = file.as_deref().map_or_else(|| "model".into(), Path::to_string_lossy);
-    let text = file.as_deref().and_then(|f| read_text(f).ok());
+    let text = file.as_deref().and_then(|f| Kind::MODEL.read_text(f).ok());
     let shown = text.clone().unwrap_or_else(|| input.to_string());
-    let read = |base: &str| read_text(base);
-
-    let model = Source::from_tokens(&name, &shown, input, &read)
+    let model = Source::from_tokens(&name, &shown, input, &read_base)
         .and_then(|source| Ok((elaborate(&source, &Options::default())?, source)));
     match model {
         Err(errors) => report(&errors, &name, &places),

@@ -49,7 +49,7 @@ use std::sync::Arc;
 pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
 pub use elaborate::{Options, elaborate};
 pub use reference::{Reference, reference};
-pub use source::{ResolveBase, Source, read_text};
+pub use source::{ResolveBase, Source, read_base};
 pub use span::Span;
 pub use trace::{Head, Trace, Traced};
 

@@ -1,6 +1,5 @@
 //! From files to one syntax tree: finding `model! { … }`, reading what it derives from, merging.
 
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,10 +7,10 @@ use proc_macro2::TokenStream;
 
 use super::ast::*;
 use super::diag::{Diagnostic, Diagnostics};
-use super::limits::MAX_SOURCE_BYTES;
 use super::parse;
 use super::span::Span;
-use super::token::{self, Kind, Token};
+use super::token::{self, Kind as TokenKind, Token};
+use crate::input::Kind;
 use crate::lang::model::SourceText;
 
 /// How the text of a base model is found: from the path of `from "…"`, already joined with the folder
@@ -26,30 +25,26 @@ pub struct Source {
     pub(crate) texts: Vec<SourceText>,
 }
 
+/// The text of a base model's file.
+///
+/// # Errors
+/// As [`Kind::read_text`], in words.
+pub fn read_base(path: &str) -> Result<String, String> {
+    Kind::MODEL.read_text(Path::new(path)).map_err(|e| e.to_string())
+}
+
 /// A chain of `from` longer than this is a cycle.
 const MAX_BASES: usize = 8;
-
-/// The text of a model file, of which no more is read than a model's text may have. The error says why it cannot be
-/// read.
-pub fn read_text(path: impl AsRef<Path>) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    file.take(MAX_SOURCE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    if bytes.len() > MAX_SOURCE_BYTES {
-        return Err(format!("a model's text has at most {MAX_SOURCE_BYTES} bytes, and this file has more"));
-    }
-    String::from_utf8(bytes).map_err(|e| e.to_string())
-}
 
 impl Source {
     /// Reads and parses a model file and what it derives from.
     pub fn load(path: impl AsRef<Path>) -> Result<Source, Diagnostics> {
         let name = path.as_ref().to_string_lossy();
-        let text = read_text(&path).map_err(|e| {
+        let text = Kind::MODEL.read_text(path.as_ref()).map_err(|e| {
             let span = Span::whole(&*name);
             Diagnostics::one(Diagnostic::error(&span, format!("cannot read {name}: {e}")))
         })?;
-        Source::parse(&name, &text, &|base| read_text(base))
+        Source::parse(&name, &text, &read_base)
     }
 
     /// Parses the text of a model file.
@@ -124,9 +119,9 @@ fn find_models(tokens: &[Token]) -> impl Iterator<Item = (&Token, &[Token])> {
     std::iter::from_fn(move || {
         while let Some(token) = tokens.get(at) {
             let is_model = matches!(&tokens[at..], [name, bang, open, ..]
-                if matches!(&name.kind, Kind::Word(w) if **w == *"model")
-                    && bang.kind == Kind::Punct("!")
-                    && matches!(open.kind, Kind::Open(_)));
+                if matches!(&name.kind, TokenKind::Word(w) if **w == *"model")
+                    && bang.kind == TokenKind::Punct("!")
+                    && matches!(open.kind, TokenKind::Open(_)));
             let start = if is_model { at + 2 } else { at };
             let behind = start + token::tree_len(&tokens[start..]);
             at = behind;
