@@ -32,7 +32,7 @@ fn steps(c: &mut Criterion) {
         group.bench_function(name, |b| {
             // Made where it is measured: a filter skips the rest, and two sessions never share the memory.
             let mut session = session(fuse).storing(storage);
-            let weights = session.initial_weights(1);
+            let weights = session.initial_weights(1).unwrap();
             let kept = if key == score { vec![Space::Param] } else { spaces(&session.model.train) };
             let mut state = session.state_with(&weights, &kept).expect("a state of the model");
             let tokens: Vec<i32> = (0..=BATCH * SEQ).map(|i| (i * 37 % session.model.vocab) as i32).collect();

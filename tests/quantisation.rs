@@ -93,7 +93,7 @@ fn the_artifact_scores_bit_for_bit_as_the_weights_in_memory() {
 fn the_predicted_size_is_the_written_size() {
     let settings = ["DIM=128", "HEADS=2", "KV_HEADS=1", "LAYERS=6", "VE_LAYERS=[4,5]"];
     let session = session("int4mlp_12l.rs", &settings);
-    let initial = session.initial_weights(3);
+    let initial = session.initial_weights(3).unwrap();
     let mut noise = Noise(17);
     // Sums of uniforms stand for trained, about Gaussian weights.
     let mut gaussian = |scale: f32| scale * (0..12).map(|_| noise.sample()).sum::<f32>() / 2.0;

@@ -177,20 +177,43 @@ impl Loaded {
     }
 }
 
-/// Reads an artifact and elaborates the model inside it.
+/// Reads an artifact and elaborates the model inside it. No value is read before its tensors are known to be the
+/// model's parameters.
 pub fn read(path: &Path) -> Result<Loaded, ExportError> {
-    let artifact = artifact::read(path)?;
+    let opened = artifact::open(path)?;
+    let model = model_of(opened.manifest())?;
+    let mismatch = |e: String| Err(ExportError::Mismatch(e));
+    let (have, want) = (opened.shapes().len(), model.params.len());
+    if have != want {
+        return mismatch(format!("it holds {have} tensors, the model has {want} parameters"));
+    }
+    for (name, have) in opened.shapes() {
+        let Some(param) = model.params.get(name) else {
+            return mismatch(format!("the model has no parameter `{name}`"));
+        };
+        if param.shape != have {
+            let want = &param.shape;
+            return mismatch(format!("`{name}` is {have:?} in the file and {want:?} in the model"));
+        }
+    }
+    let artifact = opened.decode().map_err(|error| FileError { path: path.to_owned(), error })?;
+    let weights = dequantise(&artifact.tensors);
+    Ok(Loaded { model, weights, artifact })
+}
+
+/// The model that a manifest describes.
+fn model_of(manifest: &Manifest) -> Result<Model, ExportError> {
     let mismatch = |e: String| ExportError::Mismatch(e);
     let settings: Settings =
-        serde_json::from_value(artifact.manifest.settings.clone()).map_err(|e| mismatch(e.to_string()))?;
+        serde_json::from_value(manifest.settings.clone()).map_err(|e| mismatch(e.to_string()))?;
     let base = |name: &str| -> Result<String, String> {
         settings.sources.get(name).cloned().ok_or_else(|| format!("the artifact does not hold `{name}`"))
     };
-    let source = Source::parse(&settings.file, &artifact.manifest.text, &base).map_err(ExportError::Model)?;
+    let source = Source::parse(&settings.file, &manifest.text, &base).map_err(ExportError::Model)?;
     let options = Options { overrides: settings.overrides, profile: settings.profile };
     let model = elaborate(&source, &options).map_err(ExportError::Model)?;
     // The library's text is not in the artifact, but the scores are of it.
-    if artifact.manifest.hashes.get(LIBRARY) != Some(&library_hash(&model)) {
+    if manifest.hashes.get(LIBRARY) != Some(&library_hash(&model)) {
         let version = if settings.pg.is_empty() { "unknown" } else { &settings.pg };
         return Err(mismatch(format!(
             "it was written with another standard library (pg version {version}, this is {}); score it with \
@@ -198,18 +221,5 @@ pub fn read(path: &Path) -> Result<Loaded, ExportError> {
             env!("CARGO_PKG_VERSION")
         )));
     }
-    if artifact.tensors.len() != model.params.len() {
-        let (have, want) = (artifact.tensors.len(), model.params.len());
-        return Err(mismatch(format!("it holds {have} tensors, the model has {want} parameters")));
-    }
-    for tensor in &artifact.tensors {
-        let param = model.params.get(&tensor.name);
-        let param = param.ok_or_else(|| mismatch(format!("the model has no parameter `{}`", tensor.name)))?;
-        if param.shape != tensor.shape {
-            let (name, have, want) = (&tensor.name, &tensor.shape, &param.shape);
-            return Err(mismatch(format!("`{name}` is {have:?} in the file and {want:?} in the model")));
-        }
-    }
-    let weights = dequantise(&artifact.tensors);
-    Ok(Loaded { model, weights, artifact })
+    Ok(model)
 }

@@ -6,6 +6,8 @@
 
 mod orthogonal;
 
+use std::iter::repeat;
+
 use indexmap::IndexMap;
 use pg_ir::lang::model::{Init, Param};
 use rand_chacha::ChaCha8Rng;
@@ -13,33 +15,45 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal, Uniform};
 use rayon::prelude::*;
 
+use crate::memory::{self, TooLarge};
 use crate::weights::Weights;
 
 /// Initial value of one parameter, row-major.
-pub fn initialise(param: &Param, seed: u64) -> Vec<f32> {
+///
+/// # Errors
+/// If memory cannot hold it.
+pub fn initialise(param: &Param, seed: u64) -> Result<Vec<f32>, TooLarge> {
     let len = param.len();
     match param.init {
-        Init::Constant(value) => vec![value as f32; len],
-        Init::Normal { std } => normals(param, seed).map(|x| (x * std) as f32).collect(),
+        Init::Constant(value) => memory::collect(len, repeat(value as f32)),
+        Init::Normal { std } => memory::collect(len, normals(param, seed).map(|x| (x * std) as f32)),
         Init::Uniform { bound } => uniforms(param, seed, bound),
         Init::FirstRow { first, rest } => {
             let row = len / param.shape.first().copied().unwrap_or(1).max(1);
-            (0..len).map(|i| if i < row { first as f32 } else { rest as f32 }).collect()
+            memory::collect(len, (0..len).map(|i| if i < row { first as f32 } else { rest as f32 }))
         }
         Init::Orthogonal => {
             let (rows, cols) = param.matrix();
-            let draw: Vec<f64> = normals(param, seed).collect();
-            orthogonal::orthogonal(draw, rows, cols).into_iter().map(|x| x as f32).collect()
+            memory::check(orthogonal::bytes(rows, cols))?;
+            let draw: Vec<f64> = memory::collect(len, normals(param, seed))?;
+            let drawn = orthogonal::orthogonal(draw, rows, cols);
+            memory::collect(len, drawn.into_iter().map(|x| x as f32))
         }
     }
 }
 
 /// Initial values of all parameters, several at a time.
-pub fn initialise_all(params: &IndexMap<String, Param>, seed: u64) -> Weights {
+///
+/// # Errors
+/// If memory cannot hold them.
+pub fn initialise_all(params: &IndexMap<String, Param>, seed: u64) -> Result<Weights, TooLarge> {
+    let values: u64 = params.values().map(|p| p.len() as u64).fold(0, u64::saturating_add);
+    memory::check(values.saturating_mul(4))?;
     // One task a parameter: the matrices of a model are many and of similar size.
     let all: Vec<&Param> = params.values().collect();
-    let values: Vec<Vec<f32>> = all.par_iter().with_max_len(1).map(|p| initialise(p, seed)).collect();
-    params.keys().cloned().zip(values).collect()
+    let values: Result<Vec<Vec<f32>>, TooLarge> =
+        all.par_iter().with_max_len(1).map(|p| initialise(p, seed)).collect();
+    Ok(params.keys().cloned().zip(values?).collect())
 }
 
 /// A generator for one purpose and name. Used for initial values; other purposes take other words.
@@ -59,12 +73,12 @@ fn normals(param: &Param, seed: u64) -> impl Iterator<Item = f64> {
     Distribution::<f64>::sample_iter(StandardNormal, rng).take(param.len())
 }
 
-fn uniforms(param: &Param, seed: u64, bound: f64) -> Vec<f32> {
+fn uniforms(param: &Param, seed: u64, bound: f64) -> Result<Vec<f32>, TooLarge> {
     let rng = generator(seed, "init", &param.name);
     match Uniform::new_inclusive(-bound, bound) {
-        Ok(range) => range.sample_iter(rng).take(param.len()).map(|x| x as f32).collect(),
+        Ok(range) => memory::collect(param.len(), range.sample_iter(rng).map(|x| x as f32)),
         // A bound that is negative, infinite or not a number gives no range; the front end rejects it.
-        Err(_) => vec![f32::NAN; param.len()],
+        Err(_) => memory::collect(param.len(), repeat(f32::NAN)),
     }
 }
 
@@ -74,6 +88,10 @@ mod tests {
     use pg_ir::optim::{AdamW, Optimiser};
 
     use super::*;
+
+    fn initialise(param: &Param, seed: u64) -> Vec<f32> {
+        super::initialise(param, seed).unwrap()
+    }
 
     fn param(name: &str, shape: &[usize], init: Init) -> Param {
         Param {
@@ -136,7 +154,7 @@ mod tests {
         let model =
             |list: &[&Param]| list.iter().map(|p| (p.name.clone(), (*p).clone())).collect::<IndexMap<_, _>>();
         let (forward, backward) =
-            (initialise_all(&model(&[&a, &b]), 1), initialise_all(&model(&[&b, &a]), 1));
+            (initialise_all(&model(&[&a, &b]), 1).unwrap(), initialise_all(&model(&[&b, &a]), 1).unwrap());
         assert_eq!(forward["a"], backward["a"]);
         assert_eq!(forward["b"], backward["b"]);
         assert_eq!(forward["a"], initialise(&a, 1));
@@ -166,5 +184,21 @@ mod tests {
         // An orthogonal matrix has Frobenius norm² = its shorter side.
         let (mean, std) = moments(&initialise(&param("o", &[256, 64], Init::Orthogonal), 0));
         assert!(mean.abs() < 2e-3 && (std - (64.0f64 / (256.0 * 64.0)).sqrt()).abs() < 1e-4, "{mean} {std}");
+    }
+
+    #[test]
+    fn what_memory_cannot_hold_is_refused() {
+        let normal = Init::Normal { std: 1.0 };
+        for init in [Init::Constant(0.0), normal, Init::Uniform { bound: 1.0 }, Init::Orthogonal] {
+            super::initialise(&param("w", &[1 << 30, 1 << 20], init), 0).unwrap_err();
+        }
+        // Its values would fit, what making them takes would not.
+        let Some(total) = memory::total() else { return };
+        let side = (total as f64 / 16.0).sqrt() as usize;
+        let error = super::initialise(&param("w", &[side, side], Init::Orthogonal), 0).unwrap_err();
+        assert!(error.needed > total && 4 * (side * side) as u64 <= total / 2, "{error}");
+        let (a, b) = (param("a", &[total as usize / 6], normal), param("b", &[total as usize / 6], normal));
+        let both = [a, b].map(|p| (p.name.clone(), p)).into_iter().collect();
+        initialise_all(&both, 0).unwrap_err();
     }
 }

@@ -13,6 +13,7 @@ pub mod export;
 #[cfg(feature = "cube")]
 pub mod gpu;
 pub mod init;
+pub mod memory;
 pub mod profile;
 pub mod report;
 pub mod run;

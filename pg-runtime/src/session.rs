@@ -27,7 +27,7 @@ use crate::executor::{ExecError, Executor, Inputs, Observe};
 #[cfg(feature = "cube")]
 use crate::gpu::{CubeExecError, offline, recipe};
 use crate::init::initialise_all;
-use crate::state::{Segment, State};
+use crate::state::{Segment, State, StateError};
 use crate::weights::Weights;
 
 pub use self::error::SessionError;
@@ -333,9 +333,9 @@ impl Session {
         Ok(state)
     }
 
-    /// Initial weights of the model for a seed.
-    pub fn initial_weights(&self, seed: u64) -> Weights {
-        initialise_all(&self.model.params, seed)
+    /// Initial weights of the model for a seed; an error where memory cannot hold them.
+    pub fn initial_weights(&self, seed: u64) -> Result<Weights, SessionError> {
+        Ok(initialise_all(&self.model.params, seed).map_err(StateError::from)?)
     }
 
     /// Writes parameters by name into a space.

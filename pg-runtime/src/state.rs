@@ -22,6 +22,7 @@ use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 
 use crate::cpu::aligned::Aligned;
+use crate::memory::{self, TooLarge};
 
 /// The stretch of a bank that a parameter occupies.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -79,6 +80,9 @@ pub enum StateError {
     /// Nothing was allocated for the slot.
     #[error("no memory was allocated for {0}")]
     Missing(Slot),
+    /// Memory cannot hold what the model keeps between programs.
+    #[error("for what the model keeps between programs, {0}")]
+    Memory(#[from] TooLarge),
     /// The device that holds it could not be read.
     #[error("{0}")]
     Device(String),
@@ -118,28 +122,31 @@ struct Bank {
 }
 
 impl Bank {
-    fn zeroed(dtype: DType, len: usize) -> Bank {
+    fn zeroed(dtype: DType, len: usize) -> Result<Bank, TooLarge> {
         let bank = Bank { dtype, len, host: OnceCell::new(), remote: None };
-        bank.host.get_or_init(|| bank.zeros());
-        bank
+        let _ = bank.host.set(bank.zeros()?);
+        Ok(bank)
     }
 
     fn bytes(&self) -> usize {
         self.len * self.dtype.size()
     }
 
-    fn zeros(&self) -> Aligned {
-        Aligned::zeroed(self.bytes().div_ceil(4))
+    fn zeros(&self) -> Result<Aligned, TooLarge> {
+        let needed = self.bytes() as u64;
+        Aligned::try_zeroed(self.bytes().div_ceil(4)).map_err(|_| TooLarge { needed, total: None })
     }
 
     fn host(&self) -> Result<&Aligned, StateError> {
-        if let (None, Some(remote)) = (self.host.get(), &self.remote) {
-            let mut copy = self.zeros();
+        if let Some(host) = self.host.get() {
+            return Ok(host);
+        }
+        let mut copy = self.zeros()?;
+        if let Some(remote) = &self.remote {
             let bytes = &mut bytemuck::cast_slice_mut(copy.view_mut::<u32>())[..self.bytes()];
             remote.download(bytes).map_err(StateError::Device)?;
-            let _ = self.host.set(copy);
         }
-        Ok(self.host.get_or_init(|| self.zeros()))
+        Ok(self.host.get_or_init(|| copy))
     }
 
     fn host_mut(&mut self) -> Result<&mut Aligned, StateError> {
@@ -206,8 +213,12 @@ impl State {
                 Ok(())
             };
         }
+        // Pages are given when they are written to: each bank alone may seem to fit.
+        let bytes = (len as u64).saturating_mul(dtype.size() as u64);
+        memory::check(bytes.saturating_add(self.memory.iter().map(|b| b.bytes() as u64).sum()))?;
+        let allocated = Bank::zeroed(dtype, len)?;
         banks.insert(bank.to_owned(), self.memory.len());
-        self.memory.push(Bank::zeroed(dtype, len));
+        self.memory.push(allocated);
         Ok(())
     }
 
@@ -360,5 +371,21 @@ mod tests {
         assert!(matches!(state.allocate(Space::Data, "tokens", 1), Err(StateError::NotState(_))));
         assert!(matches!(state.allocate(Space::Param, "mlp", 9), Err(StateError::OtherLength { .. })));
         assert_eq!(state.allocate(Space::Param, "mlp", 8), Ok(()));
+    }
+
+    #[test]
+    fn state_that_memory_cannot_hold_is_an_error() {
+        let mut state = state();
+        for len in [usize::MAX, usize::MAX / 4, 1 << 50] {
+            let error = state.allocate(Space::Param, "huge", len).unwrap_err();
+            assert!(matches!(error, StateError::Memory(_)), "{error}");
+        }
+        // Each fits, all together do not. Nothing is written to, so nothing is taken.
+        let Some(total) = memory::total() else { return };
+        let each = total as usize / 4 / 3;
+        let all: Result<Vec<_>, _> =
+            (0..4).map(|i| state.allocate(Space::Param, &i.to_string(), each)).collect();
+        assert!(matches!(all, Err(StateError::Memory(TooLarge { total: Some(_), .. }))), "{all:?}");
+        assert_eq!(state.banks().count(), 4, "three of them and `mlp`");
     }
 }

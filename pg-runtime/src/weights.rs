@@ -1,15 +1,16 @@
 //! Parameter values by name, and their safetensors files (`--init`, `pg export --safetensors`).
 
-use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use half::{bf16, f16};
 use indexmap::IndexMap;
+use pg_ir::input::Kind;
 use pg_ir::lang::model::Param;
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 /// Values by parameter name, row-major, in the order of first use.
 pub type Weights = IndexMap<String, Vec<f32>>;
@@ -96,6 +97,10 @@ pub fn load(path: &Path, params: &IndexMap<String, Param>) -> Result<Weights, We
     let values: usize = params.values().map(Param::len).sum();
     let bytes = read_bounded(path, MAX_HEADER + 4 * values as u64)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
+    // The reader keeps the last of several.
+    if let Some(twice) = twice(&bytes).map_err(|e| format(e.to_string()))? {
+        return Err(format(format!("it has two tensors of the name `{twice}`: which is meant?")));
+    }
 
     let mut weights = Weights::with_capacity(params.len());
     let mut problems = Problems::default();
@@ -143,17 +148,51 @@ pub fn save(path: &Path, params: &IndexMap<String, Param>, weights: &Weights) ->
     crate::artifact::write_atomically(path, &bytes).map_err(file)
 }
 
-/// Reads a file that should not be longer than `most` bytes, without ever allocating more.
+/// Reads a file that should not be longer than `most` bytes.
 fn read_bounded(path: &Path, most: u64) -> Result<Vec<u8>, WeightsError> {
-    let error = |source| WeightsError::File { verb: "read", path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(error)?.take(most + 1).read_to_end(&mut bytes).map_err(error)?;
-    if bytes.len() as u64 > most {
-        let what =
-            format!("it is longer than {most} bytes, which is more than the model's weights in float32");
-        return Err(WeightsError::Format { path: path.to_owned(), what });
+    let kind = Kind::new("a file of the model's weights in float32", most);
+    kind.read(path).map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => {
+            WeightsError::Format { path: path.to_owned(), what: source.to_string() }
+        }
+        _ => WeightsError::File { verb: "read", path: path.to_owned(), source },
+    })
+}
+
+/// A name that the header of a file, which is sound otherwise, says twice.
+fn twice(file: &[u8]) -> serde_json::Result<Option<String>> {
+    let (length, rest) = file.split_first_chunk().map_or((0, file), |(l, r)| (u64::from_le_bytes(*l), r));
+    let header = rest.get(..usize::try_from(length).unwrap_or(usize::MAX)).unwrap_or(rest);
+    serde_json::from_slice::<Names>(header).map(|names| names.twice)
+}
+
+/// The keys of a JSON object, of which only one that comes twice is kept.
+struct Names {
+    twice: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Names, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
+                let (mut seen, mut twice) = (HashSet::new(), None);
+                while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+                    if let Some(name) = seen.replace(name) {
+                        twice.get_or_insert(name);
+                    }
+                }
+                Ok(Names { twice })
+            }
+        }
+        json.deserialize_map(Keys)
     }
-    Ok(bytes)
 }
 
 fn read_tensor(tensor: &TensorView<'_>, shape: &[usize]) -> Result<Vec<f32>, String> {
@@ -286,5 +325,22 @@ mod tests {
             assert!(matches!(load(&path, &params()), Err(WeightsError::Format { .. })));
         }
         assert!(matches!(load(&folder.path().join("none"), &params()), Err(WeightsError::File { .. })));
+    }
+
+    #[test]
+    fn a_name_that_comes_twice_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let scale = r#""scale":{"dtype":"F32","shape":[],"data_offsets":[0,4]}"#;
+        for (header, refused) in
+            [(format!("{{{scale}}}"), "missing: "), (format!("{{{scale},{scale}}}"), "`scale`")]
+        {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.extend([0; 4]);
+            std::fs::write(&path, &bytes).unwrap();
+            let message = load(&path, &params()).unwrap_err().to_string();
+            assert!(message.contains(refused), "{message}");
+        }
     }
 }

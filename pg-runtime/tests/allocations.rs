@@ -62,7 +62,7 @@ fn allocations(storage: DType, steps: usize) -> (Vec<usize>, usize) {
         products.map(|m| m.batch).sum()
     };
     let products = keys.iter().map(|&key| products_of(session.plan(key).unwrap())).sum();
-    let weights = session.initial_weights(1);
+    let weights = session.initial_weights(1).unwrap();
     let mut state = session.state_with(&weights, &spaces(&session.model.train)).unwrap();
     let tokens: Vec<i32> = (0..=BATCH * SEQ).map(|i| (i * 37 % session.model.vocab) as i32).collect();
     let data = [("tokens", &tokens[..BATCH * SEQ]), ("targets", &tokens[1..])];

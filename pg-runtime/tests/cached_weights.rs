@@ -85,7 +85,7 @@ fn gradients_are_added_only_to_what_was_begun() {
     session.run(grad(true), &mut state, &data, &scalars).unwrap();
 
     // In another state nobody has begun, nor in this one with quantisers off.
-    let weights = session.initial_weights(1);
+    let weights = session.initial_weights(1).unwrap();
     let mut other = session.state_with(&weights, &spaces(&session.model.train)).unwrap();
     refused(&mut session, &mut other);
     session.run(grad(false), &mut state, &data, &scalars).unwrap();

@@ -68,7 +68,7 @@ pub fn session(file: &str, settings: &[&str]) -> Session {
 
 /// Initial weights with noise on top, so that nothing is zero and every path carries signal.
 pub fn noisy_weights(session: &Session, seed: u64) -> Weights {
-    let mut weights = session.initial_weights(seed);
+    let mut weights = session.initial_weights(seed).unwrap();
     let mut noise = Noise(seed | 1);
     for values in weights.values_mut() {
         values.iter_mut().for_each(|v| *v += 0.1 * noise.sample());

@@ -10,6 +10,7 @@ use clap::{ArgGroup, Parser};
 use pg_fuzz::harness::{Failure, Settings, check};
 use pg_fuzz::search::{Totals, Until, alone, parse_seeds, search};
 use pg_fuzz::{cases, generate};
+use pg_ir::input::Kind;
 use pg_runtime::device::DeviceName;
 
 /// Failures that one search cuts down; a fault shows in many seeds.
@@ -75,7 +76,7 @@ fn run(args: &Args) -> Result<bool> {
     }
     let mut right = true;
     for file in &args.files {
-        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let text = Kind::MODEL.read_text(file).with_context(|| file.display().to_string())?;
         println!("{}", file.display());
         right &= show(&text, cases::seed(&text), &settings).is_empty();
     }

@@ -82,7 +82,7 @@ impl Inputs {
 
     /// The weights with which the model's training starts.
     pub(crate) fn start(&mut self, session: &Session, seed: u64) {
-        for (name, values) in session.initial_weights(seed) {
+        for (name, values) in session.initial_weights(seed).expect("generated models are small") {
             self.state.insert(Slot::new(Space::Param, name), values);
         }
     }

@@ -1,7 +1,11 @@
 //! The file around the streams: header, hash, manifest.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+use std::io::{self, Read};
+use std::path::Path;
 
+use pg_ir::input;
 use pg_ir::quant::Grid;
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +13,7 @@ use super::codec::{self, Codec};
 use super::error::ArtifactError;
 use super::streams::{self, Assembly, Entry, Stream};
 use super::{Artifact, MAX_VALUES, Manifest, Sizes, StreamSize, Tensor, count};
+use crate::memory;
 
 /// Version of the format that this program writes, and the only one that it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -20,8 +25,8 @@ const HEADER: usize = 60;
 const HASH: std::ops::Range<usize> = 28..60;
 /// Largest file that is read.
 pub(super) const MAX_FILE: u64 = 1 << 30;
-/// Largest manifest before coding.
-const MAX_MANIFEST: usize = 16 << 20;
+/// Largest manifest before coding: a hundred times one with 1,000 tensors. In memory it may take thirty times its length.
+const MAX_MANIFEST: usize = 4 << 20;
 
 /// The manifest as written.
 #[derive(Serialize, Deserialize)]
@@ -91,71 +96,128 @@ pub fn encode(manifest: &Manifest, tensors: &[Tensor]) -> Result<(Vec<u8>, Sizes
     Ok((file, sizes))
 }
 
-/// Reads the bytes of an artifact. Allocates only after lengths have been checked against the file and
-/// [`MAX_VALUES`].
+/// An artifact of which all is read but the values: what it says about itself, and which tensors it has.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    file: Cow<'a, [u8]>,
+    hash: blake3::Hash,
+    /// Where the streams begin.
+    body: usize,
+    manifest: Manifest,
+    entries: Vec<Entry>,
+    plan: Vec<Stream>,
+    coded: Vec<(Codec, u64)>,
+}
+
+/// Reads a file of which the first bytes are those of an artifact of its length.
+///
+/// # Errors
+/// Of the file system, and those of [`decode`] that the first bytes show.
+pub(super) fn open(path: &Path) -> Result<Opened<'static>, ArtifactError> {
+    let (file, length) = input::open(path)?;
+    if length > MAX_FILE {
+        return Err(ArtifactError::TooLarge { length });
+    }
+    let mut bytes = Vec::new();
+    // Nothing is allocated for a file that is something else, however long.
+    (&file).take(HEADER as u64).read_to_end(&mut bytes)?;
+    Header::read(&bytes, length)?;
+    bytes.try_reserve_exact(length as usize).map_err(io::Error::from)?;
+    file.take(length - bytes.len() as u64).read_to_end(&mut bytes)?;
+    Opened::new(bytes.into())
+}
+
+/// Reads the bytes of an artifact.
 ///
 /// # Errors
 /// One of [`ArtifactError`]'s for every file that [`encode`] did not write.
 pub fn decode(file: &[u8]) -> Result<Artifact, ArtifactError> {
-    let header = Header::read(file)?;
-    let (coded, mut body) = file[HEADER..]
-        .split_at_checked(header.manifest)
-        .ok_or_else(|| malformed("the manifest is longer than the file"))?;
-    let json = codec::brotli_decode(coded, header.manifest_raw)
-        .ok_or_else(|| malformed("the manifest does not decompress to its length"))?;
-    let stored: Stored = serde_json::from_slice(&json).map_err(|e| malformed(format!("manifest: {e}")))?;
+    Opened::new(file.into())?.decode()
+}
 
-    let mut entries = Vec::with_capacity(stored.tensors.len());
-    for StoredTensor(name, shape, grid) in stored.tensors {
-        let grid = match grid {
-            Some(g) => Some(g.parse::<Grid>().map_err(|e| malformed(format!("tensor `{name}`: {e}")))?),
-            None => None,
-        };
-        entries.push(Entry { name, shape, grid });
-    }
-    check_table(&entries)?;
-    let plan = streams::plan(&entries);
-    if plan.len() != stored.streams.len() {
-        return Err(malformed(format!(
-            "{} streams where the tensors need {}",
-            stored.streams.len(),
-            plan.len()
-        )));
+impl<'a> Opened<'a> {
+    /// Reads all but the values. Allocates in proportion to the file and [`MAX_MANIFEST`].
+    fn new(file: Cow<'a, [u8]>) -> Result<Opened<'a>, ArtifactError> {
+        let header = Header::read(&file, file.len() as u64)?;
+        let hash = content_hash(&file);
+        if hash.as_bytes() != &file[HASH] {
+            return Err(ArtifactError::Damaged);
+        }
+        let (coded, body) = file[HEADER..]
+            .split_at_checked(header.manifest)
+            .ok_or_else(|| malformed("the manifest is longer than the file"))?;
+        let json = codec::brotli_decode(coded, header.manifest_raw)
+            .ok_or_else(|| malformed("the manifest does not decompress to its length"))?;
+        let stored: Stored =
+            serde_json::from_slice(&json).map_err(|e| malformed(format!("manifest: {e}")))?;
+
+        let mut entries = Vec::with_capacity(stored.tensors.len());
+        for StoredTensor(name, shape, grid) in stored.tensors {
+            let grid = match grid {
+                Some(g) => Some(g.parse::<Grid>().map_err(|e| malformed(format!("tensor `{name}`: {e}")))?),
+                None => None,
+            };
+            entries.push(Entry { name, shape, grid });
+        }
+        check_table(&entries)?;
+        let plan = streams::plan(&entries);
+        if plan.len() != stored.streams.len() {
+            let (have, need) = (stored.streams.len(), plan.len());
+            return Err(malformed(format!("{have} streams where the tensors need {need}")));
+        }
+        let (body, manifest, coded) = (file.len() - body.len(), stored.manifest, stored.streams);
+        Ok(Opened { file, hash, body, manifest, entries, plan, coded })
     }
 
-    let mut assembly = Assembly::new(entries);
-    for (stream, (codec, length)) in plan.iter().zip(&stored.streams) {
-        let what = || format!("{} of `{}`", stream.part.name(), stream.role);
-        let (bytes, rest) = usize::try_from(*length)
-            .ok()
-            .and_then(|n| body.split_at_checked(n))
-            .ok_or_else(|| malformed(format!("{} are longer than the file", what())))?;
-        body = rest;
-        let symbols = codec::decode(*codec, bytes, stream.layout)
-            .ok_or_else(|| malformed(format!("{} are not valid {codec}", what())))?;
-        assembly.add(stream, &symbols);
+    /// What it says about itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
     }
-    if !body.is_empty() {
-        return Err(malformed(format!("{} bytes belong to no stream", body.len())));
-    }
-    let tensors = assembly.finish();
-    tensors.iter().try_for_each(Tensor::check)?;
 
-    let raw_bytes = tensors.iter().map(Tensor::raw_bytes).sum();
-    let sizes = sizes(raw_bytes, (HEADER + coded.len()) as u64, file.len() as u64, &plan, &stored.streams);
-    Ok(Artifact { manifest: stored.manifest, tensors, hash: header.hash.to_hex().to_string(), sizes })
+    /// Names and shapes of its tensors. Their values are as many, whatever the length of the file.
+    pub fn shapes(&self) -> impl ExactSizeIterator<Item = (&str, &[usize])> {
+        self.entries.iter().map(|e| (e.name.as_str(), e.shape.as_slice()))
+    }
+
+    /// Reads the values. Allocates in proportion to [`Self::shapes`].
+    ///
+    /// # Errors
+    /// As [`decode`], and `Io` where memory cannot hold them.
+    pub fn decode(self) -> Result<Artifact, ArtifactError> {
+        memory::check(streams::bytes(&self.plan)).map_err(io::Error::from)?;
+        let mut body = &self.file[self.body..];
+        let mut assembly = Assembly::new(self.entries);
+        for (stream, (codec, length)) in self.plan.iter().zip(&self.coded) {
+            let what = || format!("{} of `{}`", stream.part.name(), stream.role);
+            let (bytes, rest) = usize::try_from(*length)
+                .ok()
+                .and_then(|n| body.split_at_checked(n))
+                .ok_or_else(|| malformed(format!("{} are longer than the file", what())))?;
+            body = rest;
+            let symbols = codec::decode(*codec, bytes, stream.layout)
+                .ok_or_else(|| malformed(format!("{} are not valid {codec}", what())))?;
+            assembly.add(stream, &symbols);
+        }
+        if !body.is_empty() {
+            return Err(malformed(format!("{} bytes belong to no stream", body.len())));
+        }
+        let tensors = assembly.finish();
+        tensors.iter().try_for_each(Tensor::check)?;
+
+        let raw_bytes = tensors.iter().map(Tensor::raw_bytes).sum();
+        let sizes = sizes(raw_bytes, self.body as u64, self.file.len() as u64, &self.plan, &self.coded);
+        Ok(Artifact { manifest: self.manifest, tensors, hash: self.hash.to_hex().to_string(), sizes })
+    }
 }
 
 struct Header {
     manifest: usize,
     manifest_raw: usize,
-    hash: blake3::Hash,
 }
 
 impl Header {
-    /// Reads and checks the header, the file's length and its hash.
-    fn read(file: &[u8]) -> Result<Header, ArtifactError> {
-        let found = file.len() as u64;
+    /// Reads and checks the header of a file of `found` bytes; `file` is the first [`HEADER`] of them or more.
+    fn read(file: &[u8], found: u64) -> Result<Header, ArtifactError> {
         // A few bytes of an artifact are a truncated artifact, not another kind of file.
         if !file.starts_with(&MAGIC[..MAGIC.len().min(file.len())]) || file.is_empty() {
             return Err(ArtifactError::NotAnArtifact);
@@ -175,15 +237,11 @@ impl Header {
         if found > expected {
             return Err(ArtifactError::TrailingBytes { expected, found });
         }
-        let hash = content_hash(file);
-        if hash.as_bytes() != &file[HASH] {
-            return Err(ArtifactError::Damaged);
-        }
         let (manifest, manifest_raw) = (word(12) as usize, word(24) as usize);
         if manifest_raw > MAX_MANIFEST {
             return Err(malformed(format!("a manifest of {manifest_raw} bytes, over {MAX_MANIFEST}")));
         }
-        Ok(Header { manifest, manifest_raw, hash })
+        Ok(Header { manifest, manifest_raw })
     }
 }
 

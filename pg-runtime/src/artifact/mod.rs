@@ -18,8 +18,9 @@
 //! values), each under whichever [`Codec`] makes it smallest. The reader derives groups from the table.
 //!
 //! A reader trusts nothing: the hash covers every byte, lengths are checked against the file and against
-//! [`MAX_VALUES`] before anything is allocated, and each failure is one [`ArtifactError`]. The same input gives
-//! the same bytes on every machine.
+//! [`MAX_VALUES`] before anything is allocated, and each failure is one [`ArtifactError`]. A few bytes may stand for
+//! that many values, so who reads a model compares an [`Opened`] file's shapes with it before they are decoded. The
+//! same input gives the same bytes on every machine.
 
 mod ans;
 mod atomic;
@@ -38,7 +39,7 @@ use serde_json::Value;
 
 pub use self::atomic::{TEMPORARY, sync_folder, write_atomically, write_atomically_with};
 pub use self::codec::Codec;
-pub use self::container::{FORMAT_VERSION, decode, encode};
+pub use self::container::{FORMAT_VERSION, Opened, decode, encode};
 pub use self::error::{ArtifactError, FileError};
 
 /// Most values in an artifact, all tensors together: 268 million, ten times what 16,000,000 bytes can usefully
@@ -280,13 +281,13 @@ pub fn write(path: &Path, manifest: &Manifest, tensors: &[Tensor]) -> Result<Siz
 /// # Errors
 /// [`ArtifactError`], with the path: not an artifact, another version, truncated, damaged, inconsistent.
 pub fn read(path: &Path) -> Result<Artifact, FileError> {
-    let located = |error| FileError { path: path.to_owned(), error };
-    let file = || -> Result<Vec<u8>, ArtifactError> {
-        let length = std::fs::metadata(path)?.len();
-        if length > container::MAX_FILE {
-            return Err(ArtifactError::TooLarge { length });
-        }
-        Ok(std::fs::read(path)?)
-    };
-    file().and_then(|bytes| decode(&bytes)).map_err(located)
+    open(path)?.decode().map_err(|error| FileError { path: path.to_owned(), error })
+}
+
+/// Reads all of an artifact but the values: a small file may stand for many.
+///
+/// # Errors
+/// As [`read`].
+pub fn open(path: &Path) -> Result<Opened<'static>, FileError> {
+    container::open(path).map_err(|error| FileError { path: path.to_owned(), error })
 }

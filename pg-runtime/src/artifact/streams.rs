@@ -57,7 +57,15 @@ impl Part {
     }
 }
 
+/// Most bytes that reading streams takes: their symbols, once as tensors and once, of one stream at a time, as decoded
+/// and as coded without entropy.
+pub(super) fn bytes(plan: &[Stream]) -> u64 {
+    let symbols = |stream: &Stream| stream.layout.count as u64;
+    plan.iter().map(symbols).sum::<u64>() + 2 * plan.iter().map(symbols).max().unwrap_or(0)
+}
+
 /// One stream: which part of which tensors, one after another.
+#[derive(Debug)]
 pub(super) struct Stream {
     pub(super) role: String,
     pub(super) part: Part,

@@ -46,7 +46,7 @@ fn count(args: &StatsArgs, ui: &Ui) -> anyhow::Result<()> {
         Some(pattern) => Dataset::open(pattern, tokenizer.vocab_size())?,
         None => sample::train(),
     };
-    let stats = stats(&dataset, &tokenizer);
+    let stats = stats(&dataset, &tokenizer)?;
     let text = || {
         let per_target = stats.bytes as f64 / stats.targets.max(1) as f64;
         let rows = [

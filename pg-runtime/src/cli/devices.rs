@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use pg_ir::input::Kind;
 use pg_runtime::device::{Device, DeviceName, Listed, list};
 use serde::Serialize;
 
@@ -48,7 +49,7 @@ impl DeviceArgs {
 
 /// The text of a tuning file.
 pub(crate) fn read_tuning(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read the tuning file {}", path.display()))
+    Kind::TUNING.read_text(path).with_context(|| format!("cannot read the tuning file {}", path.display()))
 }
 
 #[derive(Debug, Serialize)]

@@ -130,7 +130,7 @@ fn weights_of(args: &ExportArgs, options: &Options, ui: &Ui) -> anyhow::Result<(
     let (model, weights) = match Origin::of(&args.from) {
         Origin::Model(file) => {
             let model = named.map_or_else(|| load(&file, options, ui), Ok)?;
-            let weights = initialise_all(&model.params, args.seed.unwrap_or(model.train.seed));
+            let weights = initialise_all(&model.params, args.seed.unwrap_or(model.train.seed))?;
             (model, weights)
         }
         Origin::Safetensors(file) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Options, Source, elaborate};
+use pg_ir::lang::{Options, Source, elaborate, read_base};
 use serde::Serialize;
 
 use super::summary::invocation;
@@ -45,7 +45,7 @@ pub(crate) fn new(args: NewArgs, ui: &Ui) -> anyhow::Result<()> {
     let text = text(&name, &base, &model);
     // Never write what `pg` itself could not read.
     let folder = from.parent().unwrap_or(Path::new(""));
-    let read = |_: &str| std::fs::read_to_string(folder.join(&base)).map_err(|e| e.to_string());
+    let read = |_: &str| read_base(&folder.join(&base).to_string_lossy());
     elaborate(&Source::parse(&path.to_string_lossy(), &text, &read)?, &Options::default())?;
 
     let created = OpenOptions::new().write(true).create_new(true).open(&path);

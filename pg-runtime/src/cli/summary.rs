@@ -80,7 +80,7 @@ fn scores(report: &RunReport) -> String {
 }
 
 fn reference_points() -> String {
-    let stats = data::stats(&sample::val(), &sample::tokenizer());
+    let stats = data::stats(&sample::val(), &sample::tokenizer()).expect("the sample is part of the program");
     let uniform = stats.targets as f64 * (sample::VOCAB as f64).log2() / stats.bytes.max(1) as f64;
     let points = std::iter::once(("uniform", uniform)).chain(sample::REFERENCE_POINTS);
     let meaning = |name: &str| match name {

@@ -5,6 +5,8 @@ use std::io;
 use bytemuck::Pod;
 use memmap2::MmapMut;
 
+use crate::memory;
+
 /// Smaller vectors gain nothing from large pages.
 const LARGE: usize = 4 << 20;
 
@@ -29,9 +31,10 @@ impl Aligned {
         Aligned::try_zeroed(len).unwrap_or_else(|e| panic!("no memory for {len} elements: {e}"))
     }
 
-    /// `len` zeros, if the system has so much memory.
+    /// `len` zeros, if the machine has so much memory: that the system promises it means nothing.
     pub(crate) fn try_zeroed(len: usize) -> io::Result<Self> {
         let bytes = len.checked_mul(4).ok_or(io::ErrorKind::OutOfMemory)?;
+        memory::check(bytes as u64)?;
         let map = if len == 0 {
             None
         } else {

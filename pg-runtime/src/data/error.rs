@@ -77,6 +77,16 @@ pub enum DataError {
         /// Bytes that the file has.
         found: u64,
     },
+    /// A shard is not as long as it was when it was opened.
+    #[error("{}: it had {expected} bytes when it was opened and has {found} now: do not write shards that are in use; copy it again and start anew", path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its length when it was opened.
+        expected: u64,
+        /// Its length now.
+        found: u64,
+    },
     /// A token that the model has no embedding for.
     #[error("{}: token {index} is {token}, but the model's vocabulary has {vocab}: use shards made with the model's tokenizer, or set VOCAB", path.display())]
     TokenOutOfRange {

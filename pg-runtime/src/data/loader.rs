@@ -19,6 +19,7 @@ pub struct Dataset {
     /// Index in the stream of each shard's first token.
     starts: Vec<usize>,
     len: usize,
+    vocab: usize,
 }
 
 impl Dataset {
@@ -55,7 +56,7 @@ impl Dataset {
                 len - s.len()
             })
             .collect();
-        let dataset = Dataset { name: name.to_owned(), shards, starts, len };
+        let dataset = Dataset { name: name.to_owned(), shards, starts, len, vocab };
         dataset.need(1)?;
         Ok(dataset)
     }
@@ -80,13 +81,23 @@ impl Dataset {
         self.len == 0
     }
 
-    /// All tokens from stream index `start` to the end.
-    pub fn tokens_from(&self, start: usize) -> impl Iterator<Item = u16> {
+    /// Gives all tokens from stream index `start` on to `f`. They are read as it takes them.
+    ///
+    /// # Errors
+    /// Those of [`Shard::read`], at which the tokens end; what `f` made of them is dropped.
+    pub fn scan<T>(&self, start: usize, f: impl FnOnce(&mut Tokens<'_>) -> T) -> Result<T, DataError> {
+        let mut tokens = Tokens { dataset: self, next: start, chunk: Vec::new(), at: 0, failed: None };
+        let made = f(&mut tokens);
+        tokens.failed.map_or(Ok(made), Err)
+    }
+
+    /// Replaces `out` by tokens from stream index `start` on: at least one and at most `count`, none where there is
+    /// none or none is wanted.
+    fn read(&self, start: usize, count: usize, out: &mut Vec<u16>) -> Result<(), DataError> {
+        out.clear();
         // The last shard that begins at or before `start`; empty shards begin where the next one does.
-        let first = self.starts.partition_point(|s| *s <= start).saturating_sub(1);
-        let offset = start - self.starts.get(first).copied().unwrap_or(0);
-        let shards = self.shards.iter().skip(first).enumerate();
-        shards.flat_map(move |(i, s)| s.tokens_from(if i == 0 { offset } else { 0 }))
+        let Some(at) = self.starts.partition_point(|s| *s <= start).checked_sub(1) else { return Ok(()) };
+        self.shards[at].read(start - self.starts[at], count.min(READ), self.vocab, out)
     }
 
     /// The first `targets + 1` tokens: what `targets` scored positions need.
@@ -96,7 +107,7 @@ impl Dataset {
     pub fn head(&self, targets: usize) -> Result<Vec<i32>, DataError> {
         let tokens = targets.saturating_add(1);
         self.need(tokens)?;
-        Ok(self.tokens_from(0).take(tokens).map(i32::from).collect())
+        self.scan(0, |all| all.take(tokens).map(i32::from).collect())
     }
 
     /// blake3 of all tokens, in hexadecimal: of the hashes of the shards' tokens.
@@ -124,6 +135,42 @@ impl Dataset {
             return Err(DataError::TooFew { pattern: self.name.clone(), found: self.len, needed });
         }
         Ok(())
+    }
+}
+
+/// Tokens that are read at once: 1 MiB.
+const READ: usize = 1 << 19;
+
+/// Tokens of a dataset, in order, as [`Dataset::scan`] gives them.
+#[derive(Debug)]
+pub struct Tokens<'a> {
+    dataset: &'a Dataset,
+    /// Stream index after `chunk`.
+    next: usize,
+    chunk: Vec<u16>,
+    /// First token of `chunk` that was not taken.
+    at: usize,
+    failed: Option<DataError>,
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = u16;
+
+    fn next(&mut self) -> Option<u16> {
+        if self.at == self.chunk.len() {
+            if self.failed.is_some() {
+                return None;
+            }
+            self.at = 0;
+            if let Err(error) = self.dataset.read(self.next, READ, &mut self.chunk) {
+                self.failed = Some(error);
+                self.chunk.clear();
+            }
+            self.next += self.chunk.len();
+        }
+        let token = self.chunk.get(self.at).copied()?;
+        self.at += 1;
+        Some(token)
     }
 }
 
@@ -171,16 +218,18 @@ impl Loader {
     /// accumulation steps of one process, and equally the ranks of a run on several.
     ///
     /// # Errors
-    /// [`DataError::Batch`] where `batch * seq` is 0 or overflows.
+    /// [`DataError::Batch`] where `batch * seq` is 0 or more than memory holds, and those of [`Shard::read`].
     pub fn next(&mut self, batch: usize, seq: usize) -> Result<Batch, DataError> {
         // Ids are 4 bytes; an eighth of the address space is more than any machine has.
         let inputs = batch.checked_mul(seq).filter(|n| (1..usize::MAX / 32).contains(n));
         let inputs = inputs.ok_or(DataError::Batch { batch, seq })?;
-        let mut tokens = Vec::with_capacity(inputs + 1);
+        let mut tokens = Vec::new();
+        tokens.try_reserve_exact(inputs + 1).map_err(|_| DataError::Batch { batch, seq })?;
+        let mut read = Vec::new();
         while tokens.len() <= inputs {
-            let wanted = inputs + 1 - tokens.len();
-            tokens.extend(self.dataset.tokens_from(self.cursor).take(wanted).map(i32::from));
-            self.cursor = (self.cursor + wanted.min(self.dataset.len() - self.cursor)) % self.dataset.len();
+            self.dataset.read(self.cursor, inputs + 1 - tokens.len(), &mut read)?;
+            tokens.extend(read.iter().copied().map(i32::from));
+            self.cursor = (self.cursor + read.len()) % self.dataset.len();
         }
         let targets = tokens[1..].to_vec();
         tokens.truncate(inputs);
@@ -207,7 +256,7 @@ mod tests {
         assert_eq!(data.len(), 7);
         for start in 0..=7 {
             let want: Vec<u16> = (start as u16..7).collect();
-            assert_eq!(data.tokens_from(start).collect::<Vec<_>>(), want);
+            assert_eq!(data.scan(start, |tokens| tokens.collect::<Vec<_>>()).unwrap(), want);
         }
         let mut loader = Loader::new(data);
         let mut expected = (0..).map(|i| i % 7);

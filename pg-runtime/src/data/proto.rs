@@ -1,6 +1,33 @@
 //! `sentencepiece_model.proto`: the fields that are used.
 
-use prost::Message;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
+use prost::{DecodeError, Message};
+
+/// Most pieces that a 16-bit token can name.
+const MAX_PIECES: usize = 1 << 16;
+
+/// Reads a `.model` file's bytes.
+///
+/// # Errors
+/// What is wrong with them, in words: no such message, or other than 1 to 65,536 pieces.
+pub(super) fn decode(bytes: &[u8]) -> Result<ModelProto, String> {
+    // An empty piece takes two bytes in the file and forty in memory: they are counted before any is made.
+    let pieces = count_pieces(bytes).map_err(|e| e.to_string())?;
+    if !(1..=MAX_PIECES).contains(&pieces) {
+        return Err(format!("it has {pieces} pieces, expected 1 to {MAX_PIECES}"));
+    }
+    ModelProto::decode(bytes).map_err(|e| e.to_string())
+}
+
+fn count_pieces(mut bytes: &[u8]) -> Result<usize, DecodeError> {
+    let mut pieces = 0;
+    while !bytes.is_empty() {
+        let (tag, wire_type) = decode_key(&mut bytes)?;
+        pieces += usize::from(tag == 1);
+        skip_field(wire_type, tag, &mut bytes, DecodeContext::default())?;
+    }
+    Ok(pieces)
+}
 
 /// `sentencepiece.ModelProto`.
 #[derive(Clone, PartialEq, Message)]
@@ -49,4 +76,17 @@ pub(super) struct NormalizerProto {
     pub remove_extra_whitespaces: Option<bool>,
     #[prost(bool, optional, tag = "5")]
     pub escape_whitespaces: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_counted_before_they_are_made() {
+        let pieces = |n: usize| decode(&[0x0a, 0x00].repeat(n)).map(|proto| proto.pieces.len());
+        assert_eq!(pieces(MAX_PIECES), Ok(MAX_PIECES));
+        assert_eq!(pieces(0), Err("it has 0 pieces, expected 1 to 65536".into()));
+        assert_eq!(pieces(MAX_PIECES + 1), Err("it has 65537 pieces, expected 1 to 65536".into()));
+    }
 }

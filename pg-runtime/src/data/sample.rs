@@ -51,8 +51,8 @@ mod tests {
     #[test]
     fn the_sample_is_whole() {
         let tokenizer = tokenizer();
-        let train = stats(&train(), &tokenizer);
-        let val = stats(&val(), &tokenizer);
+        let train = stats(&train(), &tokenizer).unwrap();
+        let val = stats(&val(), &tokenizer).unwrap();
         assert_eq!((train.tokens, val.tokens), (1_579_228, 166_011));
         assert_eq!(tokenizer.vocab_size(), VOCAB);
         // Documents and text bytes as `data/DATA.md` counts them.

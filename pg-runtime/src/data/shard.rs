@@ -1,10 +1,11 @@
 //! Token shards: 256 little-endian int32 (magic, version, token count, zeros), then the tokens as
 //! little-endian uint16.
 
-use std::fs::File;
+use std::borrow::Cow;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use pg_ir::input;
 
 use super::error::DataError;
 
@@ -14,52 +15,51 @@ pub const MAGIC: i32 = 20_240_520;
 pub const VERSION: i32 = 1;
 /// Bytes before the first token.
 pub const HEADER_BYTES: usize = 1024;
+/// Tokens that are read at once where all of a shard is: 1 MiB.
+const CHUNK: usize = 1 << 19;
 
-/// A checked shard. Tokens are read from the mapped file where they are used.
+/// A checked shard. Tokens are read from the file where they are used.
+///
+/// The file is opened at each reading, so that a pattern may match more files than a process may have open. It is not
+/// mapped: the end of a mapping that another process shortens ends this one.
 #[derive(Debug)]
 pub struct Shard {
     path: PathBuf,
+    tokens: usize,
     content: Content,
 }
 
 #[derive(Debug)]
 enum Content {
-    Mapped(Mmap),
-    Embedded(&'static [u8]),
+    File,
+    Embedded(Cow<'static, [u8]>),
 }
 
 impl Shard {
-    /// Maps a shard and checks magic, version and length.
+    /// Checks a shard's magic, version and length.
     ///
     /// # Errors
     /// [`DataError::Io`], `Folder`, `NoHeader`, `Magic`, `Version` or `Length`.
     pub fn open(path: &Path) -> Result<Shard, DataError> {
-        let io = |error| DataError::Io { path: path.to_owned(), error };
-        let file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        if metadata.is_dir() {
-            return Err(DataError::Folder { path: path.to_owned() });
-        }
-        let found = metadata.len();
-        // Mapping an empty file is an error of its own on some systems.
-        if found < HEADER_BYTES as u64 {
-            return Err(DataError::NoHeader { path: path.to_owned(), found });
-        }
-        // SAFETY: the mapping is read-only and tokens are read as bytes, any value of which is valid. Another
-        // process that shortens the file meanwhile can end this one, as with any program that maps its input;
-        // shards are written once.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        check(path, &map)?;
-        Ok(Shard { path: path.to_owned(), content: Content::Mapped(map) })
+        let io = |error: io::Error| match error.kind() {
+            io::ErrorKind::IsADirectory => DataError::Folder { path: path.to_owned() },
+            _ => DataError::Io { path: path.to_owned(), error },
+        };
+        let (file, length) = input::open(path).map_err(io)?;
+        let mut header = Vec::with_capacity(HEADER_BYTES);
+        file.take(HEADER_BYTES as u64).read_to_end(&mut header).map_err(io)?;
+        let tokens = check(path, &header, length)?;
+        Ok(Shard { path: path.to_owned(), tokens, content: Content::File })
     }
 
-    /// A shard that is part of the program.
+    /// A shard that is in memory; `name` is for messages.
     ///
     /// # Errors
-    /// As [`Shard::open`], without `Io`.
-    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Shard, DataError> {
-        check(Path::new(name), bytes)?;
-        Ok(Shard { path: name.into(), content: Content::Embedded(bytes) })
+    /// As [`Shard::open`], without `Io` and `Folder`.
+    pub fn embedded(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Result<Shard, DataError> {
+        let bytes = bytes.into();
+        let tokens = check(Path::new(name), &bytes, bytes.len() as u64)?;
+        Ok(Shard { path: name.into(), tokens, content: Content::Embedded(bytes) })
     }
 
     /// The file, or the embedded shard's name.
@@ -69,7 +69,7 @@ impl Shard {
 
     /// Number of tokens.
     pub fn len(&self) -> usize {
-        self.token_bytes().len() / 2
+        self.tokens
     }
 
     /// Whether the shard has no tokens.
@@ -77,34 +77,66 @@ impl Shard {
         self.len() == 0
     }
 
-    /// Tokens from `start` on, in order; none where `start` is past the end.
-    pub fn tokens_from(&self, start: usize) -> impl ExactSizeIterator<Item = u16> {
-        let bytes = self.token_bytes().get(start.saturating_mul(2)..).unwrap_or(&[]);
-        bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]))
+    /// Replaces `out` by the tokens from `start` on, at most `count`; by none where `start` is past the end.
+    ///
+    /// # Errors
+    /// [`DataError::Changed`] where the file is not as long as it was, [`DataError::Io`], and
+    /// [`DataError::TokenOutOfRange`] for a token that is not below `vocab`: the file may have been written since all
+    /// were checked.
+    pub fn read(
+        &self,
+        start: usize,
+        count: usize,
+        vocab: usize,
+        out: &mut Vec<u16>,
+    ) -> Result<(), DataError> {
+        let count = count.min(self.tokens.saturating_sub(start));
+        out.clear();
+        out.resize(count, 0);
+        let at = HEADER_BYTES + 2 * start.min(self.tokens);
+        match &self.content {
+            Content::Embedded(bytes) => {
+                bytemuck::cast_slice_mut(out).copy_from_slice(&bytes[at..at + 2 * count]);
+            }
+            Content::File => self.read_file(at as u64, bytemuck::cast_slice_mut(out))?,
+        }
+        out.iter_mut().for_each(|token| *token = u16::from_le(*token));
+        self.check_tokens(start, out, vocab)
+    }
+
+    fn read_file(&self, at: u64, out: &mut [u8]) -> Result<(), DataError> {
+        let io = |error| DataError::Io { path: self.path.clone(), error };
+        let expected = (HEADER_BYTES + 2 * self.tokens) as u64;
+        let changed = |found| DataError::Changed { path: self.path.clone(), expected, found };
+        let (mut file, length) = input::open(&self.path).map_err(io)?;
+        if length != expected {
+            return Err(changed(length));
+        }
+        file.seek(SeekFrom::Start(at)).map_err(io)?;
+        file.read_exact(out).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => changed(file.metadata().map_or(0, |m| m.len())),
+            _ => io(error),
+        })
     }
 
     /// Checks that every token is below `vocab`. Reads the whole shard.
     ///
     /// # Errors
-    /// [`DataError::TokenOutOfRange`] for the first that is not.
+    /// [`DataError::TokenOutOfRange`] for the first that is not, and those of [`Self::read`].
     pub fn check_vocabulary(&self, vocab: usize) -> Result<(), DataError> {
-        // A maximum is a vector operation; the search for the culprit is not.
-        let max = self.tokens_from(0).fold(0, u16::max);
-        if self.is_empty() || usize::from(max) < vocab {
-            return Ok(());
-        }
-        let culprit = self.tokens_from(0).enumerate().find(|(_, t)| usize::from(*t) >= vocab);
-        let (index, token) = culprit.unwrap_or((0, max));
-        Err(DataError::TokenOutOfRange { path: self.path.clone(), index, token, vocab })
+        let mut chunk = Vec::new();
+        (0..self.tokens).step_by(CHUNK).try_for_each(|start| self.read(start, CHUNK, vocab, &mut chunk))
     }
 
-    fn token_bytes(&self) -> &[u8] {
-        let all: &[u8] = match &self.content {
-            Content::Mapped(map) => map,
-            Content::Embedded(bytes) => bytes,
-        };
-        // `check` has seen the header.
-        &all[HEADER_BYTES..]
+    fn check_tokens(&self, start: usize, tokens: &[u16], vocab: usize) -> Result<(), DataError> {
+        // A maximum is a vector operation; the search for the culprit is not.
+        let max = tokens.iter().copied().fold(0, u16::max);
+        if tokens.is_empty() || usize::from(max) < vocab {
+            return Ok(());
+        }
+        let culprit = tokens.iter().copied().enumerate().find(|(_, t)| usize::from(*t) >= vocab);
+        let (index, token) = culprit.unwrap_or((0, max));
+        Err(DataError::TokenOutOfRange { path: self.path.clone(), index: start + index, token, vocab })
     }
 }
 
@@ -127,13 +159,13 @@ pub fn shard_bytes(tokens: &[u16]) -> Vec<u8> {
     bytes
 }
 
-fn check(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    let found = bytes.len() as u64;
+/// Checks a shard's first bytes against the length of the whole; the number of tokens.
+fn check(path: &Path, header: &[u8], found: u64) -> Result<usize, DataError> {
     let path = || path.to_owned();
-    if bytes.len() < HEADER_BYTES {
+    if header.len() < HEADER_BYTES {
         return Err(DataError::NoHeader { path: path(), found });
     }
-    let word = |i: usize| i32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+    let word = |i: usize| i32::from_le_bytes([header[i], header[i + 1], header[i + 2], header[i + 3]]);
     let (magic, version, tokens) = (word(0), word(4), word(8));
     if magic != MAGIC {
         return Err(DataError::Magic { path: path(), found: magic });
@@ -141,11 +173,12 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
     if version != VERSION {
         return Err(DataError::Version { path: path(), found: version });
     }
-    let expected = HEADER_BYTES as u64 + 2 * u64::try_from(tokens).unwrap_or(0);
-    if tokens < 0 || found != expected {
-        return Err(DataError::Length { path: path(), tokens, expected, found });
+    let count = usize::try_from(tokens);
+    let expected = HEADER_BYTES as u64 + 2 * *count.as_ref().unwrap_or(&0) as u64;
+    match count {
+        Ok(count) if found == expected => Ok(count),
+        _ => Err(DataError::Length { path: path(), tokens, expected, found }),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -158,13 +191,43 @@ mod tests {
         Shard::open(file.path())
     }
 
+    fn tokens(shard: &Shard, start: usize, count: usize) -> Vec<u16> {
+        let mut out = vec![7];
+        shard.read(start, count, 1 << 16, &mut out).unwrap();
+        out
+    }
+
     #[test]
     fn reads_what_was_written() {
-        let shard = open(&shard_bytes(&[1, 2, 65_535])).unwrap();
-        assert_eq!(shard.tokens_from(0).collect::<Vec<_>>(), [1, 2, 65_535]);
-        assert_eq!(shard.tokens_from(2).collect::<Vec<_>>(), [65_535]);
-        assert_eq!(shard.tokens_from(9).len(), 0);
+        let bytes = shard_bytes(&[1, 2, 65_535]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        for shard in [Shard::open(file.path()).unwrap(), Shard::embedded("memory", bytes).unwrap()] {
+            assert_eq!(tokens(&shard, 0, 9), [1, 2, 65_535]);
+            assert_eq!(tokens(&shard, 1, 1), [2]);
+            assert_eq!(tokens(&shard, 2, usize::MAX), [65_535]);
+            assert_eq!(tokens(&shard, usize::MAX, 9), [0u16; 0]);
+        }
         assert!(open(&shard_bytes(&[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_shard_that_changes_under_a_run_is_an_error_and_no_signal() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let whole = shard_bytes(&vec![1; 100_000]);
+        std::fs::write(file.path(), &whole).unwrap();
+        let shard = Shard::open(file.path()).unwrap();
+        let read = || shard.read(99_000, 10, 2, &mut Vec::new());
+        read().unwrap();
+        for length in [0, 1024, whole.len() as u64 - 1, whole.len() as u64 + 1] {
+            file.as_file().set_len(length).unwrap();
+            let error = read().unwrap_err();
+            assert!(matches!(error, DataError::Changed { found, .. } if found == length), "{error}");
+        }
+        std::fs::write(file.path(), shard_bytes(&vec![2; 100_000])).unwrap();
+        assert!(matches!(read(), Err(DataError::TokenOutOfRange { index: 99_000, token: 2, .. })));
+        std::fs::remove_file(file.path()).unwrap();
+        assert!(matches!(read(), Err(DataError::Io { .. })));
     }
 
     #[test]
@@ -194,5 +257,10 @@ mod tests {
         assert!(shard.check_vocabulary(2001).is_ok());
         let error = shard.check_vocabulary(1024).unwrap_err();
         assert!(matches!(error, DataError::TokenOutOfRange { index: 2, token: 1024, vocab: 1024, .. }));
+        // In a later chunk, too.
+        let mut many = vec![0; 2 * CHUNK + 3];
+        many[2 * CHUNK + 1] = 9;
+        let error = open(&shard_bytes(&many)).unwrap().check_vocabulary(9).unwrap_err();
+        assert!(matches!(error, DataError::TokenOutOfRange { index, .. } if index == 2 * CHUNK + 1));
     }
 }

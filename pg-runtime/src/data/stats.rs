@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::error::DataError;
 use super::loader::Dataset;
 use super::tokenizer::Tokenizer;
 
@@ -21,13 +22,16 @@ pub struct Stats {
 }
 
 /// Counts a dataset, shards taken as one stream.
-pub fn stats(dataset: &Dataset, tokenizer: &Tokenizer) -> Stats {
+///
+/// # Errors
+/// Those of [`Dataset::scan`].
+pub fn stats(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<Stats, DataError> {
     let bos = tokenizer.bos();
-    Stats {
+    Ok(Stats {
         shards: dataset.shards().len(),
         tokens: dataset.len() as u64,
-        documents: dataset.tokens_from(0).filter(|t| Some(*t) == bos).count() as u64,
+        documents: dataset.scan(0, |tokens| tokens.filter(|t| Some(*t) == bos).count() as u64)?,
         targets: (dataset.len() as u64).saturating_sub(1),
-        bytes: tokenizer.tables().stream_bytes(dataset.tokens_from(0)),
-    }
+        bytes: dataset.scan(0, |tokens| tokenizer.tables().stream_bytes(tokens))?,
+    })
 }

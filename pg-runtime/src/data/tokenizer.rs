@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use prost::Message;
+use pg_ir::input::Kind;
 
 use super::bytes::{ByteTables, Whitespace};
 use super::error::DataError;
-use super::proto::ModelProto;
+use super::proto;
 
 /// What a piece is (`sentencepiece.ModelProto.SentencePiece.Type`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -42,8 +42,7 @@ impl Tokenizer {
     /// # Errors
     /// [`DataError::Io`] or [`DataError::Tokenizer`].
     pub fn open(path: &Path) -> Result<Tokenizer, DataError> {
-        let bytes = std::fs::read(path).map_err(|error| DataError::Io { path: path.to_owned(), error })?;
-        Tokenizer::from_bytes(path, &bytes)
+        Tokenizer::from_bytes(path, &read(path)?)
     }
 
     /// Reads a `.model` file's bytes; `path` is for messages.
@@ -52,10 +51,7 @@ impl Tokenizer {
     /// [`DataError::Tokenizer`] where they are not a SentencePiece model with at most 65,536 pieces.
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Tokenizer, DataError> {
         let fail = |what: String| DataError::Tokenizer { path: path.to_owned(), what };
-        let proto = ModelProto::decode(bytes).map_err(|e| fail(e.to_string()))?;
-        if proto.pieces.is_empty() || proto.pieces.len() > 1 << 16 {
-            return Err(fail(format!("it has {} pieces, expected 1 to 65536", proto.pieces.len())));
-        }
+        let proto = proto::decode(bytes).map_err(fail)?;
         let mut pieces = Vec::with_capacity(proto.pieces.len());
         for (id, p) in proto.pieces.into_iter().enumerate() {
             let kind = match p.kind.unwrap_or(1) {
@@ -118,6 +114,14 @@ impl Tokenizer {
         }
         Err(DataError::Vocabulary { path: self.path.clone(), found, vocab })
     }
+}
+
+/// The bytes of a `.model` file.
+///
+/// # Errors
+/// [`DataError::Io`].
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    Kind::TOKENIZER.read(path).map_err(|error| DataError::Io { path: path.to_owned(), error })
 }
 
 #[cfg(test)]

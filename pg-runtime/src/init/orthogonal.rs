@@ -15,6 +15,13 @@ const MAX_PASSES: usize = 6;
 /// Below this block size the factorisation is plain loops.
 const BLOCK: usize = 32;
 
+/// Bytes that [`orthogonal`] takes: two copies of the matrix, and four of the Gram matrix of its shorter side.
+pub(super) fn bytes(rows: usize, cols: usize) -> u64 {
+    let product = |a: usize, b: usize| (a as u64).saturating_mul(b as u64);
+    let (matrix, gram) = (product(rows, cols), product(rows.min(cols), rows.min(cols)));
+    matrix.saturating_mul(2).saturating_add(gram.saturating_mul(4)).saturating_mul(8)
+}
+
 /// Q of the thin QR decomposition of a row-major `rows` × `cols` matrix, R's diagonal positive. A wide matrix
 /// is transposed, factored and transposed back.
 pub(super) fn orthogonal(a: Vec<f64>, rows: usize, cols: usize) -> Vec<f64> {

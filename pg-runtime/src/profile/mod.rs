@@ -139,7 +139,7 @@ pub fn profile(session: &mut Session, options: ProfileOptions) -> Result<Profile
         });
     }
     let roof = Roof::measure(session.device())?;
-    let weights = session.initial_weights(session.model.train.seed);
+    let weights = session.initial_weights(session.model.train.seed)?;
     let mut state = session.state_with(&weights, &spaces(&session.model.train))?;
     drop(weights);
     let tokens = random_tokens(session.model.vocab, batch * seq + 1);

@@ -67,7 +67,7 @@ pub(super) fn time_steps(
     let full_tokens = model.train.batch_tokens;
     let (Request { mut session, .. }, plan) = request(model, options)?;
     let tokens = plan.train.batch_tokens;
-    let weights = session.initial_weights(session.model.train.seed);
+    let weights = session.initial_weights(session.model.train.seed)?;
     let mut state = session.state_with(&weights, &spaces(&plan.train))?;
     drop(weights);
     let mut loader = Loader::new(corpus.train.clone());

@@ -47,7 +47,7 @@ pub(super) fn train(
     let mut scorer = Scorer::new(&job.corpus, session);
     let plan = &job.plan;
     let averages = plan.train.ema_decay > 0.0;
-    let weights = initial.unwrap_or_else(|| session.initial_weights(job.provenance.seed));
+    let weights = initial.map_or_else(|| session.initial_weights(job.provenance.seed), Ok)?;
     let mut state = session.state_with(&weights, &spaces(&plan.train))?;
     if averages {
         session.write_weights(&mut state, Space::Ema, &weights)?;

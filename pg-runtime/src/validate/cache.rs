@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pg_ir::input::Kind;
 use pg_ir::lang::Options;
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +20,6 @@ pub fn cache_folder() -> Option<PathBuf> {
     let named = std::env::var_os("PG_CACHE").filter(|f| !f.is_empty()).map(PathBuf::from);
     named.or_else(|| Some(dirs::cache_dir()?.join("pg")))
 }
-
-/// Longest file that is read.
-const LONGEST: u64 = 64 << 20;
 
 /// A cached report.
 #[derive(Serialize, Deserialize)]
@@ -74,10 +72,7 @@ impl Identity {
     /// What is known already.
     pub(super) fn find(&self, folder: &Path) -> Option<ValidationReport> {
         let path = self.path(folder);
-        if path.metadata().ok()?.len() > LONGEST {
-            return None;
-        }
-        let entry: Entry = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        let entry: Entry = serde_json::from_slice(&Kind::JSON.read(&path).ok()?).ok()?;
         let is_whole = entry.hash == self.0 && entry.sum == sum(&entry.report);
         let report: ValidationReport = serde_json::from_str(&entry.report).ok().filter(|_| is_whole)?;
         (report.outcome == Outcome::Passed).then_some(ValidationReport {

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pg_ir::input::Kind;
+
 pub use self::error::BundleError;
 pub use self::manifest::{Entry, Manifest};
 use self::manifest::{digest, key};
@@ -57,7 +59,7 @@ impl Bundle {
     /// If it is stale, damaged or missing, with the reason.
     pub fn open(folder: &Path) -> Result<Bundle, BundleError> {
         let path = folder.join(MANIFEST);
-        let text = std::fs::read(&path).map_err(|e| match e.kind() {
+        let text = Kind::JSON.read(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => BundleError::None(folder.into()),
             _ => BundleError::File(path, e),
         })?;
@@ -71,11 +73,14 @@ impl Bundle {
         let bundle = Bundle { folder: folder.into(), manifest };
         // CubeCL would create what it does not find.
         let found = Some(bundle.cache_root()).filter(|root| root.is_dir());
+        if let Some(root) = &found {
+            cache::check(root).map_err(|(path, e)| BundleError::File(path, e))?;
+        }
         let cache = found.as_deref().and_then(cache::open);
         let cache = cache.ok_or_else(|| damaged("its kernels cannot be read".into()))?;
         for entry in &bundle.manifest.kernels {
             let key = u128::from_str_radix(&entry.key, 16);
-            let found = key.ok().and_then(|key| cache.get(&key));
+            let found = key.ok().and_then(|key| cache::find(&cache, key));
             let found = found.ok_or_else(|| damaged(format!("the kernel `{}` is missing", entry.name)))?;
             if digest(&found.binary()) != entry.digest {
                 return Err(damaged(format!("the binary of `{}` is not the manifest's", entry.name)));

@@ -1,10 +1,11 @@
 //! One side of a comparison: a model file, or a finished run with the model of its artifact.
 
-use std::fs;
+use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use indexmap::IndexMap;
+use pg_ir::input::{self, Kind};
 use pg_ir::lang::Options;
 use pg_ir::lang::model::Model;
 use pg_runtime::export;
@@ -38,7 +39,7 @@ impl Side {
             return Side::new(model::load(path, &Options::default(), ui)?, None);
         }
         let report = path.join("report.json");
-        let text = fs::read_to_string(&report).with_context(|| {
+        let text = Kind::JSON.read_text(&report).with_context(|| {
             format!("{} is not the folder of a finished run: {}", path.display(), report.display())
         })?;
         let report = serde_json::from_str(&text).with_context(|| format!("{}", report.display()))?;
@@ -57,12 +58,27 @@ impl Side {
     }
 }
 
+/// Longest line of `metrics.jsonl`.
+const MAX_LINE: usize = 1 << 16;
+/// Most steps that are compared: fifty times those of the challenge's longest runs.
+const MAX_STEPS: usize = 1 << 20;
+
 fn steps(path: &Path) -> anyhow::Result<Vec<StepMetrics>> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), i + 1))
-        })
-        .collect()
+    let (file, _) = input::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut reader = BufReader::new(file);
+    let (mut steps, mut line) = (Vec::new(), Vec::new());
+    for number in 1.. {
+        let here = || format!("{}, line {number}", path.display());
+        line.clear();
+        if !input::read_line(&mut reader, MAX_LINE, &mut line).with_context(here)? {
+            break;
+        }
+        if steps.len() == MAX_STEPS {
+            bail!("{}: more than {MAX_STEPS} steps: is it the metrics of one run?", here());
+        }
+        if !line.trim_ascii().is_empty() {
+            steps.push(serde_json::from_slice(&line).with_context(here)?);
+        }
+    }
+    Ok(steps)
 }

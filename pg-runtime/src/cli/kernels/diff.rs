@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context;
+use pg_ir::input::Kind;
 use serde::Serialize;
 use similar::{ChangeTag, TextDiff};
 
@@ -59,7 +60,7 @@ fn index(folder: &Path) -> anyhow::Result<Index> {
 
 fn read(folder: &Path, name: &str) -> anyhow::Result<String> {
     let path = folder.join(name);
-    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    Kind::KERNEL.read_text(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 impl Change {

@@ -1,13 +1,13 @@
 //! Files to documents: JSON Lines, or plain text cut by file, blank line or line; gzip where a file is.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
+use pg_ir::input;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +38,11 @@ pub enum Split {
     /// A line that is not blank.
     Line,
 }
+
+/// Most bytes of a line: 16 MiB, some novels. What is unzipped is bounded by this, too.
+const MAX_LINE: usize = 16 << 20;
+/// Most bytes of a document of plain text that is a file or a paragraph: 128 MiB.
+const MAX_DOCUMENT: usize = 128 << 20;
 
 /// A document as it stands in its file.
 #[derive(Debug)]
@@ -104,7 +109,7 @@ impl<'a> Documents<'a> {
 impl Input {
     fn open(path: &Path, format: Format, read: Arc<AtomicU64>) -> Result<Input, TokenizeError> {
         let fail = |error| TokenizeError::Read { path: path.to_owned(), error };
-        let file = File::open(path).map_err(fail)?;
+        let (file, _) = input::open(path).map_err(fail)?;
         let mut raw = BufReader::with_capacity(1 << 16, Counted { inner: file, read });
         let zipped = raw.fill_buf().map_err(fail)?.starts_with(&[0x1f, 0x8b]);
         let mut reader: Box<dyn BufRead> = if zipped {
@@ -136,15 +141,25 @@ impl Input {
                 return Ok(None);
             }
             self.line = 1;
-            self.reader.read_to_end(&mut raw).map_err(TokenizeError::read(&self.path))?;
+            let most = MAX_DOCUMENT as u64 + 1;
+            (&mut self.reader).take(most).read_to_end(&mut raw).map_err(TokenizeError::read(&self.path))?;
+            if raw.len() > MAX_DOCUMENT {
+                return Err(self.too_long(1, "file", MAX_DOCUMENT));
+            }
         } else {
             loop {
                 let start = raw.len();
-                let read = self.reader.read_until(b'\n', &mut raw);
-                if read.map_err(TokenizeError::read(&self.path))? == 0 {
-                    break;
+                match input::read_line(&mut self.reader, MAX_LINE, &mut raw) {
+                    Ok(true) => self.line += 1,
+                    Ok(false) => break,
+                    Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
+                        return Err(self.too_long(self.line + 1, "line", MAX_LINE));
+                    }
+                    Err(e) => return Err(TokenizeError::read(&self.path)(e)),
                 }
-                self.line += 1;
+                if raw.len() > MAX_DOCUMENT {
+                    return Err(self.too_long(first, "paragraph", MAX_DOCUMENT));
+                }
                 if raw[start..].trim_ascii().is_empty() {
                     raw.truncate(start);
                     if start > 0 {
@@ -167,6 +182,17 @@ impl Input {
             return Ok(None);
         }
         Ok(Some(RawDocument { path: Arc::clone(&self.path), line: first, json: self.json, raw }))
+    }
+
+    fn too_long(&self, line: u64, what: &str, most: usize) -> TokenizeError {
+        let remedy = if self.json {
+            "write one document a line, and cut longer ones"
+        } else {
+            "cut it: `--split line` and `--split blank-line` make documents of lines and paragraphs"
+        };
+        let what =
+            format!("the {what} is over {most} bytes, the most that a document of it may have: {remedy}");
+        TokenizeError::Document { path: self.path.to_path_buf(), line, what }
     }
 }
 
@@ -191,7 +217,7 @@ impl RawDocument {
     }
 
     /// An error at byte `at` of the document.
-    fn fail(&self, at: usize, what: String) -> TokenizeError {
+    pub(super) fn fail(&self, at: usize, what: String) -> TokenizeError {
         let before = self.raw.iter().take(at).filter(|b| **b == b'\n').count() as u64;
         TokenizeError::Document { path: self.path.to_path_buf(), line: self.line + before, what }
     }
@@ -312,6 +338,27 @@ mod tests {
         assert!(cut.starts_with("x.jsonl.gz: "), "{cut}");
         let empty = documents("x.jsonl", br#"{"text": ""}"#, Split::File).unwrap();
         assert_eq!(empty, [""], "a document without text is a document");
+    }
+
+    #[test]
+    fn what_does_not_end_is_refused_and_zipped_too() {
+        let refused = |name: &str, content: &[u8], split: Split, want: &str| {
+            let message = documents(name, content, split).unwrap_err();
+            assert!(message.starts_with(want), "{message}");
+        };
+        let long = [b"{}\n".to_vec(), vec![b' '; MAX_LINE + 1]].concat();
+        let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        zip.write_all(&long).unwrap();
+        let zipped = zip.finish().unwrap();
+        for (name, content) in [("x.txt", &long), ("x.txt.gz", &zipped)] {
+            refused(name, content, Split::Line, &format!("{name}:2: the line is over 16777216 bytes"));
+        }
+        let message = documents("x.txt", &long, Split::BlankLine).unwrap_err();
+        assert!(message.contains("--split line"), "{message}");
+        let lines = [vec![b'a'; MAX_LINE / 2 - 1], vec![b'\n']].concat().repeat(17);
+        refused("x.txt", &lines, Split::File, "x.txt:1: the file is over 134217728 bytes");
+        refused("x.txt", &lines, Split::BlankLine, "x.txt:1: the paragraph is over 134217728 bytes");
+        assert_eq!(documents("x.txt", &lines, Split::Line).unwrap().len(), 17);
     }
 
     #[test]

@@ -5,13 +5,11 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use prost::Message;
-
-use super::error::TokenizeError;
+use super::error::{EncodeError, TokenizeError};
 use super::merge::{Pieces, Symbols, Work};
 use super::normalize::Normalizer;
-use crate::data::proto::{ModelProto, TrainerProto};
-use crate::data::{DataError, PieceKind, Tokenizer};
+use crate::data::proto::{self, TrainerProto};
+use crate::data::{DataError, PieceKind, Tokenizer, tokenizer};
 
 /// The encoder of a SentencePiece BPE model. Threads may share one.
 #[derive(Debug)]
@@ -49,6 +47,8 @@ struct Words {
 const MAX_WORDS: usize = 1 << 16;
 /// Bytes of the longest word that is remembered.
 const MAX_WORD_BYTES: usize = 48;
+/// Bytes of working memory that are kept from one text to the next.
+const MAX_SCRATCH: usize = 1 << 24;
 
 impl Encoder {
     /// Reads a `.model` file.
@@ -56,8 +56,7 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::from_bytes`], and `Data` where the file cannot be read.
     pub fn open(path: &Path) -> Result<Encoder, TokenizeError> {
-        let bytes = std::fs::read(path).map_err(|error| DataError::Io { path: path.to_owned(), error })?;
-        Encoder::from_bytes(path, &bytes)
+        Encoder::from_bytes(path, &tokenizer::read(path)?)
     }
 
     /// Reads a `.model` file's bytes; `path` is for messages.
@@ -68,7 +67,7 @@ impl Encoder {
     pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Encoder, TokenizeError> {
         let tokenizer = Tokenizer::from_bytes(path, bytes)?;
         let fail = |what: String| DataError::Tokenizer { path: path.to_owned(), what };
-        let proto = ModelProto::decode(bytes).map_err(|e| fail(e.to_string()))?;
+        let proto = proto::decode(bytes).map_err(fail)?;
         let trainer = proto.trainer.unwrap_or_default();
         // Protobuf's default, and so what an absent field means, is 1.
         let kind = match trainer.model_type.unwrap_or(1) {
@@ -99,51 +98,63 @@ impl Encoder {
     }
 
     /// The tokens of a text, without BOS or EOS.
-    pub fn encode(&self, text: &str) -> Vec<u16> {
+    ///
+    /// # Errors
+    /// As [`Self::encode_into`].
+    pub fn encode(&self, text: &str) -> Result<Vec<u16>, EncodeError> {
         let mut out = Vec::new();
-        self.encode_into(text, &mut out);
-        out
+        self.encode_into(text, &mut out)?;
+        Ok(out)
     }
 
     /// Appends the tokens of a text.
-    pub fn encode_into(&self, text: &str, out: &mut Vec<u16>) {
+    ///
+    /// # Errors
+    /// [`EncodeError`] where they would take more memory than a text should.
+    pub fn encode_into(&self, text: &str, out: &mut Vec<u16>) -> Result<(), EncodeError> {
         let mut scratch = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        self.encode_with(text, &mut scratch, out);
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        self.encode_with(text, &mut scratch, out)?;
+        // One huge text must not hold its memory for ever.
+        if scratch.normal.capacity() + scratch.work.bytes() <= MAX_SCRATCH {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+        }
+        Ok(())
     }
 
-    fn encode_with(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u16>) {
+    fn encode_with(&self, text: &str, scratch: &mut Scratch, out: &mut Vec<u16>) -> Result<(), EncodeError> {
         let Scratch { normal, work, words } = scratch;
-        self.normalizer.normalize(text, &self.pieces.symbols, normal);
+        self.normalizer.normalize(text, &self.pieces.symbols, normal)?;
         let start = out.len();
         if self.by_word {
             for word in split_before(normal, self.normalizer.space().as_bytes()) {
-                words.append(word, out, |tokens| self.pieces.merge(word, work, tokens));
+                words.append(word, out, |tokens| self.pieces.merge(word, work, tokens))?;
             }
         } else {
-            self.pieces.merge(normal, work, out);
+            self.pieces.merge(normal, work, out)?;
         }
         if self.pieces.bytes.is_none() {
             join_unknown(out, start, self.pieces.unknown);
         }
-        // One huge text must not hold its memory for ever.
-        if normal.capacity() > 1 << 24 {
-            *scratch = Scratch::default();
-        }
+        Ok(())
     }
 }
 
 impl Words {
     /// Appends the tokens of a word, made by `encode` if they are not known.
-    fn append(&mut self, word: &[u8], out: &mut Vec<u16>, encode: impl FnOnce(&mut Vec<u16>)) {
+    fn append<E>(
+        &mut self,
+        word: &[u8],
+        out: &mut Vec<u16>,
+        encode: impl FnOnce(&mut Vec<u16>) -> Result<(), E>,
+    ) -> Result<(), E> {
         if let Some(known) = self.ids.get(word) {
             out.extend_from_slice(&self.tokens[known.clone()]);
-            return;
+            return Ok(());
         }
         let start = out.len();
-        encode(out);
+        encode(out)?;
         if word.len() > MAX_WORD_BYTES {
-            return;
+            return Ok(());
         }
         if self.ids.len() >= MAX_WORDS {
             self.ids.clear();
@@ -152,6 +163,7 @@ impl Words {
         let at = self.tokens.len();
         self.tokens.extend_from_slice(&out[start..]);
         self.ids.insert(word.into(), at..self.tokens.len());
+        Ok(())
     }
 }
 

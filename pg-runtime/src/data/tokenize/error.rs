@@ -5,7 +5,31 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::merge::MAX_WORD;
 use crate::data::DataError;
+
+/// Why a text was not encoded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// A word that memory should not hold.
+    #[error(
+        "{bytes} bytes without a space, of which at most {MAX_WORD} are encoded together: cut the text into shorter \
+         documents"
+    )]
+    Word {
+        /// Bytes of it, as normalised; of all of the text where the tokenizer's pieces may contain spaces.
+        bytes: usize,
+    },
+    /// The tokenizer's rules make far more of a text than there is.
+    #[error("the tokenizer's rules make more than {most} bytes of {bytes}: is it damaged?")]
+    Rules {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Most bytes that its normal form may have.
+        most: usize,
+    },
+}
 
 /// Why text was not tokenized. Finished shards are kept; the same call continues after them.
 #[derive(Debug, Error)]

@@ -4,6 +4,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use crate::data::PieceKind;
 
+use super::error::EncodeError;
 use super::normalize::Protected;
 
 /// The pieces of a model, by text.
@@ -46,25 +47,35 @@ impl Protected for Symbols {
 /// merged into its left neighbour.
 #[derive(Clone, Copy)]
 struct Symbol {
-    start: usize,
-    length: usize,
+    start: u32,
+    length: u32,
     /// Neighbours, by index; `NONE` at the ends.
-    previous: usize,
-    next: usize,
+    previous: u32,
+    next: u32,
     /// A user-defined symbol: not merged further.
     frozen: bool,
 }
 
-const NONE: usize = usize::MAX;
+impl Symbol {
+    fn of(self, text: &[u8]) -> &[u8] {
+        &text[self.start as usize..][..self.length as usize]
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Most bytes that are merged together: a novel without a space. Each takes 36 bytes of working memory, twice that
+/// where vectors have grown.
+pub(super) const MAX_WORD: usize = 8 << 20;
 
 /// Two neighbours that together are a piece. Ordered by score, then the leftmost first.
 #[derive(Clone, Copy, PartialEq)]
 struct Pair {
     score: f32,
-    left: usize,
-    right: usize,
+    left: u32,
+    right: u32,
     /// Length of both when the pair was found: it is out of date when they have changed.
-    length: usize,
+    length: u32,
 }
 
 impl Eq for Pair {}
@@ -87,12 +98,25 @@ pub(super) struct Work {
     symbols: Vec<Symbol>,
     pairs: BinaryHeap<Pair>,
     /// How each unused piece came about: bytes of its left part.
-    splits: HashMap<Box<[u8]>, usize>,
+    splits: HashMap<Box<[u8]>, u32>,
+}
+
+impl Work {
+    /// Bytes that it holds, but for a few.
+    pub(super) fn bytes(&self) -> usize {
+        self.symbols.capacity() * size_of::<Symbol>() + self.pairs.capacity() * size_of::<Pair>()
+    }
 }
 
 impl Pieces {
     /// Appends the ids of normalised text. `O(n log n)`.
-    pub(super) fn merge(&self, text: &[u8], work: &mut Work, out: &mut Vec<u16>) {
+    ///
+    /// # Errors
+    /// [`EncodeError::Word`] for more than [`MAX_WORD`] bytes.
+    pub(super) fn merge(&self, text: &[u8], work: &mut Work, out: &mut Vec<u16>) -> Result<(), EncodeError> {
+        if text.len() > MAX_WORD {
+            return Err(EncodeError::Word { bytes: text.len() });
+        }
         work.symbols.clear();
         work.pairs.clear();
         work.splits.clear();
@@ -100,30 +124,31 @@ impl Pieces {
         while start < text.len() {
             let protected = self.symbols.prefix(&text[start..]);
             let length = if protected > 0 { protected } else { character(&text[start..]) };
-            let index = work.symbols.len();
+            let index = work.symbols.len() as u32;
             work.symbols.push(Symbol {
-                start,
-                length,
+                start: start as u32,
+                length: length as u32,
                 previous: index.checked_sub(1).unwrap_or(NONE),
                 next: index + 1,
                 frozen: protected > 0,
             });
             start += length;
         }
-        let Some(last) = work.symbols.last_mut() else { return };
+        let Some(last) = work.symbols.last_mut() else { return Ok(()) };
         last.next = NONE;
-        for right in 1..work.symbols.len() {
+        for right in 1..work.symbols.len() as u32 {
             self.consider(text, right - 1, right, work);
         }
         while let Some(pair) = work.pairs.pop() {
-            let (left, right) = (work.symbols[pair.left], work.symbols[pair.right]);
+            let [l, r] = [pair.left, pair.right].map(|i| i as usize);
+            let (left, right) = (work.symbols[l], work.symbols[r]);
             if left.length == 0 || right.length == 0 || left.length + right.length != pair.length {
                 continue;
             }
-            work.symbols[pair.left].length = pair.length;
-            work.symbols[pair.left].next = right.next;
-            work.symbols[pair.right].length = 0;
-            if let Some(next) = work.symbols.get_mut(right.next) {
+            work.symbols[l].length = pair.length;
+            work.symbols[l].next = right.next;
+            work.symbols[r].length = 0;
+            if let Some(next) = work.symbols.get_mut(right.next as usize) {
                 next.previous = pair.left;
             }
             self.consider(text, left.previous, pair.left, work);
@@ -131,19 +156,21 @@ impl Pieces {
         }
         let mut index = 0;
         while let Some(symbol) = work.symbols.get(index) {
-            self.emit(&text[symbol.start..symbol.start + symbol.length], &work.splits, out);
-            index = symbol.next;
+            self.emit(symbol.of(text), &work.splits, out);
+            index = symbol.next as usize;
         }
+        Ok(())
     }
 
     /// Adds the pair of two neighbours if together they are a piece.
-    fn consider(&self, text: &[u8], left: usize, right: usize, work: &mut Work) {
-        let (Some(l), Some(r)) = (work.symbols.get(left), work.symbols.get(right)) else { return };
+    fn consider(&self, text: &[u8], left: u32, right: u32, work: &mut Work) {
+        let symbol = |i: u32| work.symbols.get(i as usize);
+        let (Some(l), Some(r)) = (symbol(left), symbol(right)) else { return };
         if l.frozen || r.frozen {
             return;
         }
         let length = l.length + r.length;
-        let merged = &text[l.start..l.start + length];
+        let merged = Symbol { length, ..*l }.of(text);
         let Some(&(id, score)) = self.mergeable.get(merged) else { return };
         if self.kinds[usize::from(id)] == PieceKind::Unused {
             work.splits.insert(merged.into(), l.length);
@@ -152,7 +179,7 @@ impl Pieces {
     }
 
     /// Appends a finished piece; an unused one as what it was made of.
-    fn emit(&self, piece: &[u8], splits: &HashMap<Box<[u8]>, usize>, out: &mut Vec<u16>) {
+    fn emit(&self, piece: &[u8], splits: &HashMap<Box<[u8]>, u32>, out: &mut Vec<u16>) {
         // A stack of its own: a chain of unused pieces may be as deep as the longest one has characters.
         let mut stack = vec![piece];
         while let Some(piece) = stack.pop() {
@@ -161,8 +188,9 @@ impl Pieces {
             if kind == PieceKind::Unused
                 && let Some(&left) = splits.get(piece)
             {
-                stack.push(&piece[left..]);
-                stack.push(&piece[..left]);
+                let (left, right) = piece.split_at(left as usize);
+                stack.push(right);
+                stack.push(left);
                 continue;
             }
             match &self.bytes {
@@ -219,11 +247,20 @@ mod tests {
 
     fn merged(pieces: &Pieces, text: &str) -> Vec<u16> {
         let mut out = Vec::new();
-        pieces.merge(text.as_bytes(), &mut Work::default(), &mut out);
+        pieces.merge(text.as_bytes(), &mut Work::default(), &mut out).unwrap();
         out
     }
 
     use PieceKind::{Normal, Unused, UserDefined};
+
+    #[test]
+    fn a_word_without_end_is_refused() {
+        let p = pieces(&[("a", -9.0, Normal)]);
+        let (mut work, mut out) = (Work::default(), Vec::new());
+        let error = p.merge(&vec![b'a'; MAX_WORD + 1], &mut work, &mut out);
+        assert_eq!(error, Err(EncodeError::Word { bytes: MAX_WORD + 1 }));
+        assert_eq!((work.bytes(), out.len()), (0, 0), "before anything is allocated");
+    }
 
     #[test]
     fn the_best_pair_goes_first_and_the_leftmost_of_equals() {

@@ -23,12 +23,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use pg_ir::input::check_regular;
 use rayon::prelude::*;
 use serde::Serialize;
 
 pub use self::documents::{Format, Split};
 pub use self::encoder::Encoder;
-pub use self::error::TokenizeError;
+pub use self::error::{EncodeError, TokenizeError};
 
 use self::documents::{Documents, RawDocument};
 use self::job::Job;
@@ -151,7 +152,7 @@ pub fn tokenize(
     let tokens = |raw: &RawDocument| -> Result<(Vec<u16>, usize), TokenizeError> {
         let text = raw.text(&options.field)?;
         let mut tokens = vec![bos];
-        encoder.encode_into(&text, &mut tokens);
+        encoder.encode_into(&text, &mut tokens).map_err(|e| raw.fail(0, e.to_string()))?;
         Ok((tokens, text.len()))
     };
 
@@ -201,10 +202,7 @@ pub fn tokenize(
 fn input_bytes(inputs: &[PathBuf]) -> Result<u64, TokenizeError> {
     let size = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).map_err(TokenizeError::read(path))?;
-        if metadata.is_dir() {
-            let error = io::ErrorKind::IsADirectory.into();
-            return Err(TokenizeError::Read { path: path.clone(), error });
-        }
+        check_regular(&metadata).map_err(TokenizeError::read(path))?;
         Ok(metadata.len())
     };
     inputs.iter().map(size).sum()

@@ -1,8 +1,12 @@
 //! SentencePiece's normalisation: rewriting by the model's rules, then white space.
 
+use super::error::EncodeError;
 use super::trie::DoubleArray;
 use crate::data::proto::{NormalizerProto, TrainerProto};
 
+/// How many times as long a text's normal form may be. Of Unicode's own rules, NFKC makes 11 times as much of U+FDFA,
+/// and a space becomes three bytes.
+const MAX_GROWTH: usize = 16;
 /// What stands for a space in pieces: U+2581.
 const SPACE_SYMBOL: &str = "\u{2581}";
 
@@ -55,7 +59,16 @@ impl Normalizer {
     }
 
     /// Replaces `out` by the normal form of `text`.
-    pub(super) fn normalize(&self, text: &str, protected: &impl Protected, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// [`EncodeError::Rules`] where that is far longer.
+    pub(super) fn normalize(
+        &self,
+        text: &str,
+        protected: &impl Protected,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let most = text.len().saturating_mul(MAX_GROWTH).saturating_add(64);
         out.clear();
         let space = self.space().as_bytes();
         let mut rest = Rest { text, at: 0 };
@@ -69,7 +82,7 @@ impl Normalizer {
             }
         }
         if rest.is_empty() {
-            return;
+            return Ok(());
         }
         out.reserve(text.len() + text.len() / 2);
         if self.add_dummy_prefix && !self.whitespace_as_suffix {
@@ -88,6 +101,9 @@ impl Normalizer {
                 after_space = *last == b' ';
             }
             after_space &= self.remove_extra_whitespaces;
+            if out.len() > most {
+                return Err(EncodeError::Rules { bytes: text.len(), most });
+            }
         }
         if self.remove_extra_whitespaces {
             while out.ends_with(space) {
@@ -97,6 +113,7 @@ impl Normalizer {
         if self.add_dummy_prefix && self.whitespace_as_suffix {
             out.extend_from_slice(space);
         }
+        Ok(())
     }
 
     /// Takes the longest text off `rest` that is protected or that a rule rewrites, else one character, and gives
@@ -181,7 +198,7 @@ mod tests {
 
     fn normal(normalizer: &Normalizer, text: &str) -> String {
         let mut out = b"left over".to_vec();
-        normalizer.normalize(text, &Nothing, &mut out);
+        normalizer.normalize(text, &Nothing, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -204,8 +221,24 @@ mod tests {
     #[test]
     fn symbols_are_protected() {
         let mut out = Vec::new();
-        plain().normalize("x  <  >  y", &Symbol("<  >"), &mut out);
+        plain().normalize("x  <  >  y", &Symbol("<  >"), &mut out).unwrap();
         assert_eq!(out, "▁x▁<▁▁>▁y".as_bytes());
+    }
+
+    #[test]
+    fn rules_that_blow_text_up_are_refused() {
+        // A trie of the one key "a", whose value is the index 0 in the texts: a thousand bytes.
+        let mut units = vec![0u32; 1024];
+        units[0] = 256 << 10;
+        units[256 ^ 97] = (256 ^ 97 ^ 512) << 10 | 1 << 8 | 97;
+        units[512] = 1 << 31;
+        let trie: Vec<u8> = units.iter().flat_map(|u| u.to_le_bytes()).collect();
+        let blob = [&(trie.len() as u32).to_le_bytes()[..], &trie, &[b'x'; 1000], &[0]].concat();
+        let spec = NormalizerProto { precompiled_charsmap: Some(blob), ..Default::default() };
+        let n = Normalizer::new(Some(&spec), None).unwrap();
+        let long = |text: &str| n.normalize(text, &Nothing, &mut Vec::new());
+        assert_eq!(long(&"a".repeat(100)), Err(EncodeError::Rules { bytes: 100, most: 1664 }));
+        assert_eq!(long(&"b".repeat(100)), Ok(()));
     }
 
     #[test]

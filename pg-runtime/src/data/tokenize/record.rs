@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use pg_ir::input::Kind;
 use serde::{Deserialize, Serialize};
 
 use super::TokenizeOptions;
@@ -111,7 +112,7 @@ impl Record {
     /// [`TokenizeError::Record`], or [`TokenizeError::OtherJob`] where its settings are not `self`'s.
     pub(super) fn earlier(&self, options: &TokenizeOptions) -> Result<Option<Record>, TokenizeError> {
         let path = Record::path(options);
-        let text = match std::fs::read(&path) {
+        let text = match Kind::JSON.read(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(TokenizeError::Read { path, error }),

@@ -32,7 +32,7 @@ fn an_executor_launches_what_is_generated_without_a_device() {
     let overrides = small.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
     let model = elaborate(&source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"));
     let session = Session::new(Arc::new(model), Default::default());
-    let weights = session.initial_weights(1);
+    let weights = session.initial_weights(1).unwrap();
     let kept = |space: &Space| space.is_state() && *space != Space::CachedWeight;
     let spaces: Vec<Space> = Space::all().filter(kept).collect();
     let mut state = session.state_with(&weights, &spaces).unwrap();
