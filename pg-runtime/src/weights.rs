@@ -93,12 +93,21 @@ impl fmt::Display for Problems {
 /// Reads the weights of a model. Every parameter must be there with its shape, and nothing else. float32, float16
 /// and bfloat16 are accepted, and so is `[1]` for a scalar.
 pub fn load(path: &Path, params: &IndexMap<String, Param>) -> Result<Weights, WeightsError> {
+    let values: u64 = params.values().map(|p| p.len() as u64).fold(0, u64::saturating_add);
+    let most = values.saturating_mul(4).saturating_add(MAX_HEADER);
+    from_bytes(path, &read_bounded(path, most)?, params)
+}
+
+/// As [`load`], of a file's bytes; `path` is for messages.
+pub fn from_bytes(
+    path: &Path,
+    bytes: &[u8],
+    params: &IndexMap<String, Param>,
+) -> Result<Weights, WeightsError> {
     let format = |what: String| WeightsError::Format { path: path.to_owned(), what };
-    let values: usize = params.values().map(Param::len).sum();
-    let bytes = read_bounded(path, MAX_HEADER + 4 * values as u64)?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| format(e.to_string()))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| format(e.to_string()))?;
     // The reader keeps the last of several.
-    if let Some(twice) = twice(&bytes).map_err(|e| format(e.to_string()))? {
+    if let Some(twice) = twice(bytes).map_err(|e| format(e.to_string()))? {
         return Err(format(format!("it has two tensors of the name `{twice}`: which is meant?")));
     }
 

@@ -136,12 +136,19 @@ pub fn decode(file: &[u8]) -> Result<Artifact, ArtifactError> {
 }
 
 impl<'a> Opened<'a> {
-    /// Reads all but the values. Allocates in proportion to the file and [`MAX_MANIFEST`].
-    fn new(file: Cow<'a, [u8]>) -> Result<Opened<'a>, ArtifactError> {
+    /// Reads all but the values of a file's bytes. Allocates in proportion to them, and 128 MiB at most beside.
+    ///
+    /// # Errors
+    /// As [`decode`].
+    pub fn new(file: Cow<'a, [u8]>) -> Result<Opened<'a>, ArtifactError> {
         let header = Header::read(&file, file.len() as u64)?;
         let hash = content_hash(&file);
         if hash.as_bytes() != &file[HASH] {
             return Err(ArtifactError::Damaged);
+        }
+        if header.manifest_raw > MAX_MANIFEST {
+            let raw = header.manifest_raw;
+            return Err(malformed(format!("a manifest of {raw} bytes, over {MAX_MANIFEST}")));
         }
         let (coded, body) = file[HEADER..]
             .split_at_checked(header.manifest)
@@ -237,11 +244,7 @@ impl Header {
         if found > expected {
             return Err(ArtifactError::TrailingBytes { expected, found });
         }
-        let (manifest, manifest_raw) = (word(12) as usize, word(24) as usize);
-        if manifest_raw > MAX_MANIFEST {
-            return Err(malformed(format!("a manifest of {manifest_raw} bytes, over {MAX_MANIFEST}")));
-        }
-        Ok(Header { manifest, manifest_raw })
+        Ok(Header { manifest: word(12) as usize, manifest_raw: word(24) as usize })
     }
 }
 

@@ -120,7 +120,7 @@ pub(crate) fn main(started: Instant) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // `{:#}` puts the causes behind colons; the library's errors are whole sentences without them.
-            let text = format!("{error:#}");
+            let text = message(&error);
             ui.error(&text);
             if cli.json {
                 // Standard output may be what failed; the exit code says so anyway.
@@ -157,6 +157,19 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
     Ok(Outcome::Success)
 }
 
+/// An error and its causes, each once: most errors name theirs in their own words.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io_errors = error.chain().filter_map(|e| e.downcast_ref::<io::Error>());
     io_errors.into_iter().any(|e| e.kind() == io::ErrorKind::BrokenPipe)
@@ -167,6 +180,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = io::Error::other("full");
+        let named = pg_runtime::data::DataError::Io { path: "x".into(), error };
+        assert_eq!(message(&anyhow::Error::from(named).context("cannot read")), "cannot read: x: full");
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -242,17 +242,20 @@ mod tests {
     use super::super::shard::shard_bytes;
     use super::*;
 
-    fn dataset(shards: &[&[u16]]) -> Dataset {
+    /// A dataset, and the folder that its shards are in.
+    fn dataset(shards: &[&[u16]]) -> (tempfile::TempDir, Dataset) {
         let folder = tempfile::tempdir().unwrap();
         for (i, tokens) in shards.iter().enumerate() {
             std::fs::write(folder.path().join(format!("t_{i:06}.bin")), shard_bytes(tokens)).unwrap();
         }
-        Dataset::open(&format!("{}/t_*.bin", folder.path().display()), 100).unwrap()
+        let dataset = Dataset::open(&format!("{}/t_*.bin", folder.path().display()), 100).unwrap();
+        (folder, dataset)
     }
 
     #[test]
     fn walks_across_shards_and_wraps() {
-        let data = Arc::new(dataset(&[&[0, 1, 2], &[], &[3], &[4, 5, 6]]));
+        let (_folder, data) = dataset(&[&[0, 1, 2], &[], &[3], &[4, 5, 6]]);
+        let data = Arc::new(data);
         assert_eq!(data.len(), 7);
         for start in 0..=7 {
             let want: Vec<u16> = (start as u16..7).collect();
@@ -269,8 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_that_changes_is_an_error_where_it_is_read() {
+        let (folder, data) = dataset(&[&[0, 1, 2], &[3]]);
+        std::fs::write(folder.path().join("t_000001.bin"), shard_bytes(&[3, 4])).unwrap();
+        assert!(matches!(data.scan(0, |tokens| tokens.count()), Err(DataError::Changed { .. })));
+        assert_eq!(data.scan(0, |tokens| tokens.take(3).count()).unwrap(), 3, "the other can be read");
+        let mut loader = Loader::new(Arc::new(data));
+        assert_eq!(loader.next(1, 2).unwrap().targets, [1, 2]);
+        assert!(matches!(loader.next(1, 2), Err(DataError::Changed { .. })));
+    }
+
+    #[test]
     fn impossible_requests_are_errors() {
-        let data = dataset(&[&[1, 2]]);
+        let (_folder, data) = dataset(&[&[1, 2]]);
         assert_eq!(data.head(1).unwrap(), [1, 2]);
         assert!(matches!(data.head(2), Err(DataError::TooFew { found: 2, needed: 3, .. })));
         assert!(matches!(data.head(usize::MAX), Err(DataError::TooFew { .. })));

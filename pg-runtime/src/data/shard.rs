@@ -253,14 +253,14 @@ mod tests {
 
     #[test]
     fn tokens_outside_the_vocabulary_are_named() {
-        let shard = open(&shard_bytes(&[5, 1023, 1024, 2000])).unwrap();
+        let shard = Shard::embedded("memory", shard_bytes(&[5, 1023, 1024, 2000])).unwrap();
         assert!(shard.check_vocabulary(2001).is_ok());
         let error = shard.check_vocabulary(1024).unwrap_err();
         assert!(matches!(error, DataError::TokenOutOfRange { index: 2, token: 1024, vocab: 1024, .. }));
         // In a later chunk, too.
         let mut many = vec![0; 2 * CHUNK + 3];
         many[2 * CHUNK + 1] = 9;
-        let error = open(&shard_bytes(&many)).unwrap().check_vocabulary(9).unwrap_err();
+        let error = Shard::embedded("memory", shard_bytes(&many)).unwrap().check_vocabulary(9).unwrap_err();
         assert!(matches!(error, DataError::TokenOutOfRange { index, .. } if index == 2 * CHUNK + 1));
     }
 }

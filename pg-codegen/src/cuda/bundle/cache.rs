@@ -100,3 +100,43 @@ pub(super) fn entries(root: &Path) -> Option<usize> {
 fn options(root: &Path) -> CacheOption {
     CacheOption::default().name("cuda").root(root)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of contents of a new cache.
+    fn contents(root: &Path) -> Cache<u128, String> {
+        open(root).unwrap();
+        Cache::new("ptx/toc", options(root))
+    }
+
+    #[test]
+    fn kernels_are_in_the_caches_own_file() {
+        let root = tempfile::tempdir().unwrap();
+        let mut contents = contents(root.path());
+        contents.insert(1, CHUNK.into()).unwrap();
+        check(root.path()).unwrap();
+        assert!(open(root.path()).is_some_and(|cache| find(&cache, 1).is_none()), "nothing is in it");
+        contents.insert(2, "/dev/zero".into()).unwrap();
+        assert!(open(root.path()).is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cubecl_should_not_read_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        contents(root.path());
+        check(root.path()).unwrap();
+        let path = root.path().join("x");
+        let refusal = || check(root.path()).map_err(|(at, e)| (at == path, e.kind()));
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_eq!(refusal(), Err((true, io::ErrorKind::InvalidInput)));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert_eq!(refusal(), Err((true, io::ErrorKind::FileTooLarge)));
+        std::fs::remove_file(&path).unwrap();
+        (0..MAX_ENTRIES).for_each(|i| std::fs::write(root.path().join(i.to_string()), "").unwrap());
+        assert!(refusal().is_err());
+    }
+}

@@ -39,7 +39,7 @@ pub enum Split {
     Line,
 }
 
-/// Most bytes of a line: 16 MiB, some novels. What is unzipped is bounded by this, too.
+/// Most bytes of a line, unzipped: 16 MiB, some novels.
 const MAX_LINE: usize = 16 << 20;
 /// Most bytes of a document of plain text that is a file or a paragraph: 128 MiB.
 const MAX_DOCUMENT: usize = 128 << 20;
@@ -79,6 +79,17 @@ impl<'a> Documents<'a> {
         Documents { paths: paths.iter(), format, split, current: None, read: Arc::default() }
     }
 
+    /// The documents of one input that is no file; its name decides as a file's does.
+    pub(super) fn of(
+        name: &Path,
+        bytes: impl Read + 'static,
+        format: Format,
+        split: Split,
+    ) -> Result<Documents<'static>, TokenizeError> {
+        let current = Some(Input::new(name, bytes, format)?);
+        Ok(Documents { paths: [].iter(), format, split, current, read: Arc::default() })
+    }
+
     /// Bytes read of all files, as they lie on disk.
     pub(super) fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
@@ -108,9 +119,13 @@ impl<'a> Documents<'a> {
 
 impl Input {
     fn open(path: &Path, format: Format, read: Arc<AtomicU64>) -> Result<Input, TokenizeError> {
+        let (file, _) = input::open(path).map_err(TokenizeError::read(path))?;
+        Input::new(path, Counted { inner: file, read }, format)
+    }
+
+    fn new(path: &Path, bytes: impl Read + 'static, format: Format) -> Result<Input, TokenizeError> {
         let fail = |error| TokenizeError::Read { path: path.to_owned(), error };
-        let (file, _) = input::open(path).map_err(fail)?;
-        let mut raw = BufReader::with_capacity(1 << 16, Counted { inner: file, read });
+        let mut raw = BufReader::with_capacity(1 << 16, bytes);
         let zipped = raw.fill_buf().map_err(fail)?.starts_with(&[0x1f, 0x8b]);
         let mut reader: Box<dyn BufRead> = if zipped {
             Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(raw)))
@@ -185,10 +200,9 @@ impl Input {
     }
 
     fn too_long(&self, line: u64, what: &str, most: usize) -> TokenizeError {
-        let remedy = if self.json {
-            "write one document a line, and cut longer ones"
-        } else {
-            "cut it: `--split line` and `--split blank-line` make documents of lines and paragraphs"
+        let remedy = match self.json {
+            true => "write one document a line, and cut longer ones",
+            false => "cut it: `--split line` and `--split blank-line` make documents of lines and paragraphs",
         };
         let what =
             format!("the {what} is over {most} bytes, the most that a document of it may have: {remedy}");
@@ -344,7 +358,7 @@ mod tests {
     fn what_does_not_end_is_refused_and_zipped_too() {
         let refused = |name: &str, content: &[u8], split: Split, want: &str| {
             let message = documents(name, content, split).unwrap_err();
-            assert!(message.starts_with(want), "{message}");
+            assert!(message.starts_with(want) && message.contains("--split line"), "{message}");
         };
         let long = [b"{}\n".to_vec(), vec![b' '; MAX_LINE + 1]].concat();
         let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -353,8 +367,6 @@ mod tests {
         for (name, content) in [("x.txt", &long), ("x.txt.gz", &zipped)] {
             refused(name, content, Split::Line, &format!("{name}:2: the line is over 16777216 bytes"));
         }
-        let message = documents("x.txt", &long, Split::BlankLine).unwrap_err();
-        assert!(message.contains("--split line"), "{message}");
         let lines = [vec![b'a'; MAX_LINE / 2 - 1], vec![b'\n']].concat().repeat(17);
         refused("x.txt", &lines, Split::File, "x.txt:1: the file is over 134217728 bytes");
         refused("x.txt", &lines, Split::BlankLine, "x.txt:1: the paragraph is over 134217728 bytes");
@@ -383,7 +395,6 @@ mod tests {
         fails("x.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"\xe9\"}", "x.jsonl:2: not UTF-8 text (byte 0xe9)");
         let missing = Documents::new(&["/none".into()], Format::Auto, Split::File).next().unwrap_err();
         assert!(missing.to_string().starts_with("/none: No such file"), "{missing}");
-        let folder = [std::env::temp_dir()];
-        assert!(Documents::new(&folder, Format::Auto, Split::File).next().is_err());
+        assert!(Documents::new(&[std::env::temp_dir()], Format::Auto, Split::File).next().is_err());
     }
 }

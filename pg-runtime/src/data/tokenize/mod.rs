@@ -19,8 +19,9 @@ mod record;
 mod shards;
 mod trie;
 
+use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pg_ir::input::check_regular;
@@ -196,6 +197,25 @@ pub fn tokenize(
         report.text_bytes as f64 / (val.tokens + train.tokens) as f64,
     )));
     Ok(report)
+}
+
+/// Gives `each` the texts of an input that is in memory, as [`tokenize`] reads them from a file of this name, or why a
+/// document has none.
+///
+/// # Errors
+/// [`TokenizeError`] where the next document cannot be found.
+pub fn for_each_text(
+    name: &Path,
+    bytes: Vec<u8>,
+    (format, split): (Format, Split),
+    field: &str,
+    mut each: impl FnMut(Result<Cow<'_, str>, TokenizeError>),
+) -> Result<(), TokenizeError> {
+    let mut documents = Documents::of(name, io::Cursor::new(bytes), format, split)?;
+    while let Some(raw) = documents.next()? {
+        each(raw.text(field));
+    }
+    Ok(())
 }
 
 /// Bytes of all files; what is missing is said before any work.

@@ -1,0 +1,1 @@
+pg_macros::model! { m from "x.rs" { const A = 1; } }

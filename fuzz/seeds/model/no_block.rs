@@ -1,0 +1,1 @@
+pg_macros::model! { m { fn forward(tokens) { tokens } } }
