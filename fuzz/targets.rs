@@ -1,5 +1,5 @@
 //! What the fuzz targets do: each gives bytes to a reader, which answers or says what is wrong, and never panics. The
-//! programs of `fuzz_targets` call these with what libFuzzer makes, `pg-runtime/tests/seeds.rs` with `fuzz/seeds`.
+//! programs of `fuzz_targets` call these with what libFuzzer makes, `pg-runtime/tests/bytes.rs` with `fuzz/seeds`.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -16,8 +16,11 @@ use pg_runtime::report::{RunReport, StepMetrics};
 use pg_runtime::validate::ValidationReport;
 use pg_runtime::weights;
 
-/// Every target by name.
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// A target and its name.
+type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub(crate) const TARGETS: [Target; 9] = [
     ("shard", shard),
     ("tokenizer", tokenizer),
     ("safetensors", safetensors),

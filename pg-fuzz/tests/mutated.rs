@@ -10,7 +10,7 @@ const SEEDS: u64 = 300;
 fn mutated_texts_end_in_a_model_or_in_findings() {
     let given = std::env::var("PG_SEEDS").ok();
     let seeds = given.map_or(SEEDS, |n| n.parse().unwrap_or_else(|e| panic!("PG_SEEDS={n}: {e}")));
-    let all = || {
+    let all = move || {
         let read = |path: std::path::PathBuf| {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             (name, std::fs::read_to_string(path).unwrap())

@@ -7,9 +7,27 @@ use serde_json::Value;
 
 /// Tiny, for a second.
 const SMALL: [&str; 21] = [
-    "--set", "LAYERS=2", "--set", "DIM=24", "--set", "HEADS=3", "--set", "KV_HEADS=1", "--set", "eval.stride=16",
-    "--batch-tokens", "256", "--micro-batch-tokens", "128", "--seq-len", "32", "--no-validate", "--no-full-size", "--quiet",
-    "--steps", "6",
+    "--set",
+    "LAYERS=2",
+    "--set",
+    "DIM=24",
+    "--set",
+    "HEADS=3",
+    "--set",
+    "KV_HEADS=1",
+    "--set",
+    "eval.stride=16",
+    "--batch-tokens",
+    "256",
+    "--micro-batch-tokens",
+    "128",
+    "--seq-len",
+    "32",
+    "--no-validate",
+    "--no-full-size",
+    "--quiet",
+    "--steps",
+    "6",
 ];
 
 struct Dir(tempfile::TempDir);
@@ -103,8 +121,7 @@ fn text_that_was_trained_on_is_found() {
     // A copy of a part, under another name.
     std::fs::write(dir.path("val.bin"), pg_runtime::data::shard_bytes(&tokens[700..1700])).unwrap();
     dir.run("run", &["--data", "train.bin", "--val", "val.bin"]);
-    let report: Value =
-        serde_json::from_slice(&std::fs::read(dir.path("run/report.json")).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&std::fs::read(dir.path("run/report.json")).unwrap()).unwrap();
     assert_eq!(report["text"]["overlap"]["found"], report["text"]["overlap"]["windows"]);
     dir.violated(&["run"], "100.0 % of the scored text stands in the training text");
 }
@@ -122,7 +139,8 @@ fn what_is_stored_on_another_grid_is_found() {
 }
 "#;
     std::fs::write(&model, text).unwrap();
-    let args = [&["run", "other_grid.rs", "--out", "run", "--set", "eval.max_targets=511"], &SMALL[..]].concat();
+    let args =
+        [&["run", "other_grid.rs", "--out", "run", "--set", "eval.max_targets=511"], &SMALL[..]].concat();
     let output = dir.pg(&args);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     dir.violated(&["run"], "and is stored as Int");
@@ -133,7 +151,7 @@ fn byte_counts_are_those_of_the_tokens() {
     let dir = Dir::new();
     let sample = pg_runtime::data::sample::val();
     let tokenizer = pg_runtime::data::sample::tokenizer();
-    let tokens: Vec<u16> = sample.tokens_from(0).take(2000).collect();
+    let tokens: Vec<u16> = sample.scan(0, |all| all.take(2000).collect()).unwrap();
     let own = tokenizer.tables().target_bytes(tokens.iter().copied());
     let mut counts: Vec<u16> = std::iter::once(0).chain(own.iter().map(|&bytes| bytes as u16)).collect();
     std::fs::write(dir.path("val.bin"), pg_runtime::data::shard_bytes(&tokens)).unwrap();
@@ -145,7 +163,9 @@ fn byte_counts_are_those_of_the_tokens() {
     // Counts that are too many would make the score too good.
     counts[77] += 1;
     std::fs::write(dir.path("counts.bin"), pg_runtime::data::shard_bytes(&counts)).unwrap();
-    for args in [&["audit", "run"][..], &["eval", "run/artifact.pg", "--val", "val.bin", "--val-bytes", "counts.bin"]] {
+    for args in
+        [&["audit", "run"][..], &["eval", "run/artifact.pg", "--val", "val.bin", "--val-bytes", "counts.bin"]]
+    {
         let output = dir.pg(args);
         let message = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1));

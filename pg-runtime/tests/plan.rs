@@ -172,7 +172,7 @@ fn bad_input_is_one_message_and_exit_code_1() {
         (&["plan", "tiny.rs", "--set", "HEADS=3"], "tiny.rs:"),
         (&["plan", "none.rs"], "none.rs"),
         (&["plan", binary], "binary.rs"),
-        (&["plan", directory], "directory"),
+        (&["plan", directory], "it is a folder"),
     ] {
         let output = pg(args);
         assert_eq!(output.status.code(), Some(1), "{args:?}: {}", stderr(&output));

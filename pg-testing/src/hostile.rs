@@ -18,9 +18,9 @@ pub fn model(body: &str, items: &str) -> String {
     m {{
         {items}
         fn forward(tokens) {{
-            let x = gather(param("emb.weight", [64, 8], normal(0.02)), tokens);
+            let x = gather(param("emb.weight", [1024, 8], normal(0.02)), tokens);
             {body}
-            linear(x, param("head.weight", [64, 8], normal(0.02)))
+            linear(x, param("head.weight", [1024, 8], normal(0.02)))
         }}
         optim {{ "*" => adamw(lr = 0.01) }}
         train {{ batch_tokens = 512; seq_len = 128; steps = 3; }}

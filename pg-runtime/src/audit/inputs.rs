@@ -3,6 +3,7 @@
 
 use super::Findings;
 use super::Verdict::{Claimed, Proven, Violated};
+use crate::data::DataError;
 use crate::export::Loaded;
 use crate::report::RunReport;
 use crate::run::{Corpus, HONEST_OVERLAP};
@@ -35,7 +36,12 @@ pub(super) fn artifact(findings: &mut Findings, loaded: &Loaded, report: Option<
 }
 
 /// The text is the one that was scored, it was not trained on, and its bytes are those of its tokens.
-pub(super) fn text(findings: &mut Findings, loaded: &Loaded, corpus: &Corpus, report: Option<&RunReport>) {
+pub(super) fn text(
+    findings: &mut Findings,
+    loaded: &Loaded,
+    corpus: &Corpus,
+    report: Option<&RunReport>,
+) -> Result<(), DataError> {
     let own = corpus.tokenizer.hash();
     match loaded.tokenizer() {
         Some(made_with) => findings.hold(
@@ -46,8 +52,8 @@ pub(super) fn text(findings: &mut Findings, loaded: &Loaded, corpus: &Corpus, re
         ),
         None => findings.add("tokenizer", Claimed, "the artifact does not name its tokenizer"),
     }
-    let overlap = corpus.overlap();
-    let now = corpus.report(&loaded.model, Some(overlap));
+    let overlap = corpus.overlap()?;
+    let now = corpus.report(&loaded.model, Some(overlap))?;
     if let Some(then) = report.and_then(|report| report.text.as_ref()) {
         let data = |text: &crate::report::TextReport| text.train.as_ref().map(|data| data.hash.clone());
         let differs = [
@@ -102,6 +108,7 @@ pub(super) fn text(findings: &mut Findings, loaded: &Loaded, corpus: &Corpus, re
             findings.add("bytes", Claimed, what);
         }
     }
+    Ok(())
 }
 
 /// What only the run can know.

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pg_ir::input::Kind;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -143,7 +144,7 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
     let named = report.as_ref().and_then(|report| report.job.as_ref()).map(|job| job.text.clone());
     let text = options.text.clone().or(named).unwrap_or_default();
     let corpus = Corpus::open(&text, &loaded.model)?;
-    inputs::text(&mut findings, &loaded, &corpus, report.as_ref());
+    inputs::text(&mut findings, &loaded, &corpus, report.as_ref())?;
 
     let mut session = Session::on(options.device.clone(), Arc::new(loaded.model.clone()), Default::default());
     if let Some(storage) = report.as_ref().and_then(|report| report.job.as_ref()?.storage) {
@@ -166,16 +167,8 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
     Ok(AuditReport { model, artifact, hash: loaded.artifact.hash, findings: findings.0 })
 }
 
-/// Longest report: one with every program's validation.
-const MAX_REPORT: u64 = 64 << 20;
-
 fn read_report(path: &Path) -> Result<RunReport, AuditError> {
-    let fail = |error| AuditError::Io { path: path.to_owned(), error };
-    let what = |what: String| AuditError::Report { path: path.to_owned(), what };
-    let length = std::fs::metadata(path).map_err(fail)?.len();
-    if length > MAX_REPORT {
-        return Err(what(format!("it has {length} bytes")));
-    }
-    let text = std::fs::read(path).map_err(fail)?;
-    serde_json::from_slice(&text).map_err(|e| what(e.to_string()))
+    let text = Kind::JSON.read(path).map_err(|error| AuditError::Io { path: path.to_owned(), error })?;
+    let report = serde_json::from_slice(&text);
+    report.map_err(|e| AuditError::Report { path: path.to_owned(), what: e.to_string() })
 }

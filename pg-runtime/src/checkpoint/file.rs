@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
+use pg_ir::input;
 use pg_ir::slot::Slot;
 use serde::{Deserialize, Serialize};
 
@@ -66,11 +67,10 @@ pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
         io::ErrorKind::UnexpectedEof => fail("it ends too early"),
         _ => CheckpointError::Io { path: path.to_owned(), error },
     };
-    let file = File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
-    let mut input = Hashed { inner: BufReader::new(file), hasher: blake3::Hasher::new() };
+    let (file, length) = input::open(path).map_err(io)?;
+    let mut stream = Hashed { inner: BufReader::new(file), hasher: blake3::Hasher::new() };
     let mut prefix = [0; PREFIX];
-    input.read_exact(&mut prefix).map_err(io)?;
+    stream.read_exact(&mut prefix).map_err(io)?;
     let [m0, m1, m2, m3, v0, v1, v2, v3, rest @ ..] = prefix;
     if [m0, m1, m2, m3] != MAGIC {
         return Err(fail("it is another kind of file"));
@@ -84,7 +84,7 @@ pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
         return Err(fail("its header is longer than a header can be"));
     }
     let mut header = vec![0; header_length as usize];
-    input.read_exact(&mut header).map_err(io)?;
+    stream.read_exact(&mut header).map_err(io)?;
     let header: Header = serde_json::from_slice(&header).map_err(|e| fail(&format!("its header: {e}")))?;
     let elements = header.banks.iter().try_fold(0u64, |sum, (_, len)| sum.checked_add(*len));
     let bytes = elements.and_then(|n| n.checked_mul(4));
@@ -95,11 +95,11 @@ pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let mut banks = Vec::with_capacity(header.banks.len());
     for (name, len) in header.banks {
         let slot: Slot = name.parse().map_err(|_| fail(&format!("`{name}` is no bank")))?;
-        banks.push((slot, read_values(&mut input, len as usize).map_err(io)?));
+        banks.push((slot, read_values(&mut stream, len as usize).map_err(io)?));
     }
-    let found = input.hasher.finalize();
+    let found = stream.hasher.finalize();
     let mut stated = [0; HASH];
-    input.inner.read_exact(&mut stated).map_err(io)?;
+    stream.inner.read_exact(&mut stated).map_err(io)?;
     if found != blake3::Hash::from(stated) {
         return Err(fail("its hash is not that of its bytes"));
     }

@@ -125,7 +125,7 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
         artifact: args.artifact,
         artifact_bytes: loaded.artifact.sizes.total_bytes,
         hash: loaded.artifact.hash,
-        text: corpus.report(&session.model, None),
+        text: corpus.report(&session.model, None)?,
         bpb,
         ttt,
     };

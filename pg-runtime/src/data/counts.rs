@@ -20,17 +20,16 @@ pub fn check_counts(
         let (have, want) = (counts.len(), tokens.len());
         return Err(fail(format!("it has {have} counts, `{}` has {want} tokens", tokens.name())));
     }
-    let targets = tokenizer.tables().target_bytes(tokens.tokens_from(0));
-    let counts: Vec<u32> = counts.tokens_from(1).map(u32::from).collect();
-    let mut claims = targets.iter().zip(&counts).zip(tokens.tokens_from(1)).enumerate();
-    if let Some((index, ((of_piece, claimed), token))) = claims.find(|(_, ((piece, claim), _))| claim > piece)
-    {
+    let own = tokens.scan(0, |all| tokenizer.tables().target_bytes(all))?;
+    let claimed: Vec<u32> = counts.scan(1, |all| all.map(u32::from).collect())?;
+    let mut pairs = own.iter().zip(&claimed).enumerate();
+    if let Some((index, (own, claimed))) = pairs.find(|(_, (own, claimed))| claimed > own) {
         let index = index + 1;
         return Err(fail(format!(
-            "count {index} is {claimed}, but token {index} is {token}, which stands for {of_piece} bytes at most"
+            "count {index} is {claimed}, but the token there stands for {own} bytes at most"
         )));
     }
-    Ok(counts)
+    Ok(claimed)
 }
 
 #[cfg(test)]
@@ -40,14 +39,14 @@ mod tests {
     use super::*;
 
     fn dataset(tokens: &[u16]) -> Dataset {
-        let shard = Shard::embedded("x", shard_bytes(tokens).leak()).unwrap();
+        let shard = Shard::embedded("x", shard_bytes(tokens)).unwrap();
         Dataset::new("x", vec![shard], 1 << 16).unwrap()
     }
 
     #[test]
     fn counts_are_those_of_the_tokens_or_fewer() {
         let tokenizer = sample::tokenizer();
-        let tokens: Vec<u16> = sample::val().tokens_from(0).take(100).collect();
+        let tokens: Vec<u16> = sample::val().scan(0, |all| all.take(100).collect()).unwrap();
         let own = tokenizer.tables().target_bytes(tokens.iter().copied());
         let mut counts: Vec<u16> = std::iter::once(0).chain(own.iter().map(|&b| b as u16)).collect();
         let check = |counts: &[u16]| check_counts(&dataset(&tokens), &dataset(counts), &tokenizer);

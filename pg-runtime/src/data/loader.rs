@@ -111,23 +111,16 @@ impl Dataset {
     }
 
     /// blake3 of all tokens, in hexadecimal: of the hashes of the shards' tokens.
-    pub fn hash(&self) -> String {
-        let hashes = self.shards.par_iter().map(|shard| {
-            let mut hasher = blake3::Hasher::new();
-            let mut bytes = Vec::with_capacity(HASHED_BYTES);
-            for token in shard.tokens_from(0) {
-                bytes.extend(token.to_le_bytes());
-                if bytes.len() == HASHED_BYTES {
-                    hasher.update(&bytes);
-                    bytes.clear();
-                }
-            }
-            hasher.update(&bytes).finalize()
-        });
-        let hashes: Vec<blake3::Hash> = hashes.collect();
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn hash(&self) -> Result<String, DataError> {
+        let hashes: Vec<blake3::Hash> = (self.shards.par_iter().zip(&self.starts))
+            .map(|(shard, start)| self.scan(*start, |tokens| hash_of(tokens.take(shard.len()))))
+            .collect::<Result<_, _>>()?;
         let mut hasher = blake3::Hasher::new();
         hashes.iter().for_each(|hash| _ = hasher.update(hash.as_bytes()));
-        hasher.finalize().to_hex().to_string()
+        Ok(hasher.finalize().to_hex().to_string())
     }
 
     fn need(&self, needed: usize) -> Result<(), DataError> {
@@ -172,6 +165,20 @@ impl Iterator for Tokens<'_> {
         self.at += 1;
         Some(token)
     }
+}
+
+/// blake3 of tokens as little-endian words.
+fn hash_of(tokens: impl Iterator<Item = u16>) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = Vec::with_capacity(HASHED_BYTES);
+    for token in tokens {
+        bytes.extend(token.to_le_bytes());
+        if bytes.len() == HASHED_BYTES {
+            hasher.update(&bytes);
+            bytes.clear();
+        }
+    }
+    hasher.update(&bytes).finalize()
 }
 
 /// Targets that `tokens` tokens have in whole sequences of `seq`, `floor((tokens - 1) / seq) * seq`: how the

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::error::DataError;
 use super::loader::Dataset;
 
 /// Tokens of a window: longer than phrases that honest texts share.
@@ -37,27 +38,31 @@ impl Overlap {
 }
 
 /// Looks for the windows of `scored` in `train`. Reads all of it, once, on all cores.
-pub fn overlap(train: &Dataset, scored: &[i32]) -> Overlap {
+///
+/// # Errors
+/// As [`Dataset::scan`].
+pub fn overlap(train: &Dataset, scored: &[i32]) -> Result<Overlap, DataError> {
     // A token that is not one matches none.
     let scored = scored.iter().map(|&token| u16::try_from(token).unwrap_or(u16::MAX));
     let mut looked_for: HashMap<u64, (u64, AtomicBool)> = HashMap::new();
     sampled_windows(scored, |hash| looked_for.entry(hash).or_default().0 += 1);
 
     let starts: Vec<usize> = (0..train.len()).step_by(STRETCH).collect();
-    starts.into_par_iter().for_each(|start| {
-        let stretch = train.tokens_from(start).take(STRETCH + WINDOW - 1);
-        sampled_windows(stretch, |hash| {
-            if let Some((_, is_found)) = looked_for.get(&hash) {
-                is_found.store(true, Ordering::Relaxed);
-            }
-        });
-    });
+    starts.into_par_iter().try_for_each(|start| {
+        train.scan(start, |tokens| {
+            sampled_windows(tokens.take(STRETCH + WINDOW - 1), |hash| {
+                if let Some((_, is_found)) = looked_for.get(&hash) {
+                    is_found.store(true, Ordering::Relaxed);
+                }
+            });
+        })
+    })?;
     let mut overlap = Overlap::default();
     for (count, is_found) in looked_for.into_values() {
         overlap.windows += count;
         overlap.found += if is_found.into_inner() { count } else { 0 };
     }
-    overlap
+    Ok(overlap)
 }
 
 /// Calls `each` with the hash of each window that is looked for.
@@ -84,7 +89,7 @@ mod tests {
     use super::*;
 
     fn dataset(shards: &[&[u16]]) -> Dataset {
-        let shard = |tokens: &&[u16]| Shard::embedded("x", shard_bytes(tokens).leak()).unwrap();
+        let shard = |tokens: &&[u16]| Shard::embedded("x", shard_bytes(tokens)).unwrap();
         Dataset::new("x", shards.iter().map(shard).collect(), 1 << 16).unwrap()
     }
 
@@ -103,7 +108,7 @@ mod tests {
 
     #[test]
     fn other_text_does_not_overlap() {
-        let overlap = overlap(&dataset(&[&noise(1, 20_000)]), &ids(&noise(2, 20_000)));
+        let overlap = overlap(&dataset(&[&noise(1, 20_000)]), &ids(&noise(2, 20_000))).unwrap();
         assert!(overlap.windows > 1000, "{overlap:?}");
         assert_eq!(overlap.found, 0);
     }
@@ -114,15 +119,15 @@ mod tests {
         // Behind other text, and across two shards.
         let (before, after) = scored.split_at(4321);
         let train = dataset(&[&[noise(3, 777), before.to_vec()].concat(), after]);
-        let all = overlap(&train, &ids(&scored));
+        let all = overlap(&train, &ids(&scored)).unwrap();
         assert!(all.found == all.windows && all.windows > 500, "{all:?}");
-        let half = overlap(&dataset(&[&scored[..5000]]), &ids(&scored));
+        let half = overlap(&dataset(&[&scored[..5000]]), &ids(&scored)).unwrap();
         assert!((half.share() - 0.5).abs() < 0.1, "{half:?}");
     }
 
     #[test]
     fn short_texts_have_no_windows() {
         let train = dataset(&[&[1, 2, 3]]);
-        assert_eq!(overlap(&train, &[1, 2, 3]), Overlap::default());
+        assert_eq!(overlap(&train, &[1, 2, 3]).unwrap(), Overlap::default());
     }
 }

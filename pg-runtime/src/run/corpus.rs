@@ -72,7 +72,7 @@ impl Corpus {
         let counts = options.val_bytes.as_ref().map(|counts| Dataset::open(counts, 1 << 16)).transpose()?;
         let val_bytes = match &counts {
             Some(counts) => check_counts(&all_val, counts, &tokenizer)?,
-            None => tokenizer.tables().target_bytes(all_val.tokens_from(0).take(targets + 1)),
+            None => all_val.scan(0, |all| tokenizer.tables().target_bytes(all.take(targets + 1)))?,
         };
         let val_bytes = val_bytes[..targets].to_vec();
         if val_bytes.iter().all(|&bytes| bytes == 0) {
@@ -92,28 +92,32 @@ impl Corpus {
     }
 
     /// Whether the scored text occurs in the training text. Reads all of that.
-    pub fn overlap(&self) -> Overlap {
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn overlap(&self) -> Result<Overlap, DataError> {
         overlap(&self.train, &self.val)
     }
 
     /// What was opened, with hashes of all of it.
-    pub fn report(&self, model: &Model, overlap: Option<Overlap>) -> TextReport {
-        let describe = |data: &Dataset| DatasetReport {
-            name: data.name().to_owned(),
-            tokens: data.len() as u64,
-            hash: data.hash(),
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn report(&self, model: &Model, overlap: Option<Overlap>) -> Result<TextReport, DataError> {
+        let describe = |data: &Dataset| -> Result<DatasetReport, DataError> {
+            Ok(DatasetReport { name: data.name().to_owned(), tokens: data.len() as u64, hash: data.hash()? })
         };
-        TextReport {
-            train: overlap.is_some().then(|| describe(&self.train)),
-            val: describe(&self.all_val),
-            val_bytes: self.counts.as_ref().map(describe),
+        Ok(TextReport {
+            train: overlap.is_some().then(|| describe(&self.train)).transpose()?,
+            val: describe(&self.all_val)?,
+            val_bytes: self.counts.as_ref().map(describe).transpose()?,
             tokenizer: self.tokenizer.hash().to_owned(),
             targets: self.targets() as u64,
             available_targets: available_targets(&self.all_val, model) as u64,
             scored_again: Windows::sliding(model, self.targets()).scored_again(self.targets()) as u64,
             bytes: self.val_bytes.iter().map(|&bytes| u64::from(bytes)).sum(),
             overlap,
-        }
+        })
     }
 }
 

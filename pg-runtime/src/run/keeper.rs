@@ -8,6 +8,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use pg_ir::input;
+
 use super::options::{Interrupt, Interval};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Writer};
 use crate::report::{Event, Observer, StepMetrics};
@@ -23,8 +25,8 @@ const MAX_JOURNAL: u64 = 4 << 30;
 /// If the file cannot be read.
 pub(super) fn read_journal(path: &Path) -> io::Result<(Vec<StepMetrics>, u64)> {
     let mut text = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(MAX_JOURNAL).read_to_end(&mut text)?,
+    match input::open(path) {
+        Ok((file, _)) => file.take(MAX_JOURNAL).read_to_end(&mut text)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };

@@ -1,11 +1,11 @@
 //! The first phase: everything that a run needs is opened, checked and compiled to programs that are held to
 //! float64. It ends before the first number of the run is computed.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pg_ir::footprint::Moment;
+use pg_ir::input;
 use pg_ir::lang::model::Model;
 
 use super::folder::{self, RunFolder};
@@ -13,6 +13,7 @@ use super::ledger::Ledger;
 use super::model::{self, Loaded};
 use super::options::{Earlier, Purpose};
 use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_size, requests};
+use crate::data::DataError;
 use crate::export::Provenance;
 use crate::report::{Event, Observer, TextReport};
 use crate::session::Session;
@@ -73,7 +74,7 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
         job: options.job.clone(),
         file: source.texts()[0].file.to_string(),
         sources: RunRecord::sources_of(&source),
-        text: text_report(&corpus, &model, observer),
+        text: text_report(&corpus, &model, observer)?,
         init_hash: options.job.init.as_deref().map(hash_of).transpose()?,
     };
     if let Some(earlier) = &options.earlier {
@@ -162,7 +163,7 @@ fn same_run(earlier: &Earlier, now: &RunRecord) -> Result<(), RunError> {
 fn hash_of(path: &Path) -> Result<String, RunError> {
     let error = |error| RunError::Io { path: path.to_owned(), error };
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path).map_err(error)?).map_err(error)?;
+    hasher.update_reader(input::open(path).map_err(error)?.0).map_err(error)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
@@ -170,8 +171,8 @@ fn hash_of(path: &Path) -> Result<String, RunError> {
 pub(crate) const HONEST_OVERLAP: f64 = 0.01;
 
 /// Looks at all of the text: what it is, and whether what is scored was trained on.
-fn text_report(corpus: &Corpus, model: &Model, observer: &mut Observer<'_>) -> TextReport {
-    let overlap = corpus.overlap();
+fn text_report(corpus: &Corpus, model: &Model, observer: &mut Observer<'_>) -> Result<TextReport, DataError> {
+    let overlap = corpus.overlap()?;
     if overlap.share() > HONEST_OVERLAP {
         let (percent, name) = (100.0 * overlap.share(), corpus.train.name());
         observer(Event::Warning(format!(

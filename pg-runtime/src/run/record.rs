@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pg_ir::input::Kind;
 use pg_ir::lang::{Diagnostics, Source};
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +33,6 @@ pub struct RunRecord {
     pub init_hash: Option<String>,
 }
 
-/// Longest record: a model's text, and that of what it derives from.
-const MAX_BYTES: u64 = 64 << 20;
-
 impl RunRecord {
     /// The model's text as it was.
     ///
@@ -60,13 +58,7 @@ impl RunRecord {
     }
 
     fn load(path: &Path) -> Result<RunRecord, RunError> {
-        let fail = |error| RunError::Io { path: path.to_owned(), error };
-        let length = std::fs::metadata(path).map_err(fail)?.len();
-        if length > MAX_BYTES {
-            let what = format!("it has {length} bytes, a record at most {MAX_BYTES}");
-            return Err(RunError::Record { path: path.to_owned(), what });
-        }
-        let text = std::fs::read(path).map_err(fail)?;
+        let text = Kind::JSON.read(path).map_err(|error| RunError::Io { path: path.to_owned(), error })?;
         let record = serde_json::from_slice(&text);
         record.map_err(|e| RunError::Record { path: path.to_owned(), what: e.to_string() })
     }

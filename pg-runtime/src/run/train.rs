@@ -74,8 +74,10 @@ pub(super) fn train(
         let (steps, folder) = (trained.position.step, job.folder.path.clone());
         return Err(RunError::Stopped { steps, folder });
     }
-    // From here on, everything is computed again from this.
-    keeper.keep_now(&trained.position, &state)?;
+    // From here on, a run that is stopped computes everything again from this. Without it, it trains again.
+    if let Err(error) = keeper.keep_now(&trained.position, &state) {
+        observer(Event::Warning(format!("no checkpoint of the trained weights: {error}")));
+    }
     options.interrupt.set_training(false);
     let first_step_s = keeper.meta.first_step_s;
     keeper.finish().map_err(TrainError::Metrics)?;
