@@ -47,7 +47,9 @@ pub(crate) fn shard(bytes: &[u8]) {
 pub(crate) fn tokenizer(bytes: &[u8]) {
     let path = Path::new("fuzzed.model");
     if let Ok(tokenizer) = Tokenizer::from_bytes(path, bytes) {
-        assert_eq!(tokenizer.tables().base.len(), tokenizer.vocab_size());
+        // Every piece after another, and every byte of it counted.
+        let tokens = (0..tokenizer.vocab_size()).map(|id| id as u16);
+        assert_eq!(tokenizer.tables().target_bytes(tokens).len() + 1, tokenizer.vocab_size());
     }
     let Ok(encoder) = Encoder::from_bytes(path, bytes) else { return };
     for text in ["", " ", "the cat  sat", "a\u{2581}b \u{fdfa} ①\u{0}", "aaaaaaaaaaaaaaaa"] {

@@ -37,6 +37,16 @@ const SMALL: [&str; 26] = [
     "3",
 ];
 
+/// What must be the same of two runs.
+#[derive(PartialEq)]
+struct Results {
+    /// Loss and gradient norm of each.
+    steps: Vec<(f64, f64)>,
+    weights: Vec<u8>,
+    artifact: Vec<u8>,
+    scores: Value,
+}
+
 struct Dir(tempfile::TempDir);
 
 impl Dir {
@@ -64,8 +74,7 @@ impl Dir {
         self.command(&["run", "--resume", out, "--quiet", "--json", "--checkpoint-every", "7"])
     }
 
-    /// What must be the same of two runs: losses and norms of each step, weights, artifact, and scores.
-    fn results(&self, out: &str) -> (Vec<(f64, f64)>, Vec<u8>, Vec<u8>, Value) {
+    fn results(&self, out: &str) -> Results {
         let read = |name: &str| std::fs::read(self.path(out).join(name)).unwrap();
         let report: Value = serde_json::from_slice(&read("report.json")).unwrap();
         let lines = String::from_utf8(read("metrics.jsonl")).unwrap();
@@ -73,7 +82,8 @@ impl Dir {
             let line: Value = serde_json::from_str(line).unwrap();
             (line["loss"].as_f64().unwrap(), line["grad_norm"].as_f64().unwrap())
         });
-        (steps.collect(), read("weights.safetensors"), read("artifact.pg"), report["bpb"].clone())
+        let (weights, artifact) = (read("weights.safetensors"), read("artifact.pg"));
+        Results { steps: steps.collect(), weights, artifact, scores: report["bpb"].clone() }
     }
 }
 
@@ -233,5 +243,5 @@ fn a_folder_has_one_run() {
     let message = fails(dir.train("run", &["--steps", "1"]));
     assert!(message.contains("a finished run is in it"), "{message}");
     succeeds(dir.train("run", &["--steps", "2", "--overwrite"]));
-    assert_eq!(dir.results("run").0.len(), 2);
+    assert_eq!(dir.results("run").steps.len(), 2);
 }

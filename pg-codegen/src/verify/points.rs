@@ -75,7 +75,7 @@ pub(super) fn all(region: &Region) -> Vec<Row> {
         for fill in [0, 1] {
             let Some(mut index) = reach(expr, bound, &sizes, fill) else { continue };
             let column = index.pop().unwrap_or(0);
-            let mut columns = SmallVec::from_slice(&[column]);
+            let mut columns = readers(region, column);
             if region.columns_meet() {
                 columns.extend([0, region.columns - 1]);
             }
@@ -85,6 +85,22 @@ pub(super) fn all(region: &Region) -> Vec<Row> {
     rows.sort_unstable_by(|a, b| (&a.index, &a.columns).cmp(&(&b.index, &b.columns)));
     rows.dedup();
     rows
+}
+
+/// Most columns of one row at which a boundary is looked at.
+const MOST_READERS: usize = 16;
+
+/// A column, and those that permutations take its element to.
+fn readers(region: &Region, column: usize) -> SmallVec<[usize; 6]> {
+    let mut columns = SmallVec::from_slice(&[column]);
+    for instr in &region.body {
+        let Instr::Permute(sources, _) = instr else { continue };
+        let read = |columns: &[usize], source: u32| columns.contains(&(source as usize));
+        let to = (0..sources.len()).filter(|&j| read(&columns, sources[j]) && !columns.contains(&j));
+        let to: SmallVec<[usize; 6]> = to.take(MOST_READERS - columns.len().min(MOST_READERS)).collect();
+        columns.extend(to);
+    }
+    columns
 }
 
 /// Points of a region whose index maps have been compared for another launch.

@@ -78,10 +78,7 @@ impl Corpus {
         if val_bytes.iter().all(|&bytes| bytes == 0) {
             return Err(DataError::NoBytes { pattern: all_val.name().to_owned(), targets });
         }
-        let mut doubts = doubts(options);
-        if targets < available {
-            doubts.push(format!("{targets} of {available} targets are scored (`eval.max_targets`)"));
-        }
+        let doubts = doubts(options);
         let is_sample = *options == TextOptions::default();
         Ok(Corpus { train: Arc::new(train), val, val_bytes, tokenizer, is_sample, doubts, all_val, counts })
     }

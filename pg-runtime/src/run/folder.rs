@@ -148,7 +148,10 @@ impl RunFolder {
         let file = File::create(&path).map_err(located(&path))?;
         match allocate(&file, bytes) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            // Some file systems say that a file is too large before they say that they are full.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge) =>
+            {
                 // What was allocated before the end of the disk was met.
                 let _ = std::fs::remove_file(&path);
                 Err(RunError::NoSpace { folder: self.path.clone(), bytes })
@@ -214,7 +217,10 @@ impl RunFolder {
         }
         sync()?;
         let unfinished = unfinished_in(&self.path);
-        std::fs::remove_dir_all(&unfinished).map_err(located(&unfinished))
+        std::fs::remove_dir_all(&unfinished).map_err(located(&unfinished))?;
+        // Whoever has opened it sees that it is gone, and looks again.
+        let lock = self.file(LOCK);
+        std::fs::remove_file(&lock).map_err(located(&lock))
     }
 }
 
@@ -315,6 +321,8 @@ mod tests {
         drop(again);
         assert!(refused(&path).contains("--resume"));
         drop(create(&path, true).unwrap());
+        assert!(!path.exists(), "a run that kept nothing leaves nothing");
+        std::fs::create_dir(&path).unwrap();
         std::fs::write(path.join(REPORT), b"{}").unwrap();
         assert!(refused(&path).contains("finished"));
     }
@@ -323,7 +331,7 @@ mod tests {
     fn results_appear_together_and_a_stop_among_them_is_made_good() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
-        for stopped_after in 0..=FILES.len() {
+        for stopped_after in 0..FILES.len() {
             let own = create(&path, true).unwrap();
             // What an earlier run left.
             FILES.iter().for_each(|name| std::fs::write(path.join(name), b"old").unwrap());

@@ -68,6 +68,11 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     let folder = own_folder(options, &model.name)?;
     let corpus = Corpus::open(&options.job.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
+    let load = |path: &PathBuf| {
+        let named = |error| RunError::Init { profile: profile_words(profile.as_deref()), error };
+        weights::load(path, &model.params).map_err(named)
+    };
+    let initial = options.job.init.as_ref().map(load).transpose()?;
     let record = RunRecord {
         pg: env!("CARGO_PKG_VERSION").into(),
         device: options.device.name().to_string(),
@@ -83,18 +88,12 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     let plan = train_plan(options, &model)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
     let provenance = Provenance { source, options: chosen, seed: model.train.seed };
-    let load = |path: &PathBuf| {
-        let named = |error| RunError::Init { profile: profile_words(profile.as_deref()), error };
-        weights::load(path, &model.params).map_err(named)
-    };
-    let initial = options.job.init.as_ref().map(load).transpose()?;
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     if let Some(full) = &full {
         full_size::announce(full, observer)?;
         full_size::check_bundle(full, options)?;
     }
     let estimate_bytes = model.predict_size(Moment::Trained)?.estimate_bytes;
-    folder.reserve(estimate_bytes + weights::bytes(&model.params) + REPORTS)?;
 
     ledger.enter("open and check");
     let mut session = requests::session(options, model);
@@ -124,9 +123,6 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     };
     Ok(Prepared { job, session, initial, full })
 }
-
-/// Bytes that metrics and report have at most, for all but the longest runs.
-const REPORTS: u64 = 1 << 20;
 
 /// The run's folder: its own from the start, or from now on.
 fn own_folder(options: &RunOptions, model: &str) -> Result<RunFolder, RunError> {

@@ -14,7 +14,10 @@ use crate::profile::median;
 use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport};
 use crate::session::{Key, Session};
 use crate::train::{self, Position, TrainError, TrainPlan, spaces};
-use crate::weights::Weights;
+use crate::weights::{self, Weights};
+
+/// Bytes that metrics and report have at most, for all but the longest runs.
+const REPORTS: u64 = 1 << 20;
 
 /// What training leaves.
 pub(super) struct Trained {
@@ -53,6 +56,7 @@ pub(super) fn train(
         session.write_weights(&mut state, Space::Ema, &weights)?;
     }
     drop(weights);
+    job.folder.reserve(job.estimate_bytes + weights::bytes(&session.model.params) + REPORTS)?;
     let meta = match last_checkpoint(job, options, observer)? {
         Some(checkpoint) => {
             checkpoint.restore(&mut state)?;

@@ -183,8 +183,13 @@ pub(super) fn gather(
     };
     fill(out, class, map, block, |line, row, inside, from| match ids.line::<i32>(row, columns) {
         Line::One(id) => read(line, id, from),
-        Line::Many(ids) => (ids[inside].iter().zip(line.chunks_exact_mut(1)).zip(0i64..))
-            .fold(Ok(()), |result, ((&id, x), k)| result.and(read(x, id, from + stride * k))),
+        Line::Many(ids) => {
+            let mut all = Ok(());
+            for ((&id, x), k) in ids[inside].iter().zip(line.chunks_exact_mut(1)).zip(0i64..) {
+                all = all.and(read(x, id, from + stride * k));
+            }
+            all
+        }
     })
 }
 
