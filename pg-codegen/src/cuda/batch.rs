@@ -20,14 +20,18 @@ pub struct Built {
 /// Why a kernel could not be built.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum BuildError {
     /// It has no source.
     #[error("{0}")]
     Emit(CubeError),
     /// CUDA's compiler refused the source, or could not run.
     #[error("kernel `{kernel}`: {error}")]
-    Compile { kernel: String, error: ToolsError },
+    Compile {
+        /// The kernel.
+        kernel: String,
+        /// What the compiler said.
+        error: ToolsError,
+    },
 }
 
 /// Kernels by the hash of their contents.

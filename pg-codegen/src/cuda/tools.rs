@@ -23,23 +23,40 @@ pub struct Tools {
 /// Why a kernel could not be compiled or examined.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum ToolsError {
     /// A tool is not there.
     #[error(
         "{what} was not found under {}; run scripts/cuda-tools, or set {VARIABLE} to a CUDA 13 toolkit",
         .folder.display()
     )]
-    Missing { what: String, folder: PathBuf },
+    Missing {
+        /// What was looked for.
+        what: String,
+        /// Where.
+        folder: PathBuf,
+    },
     /// The compiler's library was found and cannot be used.
     #[error("{} cannot be loaded: {why}; run scripts/cuda-tools again", .file.display())]
-    Unusable { file: PathBuf, why: String },
+    Unusable {
+        /// Its file.
+        file: PathBuf,
+        /// What the loader said.
+        why: String,
+    },
     /// The compiler refused a source.
     #[error("CUDA's compiler refused a kernel:\n{}", .log.trim_end())]
-    Rejected { log: String },
+    Rejected {
+        /// Its log.
+        log: String,
+    },
     /// A tool ran and did not do its work.
     #[error("{tool} failed: {}", .why.trim_end())]
-    Failed { tool: &'static str, why: String },
+    Failed {
+        /// Which.
+        tool: &'static str,
+        /// What it said.
+        why: String,
+    },
 }
 
 /// One of the tools: where it is, or what is missing.

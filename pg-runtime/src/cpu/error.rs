@@ -9,42 +9,85 @@ use crate::state::StateError;
 /// An error of the CPU executor. A failed call leaves state that its launches wrote so far written.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum CpuError {
     /// A launch does not fit its kernel. Only a bug in the lowering gives these.
     #[error("launch {launch} of `{program}` ({note}): {problem}")]
-    Launch { program: String, launch: usize, note: String, problem: Problem },
+    Launch {
+        /// The program.
+        program: String,
+        /// Position of the launch.
+        launch: usize,
+        /// What the launch computes, for people.
+        note: String,
+        /// What is wrong.
+        problem: Problem,
+    },
     /// A buffer of the plan is not what it must be.
     #[error("buffer `{label}` of `{program}`: {problem}")]
-    Buffer { program: String, label: String, problem: &'static str },
+    Buffer {
+        /// The program.
+        program: String,
+        /// The buffer.
+        label: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The machine has not the memory for the program's temporaries.
     #[error(
         "`{program}` needs {bytes} bytes of memory at once, which this machine does not have: take a smaller batch or \
          shorter sequences"
     )]
-    Memory { program: String, bytes: usize },
+    Memory {
+        /// The program.
+        program: String,
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// A call does not give what the program reads.
     #[error(transparent)]
     Call(#[from] CallError),
     /// An index read from data lies outside its table.
     #[error("`{program}`, {note}: an index is outside its table; is a token id beyond the vocabulary?")]
-    Index { program: String, note: String },
+    Index {
+        /// The program.
+        program: String,
+        /// What the launch computes, for people.
+        note: String,
+    },
 }
 
 /// What is missing or does not fit of what a call gives a program, on any device.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum CallError {
     /// The call did not supply an input.
     #[error("`{program}` reads {slot}, which the call does not supply")]
-    NoInput { program: String, slot: Slot },
+    NoInput {
+        /// The program.
+        program: String,
+        /// The input.
+        slot: Slot,
+    },
     /// The call supplied an input, or the state holds a parameter, of another length.
     #[error("`{program}` takes {want} elements for {slot}, not {have}")]
-    Length { program: String, slot: Slot, want: usize, have: usize },
+    Length {
+        /// The program.
+        program: String,
+        /// The slot.
+        slot: Slot,
+        /// Elements of the plan's buffer.
+        want: usize,
+        /// Elements supplied.
+        have: usize,
+    },
     /// The state does not hold what the program needs.
     #[error("`{program}`: {error}")]
-    State { program: String, error: StateError },
+    State {
+        /// The program.
+        program: String,
+        /// What is missing.
+        error: StateError,
+    },
 }
 
 /// What a call supplies for an input of a program.

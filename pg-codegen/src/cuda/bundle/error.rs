@@ -5,7 +5,6 @@ use std::path::PathBuf;
 /// Why a bundle cannot be made or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum BundleError {
     /// A file could not be read or written.
     #[error("{}: {}", .0.display(), .1)]
@@ -15,11 +14,26 @@ pub enum BundleError {
     None(PathBuf),
     /// The bundle is damaged.
     #[error("the bundle {} is damaged: {what}; build it again", .folder.display())]
-    Damaged { folder: PathBuf, what: String },
-    /// The bundle is of another build, or for another run: what differs, and how.
+    Damaged {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// The bundle is of another build, or for another run.
     #[error("the bundle {} does not fit: {what}; build it again", .folder.display())]
-    Stale { folder: PathBuf, what: String },
-    /// A bundle is to be written where something else is: what is there, and what to do.
+    Stale {
+        /// The folder.
+        folder: PathBuf,
+        /// What differs, and how.
+        what: String,
+    },
+    /// A bundle is to be written where something else is.
     #[error("{} {what}", .folder.display())]
-    Occupied { folder: PathBuf, what: String },
+    Occupied {
+        /// The folder.
+        folder: PathBuf,
+        /// What is there, and what to do.
+        what: String,
+    },
 }
