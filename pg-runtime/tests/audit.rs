@@ -1,8 +1,8 @@
 //! `pg audit`: it passes for an honest run, and fails with the right sentence for each way to be wrong.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::ops::Deref;
 
+use pg_testing::commands::Scratch;
 use serde_json::Value;
 
 /// Tiny, for a second.
@@ -30,20 +30,19 @@ const SMALL: [&str; 21] = [
     "6",
 ];
 
-struct Dir(tempfile::TempDir);
+struct Dir(Scratch);
+
+impl Deref for Dir {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.0
+    }
+}
 
 impl Dir {
     fn new() -> Dir {
-        Dir(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn pg(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-        command.args(args).current_dir(self.0.path()).env("PG_CACHE", self.path("cache")).output().unwrap()
+        Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")))
     }
 
     #[track_caller]

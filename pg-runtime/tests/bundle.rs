@@ -3,10 +3,11 @@
 
 #![cfg(feature = "cube")]
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::ops::Deref;
+use std::process::Output;
 
 use pg_codegen::cuda::{Bundle, Manifest, Tools};
+use pg_testing::commands::Scratch;
 use serde_json::Value;
 
 /// A model of a few kernels, with both of what tensor cores compute.
@@ -28,22 +29,21 @@ const SMALL: &str = r#"pg_macros::model! {
 }
 "#;
 
-struct Dir(tempfile::TempDir);
+struct Dir(Scratch);
+
+impl Deref for Dir {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.0
+    }
+}
 
 impl Dir {
     fn with_model() -> Dir {
-        let dir = Dir(tempfile::tempdir().unwrap());
+        let dir = Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")));
         std::fs::write(dir.path("small.rs"), SMALL).unwrap();
         dir
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn pg(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-        command.env("PG_CACHE", self.path("cache")).args(args).current_dir(self.0.path()).output().unwrap()
     }
 
     fn json(&self, args: &[&str]) -> Value {
@@ -205,10 +205,7 @@ fn bad_places_and_targets_are_one_message() {
 #[test]
 fn without_tools_building_says_what_to_do_and_kernels_are_listed_all_the_same() {
     let dir = Dir::with_model();
-    let pg = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-        command.env("PG_CUDA_TOOLS", "/nowhere").args(args).current_dir(dir.0.path()).output().unwrap()
-    };
+    let pg = |args: &[&str]| dir.command(args).env("PG_CUDA_TOOLS", "/nowhere").output().unwrap();
     let error = one_error(&pg(&["build", "small.rs", "--out", "b", "-q"]));
     assert!(error.contains("was not found under /nowhere; run scripts/cuda-tools"), "{error}");
     assert!(!dir.path("b").exists());

@@ -1,8 +1,10 @@
 //! The `pg` binary from outside: exit codes, what is on which stream, and that nothing is overwritten.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use pg_testing::commands::Scratch;
 use serde_json::Value;
 
 /// A model small enough to train in a test, with every kind of block.
@@ -36,27 +38,22 @@ const SMALL: &str = r#"pg_macros::model! {
 }
 "#;
 
-struct Dir(tempfile::TempDir);
+struct Dir(Scratch);
 
-impl Dir {
-    fn with_model() -> Dir {
-        let dir = Dir(tempfile::tempdir().unwrap());
-        std::fs::write(dir.path("small.rs"), SMALL).unwrap();
-        dir
-    }
+impl Deref for Dir {
+    type Target = Scratch;
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn pg(&self, args: &[&str]) -> Output {
-        pg_in(self.0.path(), args)
+    fn deref(&self) -> &Scratch {
+        &self.0
     }
 }
 
-fn pg_in(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-    command.args(args).current_dir(folder).env("PG_CACHE", folder.join("cache")).output().unwrap()
+impl Dir {
+    fn with_model() -> Dir {
+        let dir = Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")));
+        std::fs::write(dir.path("small.rs"), SMALL).unwrap();
+        dir
+    }
 }
 
 /// The one JSON object that standard output must be.

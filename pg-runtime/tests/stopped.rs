@@ -1,10 +1,12 @@
 //! Runs that are stopped: killed at any moment, asked to stop, done again. What they give is what an uninterrupted run gives,
 //! to the last bit.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use pg_testing::commands::Scratch;
 use serde_json::Value;
 
 /// Tiny with two phases, several micro-batches, averages and test-time training, for a second or two.
@@ -47,20 +49,23 @@ struct Results {
     scores: Value,
 }
 
-struct Dir(tempfile::TempDir);
+struct Dir(Scratch);
+
+impl Deref for Dir {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.0
+    }
+}
 
 impl Dir {
     fn new() -> Dir {
-        Dir(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")))
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-        command.args(args).current_dir(self.0.path()).env("PG_CACHE", self.path("cache"));
+        let mut command = self.0.command(args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -1,8 +1,9 @@
 //! Validation in whole commands: what `pg run` and `pg check --deep` say of it, the cache, and that a run on a device
 //! that computes something else stops before its first step with the place.
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 
 use pg_codegen::plan::{Kernel, Plan};
@@ -13,26 +14,26 @@ use pg_runtime::device::{Device, DeviceName};
 use pg_runtime::executor::{Backend, ExecError, Executor};
 use pg_runtime::run::{JobOptions, RunError, RunOptions, run};
 use pg_runtime::validate::{Difference, ValidateError};
+use pg_testing::commands::Scratch;
 use serde_json::Value;
 
 /// As little of a run as there can be.
 const SHORT: [&str; 7] =
     ["--steps", "1", "--no-full-size", "--set", "eval.max_targets=200", "--set", "eval.stride=128"];
 
-struct Dir(tempfile::TempDir);
+struct Dir(Scratch);
+
+impl Deref for Dir {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.0
+    }
+}
 
 impl Dir {
     fn new() -> Dir {
-        Dir(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn pg(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pg"));
-        command.current_dir(self.0.path()).env("PG_CACHE", self.path("cache")).args(args).output().unwrap()
+        Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")))
     }
 
     fn ok(&self, args: &[&str]) -> Output {

@@ -1,5 +1,6 @@
 //! What tests and benchmarks of several packages share. Nothing of this is part of `pg`.
 
+pub mod commands;
 pub mod device;
 pub mod files;
 pub mod host_source;
