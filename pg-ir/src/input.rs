@@ -5,6 +5,8 @@ use std::fs::{File, Metadata};
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::path::Path;
 
+use crate::lang::limits::MAX_SOURCE_BYTES;
+
 const MIB: u64 = 1 << 20;
 
 /// A kind of file: its name in messages, and the most bytes that one may have.
@@ -16,7 +18,7 @@ pub struct Kind {
 
 impl Kind {
     /// Text of a model: 1 MiB.
-    pub const MODEL: Kind = Kind { what: "a model file", most: MIB };
+    pub const MODEL: Kind = Kind { what: "a model file", most: MAX_SOURCE_BYTES as u64 };
     /// A SentencePiece model: 8 MiB, four times what 65,536 pieces and their rules take.
     pub const TOKENIZER: Kind = Kind { what: "a tokenizer", most: 8 * MIB };
     /// Choices of generated kernels: 1 MiB.

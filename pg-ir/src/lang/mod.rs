@@ -32,7 +32,7 @@ mod interp;
 pub mod layout;
 mod lex;
 mod library;
-mod limits;
+pub(crate) mod limits;
 pub mod model;
 mod parse;
 mod reference;
