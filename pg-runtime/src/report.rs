@@ -106,6 +106,22 @@ pub struct TextReport {
     pub overlap: Option<Overlap>,
 }
 
+impl TextReport {
+    /// What differs from another report of a text, in words.
+    pub fn difference(&self, other: &TextReport) -> Option<&'static str> {
+        let train = |text: &TextReport| text.train.as_ref().map(|data| data.hash.clone());
+        let differs = [
+            ("the training text", train(self) != train(other)),
+            ("the validation text", self.val.hash != other.val.hash),
+            ("the tokenizer", self.tokenizer != other.tokenizer),
+            ("the byte counts", self.val_bytes != other.val_bytes),
+            ("the number of scored targets", self.targets != other.targets),
+            ("the number of bytes behind the targets", self.bytes != other.bytes),
+        ];
+        differs.into_iter().find(|(_, differs)| *differs).map(|(what, _)| what)
+    }
+}
+
 /// Shards, as one stream of tokens.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct DatasetReport {
@@ -231,6 +247,11 @@ pub struct StepMetrics {
     /// Phase in force, from 0.
     #[serde(default)]
     pub phase: usize,
+}
+
+impl StepMetrics {
+    /// Longest line of `metrics.jsonl`, in bytes; one has about 200.
+    pub const MAX_LINE: usize = 1 << 16;
 }
 
 /// What a run says while it works. The command line turns events into a progress bar or plain lines.

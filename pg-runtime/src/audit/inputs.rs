@@ -55,24 +55,15 @@ pub(super) fn text(
     let overlap = corpus.overlap()?;
     let now = corpus.report(&loaded.model, Some(overlap))?;
     if let Some(then) = report.and_then(|report| report.text.as_ref()) {
-        let data = |text: &crate::report::TextReport| text.train.as_ref().map(|data| data.hash.clone());
-        let differs = [
-            ("the validation text", then.val.hash != now.val.hash),
-            ("the training text", data(then) != data(&now)),
-            ("the tokenizer", then.tokenizer != now.tokenizer),
-            ("the byte counts", then.val_bytes != now.val_bytes),
-            ("the number of scored targets", then.targets != now.targets),
-            ("the number of bytes behind the targets", then.bytes != now.bytes),
-        ];
-        let differs = differs.into_iter().find(|(_, differs)| *differs);
+        let difference = then.difference(&now);
         findings.hold(
             "text",
-            differs.is_none(),
+            difference.is_none(),
             format!(
                 "{} targets of {} bytes, counted again, are what the report says",
                 now.targets, now.bytes
             ),
-            || format!("{} is another than the report says", differs.map_or("", |(what, _)| what)),
+            || format!("{} is another than the report says", difference.unwrap_or_default()),
         );
     }
     let share = 100.0 * overlap.share();

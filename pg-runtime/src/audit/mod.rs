@@ -12,16 +12,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pg_ir::input::Kind;
+use pg_ir::slot::Space;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::data::DataError;
 use crate::device::Device;
-use crate::eval::EvalError;
+use crate::eval::{EvalError, Window, Windows, window_nll};
 use crate::export::{self, ExportError};
 use crate::report::{Event, Observer, RunReport};
 use crate::run::{ARTIFACT, Corpus, REPORT, TextOptions};
 use crate::session::{Session, SessionError};
+use crate::state::State;
+use crate::weights::Weights;
 
 /// What an audit was asked for.
 #[derive(Clone, Debug, Default)]
@@ -128,6 +131,42 @@ impl Findings {
     }
 }
 
+/// An artifact that is run, and where its findings go.
+struct Artifact<'a> {
+    findings: &'a mut Findings,
+    session: Session,
+    /// Of its own weights: what changes them works on another.
+    state: State,
+    weights: &'a Weights,
+    corpus: &'a Corpus,
+    observer: &'a mut Observer<'a>,
+}
+
+impl Artifact<'_> {
+    /// What every way to score needs of a state.
+    const SPACES: [Space; 3] = [Space::Param, Space::Grad, Space::Velocity];
+
+    /// A state of the artifact's weights that may be changed.
+    fn fresh_state(&self) -> Result<State, AuditError> {
+        Ok(self.session.state_with(self.weights, &Artifact::SPACES)?)
+    }
+
+    /// How its sliding evaluation reads the text.
+    fn windows(&self) -> Windows {
+        Windows::sliding(&self.session.model, self.corpus.targets())
+    }
+
+    /// Likelihoods of all of a window's targets.
+    fn scores_of(&mut self, tokens: &[i32], window: Window) -> Result<Vec<f32>, AuditError> {
+        let (window, seq) = (Window { first: 0, ..window }, self.windows().seq);
+        let mut nll = vec![f32::NAN; window.end - window.start];
+        let mut sink = |target: usize, value: f32| nll[target - window.start] = value;
+        let (session, state) = (&mut self.session, &mut self.state);
+        window_nll(session, state, tokens, &[window], (seq, false), &mut sink, &mut |_| {})?;
+        Ok(nll)
+    }
+}
+
 /// Audits a run, or an artifact alone.
 ///
 /// # Errors
@@ -150,14 +189,15 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
     if let Some(storage) = report.as_ref().and_then(|report| report.job.as_ref()?.storage) {
         session = session.storing(storage);
     }
-    model::proofs(&mut findings, &session, &corpus);
     // Without the proofs, numbers say nothing; and the programs do not compile.
-    if findings.0.iter().all(|finding| finding.verdict != Verdict::Violated || finding.check != model::CAUSAL)
-    {
-        let mut state = scores::state(&session, &loaded.weights)?;
-        model::perturbed(&mut findings, &mut session, &mut state, &corpus, observer)?;
-        scores::normalised(&mut findings, &mut session, &mut state, &corpus, observer)?;
-        scores::again(&mut findings, &mut session, &loaded.weights, &corpus, report.as_ref(), observer)?;
+    if model::proofs(&mut findings, &session, &corpus) {
+        let (weights, findings) = (&loaded.weights, &mut findings);
+        let state = session.state_with(weights, &Artifact::SPACES)?;
+        let mut artifact = Artifact { findings, session, state, weights, corpus: &corpus, observer };
+        artifact.later_tokens()?;
+        artifact.later_tokens_through_training()?;
+        artifact.normalised()?;
+        artifact.scored_again(report.as_ref())?;
     }
     if let Some(report) = &report {
         inputs::claims(&mut findings, report);

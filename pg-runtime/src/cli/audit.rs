@@ -7,7 +7,7 @@ use pg_runtime::audit::{AuditOptions, AuditReport, Verdict, audit as audit_run};
 
 use super::Outcome;
 use super::devices::DeviceArgs;
-use super::eval::TextArgs;
+use super::eval::ScoredTextArgs;
 use super::format::table;
 use super::progress::Progress;
 use super::ui::Ui;
@@ -19,7 +19,7 @@ pub(crate) struct AuditArgs {
     #[arg(value_name = "RUN|ARTIFACT")]
     path: PathBuf,
     #[command(flatten)]
-    text: TextArgs,
+    text: ScoredTextArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }

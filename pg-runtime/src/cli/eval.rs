@@ -28,7 +28,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     ttt: bool,
     #[command(flatten)]
-    text: TextArgs,
+    text: ScoredTextArgs,
     /// Score at most this many targets [default: the model's].
     #[arg(long, value_name = "N", value_parser = super::run::count)]
     targets: Option<usize>,
@@ -41,7 +41,7 @@ pub(crate) struct EvalArgs {
 
 /// The text to score.
 #[derive(Args, Debug)]
-pub(crate) struct TextArgs {
+pub(crate) struct ScoredTextArgs {
     /// Shards to score, a quoted pattern [default: the built-in sample].
     #[arg(long, visible_alias = "val", value_name = "GLOB")]
     data: Option<String>,
@@ -53,10 +53,10 @@ pub(crate) struct TextArgs {
     val_bytes: Option<String>,
 }
 
-impl TextArgs {
+impl ScoredTextArgs {
     /// The text, where any of it is named.
     pub(crate) fn given(self) -> Option<TextOptions> {
-        let TextArgs { data: val, tokenizer, val_bytes } = self;
+        let ScoredTextArgs { data: val, tokenizer, val_bytes } = self;
         let text = TextOptions { val, tokenizer, val_bytes, data: None };
         (text != TextOptions::default()).then_some(text)
     }

@@ -3,43 +3,60 @@
 //! what they gave.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
 use pg_ir::input;
 
+use super::folder::{METRICS, RunFolder};
 use super::options::{Interrupt, Interval};
+use super::{RunError, RunOptions};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Writer};
 use crate::report::{Event, Observer, StepMetrics};
 use crate::state::State;
 use crate::train::{Companion, Position, TrainError};
 
-/// Longest journal: a line is about 200 bytes, and no run has so many steps.
-const MAX_JOURNAL: u64 = 4 << 30;
+/// The steps of `metrics.jsonl`.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Journal {
+    /// Whole lines with consecutive steps from 0 on.
+    pub(super) steps: Vec<StepMetrics>,
+    /// Bytes of these lines: what follows is what a stop cut off.
+    bytes: u64,
+}
 
-/// Lines of `metrics.jsonl`: whole ones with consecutive steps from 0 on. What follows is what a stop cut off.
-///
-/// # Errors
-/// If the file cannot be read.
-pub(super) fn read_journal(path: &Path) -> io::Result<(Vec<StepMetrics>, u64)> {
-    let mut text = Vec::new();
-    match input::open(path) {
-        Ok((file, _)) => file.take(MAX_JOURNAL).read_to_end(&mut text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error),
-    };
-    let (mut steps, mut whole) = (Vec::new(), 0);
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let step = line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice::<StepMetrics>(line).ok());
-        match step {
-            Some(step) if step.step == steps.len() as u64 => steps.push(step),
-            _ => break,
+impl Journal {
+    /// Reads a journal; an empty one where there is no file.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn read(path: &Path) -> io::Result<Journal> {
+        let mut journal = Journal::default();
+        let mut reader = match input::open(path) {
+            Ok((file, _)) => BufReader::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(journal),
+            Err(error) => return Err(error),
+        };
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            match input::read_line(&mut reader, StepMetrics::MAX_LINE, &mut line) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => break,
+                Err(error) => return Err(error),
+            }
+            let whole = line.strip_suffix(b"\n");
+            match whole.and_then(|line| serde_json::from_slice::<StepMetrics>(line).ok()) {
+                Some(step) if step.step == journal.steps.len() as u64 => journal.steps.push(step),
+                _ => break,
+            }
+            journal.bytes += line.len() as u64;
         }
-        whole += line.len() as u64;
+        Ok(journal)
     }
-    Ok((steps, whole))
 }
 
 /// Accompanies a training.
@@ -62,30 +79,34 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Keeps a training whose journal is at `journal`, of which `own` holds what is whole; `replayed` are the steps of
-    /// another run that this one repeats.
+    /// Keeps a training in the run's folder, whose journal is `own`; `replayed` are the steps of another run that this one
+    /// repeats.
     ///
     /// # Errors
     /// If the journal cannot be opened.
     pub(super) fn new(
-        journal: &Path,
-        (own, whole): (Vec<StepMetrics>, u64),
+        folder: &RunFolder,
+        own: &Journal,
         replayed: Option<Vec<StepMetrics>>,
-        writer: Writer,
-        (every, interrupt): (Interval, Interrupt),
+        options: &RunOptions,
         (meta, started): (Meta, Instant),
-    ) -> io::Result<Keeper> {
-        let mut file = File::options().write(true).create(true).truncate(false).open(journal)?;
-        file.set_len(whole)?;
-        file.seek(SeekFrom::End(0))?;
+    ) -> Result<Keeper, RunError> {
+        let path = folder.unfinished(METRICS);
+        let open = || {
+            let mut file = File::options().write(true).create(true).truncate(false).open(&path)?;
+            file.set_len(own.bytes)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let journal = open().map_err(|error| RunError::Io { path: path.clone(), error })?;
         Ok(Keeper {
-            journal: file,
-            written: own.len(),
+            journal,
+            written: own.steps.len(),
             is_replay: replayed.is_some(),
-            recorded: replayed.unwrap_or(own),
-            writer,
-            every,
-            interrupt,
+            recorded: replayed.unwrap_or_else(|| own.steps.clone()),
+            writer: Writer::new(&folder.checkpoints()),
+            every: options.checkpoint_every,
+            interrupt: options.interrupt.clone(),
             last: (Instant::now(), meta.position.step),
             meta,
             started,
@@ -99,8 +120,12 @@ impl Keeper {
 
     /// Puts what stands on disk, and waits for it.
     pub(super) fn keep_now(&mut self, position: &Position, state: &State) -> Result<(), CheckpointError> {
-        let meta = Meta { position: *position, ..self.meta.clone() };
-        self.writer.write_now(&Checkpoint::of(meta, state)?)
+        let checkpoint = self.checkpoint(position, state)?;
+        self.writer.write_now(&checkpoint)
+    }
+
+    fn checkpoint(&self, position: &Position, state: &State) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::of(Meta { position: *position, ..self.meta.clone() }, state)
     }
 
     fn is_due(&self, position: &Position) -> bool {
@@ -113,8 +138,7 @@ impl Keeper {
     fn keep(&mut self, position: &Position, state: &State) -> Result<(), CheckpointError> {
         let (is_free, finished) = self.writer.poll();
         if is_free && self.is_due(position) {
-            let meta = Meta { position: *position, ..self.meta.clone() };
-            self.writer.begin(Checkpoint::of(meta, state)?);
+            self.writer.begin(self.checkpoint(position, state)?);
             self.last = (Instant::now(), position.step);
         }
         finished
@@ -166,7 +190,7 @@ mod tests {
     fn a_journal_is_read_up_to_where_it_was_cut() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        assert_eq!(read_journal(&path).unwrap(), (vec![], 0));
+        assert_eq!(Journal::read(&path).unwrap(), Journal::default());
         let step = |step| StepMetrics {
             step,
             loss: 0.1 + 0.2,
@@ -180,7 +204,7 @@ mod tests {
         let text = lines.concat();
         for length in 0..=text.len() {
             std::fs::write(&path, &text[..length]).unwrap();
-            let (steps, whole) = read_journal(&path).unwrap();
+            let Journal { steps, bytes: whole } = Journal::read(&path).unwrap();
             let expected = lines.iter().scan(0, |sum, line| {
                 *sum += line.len();
                 Some(*sum)
@@ -191,6 +215,6 @@ mod tests {
         }
         // A step that is missing ends it, too.
         std::fs::write(&path, [&lines[0][..], &lines[2]].concat()).unwrap();
-        assert_eq!(read_journal(&path).unwrap().0.len(), 1);
+        assert_eq!(Journal::read(&path).unwrap().steps.len(), 1);
     }
 }

@@ -154,7 +154,7 @@ pub enum RunError {
 
 /// Does the main job.
 pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunReport, RunError> {
-    if let Some(Earlier { folder, purpose: Purpose::Resume, .. }) = &options.earlier
+    if let Some(folder) = options.resumed()
         && let Some(report) = RunFolder::reopen(folder)?.finish_stopped()?
     {
         observer(Event::Note("the run had ended; its files have their names now".into()));

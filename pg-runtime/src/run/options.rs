@@ -1,6 +1,6 @@
 //! What a run was asked for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -70,6 +70,23 @@ pub struct RunOptions {
     pub cache: Option<PathBuf>,
     /// When the process started, for `first_step_s`.
     pub started: Option<Instant>,
+}
+
+impl RunOptions {
+    /// The folder of the run that is to be continued.
+    pub(super) fn resumed(&self) -> Option<&Path> {
+        self.earlier_for(Purpose::Resume)
+    }
+
+    /// The folder of the run that is to be done again.
+    pub(super) fn replayed(&self) -> Option<&Path> {
+        self.earlier_for(Purpose::Replay)
+    }
+
+    fn earlier_for(&self, purpose: Purpose) -> Option<&Path> {
+        let earlier = self.earlier.as_ref().filter(|earlier| earlier.purpose == purpose);
+        earlier.map(|earlier| earlier.folder.as_path())
+    }
 }
 
 /// An earlier run, by its folder and what it recorded of itself. The job is its job.

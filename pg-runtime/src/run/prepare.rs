@@ -11,7 +11,7 @@ use pg_ir::lang::model::Model;
 use super::folder::{self, RunFolder};
 use super::ledger::Ledger;
 use super::model::{self, Loaded};
-use super::options::{Earlier, Purpose};
+use super::options::Earlier;
 use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_size, requests};
 use crate::data::DataError;
 use crate::export::Provenance;
@@ -126,28 +126,25 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
 
 /// The run's folder: its own from the start, or from now on.
 fn own_folder(options: &RunOptions, model: &str) -> Result<RunFolder, RunError> {
-    match &options.earlier {
-        Some(Earlier { folder, purpose: Purpose::Resume, .. }) => RunFolder::reopen(folder),
-        _ => RunFolder::create(options.out.as_deref(), model, options.overwrite),
+    match options.resumed() {
+        Some(folder) => RunFolder::reopen(folder),
+        None => RunFolder::create(options.out.as_deref(), model, options.overwrite),
     }
 }
 
 /// Checks that a run uses what an earlier one did.
 fn same_run(earlier: &Earlier, now: &RunRecord) -> Result<(), RunError> {
     let before = &earlier.record;
-    let data = |text: &TextReport| text.train.as_ref().map(|data| data.hash.clone());
     let differs = [
         ("pg's version", before.pg != now.pg),
         ("the device", before.device != now.device),
-        ("the training text", data(&before.text) != data(&now.text)),
-        ("the validation text", before.text.val.hash != now.text.val.hash),
-        ("the tokenizer", before.text.tokenizer != now.text.tokenizer),
         ("the initial weights", before.init_hash != now.init_hash),
         ("the model or its settings", before.sources != now.sources || before.job != now.job),
-        ("the scored text", before.text != now.text),
     ];
-    match differs.into_iter().find(|(_, differs)| *differs) {
-        Some((what, _)) => {
+    let differs = differs.into_iter().find(|(_, differs)| *differs).map(|(what, _)| what);
+    let differs = differs.or_else(|| before.text.difference(&now.text));
+    match differs.or_else(|| (before.text != now.text).then_some("the scored text")) {
+        Some(what) => {
             let what = format!("{what} is another than it was");
             Err(RunError::Changed { folder: earlier.folder.clone(), what })
         }

@@ -1,14 +1,15 @@
 //! The second phase: the prepared model is trained, and its weights are scored before, after and averaged.
 
+use std::path::Path;
+
 use pg_ir::lang::model::{Model, Phase};
 use pg_ir::slot::Space;
 
 use super::folder;
-use super::keeper::{self, Keeper};
-use super::options::{Earlier, Purpose};
+use super::keeper::{Journal, Keeper};
 use super::prepare::Job;
 use super::{RunError, RunOptions, Scorer};
-use crate::checkpoint::{self, Checkpoint, Meta, Writer};
+use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Loader;
 use crate::profile::median;
 use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport};
@@ -57,7 +58,8 @@ pub(super) fn train(
     }
     drop(weights);
     job.folder.reserve(job.estimate_bytes + weights::bytes(&session.model.params) + REPORTS)?;
-    let meta = match last_checkpoint(job, options, observer)? {
+    let journal = read_journal(&job.folder.unfinished(folder::METRICS))?;
+    let meta = match last_checkpoint(job, options, &journal, observer)? {
         Some(checkpoint) => {
             checkpoint.restore(&mut state)?;
             checkpoint.meta
@@ -70,7 +72,10 @@ pub(super) fn train(
     };
     let (position, initial) = (meta.position, meta.initial);
     job.ledger.enter("initial weights");
-    let (mut keeper, before) = keeper(job, options, meta)?;
+    let replayed =
+        options.replayed().map(|folder| read_journal(&folder.join(folder::METRICS))).transpose()?;
+    let replayed = replayed.map(|journal| journal.steps);
+    let mut keeper = Keeper::new(&job.folder, &journal, replayed, options, (meta, job.started))?;
     let mut loader = Loader::new(job.corpus.train.clone());
     options.interrupt.set_training(true);
     let trained = train::train(session, &mut state, plan, &mut loader, position, &mut keeper, observer)?;
@@ -90,15 +95,15 @@ pub(super) fn train(
         observer(Event::Note(format!("schedule in force at the end: {schedule}")));
     }
     observer(Event::Note(session.placement()));
-    let steps: Vec<_> = before[..position.step as usize].iter().chain(&trained.steps).copied().collect();
-    let phases = phases(&session.model, &steps);
-    for phase in phases.iter().filter(|phase| phase.first_step.is_none()) {
+    let steps: Vec<_> =
+        journal.steps[..position.step as usize].iter().chain(&trained.steps).copied().collect();
+    let report = report(&steps, &session.model, plan, first_step_s, session.compile_seconds);
+    for phase in report.phases.iter().filter(|phase| phase.first_step.is_none()) {
         observer(Event::Warning(format!(
             "phase `{}` never began: the training ended before its trigger",
             phase.name
         )));
     }
-    let report = TrainReport { phases, ..report(steps, plan, first_step_s, session.compile_seconds) };
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
     let live = scorer.plain(session, &mut state, "score the live weights", observer)?;
@@ -114,48 +119,27 @@ pub(super) fn train(
 fn last_checkpoint(
     job: &Job,
     options: &RunOptions,
+    journal: &Journal,
     observer: &mut Observer<'_>,
 ) -> Result<Option<Checkpoint>, RunError> {
-    if !matches!(options.earlier, Some(Earlier { purpose: Purpose::Resume, .. })) {
+    if options.resumed().is_none() {
         return Ok(None);
     }
     let folder = job.folder.checkpoints();
     let mut refused = |error| observer(Event::Warning(format!("a checkpoint is passed over: {error}")));
     let found = checkpoint::newest(&folder, &job.record.hash(), &mut refused);
     let found = found.map_err(|error| RunError::Io { path: folder, error })?;
-    let (journal, _) = own_journal(job)?;
     // A checkpoint is written after the lines of its steps; without them it is of no use.
-    let found = found.filter(|checkpoint| checkpoint.meta.position.step <= journal.len() as u64);
+    let done = journal.steps.len() as u64;
+    let found = found.filter(|checkpoint| checkpoint.meta.position.step <= done);
     let steps = found.as_ref().map_or(0, |checkpoint| checkpoint.meta.position.step);
-    observer(Event::Note(format!(
-        "continues after step {steps}; {} steps since then are done again",
-        journal.len() as u64 - steps
-    )));
+    let again = done - steps;
+    observer(Event::Note(format!("continues after step {steps}; {again} steps since then are done again")));
     Ok(found)
 }
 
-fn own_journal(job: &Job) -> Result<(Vec<StepMetrics>, u64), RunError> {
-    let path = job.folder.unfinished(folder::METRICS);
-    keeper::read_journal(&path).map_err(|error| RunError::Io { path, error })
-}
-
-/// What keeps the training, and the steps that were done before.
-fn keeper(job: &Job, options: &RunOptions, meta: Meta) -> Result<(Keeper, Vec<StepMetrics>), RunError> {
-    let own = own_journal(job)?;
-    let before = own.0.clone();
-    let replayed = match &options.earlier {
-        Some(Earlier { folder, purpose: Purpose::Replay, .. }) => {
-            let path = folder.join(folder::METRICS);
-            let journal = keeper::read_journal(&path).map_err(|error| RunError::Io { path, error })?;
-            Some(journal.0)
-        }
-        _ => None,
-    };
-    let path = job.folder.unfinished(folder::METRICS);
-    let writer = Writer::new(&job.folder.checkpoints());
-    let how = (options.checkpoint_every, options.interrupt.clone());
-    let keeper = Keeper::new(&path, own, replayed, writer, how, (meta, job.started));
-    Ok((keeper.map_err(|error| RunError::Io { path, error })?, before))
+fn read_journal(path: &Path) -> Result<Journal, RunError> {
+    Journal::read(path).map_err(|error| RunError::Io { path: path.to_owned(), error })
 }
 
 /// When each phase of a model began.
@@ -166,7 +150,13 @@ fn phases(model: &Model, steps: &[StepMetrics]) -> Vec<PhaseReport> {
     model.phases.iter().enumerate().map(report).collect()
 }
 
-fn report(steps: Vec<StepMetrics>, plan: &TrainPlan, first_step_s: f64, compile_s: f64) -> TrainReport {
+fn report(
+    steps: &[StepMetrics],
+    model: &Model,
+    plan: &TrainPlan,
+    first_step_s: f64,
+    compile_s: f64,
+) -> TrainReport {
     let mut ms: Vec<f64> = steps.iter().map(|s| s.ms).collect();
     TrainReport {
         steps: steps.len() as u64,
@@ -176,6 +166,6 @@ fn report(steps: Vec<StepMetrics>, plan: &TrainPlan, first_step_s: f64, compile_
         compile_s,
         loss_first: steps.first().map_or(f64::NAN, |s| s.loss),
         loss_last: steps.last().map_or(f64::NAN, |s| s.loss),
-        phases: Vec::new(),
+        phases: phases(model, steps),
     }
 }

@@ -58,8 +58,6 @@ impl Side {
     }
 }
 
-/// Longest line of `metrics.jsonl`.
-const MAX_LINE: usize = 1 << 16;
 /// Most steps that are compared: fifty times those of the challenge's longest runs.
 const MAX_STEPS: usize = 1 << 20;
 
@@ -70,7 +68,7 @@ fn steps(path: &Path) -> anyhow::Result<Vec<StepMetrics>> {
     for number in 1.. {
         let here = || format!("{}, line {number}", path.display());
         line.clear();
-        if !input::read_line(&mut reader, MAX_LINE, &mut line).with_context(here)? {
+        if !input::read_line(&mut reader, StepMetrics::MAX_LINE, &mut line).with_context(here)? {
             break;
         }
         if steps.len() == MAX_STEPS {
