@@ -179,6 +179,18 @@ fn a_run_on_time_is_done_again_at_the_times_it_had() {
     succeeds(dir.resume("run"));
     succeeds(dir.command(&["run", "--replay", "run", "--out", "again", "--quiet", "--json"]));
     assert!(dir.results("again") == dir.results("run"));
+    // So it does when it is stopped on the way, and not at all without the run.
+    let replay = ["run", "--replay", "run", "--out", "stopped", "--quiet", "--checkpoint-every", "7"];
+    let mut child = dir.command(&replay).spawn().unwrap();
+    wait_for(&dir.path("stopped/.unfinished/metrics.jsonl"), 20, &mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::rename(dir.path("run"), dir.path("elsewhere")).unwrap();
+    let message = fails(dir.resume("stopped"));
+    assert!(message.contains("run: no finished run is in it"), "{message}");
+    std::fs::rename(dir.path("elsewhere"), dir.path("run")).unwrap();
+    succeeds(dir.resume("stopped"));
+    assert!(dir.results("stopped") == dir.results("run"));
     // A step that gave something else is found.
     let journal = dir.path("run/metrics.jsonl");
     let text = std::fs::read_to_string(&journal).unwrap();

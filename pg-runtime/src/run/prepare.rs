@@ -11,7 +11,7 @@ use pg_ir::lang::model::Model;
 use super::folder::{self, RunFolder};
 use super::ledger::Ledger;
 use super::model::{self, Loaded};
-use super::options::Earlier;
+use super::options::{Earlier, Purpose};
 use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_size, requests};
 use crate::data::DataError;
 use crate::export::Provenance;
@@ -81,6 +81,7 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
         sources: RunRecord::sources_of(&source),
         text: text_report(&corpus, &model, observer)?,
         init_hash: options.job.init.as_deref().map(hash_of).transpose()?,
+        replays: replayed_folder(options.earlier.as_ref())?,
     };
     if let Some(earlier) = &options.earlier {
         same_run(earlier, &record)?;
@@ -129,6 +130,18 @@ fn own_folder(options: &RunOptions, model: &str) -> Result<RunFolder, RunError> 
     match options.resumed() {
         Some(folder) => RunFolder::reopen(folder),
         None => RunFolder::create(options.out.as_deref(), model, options.overwrite),
+    }
+}
+
+/// The run that one with this earlier run does again; one that continues goes on with what it did.
+fn replayed_folder(earlier: Option<&Earlier>) -> Result<Option<PathBuf>, RunError> {
+    let absolute = |folder: &PathBuf| {
+        folder.canonicalize().map_err(|error| RunError::Io { path: folder.clone(), error })
+    };
+    match earlier {
+        Some(Earlier { folder, purpose: Purpose::Replay, .. }) => absolute(folder).map(Some),
+        Some(Earlier { record, purpose: Purpose::Resume, .. }) => Ok(record.replays.clone()),
+        None => Ok(None),
     }
 }
 

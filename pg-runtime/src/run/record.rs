@@ -31,6 +31,9 @@ pub struct RunRecord {
     pub text: TextReport,
     /// blake3 of the file of initial weights; `null` without one.
     pub init_hash: Option<String>,
+    /// The folder of the run that it does again; `null` for a run of its own.
+    #[serde(default)]
+    pub replays: Option<PathBuf>,
 }
 
 impl RunRecord {

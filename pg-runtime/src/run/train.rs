@@ -8,7 +8,7 @@ use pg_ir::slot::Space;
 use super::folder;
 use super::keeper::{Journal, Keeper};
 use super::prepare::Job;
-use super::{RunError, RunOptions, Scorer};
+use super::{Purpose, RunError, RunOptions, Scorer};
 use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Loader;
 use crate::profile::median;
@@ -72,9 +72,7 @@ pub(super) fn train(
     };
     let (position, initial) = (meta.position, meta.initial);
     job.ledger.enter("initial weights");
-    let replayed =
-        options.replayed().map(|folder| read_journal(&folder.join(folder::METRICS))).transpose()?;
-    let replayed = replayed.map(|journal| journal.steps);
+    let replayed = job.record.replays.as_deref().map(replayed_steps).transpose()?;
     let mut keeper = Keeper::new(&job.folder, &journal, replayed, options, (meta, job.started))?;
     let mut loader = Loader::new(job.corpus.train.clone());
     options.interrupt.set_training(true);
@@ -136,6 +134,15 @@ fn last_checkpoint(
     let again = done - steps;
     observer(Event::Note(format!("continues after step {steps}; {again} steps since then are done again")));
     Ok(found)
+}
+
+/// The steps of a run that is done again.
+fn replayed_steps(run: &Path) -> Result<Vec<StepMetrics>, RunError> {
+    let Journal { steps, .. } = read_journal(&run.join(folder::METRICS))?;
+    match steps.is_empty() {
+        true => Err(RunError::Nothing { folder: run.to_owned(), purpose: Purpose::Replay }),
+        false => Ok(steps),
+    }
 }
 
 fn read_journal(path: &Path) -> Result<Journal, RunError> {
