@@ -87,7 +87,7 @@ fn sliding(session: &mut Session, state: &mut State, tokens: &[i32], windows: Wi
         nll[target] = value;
     };
     let list = windows.cover(tokens.len() - 1);
-    window_nll(session, state, tokens, &list, (windows.seq, false), &mut sink, &mut |_| {}).unwrap();
+    window_nll(session, state, tokens, &list, (windows.seq, false), &mut sink, &mut |_| Ok(())).unwrap();
     assert!(nll.iter().all(|n| n.is_finite()), "a target was not scored");
     nll
 }
@@ -125,7 +125,7 @@ fn test_time_training_sees_no_later_token() {
     let tokens = Noise(9).tokens(150, VOCAB);
     let mut run = |tokens: &[i32]| {
         let mut state = session.state_with(&weights, &[Space::Param, Space::Grad, Space::Velocity]).unwrap();
-        score_and_adapt(&mut session, &mut state, tokens, windows, &ttt, false, &mut |_| {}).unwrap()
+        score_and_adapt(&mut session, &mut state, tokens, windows, &ttt, false, &mut |_| Ok(())).unwrap()
     };
     let before = run(&tokens);
     assert_eq!((before.chunks_scored, before.chunks_trained), (4, 3));

@@ -49,8 +49,11 @@ pub struct RunReport {
     /// Whether the programs were held to float64 before the first step; `null` in reports of an older pg.
     #[serde(default)]
     pub validation: Option<ValidationReport>,
+    /// Scores that were stopped because their time was over (`eval.seconds`), in words; they are `null` in `bpb`.
+    #[serde(default)]
+    pub out_of_time: Vec<String>,
     /// `bpb.quantized` − `bpb.ema`.
-    pub quant_gap_bpb: f64,
+    pub quant_gap_bpb: Option<f64>,
     /// The artifact.
     pub artifact: ArtifactReport,
     /// Where the time went, part by part; empty in reports of an older pg.

@@ -173,6 +173,107 @@ fn byte_counts_are_those_of_the_tokens() {
 }
 
 #[test]
+fn bytes_are_held_to_the_text_where_it_is_there() {
+    let dir = Dir::new();
+    let documents = [
+        "The night was cold, and nobody came.",
+        "A second document: 3.14 \u{2264} 22/7!",
+        "The third is the last.",
+    ];
+    let lines: String =
+        documents.iter().map(|text| format!("{}\n", serde_json::json!({ "text": text }))).collect();
+    std::fs::write(dir.path("docs.jsonl"), &lines).unwrap();
+    let tokenizer = dir.path("sample.model");
+    std::fs::write(&tokenizer, pg_runtime::data::sample::TOKENIZER).unwrap();
+    let output = dir.pg(&[
+        "data",
+        "tokenize",
+        "docs.jsonl",
+        "--tokenizer",
+        "sample.model",
+        "--out",
+        "shards",
+        "--val-docs",
+        "3",
+    ]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let val = ["--val", "shards/text_val_*.bin"];
+    let text = [&val[..], &["--tokenizer", "sample.model"]].concat();
+    dir.run("run", &text);
+    let (passes, findings) = dir.audit(&["run"]);
+    assert!(passes && findings.contains("give it with --val-text"), "{findings}");
+    let (passes, findings) = dir.audit(&["run", "--val-text", "docs.jsonl"]);
+    assert!(passes && !findings.contains("text bytes"), "proven: {findings}");
+    // Another text, and one that ends before its tokens.
+    std::fs::write(dir.path("other.jsonl"), lines.replace("second", "sixth")).unwrap();
+    dir.violated(&["run", "--val-text", "other.jsonl"], "of document 2: another text, or another tokenizer");
+    std::fs::write(dir.path("first.jsonl"), lines.lines().next().unwrap()).unwrap();
+    dir.violated(&["run", "--val-text", "first.jsonl"], "the text has 1 documents;");
+
+    // A tokenizer that says of a token which occurs that it stands for far more.
+    let shard = std::fs::read(dir.path("shards/text_val_000000.bin")).unwrap();
+    let first = usize::from(u16::from_le_bytes([shard[1026], shard[1027]]));
+    std::fs::write(&tokenizer, with_longest_piece_at(first)).unwrap();
+    dir.run("lies", &text);
+    assert!(dir.audit(&["lies"]).0, "without the text nobody can tell");
+    dir.violated(&["lies", "--val-text", "docs.jsonl"], "another text, or another tokenizer");
+}
+
+/// The sample's tokenizer with the longest of its pieces in the place of another.
+fn with_longest_piece_at(id: usize) -> Vec<u8> {
+    let model = pg_runtime::data::sample::TOKENIZER;
+    // Pieces come first, each with the tag of field 1 and a length below 128.
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while model[at] == 0x0a {
+        let end = at + 2 + usize::from(model[at + 1]);
+        pieces.push(&model[at..end]);
+        at = end;
+    }
+    let longest = (0..pieces.len()).max_by_key(|&i| pieces[i].len()).unwrap();
+    pieces.swap(id, longest);
+    [&pieces.concat(), &model[at..]].concat()
+}
+
+#[test]
+fn documents_are_separate_where_the_model_promises_it() {
+    let dir = Dir::new();
+    let tokens: Vec<u16> =
+        (0..3000u32).map(|i| if i % 37 == 0 { 1 } else { 4 + (i * i % 1019) as u16 }).collect();
+    std::fs::write(dir.path("val.bin"), pg_runtime::data::shard_bytes(&tokens)).unwrap();
+    for (name, mix, promised) in
+        [("own", "x", true), ("smear", "smear_gate(x)", true), ("free", "smear_gate(x)", false)]
+    {
+        let text = format!(
+            r#"pg_macros::model! {{
+    {name} {{
+        fn forward(tokens) {{
+            let x = gather(param("emb.weight", [1024, 8], normal(0.5)), tokens);
+            linear({mix}, param("head.weight", [1024, 8], normal(0.5)))
+        }}
+        optim {{ "*" => adamw(lr = 0.01) }}
+        train {{ batch_tokens = 512; seq_len = 128; steps = 3; }}
+        eval {{ seq_len = 128; stride = 64; max_targets = 1024; separate_documents = {promised}; }}
+    }}
+}}
+"#
+        );
+        std::fs::write(dir.path(&format!("{name}.rs")), text).unwrap();
+        let file = format!("{name}.rs");
+        let output = dir.pg(&["run", &file, "--val", "val.bin", "--out", name, "--no-validate", "--quiet"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let documents = |run: &str| {
+        let output = dir.pg(&["audit", "--json", "--quiet", run]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["findings"].as_array().unwrap().iter().find(|f| f["check"] == "documents").cloned()
+    };
+    assert_eq!(documents("own").unwrap()["verdict"], "proven");
+    assert_eq!(documents("free"), None);
+    dir.violated(&["smear"], "depends on the document before its own");
+}
+
+#[test]
 fn what_has_no_score_gets_none() {
     let dir = Dir::new();
     std::fs::write(dir.path("bos.bin"), pg_runtime::data::shard_bytes(&[1; 2000])).unwrap();

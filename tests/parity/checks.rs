@@ -160,7 +160,7 @@ pub(crate) fn sliding(case: &Case) -> Vec<String> {
         nll[target] = value;
     };
     let shape = (windows.seq, qat(case));
-    ok(window_nll(&mut session, &mut state, &tokens, &list, shape, &mut sink, &mut |_| {}));
+    ok(window_nll(&mut session, &mut state, &tokens, &list, shape, &mut sink, &mut |_| Ok(())));
     check_nll(case, &nll)
 }
 

@@ -154,6 +154,10 @@ pub struct Eval {
     pub rescore_tail: bool,
     /// Score at most this many targets from the start of the validation set.
     pub max_targets: Option<usize>,
+    /// Seconds that all scores of an artifact may take together; a score that does not end within them is none.
+    pub seconds: Option<f64>,
+    /// Whether the model promises that a document's scores do not depend on the documents before it.
+    pub separate_documents: bool,
     /// Score-first test-time training, if the model asks for it.
     pub ttt: Option<Ttt>,
 }

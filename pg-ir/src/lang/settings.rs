@@ -100,6 +100,14 @@ impl<'a, 'b> Reader<'a, 'b> {
         .flatten()
     }
 
+    /// A limit of time; `none` for no limit.
+    fn seconds(&mut self, path: &str) -> Option<f64> {
+        self.optional(path, |v| match float(v, path)? {
+            f if f.is_finite() && f > 0.0 => Ok(f),
+            f => Err(format!("{path} is above 0, found {f:?}").into()),
+        })
+    }
+
     /// The `train` block. Defaults are the smallest thing that trains: one sequence of 256 a step, 100 steps,
     /// constant rate, no clip, no average.
     pub(crate) fn train(&mut self) -> Train {
@@ -107,10 +115,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         let batch_tokens = self.size("train.batch_tokens").unwrap_or(seq_len);
         let micro_batch_tokens = self.size("train.micro_batch_tokens").unwrap_or(batch_tokens);
         let steps = self.optional("train.steps", |v| Ok(positive(v, "train.steps")? as u64));
-        let seconds = self.optional("train.seconds", |v| match float(v, "train.seconds")? {
-            f if f.is_finite() && f > 0.0 => Ok(f),
-            f => Err(format!("train.seconds is above 0, found {f:?}").into()),
-        });
+        let seconds = self.seconds("train.seconds");
         let train = Train {
             batch_tokens,
             micro_batch_tokens,
@@ -162,6 +167,10 @@ impl<'a, 'b> Reader<'a, 'b> {
                 .read("eval.rescore_tail", |v| boolean(v, "eval.rescore_tail"))
                 .unwrap_or(false),
             max_targets: self.optional("eval.max_targets", |v| positive(v, "eval.max_targets")),
+            seconds: self.seconds("eval.seconds"),
+            separate_documents: self
+                .read("eval.separate_documents", |v| boolean(v, "eval.separate_documents"))
+                .unwrap_or(false),
             ttt: has_ttt.then_some(ttt),
         }
     }

@@ -1,11 +1,12 @@
 //! What a reviewer of a score checks by hand, recomputed from the artifact and the text, never from the run's own log.
 //!
 //! Each check is a sentence with a verdict: proven, violated, or claimed where only the run itself can know. [`inputs`] looks
-//! at files and text, [`model`] at proofs, grids and what later tokens do, [`scores`] computes the scores again.
+//! at files and tokens, [`text`] at the text behind them, [`model`] at proofs, grids and what later tokens do, [`scores`] computes the scores again.
 
 mod inputs;
 mod model;
 mod scores;
+mod text;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::data::DataError;
+use crate::data::tokenize::TokenizeError;
 use crate::device::Device;
 use crate::eval::{EvalError, Window, Windows, window_nll};
 use crate::export::{self, ExportError};
@@ -33,6 +35,8 @@ pub struct AuditOptions {
     pub path: PathBuf,
     /// The text to score, instead of the one that the run's report names.
     pub text: Option<TextOptions>,
+    /// Files of the scored text itself, in order: text or JSON Lines.
+    pub val_text: Vec<PathBuf>,
     /// Where programs run.
     pub device: Device,
 }
@@ -105,6 +109,12 @@ pub enum AuditError {
     /// The text cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The text, or what makes tokens of it.
+    #[error(transparent)]
+    Tokenize(#[from] TokenizeError),
+    /// A document that cannot be encoded.
+    #[error("{0}")]
+    Encode(String),
     /// A program could not be compiled or run.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -162,7 +172,7 @@ impl Artifact<'_> {
         let mut nll = vec![f32::NAN; window.end - window.start];
         let mut sink = |target: usize, value: f32| nll[target - window.start] = value;
         let (session, state) = (&mut self.session, &mut self.state);
-        window_nll(session, state, tokens, &[window], (seq, false), &mut sink, &mut |_| {})?;
+        window_nll(session, state, tokens, &[window], (seq, false), &mut sink, &mut |_| Ok(()))?;
         Ok(nll)
     }
 }
@@ -180,10 +190,11 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
     inputs::artifact(&mut findings, &loaded, report.as_ref());
     model::grids(&mut findings, &loaded.model);
 
-    let named = report.as_ref().and_then(|report| report.job.as_ref()).map(|job| job.text.clone());
-    let text = options.text.clone().or(named).unwrap_or_default();
-    let corpus = Corpus::open(&text, &loaded.model)?;
+    let of_run = report.as_ref().and_then(|report| report.job.as_ref()).map(|job| job.text.clone());
+    let named = options.text.clone().or(of_run).unwrap_or_default();
+    let corpus = Corpus::open(&named, &loaded.model)?;
     inputs::text(&mut findings, &loaded, &corpus, report.as_ref())?;
+    text::read_again(&mut findings, &corpus, &named, &options.val_text)?;
 
     let mut session = Session::on(options.device.clone(), Arc::new(loaded.model.clone()), Default::default());
     if let Some(storage) = report.as_ref().and_then(|report| report.job.as_ref()?.storage) {
@@ -196,6 +207,7 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
         let mut artifact = Artifact { findings, session, state, weights, corpus: &corpus, observer };
         artifact.later_tokens()?;
         artifact.later_tokens_through_training()?;
+        artifact.earlier_documents()?;
         artifact.normalised()?;
         artifact.scored_again(report.as_ref())?;
     }

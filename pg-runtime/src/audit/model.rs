@@ -3,7 +3,7 @@
 use pg_ir::lang::budget::Storage;
 use pg_ir::lang::model::Model;
 
-use super::Verdict::{Proven, Violated};
+use super::Verdict::{Claimed, Proven, Violated};
 use super::{Artifact, AuditError, Findings};
 use crate::eval::score_and_adapt;
 use crate::report::Event;
@@ -77,7 +77,62 @@ impl Artifact<'_> {
         Ok(())
     }
 
-    /// The same through test-time training: a chunk and a part of the next, with other tokens in the second.
+    /// Other tokens in earlier documents change no score of a later one, where the model promises that.
+    pub(super) fn earlier_documents(&mut self) -> Result<(), AuditError> {
+        if !self.session.model.eval.separate_documents {
+            return Ok(());
+        }
+        let (corpus, vocab) = (self.corpus, self.session.model.vocab);
+        let Some(bos) = corpus.tokenizer.bos().map(i32::from) else {
+            let what = "the tokenizer has no token that begins a document: separate documents are promised, and there are none";
+            self.findings.add("documents", Violated, what);
+            return Ok(());
+        };
+        // Where a document begins within a window.
+        let starts = self.windows().cover(corpus.targets()).into_iter().flat_map(|window| {
+            let inside = window.start + 1..window.end;
+            inside.filter(|&at| corpus.val[at] == bos).map(move |at| (window, at))
+        });
+        let starts: Vec<_> = starts.collect();
+        let mut random = Random(starts.len() as u64);
+        let count = starts.len().min(POSITIONS);
+        (self.observer)(Event::Begin { stage: "change earlier documents".into(), total: count as u64 });
+        let mut smear = None;
+        for done in 0..count {
+            // Spread over all of them.
+            let (window, start) = starts[done * starts.len() / count];
+            let mut changed = corpus.val.clone();
+            for token in &mut changed[window.start..start] {
+                *token = random.below(vocab) as i32;
+            }
+            let before = self.scores_of(&corpus.val, window)?;
+            let after = self.scores_of(&changed, window)?;
+            let place = start - window.start;
+            smear =
+                smear.or_else(|| Some((start + first_difference(&before[place..], &after[place..])?, start)));
+            (self.observer)(Event::Progress(done as u64 + 1));
+        }
+        (self.observer)(Event::End("done".into()));
+        if count == 0 {
+            let what = "separate documents are promised, and none begins within a window of the scored text";
+            self.findings.add("documents", Claimed, what);
+            return Ok(());
+        }
+        let what = format!(
+            "other tokens before {count} documents' beginnings change no score after them, to the last bit"
+        );
+        self.findings.hold("documents", smear.is_none(), what, || {
+            let (target, start) = smear.unwrap_or_default();
+            format!(
+                "the score of target {target} depends on the document before its own, which begins at token {start}; the model \
+                 promises separate documents (eval.separate_documents)"
+            )
+        });
+        Ok(())
+    }
+
+    /// Other tokens after a position change no score up to it through test-time training either: a chunk and a part of the next,
+    /// with other tokens in the second.
     pub(super) fn later_tokens_through_training(&mut self) -> Result<(), AuditError> {
         let Some(ttt) = self.session.model.eval.ttt.clone() else { return Ok(()) };
         let (windows, vocab) = (self.windows(), self.session.model.vocab);
@@ -92,7 +147,9 @@ impl Artifact<'_> {
         for tokens in [text, &changed[..]] {
             let mut state = self.fresh_state()?;
             let session = &mut self.session;
-            scored.push(score_and_adapt(session, &mut state, tokens, windows, &ttt, false, &mut |_| {})?.nll);
+            scored.push(
+                score_and_adapt(session, &mut state, tokens, windows, &ttt, false, &mut |_| Ok(()))?.nll,
+            );
             (self.observer)(Event::Progress(scored.len() as u64));
         }
         (self.observer)(Event::End("done".into()));

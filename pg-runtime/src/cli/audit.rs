@@ -20,13 +20,22 @@ pub(crate) struct AuditArgs {
     path: PathBuf,
     #[command(flatten)]
     text: ScoredTextArgs,
+    /// The scored text itself, text or JSON Lines (field `text`), gzipped or not, in order: it is tokenized again, and its
+    /// bytes are held to those that the score counts.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    val_text: Vec<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 /// Audits and reports; a violation is a failure.
 pub(crate) fn audit(args: AuditArgs, ui: &Ui) -> anyhow::Result<Outcome> {
-    let options = AuditOptions { path: args.path, text: args.text.given(), device: args.device.open()? };
+    let options = AuditOptions {
+        path: args.path,
+        text: args.text.given(),
+        val_text: args.val_text,
+        device: args.device.open()?,
+    };
     let mut progress = Progress::new(ui);
     let report = audit_run(&options, &mut |event| progress.event(event));
     progress.finish();

@@ -94,7 +94,7 @@ fn figures(a: &Side, b: &Side) -> Vec<Figure> {
         ("bpb live", 4, |s| s.report().and_then(|r| r.bpb.live)),
         ("bpb averaged", 4, |s| s.report().and_then(|r| r.bpb.ema)),
         ("bpb quantised", 4, |s| s.report().and_then(|r| r.bpb.quantized)),
-        ("quantisation gap", 4, |s| s.report().map(|r| r.quant_gap_bpb)),
+        ("quantisation gap", 4, |s| s.report().and_then(|r| r.quant_gap_bpb)),
         ("bpb sliding", 4, |s| s.report().and_then(|r| r.bpb.sliding)),
         ("bpb test-time", 4, |s| s.report().and_then(|r| r.bpb.ttt)),
     ];

@@ -35,6 +35,9 @@ pub(crate) struct EvalArgs {
     /// Targets that each sliding window scores [default: the model's].
     #[arg(long, value_name = "N", value_parser = super::run::count)]
     stride: Option<usize>,
+    /// Seconds that the scores may take together; what would take longer is stopped [default: the model's].
+    #[arg(long, value_name = "S", value_parser = super::run::positive)]
+    eval_seconds: Option<f64>,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -98,6 +101,7 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     if args.ttt && model.eval.ttt.is_none() {
         bail!("{} has no test-time training: its `eval` block has no `ttt`", model.name);
     }
+    model.eval.seconds = args.eval_seconds.or(model.eval.seconds);
     let text = args.text.given().unwrap_or_default();
     let corpus = Corpus::open(&text, &model)?;
     corpus.doubts.iter().for_each(|doubt| ui.warning(doubt));
@@ -140,7 +144,7 @@ fn score(
     with_ttt: bool,
     progress: &mut Progress<'_>,
 ) -> anyhow::Result<(Scores, Option<TttReport>)> {
-    let mut scorer = Scorer::new(corpus, session);
+    let mut scorer = Scorer::new(corpus, session).within(session.model.eval.seconds);
     let mut bpb = Scores::default();
     let mut observer = |event| progress.event(event);
     bpb.quantized = Some(scorer.plain(session, state, "score the artifact", &mut observer)?);

@@ -77,12 +77,14 @@ struct SafetyArgs {
 }
 
 /// Arguments that a continued run takes from its record.
-const JOB: [&str; 18] = [
+const JOB: [&str; 20] = [
     "file",
     "overrides",
     "profile",
     "steps",
     "seconds",
+    "budget",
+    "eval_seconds",
     "batch_tokens",
     "micro_batch_tokens",
     "seq_len",
@@ -107,6 +109,13 @@ struct BudgetArgs {
     /// Train for this long.
     #[arg(long, value_name = "S", value_parser = positive)]
     seconds: Option<f64>,
+    /// Train for this many FLOPs, as `flops=1e18`: contractions and attention, forward and backward, as MFU counts them.
+    #[arg(long, value_name = "flops=F", value_parser = flops, conflicts_with = "steps")]
+    budget: Option<f64>,
+    /// Seconds that the scores of the artifact may take together. A score that would take longer is stopped, and there is
+    /// none; the artifact is whole without it.
+    #[arg(long, value_name = "S", value_parser = positive)]
+    eval_seconds: Option<f64>,
     /// Tokens of a step.
     #[arg(long, value_name = "N", value_parser = count)]
     batch_tokens: Option<usize>,
@@ -170,6 +179,8 @@ impl JobArgs {
             profile: self.variation.profile,
             steps: self.budget.steps,
             seconds: self.budget.seconds,
+            flops: self.budget.budget,
+            eval_seconds: self.budget.eval_seconds,
             batch_tokens: self.budget.batch_tokens,
             micro_batch_tokens: self.budget.micro_batch_tokens,
             seq_len: self.budget.seq_len,
@@ -231,7 +242,14 @@ fn interval(text: &str) -> Result<Interval, String> {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+/// `flops=1e18`.
+fn flops(text: &str) -> Result<f64, String> {
+    let value = text.strip_prefix("flops=").ok_or("expected flops= and a number, such as flops=1e18")?;
+    positive(value)
+}
+
+/// A number above 0, as an argument.
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "expected a number".to_string())?;
     if value > 0.0 && value.is_finite() { Ok(value) } else { Err("expected a number above 0".into()) }
 }

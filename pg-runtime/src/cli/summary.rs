@@ -75,7 +75,10 @@ fn scores(report: &RunReport) -> String {
     let mut rows: Vec<Vec<String>> = rows.map(|(n, v, why)| vec![n.into(), bpb(v), why.into()]).into();
     let gap = "quantised − averaged: what quantisation costs";
     rows.extend(report.ttt.as_ref().map(adapted));
-    rows.insert(4, vec!["gap".into(), format!("{:+.4}", report.quant_gap_bpb), gap.into()]);
+    rows.insert(
+        4,
+        vec!["gap".into(), report.quant_gap_bpb.map_or("–".into(), |gap| format!("{gap:+.4}")), gap.into()],
+    );
     table(&["score", "bits per byte", "of"], &[1], rows)
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::loader::Dataset;
 use super::shard::Shard;
+use super::tokenize::Encoder;
 use super::tokenizer::Tokenizer;
 
 /// The tokenizer's `.model` file.
@@ -37,6 +38,11 @@ pub fn tokenizer() -> Tokenizer {
     Tokenizer::from_bytes(Path::new("the sample's tokenizer"), TOKENIZER).expect("a test reads this constant")
 }
 
+/// What made its tokens of its text.
+pub fn encoder() -> Encoder {
+    Encoder::from_bytes(Path::new("the sample's tokenizer"), TOKENIZER).expect("a test reads this constant")
+}
+
 fn dataset(name: &str, bytes: &'static [u8]) -> Dataset {
     Shard::embedded(name, bytes)
         .and_then(|shard| Dataset::new(name, vec![shard], VOCAB))
@@ -55,6 +61,7 @@ mod tests {
         let val = stats(&val(), &tokenizer).unwrap();
         assert_eq!((train.tokens, val.tokens), (1_579_228, 166_011));
         assert_eq!(tokenizer.vocab_size(), VOCAB);
+        assert_eq!(encoder().tokenizer().hash(), tokenizer.hash());
         // Documents and text bytes as `data/DATA.md` counts them.
         assert_eq!(train.documents, 354 + 349 + 201 + 623 + 106 + 121);
         assert_eq!(val.documents, 175);

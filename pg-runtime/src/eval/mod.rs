@@ -13,6 +13,9 @@ use thiserror::Error;
 
 use crate::session::SessionError;
 
+/// Hears how many windows have been scored; an error ends the scoring.
+pub type OnProgress<'a> = dyn FnMut(u64) -> Result<(), EvalError> + 'a;
+
 /// Why an evaluation failed.
 #[derive(Debug, Error)]
 pub enum EvalError {
@@ -22,6 +25,18 @@ pub enum EvalError {
     /// There is too little text to score.
     #[error("the validation text has {0} tokens; at least 2 are needed to score one")]
     TooShort(usize),
+    /// The time for it is over.
+    #[error(
+        "stopped with {done} of {total} windows scored: the {seconds} s for scores were over, and of a part there is no score;          allow more (--eval-seconds), or score fewer or wider strides (eval.max_targets, eval.stride)"
+    )]
+    OutOfTime {
+        /// Seconds that all scores together were allowed.
+        seconds: f64,
+        /// Windows scored.
+        done: u64,
+        /// Windows that there are.
+        total: u64,
+    },
     /// A score is not one of a distribution.
     #[error(
         "the loss of target {target} is {value}: the weights do not give a distribution; lower the learning rates, or \

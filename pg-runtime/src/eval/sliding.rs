@@ -1,7 +1,7 @@
 //! Scoring by window: a plain evaluation is one whose windows do not overlap.
 
-use super::EvalError;
 use super::windows::Window;
+use super::{EvalError, OnProgress};
 use crate::session::{Key, Session};
 use crate::state::State;
 
@@ -45,7 +45,7 @@ pub fn window_nll(
     windows: &[Window],
     (seq, qat): (usize, bool),
     sink: &mut dyn FnMut(usize, f32),
-    progress: &mut dyn FnMut(u64),
+    progress: &mut OnProgress<'_>,
 ) -> Result<(), EvalError> {
     let (key, batch) = program(session, windows.len(), (seq, qat));
     let (mut inputs, mut targets) = (vec![0i32; batch * seq], vec![0i32; batch * seq]);
@@ -68,7 +68,7 @@ pub fn window_nll(
             }
         }
         done += group.len() as u64;
-        progress(done);
+        progress(done)?;
     }
     Ok(())
 }

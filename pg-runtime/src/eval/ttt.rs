@@ -25,9 +25,9 @@ use pg_ir::lang::model::Ttt;
 
 use self::scored::Pass;
 pub use self::scored::Scored;
-use super::EvalError;
 use super::sliding::window_programs;
 use super::windows::Windows;
+use super::{EvalError, OnProgress};
 use crate::session::{Key, Session};
 use crate::state::State;
 
@@ -58,7 +58,7 @@ pub fn score_and_adapt(
     windows: Windows,
     ttt: &Ttt,
     qat: bool,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut OnProgress<'_>,
 ) -> Result<TttOutcome, EvalError> {
     let total = tokens.len().checked_sub(1).filter(|&n| n > 0).ok_or(EvalError::TooShort(tokens.len()))?;
     let chunks = chunks(total, ttt);
@@ -71,7 +71,8 @@ pub fn score_and_adapt(
         // The last chunk has nothing after it to adapt for.
         if index + 1 < chunks.len() {
             let turn = PI * index as f64 / (chunks.len() - 1).max(1) as f64;
-            let updates = adapter.train(scored, ttt.lr * 0.5 * (1.0 + turn.cos()))?;
+            let mut still = || progress(pass.done());
+            let updates = adapter.train(scored, ttt.lr * 0.5 * (1.0 + turn.cos()), &mut still)?;
             outcome.updates += updates;
             outcome.chunks_trained += usize::from(updates > 0);
         }
@@ -133,7 +134,7 @@ impl Adapter<'_> {
         pass: &mut Pass,
         chunk: Chunk,
         outcome: &mut TttOutcome,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut OnProgress<'_>,
     ) -> Result<Scored<Chunk>, EvalError> {
         let TttOutcome { nll, rescored, .. } = outcome;
         let mut sink = |target: usize, value: f32| {
@@ -146,13 +147,20 @@ impl Adapter<'_> {
         pass.score(self.session, self.state, self.tokens, self.qat, chunk, &mut sink, progress)
     }
 
-    /// Trains on the chunk's whole sequences, in order, `batch_seqs` at a time; the number of SGD steps.
-    fn train(&mut self, scored: Scored<Chunk>, lr: f64) -> Result<usize, EvalError> {
+    /// Trains on the chunk's whole sequences, in order, `batch_seqs` at a time; the number of SGD steps. `still` is asked before
+    /// each whether to go on.
+    fn train(
+        &mut self,
+        scored: Scored<Chunk>,
+        lr: f64,
+        still: &mut dyn FnMut() -> Result<(), EvalError>,
+    ) -> Result<usize, EvalError> {
         let chunk = scored.into_inner();
         let sequences = sequences(&chunk, self.windows.seq);
         let mut updates = 0;
         for _ in 0..self.ttt.epochs {
             for batch in sequences.chunks(self.ttt.batch_seqs) {
+                still()?;
                 self.step(batch, lr)?;
                 updates += 1;
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pg_ir::lang::model::Model;
 use serde::{Deserialize, Serialize};
 
+use crate::data::tokenize::{Encoder, TokenizeError};
 use crate::data::{DataError, Dataset, Overlap, Tokenizer, check_counts, overlap, sample, whole_sequences};
 use crate::eval::Windows;
 use crate::report::{DatasetReport, TextReport};
@@ -21,6 +22,16 @@ pub struct TextOptions {
     pub tokenizer: Option<PathBuf>,
     /// `--val-bytes GLOB`: shards that hold the bytes of text behind each token of the validation shards.
     pub val_bytes: Option<String>,
+}
+
+impl TextOptions {
+    /// What makes tokens of text as they were made.
+    ///
+    /// # Errors
+    /// The tokenizer, if it cannot be read or is not one that pg encodes with.
+    pub fn encoder(&self) -> Result<Encoder, TokenizeError> {
+        self.tokenizer.as_deref().map_or_else(|| Ok(sample::encoder()), Encoder::open)
+    }
 }
 
 /// Training and validation text with their tokenizer, checked against a model.

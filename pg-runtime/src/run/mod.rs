@@ -57,6 +57,17 @@ pub enum RunError {
     /// The size cannot be predicted.
     #[error(transparent)]
     Budget(#[from] BudgetError),
+    /// Not one step can be done.
+    #[error(
+        "a step takes {step:.3e} FLOP, more than the budget of {flops:.3e}: give more (--budget flops=…), or make steps smaller \
+         (--batch-tokens)"
+    )]
+    TooFewFlops {
+        /// The budget.
+        flops: f64,
+        /// FLOPs of a step.
+        step: f64,
+    },
     /// Shards or tokenizer.
     #[error(transparent)]
     Data(#[from] DataError),

@@ -81,7 +81,12 @@ pub(super) fn load(options: &RunOptions, observer: &mut Observer<'_>) -> Result<
     let mut chosen = Options { overrides: job.overrides.clone(), profile: profile.clone() };
     let as_written = load_model(&source, &chosen)?;
     chosen.overrides.extend(settings(job, &as_written));
-    let model = load_model(&source, &chosen)?;
+    let mut model = load_model(&source, &chosen)?;
+    if let Some(flops) = job.flops {
+        let steps = steps_within(flops, &model, observer)?;
+        chosen.overrides.push(("train.steps".into(), steps.to_string()));
+        model = load_model(&source, &chosen)?;
+    }
     if let Err(errors) = &full {
         let reason = errors.list.first().map_or(String::new(), |d| format!(": {}", d.message));
         observer(Event::Note(format!(
@@ -101,6 +106,18 @@ pub(super) fn load(options: &RunOptions, observer: &mut Observer<'_>) -> Result<
         check_size(&model, observer)?;
     }
     Ok(Loaded { source, full, params, profile, chosen, model })
+}
+
+/// Steps of a model that a budget of FLOPs pays for, counted as model FLOP utilisation counts them: contractions and
+/// attention, forward and backward.
+fn steps_within(flops: f64, model: &Model, observer: &mut Observer<'_>) -> Result<u64, RunError> {
+    let step = model.flops_per_token().map_err(RunError::Model)? * model.train.batch_tokens as f64;
+    let steps = (flops / step).floor();
+    if steps < 1.0 {
+        return Err(RunError::TooFewFlops { flops, step });
+    }
+    observer(Event::Note(format!("{flops:.3e} FLOP are {steps} steps of {step:.3e} FLOP")));
+    Ok(steps as u64)
 }
 
 fn event_of(all: &Diagnostics, finding: &Diagnostic) -> Event {
@@ -127,10 +144,11 @@ fn settings(options: &JobOptions, model: &Model) -> Vec<(String, String)> {
     };
     // A number of steps that the user gives is the whole budget: a profile's wall clock must not bend the
     // schedule.
-    if options.steps.is_some() || options.seconds.is_some() {
+    if options.steps.is_some() || options.seconds.is_some() || options.flops.is_some() {
         set("train.steps", Some(options.steps.map_or("none".into(), |n| n.to_string())));
         set("train.seconds", Some(options.seconds.map_or("none".into(), |s| format!("{s:?}"))));
     }
+    set("eval.seconds", options.eval_seconds.map(|s| format!("{s:?}")));
     let sequence = options.seq_len.map(|n| n.to_string());
     set("train.seq_len", sequence.clone());
     set("eval.seq_len", sequence);

@@ -24,6 +24,12 @@ pub struct JobOptions {
     pub steps: Option<u64>,
     /// `--seconds`.
     pub seconds: Option<f64>,
+    /// `--budget flops=F`.
+    #[serde(default)]
+    pub flops: Option<f64>,
+    /// `--eval-seconds`.
+    #[serde(default)]
+    pub eval_seconds: Option<f64>,
     /// `--batch-tokens`.
     pub batch_tokens: Option<usize>,
     /// `--micro-batch-tokens`.
@@ -75,16 +81,7 @@ pub struct RunOptions {
 impl RunOptions {
     /// The folder of the run that is to be continued.
     pub(super) fn resumed(&self) -> Option<&Path> {
-        self.earlier_for(Purpose::Resume)
-    }
-
-    /// The folder of the run that is to be done again.
-    pub(super) fn replayed(&self) -> Option<&Path> {
-        self.earlier_for(Purpose::Replay)
-    }
-
-    fn earlier_for(&self, purpose: Purpose) -> Option<&Path> {
-        let earlier = self.earlier.as_ref().filter(|earlier| earlier.purpose == purpose);
+        let earlier = self.earlier.as_ref().filter(|earlier| earlier.purpose == Purpose::Resume);
         earlier.map(|earlier| earlier.folder.as_path())
     }
 }

@@ -1,5 +1,7 @@
 //! Scores of weights on a corpus, in bits per byte.
 
+use std::time::Instant;
+
 use super::Corpus;
 use crate::data::Score;
 use crate::eval::{
@@ -26,12 +28,19 @@ pub(super) fn score_programs(session: &Session, targets: usize, with_ttt: bool) 
 pub struct Scorer<'a> {
     corpus: &'a Corpus,
     sliding: Windows,
+    limit: Option<Limit>,
 }
 
 impl<'a> Scorer<'a> {
     /// Windows of the model's evaluation length, or of the whole text where that is shorter.
     pub fn new(corpus: &'a Corpus, session: &Session) -> Scorer<'a> {
-        Scorer { corpus, sliding: Windows::sliding(&session.model, corpus.targets()) }
+        Scorer { corpus, sliding: Windows::sliding(&session.model, corpus.targets()), limit: None }
+    }
+
+    /// All scores from now on together take at most so many seconds; what would take longer ends with
+    /// [`EvalError::OutOfTime`]. No limit for `None`.
+    pub fn within(self, seconds: Option<f64>) -> Scorer<'a> {
+        Scorer { limit: seconds.map(Limit::from_now), ..self }
     }
 
     /// Every program that its scores ask for, with or without test-time training.
@@ -73,9 +82,9 @@ impl<'a> Scorer<'a> {
         let Some(ttt) = session.model.eval.ttt.clone() else { return Ok(None) };
         let windows = self.sliding;
         let total = windows.cover(self.targets()?).len() as u64;
-        observer(Event::Begin { stage: "score, then adapt".into(), total });
-        let mut progress = |done| observer(Event::Progress(done));
+        let mut pace = self.begin("score, then adapt", total, observer)?;
         let val = &self.corpus.val;
+        let mut progress = |done| pace.progress(done, observer);
         let outcome = score_and_adapt(session, state, val, windows, &ttt, false, &mut progress)?;
         let mut score = Score::default();
         self.add(&mut score, 0, &outcome.nll);
@@ -105,18 +114,77 @@ impl<'a> Scorer<'a> {
         observer: &mut Observer<'_>,
     ) -> Result<f64, EvalError> {
         let list = windows.cover(self.targets()?);
-        observer(Event::Begin { stage: stage.into(), total: list.len() as u64 });
+        let mut pace = self.begin(stage, list.len() as u64, observer)?;
         let mut score = Score::default();
         let mut sink = |target: usize, nll: f32| self.add(&mut score, target, &[nll]);
-        let mut progress = |done| observer(Event::Progress(done));
+        let mut progress = |done| pace.progress(done, observer);
         let val = &self.corpus.val;
         window_nll(session, state, val, &list, (windows.seq, false), &mut sink, &mut progress)?;
         observer(Event::End(format!("{:.4} bits per byte", score.bits_per_byte())));
         Ok(score.bits_per_byte())
     }
 
+    /// Begins a score of so many windows, unless the time is over.
+    fn begin(&self, stage: &str, total: u64, observer: &mut Observer<'_>) -> Result<Pace, EvalError> {
+        observer(Event::Begin { stage: stage.into(), total });
+        let mut pace = Pace { limit: self.limit, began: Instant::now(), total, warned: false };
+        pace.progress(0, observer)?;
+        Ok(pace)
+    }
+
     /// Adds the losses of consecutive targets from `first` on.
     fn add(&self, score: &mut Score, first: usize, nll: &[f32]) {
         score.add(&self.corpus.val_bytes[first..first + nll.len()], nll);
+    }
+}
+
+/// The time that scores may take together.
+#[derive(Clone, Copy)]
+struct Limit {
+    seconds: f64,
+    since: Instant,
+}
+
+impl Limit {
+    fn from_now(seconds: f64) -> Limit {
+        Limit { seconds, since: Instant::now() }
+    }
+
+    fn left(&self) -> f64 {
+        self.seconds - self.since.elapsed().as_secs_f64()
+    }
+}
+
+/// How fast a score comes on.
+struct Pace {
+    limit: Option<Limit>,
+    began: Instant,
+    total: u64,
+    warned: bool,
+}
+
+impl Pace {
+    /// Shares of a score after which its rate tells how long it will take.
+    const TELLING: f64 = 0.02;
+
+    /// Says how far the score is; warns once where the time will not be enough for it, and ends it when the time is over.
+    fn progress(&mut self, done: u64, observer: &mut Observer<'_>) -> Result<(), EvalError> {
+        observer(Event::Progress(done));
+        let (Some(limit), true) = (self.limit, done < self.total) else { return Ok(()) };
+        let left = limit.left();
+        if left <= 0.0 {
+            return Err(EvalError::OutOfTime { seconds: limit.seconds, done, total: self.total });
+        }
+        let (share, spent) = (done as f64 / self.total as f64, self.began.elapsed().as_secs_f64());
+        let needed = spent / share - spent;
+        if share >= Pace::TELLING && needed > left && !self.warned {
+            self.warned = true;
+            observer(Event::Warning(format!(
+                "this score will take about {needed:.0} s more, and {left:.0} of {} s are left (eval.seconds, --eval-seconds): \
+                 it will be stopped, and there will be none",
+                limit.seconds
+            )));
+        }
+        Ok(())
     }
 }

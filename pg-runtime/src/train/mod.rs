@@ -230,6 +230,7 @@ pub fn train(
     observer(Event::Begin { stage: "train".into(), total: plan.budget.steps.unwrap_or(0) });
     loader.seek(position.token);
     let mut done = Trained { position, ..Trained::default() };
+    let mut clock = Instant::now();
     loop {
         let recorded = companion.recorded(position.step);
         let elapsed = recorded.map_or(position.elapsed, |step| step.elapsed_s);
@@ -254,9 +255,14 @@ pub fn train(
             elapsed_s: elapsed,
             phase: position.phase,
         };
-        let metrics = recorded.map_or(Ok(now), |recorded| repeated(recorded, now))?;
+        // What is done between steps, such as a checkpoint, takes of the budget, too.
+        let spent = std::mem::replace(&mut clock, Instant::now()).elapsed().as_secs_f64();
+        let (metrics, spent) = match recorded {
+            Some(recorded) => (repeated(recorded, now)?, recorded.ms / 1e3),
+            None => (now, spent),
+        };
         position.step += 1;
-        position.elapsed = elapsed + metrics.ms / 1e3;
+        position.elapsed = elapsed + spent;
         position.token = loader.position();
         done.position = position;
         done.steps.push(metrics);

@@ -87,7 +87,7 @@ impl Schedule {
 pub struct Budget {
     /// Steps.
     pub steps: Option<u64>,
-    /// Seconds, evaluation and compilation not counted.
+    /// Seconds from the first step on, checkpoints among them, evaluation and compilation not.
     pub seconds: Option<f64>,
 }
 
@@ -116,9 +116,11 @@ impl Budget {
         by_steps.max(by_time).min(1.0)
     }
 
-    /// Whether the run is over before `step`.
+    /// Whether the run is over before `step`: a step that would end after the time is not begun. What a step takes is the mean of
+    /// those before it; the first alone does not tell, because it also fills caches.
     pub fn is_over(&self, step: u64, elapsed: f64) -> bool {
-        self.steps.is_some_and(|s| step >= s) || self.seconds.is_some_and(|s| elapsed >= s)
+        let left = self.remaining(step, elapsed);
+        if step > 1 { left < 1.0 } else { left <= 0.0 }
     }
 }
 
@@ -170,7 +172,9 @@ mod tests {
         let b = Budget { steps: Some(100), seconds: Some(10.0) };
         assert_eq!(b.remaining(0, 0.0), 100.0);
         assert_eq!(b.remaining(50, 9.0), (1.0 / (9.0 / 50.0)));
-        assert!(b.is_over(100, 1.0) && b.is_over(3, 10.0) && !b.is_over(99, 9.9));
+        assert!(b.is_over(100, 1.0) && b.is_over(3, 10.0) && !b.is_over(99, 9.8));
+        assert!(b.is_over(50, 9.9), "a step takes 0.198 s, and 0.1 s are left");
+        assert!(!b.is_over(0, 0.0) && !b.is_over(1, 6.0) && b.is_over(1, 10.0));
         assert_eq!(Budget { steps: None, seconds: Some(10.0) }.planned(0, 0.0), None);
     }
 }

@@ -21,6 +21,7 @@ mod trie;
 
 use std::borrow::Cow;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -39,6 +40,9 @@ use crate::report::{Event, Observer};
 
 /// Tokens in a full shard of the challenge's data.
 pub const SHARD_TOKENS: usize = 100_000_000;
+
+/// The field of a JSON object that holds the text, where nobody says another.
+pub const DEFAULT_FIELD: &str = "text";
 
 /// What `pg data tokenize` was asked for.
 #[derive(Clone, PartialEq, Debug)]
@@ -75,7 +79,7 @@ impl TokenizeOptions {
             out,
             name: name.to_owned(),
             format: Format::default(),
-            field: "text".to_owned(),
+            field: DEFAULT_FIELD.to_owned(),
             split: Split::default(),
             val_docs: 0,
             shard_tokens: SHARD_TOKENS,
@@ -214,6 +218,23 @@ pub fn for_each_text(
     let mut documents = Documents::of(name, io::Cursor::new(bytes), format, split)?;
     while let Some(raw) = documents.next()? {
         each(raw.text(field));
+    }
+    Ok(())
+}
+
+/// Gives `each` the text of every document of some files, in order, as [`tokenize`] reads them, until it breaks.
+///
+/// # Errors
+/// [`TokenizeError`] where a file or a document cannot be read; those of `each`.
+pub fn for_each_document<E: From<TokenizeError>>(
+    files: &[PathBuf],
+    mut each: impl FnMut(&str) -> Result<ControlFlow<()>, E>,
+) -> Result<(), E> {
+    let mut documents = Documents::new(files, Format::Auto, Split::File);
+    while let Some(raw) = documents.next()? {
+        if each(&raw.text(DEFAULT_FIELD)?)?.is_break() {
+            break;
+        }
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use super::super::EvalError;
 use super::super::sliding::window_nll;
 use super::super::windows::{Window, Windows};
+use super::super::{EvalError, OnProgress};
 use crate::session::Session;
 use crate::state::State;
 
@@ -35,6 +35,11 @@ impl Pass {
         Pass { windows: windows.cover(total), seq: windows.seq, done: 0 }
     }
 
+    /// Windows that have been scored.
+    pub(super) fn done(&self) -> u64 {
+        self.done as u64
+    }
+
     /// The windows up to a chunk's end that have not been scored.
     fn next(&self, end: usize) -> &[Window] {
         let rest = &self.windows[self.done..];
@@ -59,7 +64,7 @@ impl Pass {
         qat: bool,
         chunk: Range<usize>,
         sink: &mut dyn FnMut(usize, f32),
-        progress: &mut dyn FnMut(u64),
+        progress: &mut OnProgress<'_>,
     ) -> Result<Scored<Range<usize>>, EvalError> {
         let own = self.next(chunk.end);
         let before = self.done as u64;
