@@ -1,7 +1,12 @@
 //! `pg audit`: it passes for an honest run, and fails with the right sentence for each way to be wrong.
 
 use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
 
+use pg_ir::lang::{Options, Source, elaborate};
+use pg_runtime::export::{self, Provenance};
+use pg_runtime::session::Session;
 use pg_testing::commands::Scratch;
 use serde_json::Value;
 
@@ -95,6 +100,11 @@ fn an_honest_run_passes_and_its_parts_are_those_of_one_run() {
     report["bpb"]["sliding"] = 1.0.into();
     std::fs::write(&path, report.to_string()).unwrap();
     dir.violated(&["run"], "the report says 1.0000 bits per byte");
+    // As training on a chunk before scoring it would give.
+    let mut report: Value = serde_json::from_str(&text).unwrap();
+    report["bpb"]["ttt"] = 0.5.into();
+    std::fs::write(&path, report.to_string()).unwrap();
+    dir.violated(&["run"], "test-time score\" \"violated\": \"the report says 0.5000 bits per byte");
     let mut report: Value = serde_json::from_str(&text).unwrap();
     report["text"]["bytes"] = 9_999_999.into();
     std::fs::write(&path, report.to_string()).unwrap();
@@ -103,6 +113,46 @@ fn an_honest_run_passes_and_its_parts_are_those_of_one_run() {
     let output = dir.pg(&["audit", "run"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not the report of a run"));
+}
+
+/// An artifact that no run of pg would write: of a model that it refuses.
+fn write_artifact(path: &Path, logits: &str) {
+    let text = format!(
+        r#"pg_macros::model! {{
+    wrong {{
+        fn forward(tokens) {{
+            let x = gather(param("emb.weight", [1024, 8], normal(0.5)), tokens);
+            let y = linear(x, param("head.weight", [1024, 8], normal(0.5)));
+            {logits}
+        }}
+        optim {{ "*" => adamw(lr = 0.01) }}
+        train {{ batch_tokens = 512; seq_len = 128; steps = 3; }}
+        eval {{ seq_len = 128; stride = 64; max_targets = 1024; }}
+    }}
+}}
+"#
+    );
+    let none = |_: &str| Err("it derives from nothing".to_string());
+    let source = Source::parse("wrong.rs", &text, &none).unwrap_or_else(|e| panic!("{e}"));
+    let options = Options::default();
+    let model = elaborate(&source, &options).unwrap_or_else(|e| panic!("{e}"));
+    let session = Session::on(Default::default(), Arc::new(model.clone()), Default::default());
+    let weights = session.initial_weights(1).unwrap();
+    export::write(path, &model, &weights, &Provenance { source, options, seed: 1 }).unwrap();
+}
+
+#[test]
+fn an_artifact_that_no_run_would_write_is_found() {
+    let dir = Dir::new();
+    write_artifact(&dir.path("sound.pg"), "y");
+    let (passes, findings) = dir.audit(&["sound.pg"]);
+    assert!(passes, "{findings}");
+    write_artifact(&dir.path("peeks.pg"), "y - mean(y, 1)");
+    dir.violated(&["peeks.pg"], "causal\" \"violated\": \"program `score`");
+    for offset in ["y + 1.0e9", "y - 3.0e38"] {
+        write_artifact(&dir.path("offset.pg"), offset);
+        dir.violated(&["offset.pg"], "scores\" \"violated\": \"the largest logit before target");
+    }
 }
 
 #[test]

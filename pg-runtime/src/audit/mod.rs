@@ -156,6 +156,15 @@ impl Artifact<'_> {
     /// What every way to score needs of a state.
     const SPACES: [Space; 3] = [Space::Param, Space::Grad, Space::Velocity];
 
+    /// Every check of its scores.
+    fn scores(&mut self, report: Option<&RunReport>) -> Result<(), AuditError> {
+        self.later_tokens()?;
+        self.later_tokens_through_training()?;
+        self.earlier_documents()?;
+        self.normalised()?;
+        self.scored_again(report)
+    }
+
     /// A state of the artifact's weights that may be changed.
     fn fresh_state(&self) -> Result<State, AuditError> {
         Ok(self.session.state_with(self.weights, &Artifact::SPACES)?)
@@ -205,11 +214,10 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
         let (weights, findings) = (&loaded.weights, &mut findings);
         let state = session.state_with(weights, &Artifact::SPACES)?;
         let mut artifact = Artifact { findings, session, state, weights, corpus: &corpus, observer };
-        artifact.later_tokens()?;
-        artifact.later_tokens_through_training()?;
-        artifact.earlier_documents()?;
-        artifact.normalised()?;
-        artifact.scored_again(report.as_ref())?;
+        match artifact.scores(report.as_ref()) {
+            Err(AuditError::Eval(error)) => artifact.findings.add("scores", Verdict::Violated, error.to_string()),
+            done => done?,
+        }
     }
     if let Some(report) = &report {
         inputs::claims(&mut findings, report);
