@@ -13,6 +13,7 @@ pub mod ops;
 pub mod optim;
 pub mod programs;
 pub mod quant;
+pub mod refusal;
 pub mod slot;
 pub mod text;
 pub mod ty;

@@ -12,12 +12,13 @@ use crate::lang::model::Model;
 use crate::op::Op;
 use crate::programs::{self, Program};
 use crate::quant::Grid;
+use crate::refusal::Refusal;
 use crate::slot::{Slot, Space};
 
 /// Checks a graph's invariants. The error names the node and what is wrong with it.
-pub fn verify(graph: &Graph) -> Result<(), String> {
+pub fn verify(graph: &Graph) -> Result<(), Refusal> {
     for (_, node) in graph.nodes() {
-        let at = |e: String| format!("{} = {} at {}: {e}", node.first, node.op, node.origin.loc);
+        let at = |e: String| Refusal::new(format!("{} = {}: {e}", node.first, node.op)).at(node);
         if node.operands.iter().any(|v| *v >= node.first) {
             return Err(at("an operand comes after its user".into()));
         }
@@ -31,21 +32,21 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
         let ty = graph.ty(output.value);
         let space = output.slot.space;
         if !space.holds(ty.dtype) || matches!(space, Space::Data | Space::Scalar) {
-            return Err(format!("output {} of type {ty} cannot be written", output.slot));
+            return Err(Refusal::new(format!("output {} of type {ty} cannot be written", output.slot)));
         }
         if written.insert(&output.slot, output.value).is_some() {
-            return Err(format!("output {} is written twice", output.slot));
+            return Err(Refusal::new(format!("output {} is written twice", output.slot)));
         }
     }
     let mut read: FxHashSet<&Slot> = FxHashSet::default();
     for (slot, value) in graph.inputs() {
         // A proof about a slot must not miss a second way in.
         if !read.insert(slot) {
-            return Err(format!("{slot} is an input twice"));
+            return Err(Refusal::new(format!("{slot} is an input twice")));
         }
         let fits = written.get(slot).is_none_or(|w| graph.ty(*w).len() == graph.ty(value).len());
         if !fits {
-            return Err(format!("{slot} is read and written with different sizes"));
+            return Err(Refusal::new(format!("{slot} is read and written with different sizes")));
         }
     }
     Ok(())
@@ -56,25 +57,16 @@ pub fn verify(graph: &Graph) -> Result<(), String> {
 ///
 /// A quantiser read as a run-time flag can be folded away by a compiler (PR #549 lost its QAT so);
 /// an op cannot disappear without this proof failing.
-pub fn quantised(graph: &Graph, name: &str, grid: Grid) -> Result<(), String> {
+pub fn quantised(graph: &Graph, name: &str, grid: Grid) -> Result<(), Refusal> {
     let slot = Slot::new(Space::Param, name);
     let params: Vec<ValueId> = graph.inputs().filter(|(s, _)| **s == slot).map(|(_, v)| v).collect();
     for (_, node) in graph.nodes().filter(|(_, n)| n.operands.iter().any(|v| params.contains(v))) {
-        match node.op {
-            Op::FakeQuant(g) if g == grid => {}
-            Op::FakeQuant(g) => {
-                return Err(format!(
-                    "`{name}` is quantised to {g:?} instead of {grid:?} at {}",
-                    node.origin.loc
-                ));
-            }
-            ref op => {
-                let place = &node.origin.loc;
-                return Err(format!(
-                    "`{name}` must be quantised ({grid:?}) but `{op}` at {place} reads it raw"
-                ));
-            }
-        }
+        let what = match node.op {
+            Op::FakeQuant(g) if g == grid => continue,
+            Op::FakeQuant(g) => format!("`{name}` is quantised to {g:?} instead of {grid:?}"),
+            ref op => format!("`{name}` must be quantised ({grid:?}) but `{op}` reads it raw"),
+        };
+        return Err(Refusal::new(what).at(node));
     }
     Ok(())
 }
@@ -84,15 +76,16 @@ pub fn quantised(graph: &Graph, name: &str, grid: Grid) -> Result<(), String> {
 /// quantised without `qat`), and in this very graph the logits are causal and each target reaches its own
 /// likelihood alone. A loss of the model's own may do with logits and targets what it likes; `score` never
 /// uses it.
-pub fn prove(model: &Model, phase: usize, qat: bool, program: &Program) -> Result<(), String> {
+pub fn prove(model: &Model, phase: usize, qat: bool, program: &Program) -> Result<(), Refusal> {
     let graph = &program.graph;
     verify(graph)?;
     if qat {
         for (name, grid) in model.quantised_in(phase) {
             quantised(graph, name, grid)?;
         }
-    } else if graph.nodes().any(|(_, n)| matches!(n.op, Op::FakeQuant(_))) {
-        return Err("a program without quantisation-aware training holds a quantiser".into());
+    } else if let Some((_, node)) = graph.nodes().find(|(_, n)| matches!(n.op, Op::FakeQuant(_))) {
+        let what = "a program without quantisation-aware training holds a quantiser";
+        return Err(Refusal::new(what).at(node));
     }
     let written = |name: &str| graph.output(&Slot::new(Space::Result, name));
     for logits in [program.logits, written("logits")].into_iter().flatten() {
@@ -102,7 +95,7 @@ pub fn prove(model: &Model, phase: usize, qat: bool, program: &Program) -> Resul
         prove_pointwise(graph, nll)?;
     }
     if written("nll").is_some() && program.logits.is_none() {
-        return Err("the likelihoods come from no logits that are known".into());
+        return Err(Refusal::new("the likelihoods come from no logits that are known"));
     }
     Ok(())
 }
@@ -131,11 +124,8 @@ impl Model {
             programs::grad(self, phase, shape, qat, false)?,
         ];
         for program in &all {
-            prove(self, phase, qat, program).map_err(|e| {
-                let (batch, seq) = shape;
-                let name = &program.name;
-                self.finding(format!("program `{name}` for {batch} × {seq} tokens is refused: {e}"))
-            })?;
+            prove(self, phase, qat, program)
+                .map_err(|refusal| self.refused(&program.name, Some(shape), &refusal))?;
         }
         Ok(())
     }

@@ -356,3 +356,25 @@ fn phases_leave_alone_what_is_fixed_for_the_run() {
     assert_eq!(m.phases[1].overrides[0].1, "31");
     assert_eq!(m.quantised_in(1)[0].1.clip, 31);
 }
+
+#[test]
+fn a_leak_is_shown_at_the_lines_that_it_passes() {
+    let text = r#"model! {
+    m {
+        fn forward(tokens) {
+            let table = param("tok.weight", [32, 8], normal(0.02));
+            let mut x = gather(table, tokens);
+            for i in 0..2 {
+                x = x + scope("blocks.{i}") { centred(x) };
+            }
+            linear(rms_norm(x), table)
+        }
+        fn centred(x) {
+            relu(project(x - mean(x, 1), "fc", 8))
+        }
+        optim { "*" => adamw(lr = 0.1) }
+    }
+}"#;
+    let refused = good(build_with(text, &[], None)).prove().unwrap_err();
+    insta::assert_snapshot!("leak", refused.to_string());
+}

@@ -18,12 +18,13 @@ use pg_codegen::{Options, compile_for};
 use pg_ir::lang::layout::Layout;
 use pg_ir::lang::model::Model;
 use pg_ir::programs::{self, Program};
+use pg_ir::refusal::Refusal;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::DType;
 use pg_ir::verify;
 
 use crate::device::Device;
-use crate::executor::{ExecError, Executor, Inputs, Observe};
+use crate::executor::{Executor, Inputs, Observe};
 #[cfg(feature = "cube")]
 use crate::gpu::{CubeExecError, offline, recipe};
 use crate::init::initialise_all;
@@ -159,11 +160,11 @@ impl Session {
             }
         };
         self.prove(key, &program)
-            .map_err(|reason| SessionError::Refused { program: program.name.clone(), reason })?;
+            .map_err(|refusal| SessionError::Model(model.refused(&program.name, key.shape(), &refusal)))?;
         Ok(program)
     }
 
-    fn prove(&self, key: Key, program: &Program) -> Result<(), String> {
+    fn prove(&self, key: Key, program: &Program) -> Result<(), Refusal> {
         let (phase, qat) = match key {
             Key::Grad { phase, qat, .. } => (phase, qat),
             Key::Score { qat, .. } | Key::Logits { qat, .. } => (self.model.phases.len() - 1, qat),
@@ -209,7 +210,7 @@ impl Session {
             return Ok((plan, Generations::default()));
         }
         let made = offline(&plan, &self.layout, self.device.machine());
-        let made = made.map_err(|e| ExecError::from(CubeExecError::launch(&plan, e)))?;
+        let made = made.map_err(|e| crate::executor::ExecError::from(CubeExecError::launch(&plan, e)))?;
         Ok((plan, made))
     }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use pg_ir::causality::prove_causal;
 use pg_ir::graph::{Graph, ValueId};
 use pg_ir::interp::{Environment, Tensor, evaluate};
+use pg_ir::refusal::Refusal;
 use pg_ir::slot::{Slot, Space};
 use pg_ir::ty::Role;
 use rayon::prelude::*;
@@ -40,7 +41,7 @@ pub struct Leak {
 #[derive(Clone, Debug)]
 pub struct Verdict {
     /// The proof's answer.
-    pub proof: Result<(), String>,
+    pub proof: Result<(), Refusal>,
     /// A leak that was seen.
     pub leak: Option<Leak>,
     /// Whether some value of it has two axes of positions.
@@ -140,8 +141,7 @@ impl Totals {
                 self.leaks.extend(verdict.leak.map(|_| seed));
             }
             Err(why) => {
-                // "…: `op {attributes}` at …"
-                let op = why.split('`').nth(1).and_then(|op| op.split(' ').next()).unwrap_or("no op");
+                let op = why.trail.first().and_then(|mark| mark.op.split(' ').next()).unwrap_or("no op");
                 let counts = self.refused.entry(op.to_string()).or_default();
                 counts[0] += 1;
                 counts[1] += u64::from(verdict.leak.is_none());

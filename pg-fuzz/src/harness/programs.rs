@@ -92,7 +92,7 @@ impl Checker<'_> {
         let found = match guarded(|| self.session.program(key)) {
             Ok(Ok(program)) => Some(program),
             Ok(Err(e)) => {
-                let refused = matches!(e, SessionError::Refused { .. } | SessionError::Model(_));
+                let refused = matches!(e, SessionError::Model(_));
                 self.fail(if refused { Kind::Refused } else { Kind::Error }, &place, e.to_string());
                 None
             }

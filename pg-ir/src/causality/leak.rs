@@ -1,9 +1,10 @@
-//! What is wrong with a value that reads what it must not, in words, and where that entered the graph.
+//! What is wrong with a value that reads what it must not, in words, and the way from where that entered the graph.
 
 use super::analysis::Analysis;
 use super::zone::{Coordinate, ORIGIN, Zone};
 use crate::graph::{Node, ValueId};
 use crate::op::Op;
+use crate::refusal::Refusal;
 use crate::ty::{Role, Type};
 
 /// Against which of its time (or batch) axes an element's reads are held.
@@ -51,27 +52,26 @@ fn is_leak(read: &Zone, ty: &Type, axes: Axes) -> bool {
 }
 
 impl Analysis<'_> {
-    /// How elements of a value read a later token, or one of another sequence; `None` if they do not.
-    pub(super) fn leak(&self, value: ValueId) -> Option<String> {
+    /// How elements of a value read a later token, or one of another sequence; `None` if they do not. `what` says what that is.
+    pub(super) fn leak(&self, what: &str, value: ValueId) -> Option<Refusal> {
         let ty = self.graph.ty(value);
         let reads = self.reads(value).into_iter().filter(|read| is_leak(read, ty, Axes::Every));
         let read = reads.max_by_key(|read| latest(read, ty, Axes::Every))?;
         // From operand to operand, to where an element first belongs to no position that could read this.
-        let mut culprit = value;
-        let leaks = |v: &&ValueId| {
-            let ty = self.graph.ty(**v);
-            self.reads(**v).iter().any(|read| is_leak(read, ty, Axes::Best))
+        let leaks = |v: ValueId| {
+            let ty = self.graph.ty(v);
+            self.reads(v).iter().any(|read| is_leak(read, ty, Axes::Best))
         };
-        while let Some(next) = self.graph.producer(culprit).operands.iter().find(leaks) {
-            culprit = *next;
-        }
-        let node = self.graph.producer(culprit);
-        let why = self.why(node, culprit).map_or(String::new(), |why| format!("; {why}"));
-        Some(format!("{}: {}{why}", place(node), self.says(&read, ty)))
+        let way = self.back_while(value, leaks);
+        let culprit = *way.last()?;
+        let why =
+            self.why(self.graph.producer(culprit), culprit).map_or(String::new(), |why| format!("; {why}"));
+        let how = format!("{}{why}", self.says(&read, ty));
+        Some(Refusal { how, ..Refusal::new(what) }.through(self.graph, &way))
     }
 
-    /// How elements of a value read anything of another position; `None` if they do not.
-    pub(super) fn stranger(&self, value: ValueId) -> Option<String> {
+    /// How elements of a value read anything of another position; `None` if they do not. `what` says what that is.
+    pub(super) fn stranger(&self, what: &str, value: ValueId) -> Option<Refusal> {
         let strange = |value: ValueId| {
             let ty = self.graph.ty(value);
             let is_other = |read: &Zone| {
@@ -80,11 +80,13 @@ impl Analysis<'_> {
             };
             self.reads(value).iter().any(|read| is_leak(read, ty, Axes::Every) || is_other(read))
         };
-        let mut culprit = Some(value).filter(|v| strange(*v))?;
-        while let Some(next) = self.graph.producer(culprit).operands.iter().find(|v| strange(**v)) {
-            culprit = *next;
-        }
-        Some(place(self.graph.producer(culprit)))
+        strange(value).then(|| Refusal::new(what).through(self.graph, &self.back_while(value, strange)))
+    }
+
+    /// A value, an operand of its op of which something is so, an operand of that one's, and so on to the last.
+    fn back_while(&self, value: ValueId, is_so: impl Fn(ValueId) -> bool) -> Vec<ValueId> {
+        let operand = |v: &ValueId| self.graph.producer(*v).operands.iter().copied().find(|&v| is_so(v));
+        std::iter::successors(Some(value), operand).collect()
     }
 
     /// A read in words.
@@ -142,10 +144,4 @@ impl Analysis<'_> {
             })
         })
     }
-}
-
-/// An op and where it stands: in the model's own text, too, if the library says it.
-fn place(node: &Node) -> String {
-    let call = node.origin.call.as_ref().map_or(String::new(), |call| format!(", called at {call}"));
-    format!("`{}` at {}{call}", node.op, node.origin.loc)
 }

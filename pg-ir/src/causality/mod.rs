@@ -38,6 +38,7 @@ pub use self::access::{Access, Case, Cases, Index, Indices, Meeting};
 use self::analysis::Analysis;
 use self::leak::{Axes, latest, mixes_sequences};
 use crate::graph::{Graph, ValueId};
+use crate::refusal::Refusal;
 use crate::slot::{Slot, Space};
 
 /// How the elements at position t depend on an input along time.
@@ -68,33 +69,36 @@ pub fn reach(graph: &Graph, input: &Slot, value: ValueId) -> Reach {
 
 /// Proves that `logits` at position t depend on tokens up to t only and on no target.
 ///
-/// The error says which position reads which token, and where the dependence entered.
-pub fn prove_causal(graph: &Graph, logits: ValueId) -> Result<(), String> {
+/// # Errors
+/// Which position reads which token, where the dependence entered, and how it reached the logits.
+pub fn prove_causal(graph: &Graph, logits: ValueId) -> Result<(), Refusal> {
     let [tokens, targets] = ["tokens", "targets"].map(|name| Slot::new(Space::Data, name));
     if !Analysis::of(graph, &targets, logits).reads(logits).is_empty() {
-        return Err(format!("the logits depend on {targets}"));
+        return Err(Refusal::new(format!("the logits depend on {targets}")).through(graph, &[logits]));
     }
-    match Analysis::of(graph, &tokens, logits).leak(logits) {
-        None => Ok(()),
-        Some(leak) => Err(format!("the logits of a position depend on later tokens: {leak}")),
-    }
+    let leak =
+        Analysis::of(graph, &tokens, logits).leak("the logits of a position depend on later tokens", logits);
+    leak.map_or(Ok(()), Err)
 }
 
 /// Proves that `nll` at position t depends on tokens up to t and on the target of t alone.
 ///
 /// Together with [`prove_causal`] of the logits in the same graph: every target is scored once, by a
 /// distribution that knows neither it nor what follows.
-pub fn prove_pointwise(graph: &Graph, nll: ValueId) -> Result<(), String> {
+///
+/// # Errors
+/// What it depends on besides, and where that entered.
+pub fn prove_pointwise(graph: &Graph, nll: ValueId) -> Result<(), Refusal> {
     let [tokens, targets] = ["tokens", "targets"].map(|name| Slot::new(Space::Data, name));
-    if let Some(leak) = Analysis::of(graph, &tokens, nll).leak(nll) {
-        return Err(format!("the loss of a position depends on later tokens: {leak}"));
+    if let Some(leak) =
+        Analysis::of(graph, &tokens, nll).leak("the loss of a position depends on later tokens", nll)
+    {
+        return Err(leak);
     }
     let analysis = Analysis::of(graph, &targets, nll);
     if analysis.reads(nll).is_empty() {
-        return Err("the loss of a position does not depend on its target".into());
+        let what = "the loss of a position does not depend on its target";
+        return Err(Refusal::new(what).through(graph, &[nll]));
     }
-    match analysis.stranger(nll) {
-        None => Ok(()),
-        Some(leak) => Err(format!("the loss reads targets of other positions: {leak}")),
-    }
+    analysis.stranger("the loss reads targets of other positions", nll).map_or(Ok(()), Err)
 }

@@ -43,6 +43,14 @@ impl Span {
         Loc { file: self.file.clone(), line: self.start.0, col: self.start.1 }
     }
 
+    /// The word of `text` that begins at `loc`, or one character where there is none.
+    pub(crate) fn word(loc: &Loc, text: Option<&str>) -> Self {
+        let line = text.and_then(|text| text.lines().nth((loc.line as usize).checked_sub(1)?));
+        let rest = line.map(|line| line.chars().skip((loc.col as usize).saturating_sub(1)));
+        let length = rest.map_or(1, |rest| rest.take_while(|c| c.is_alphanumeric() || *c == '_').count());
+        Span { end: (loc.line, loc.col + length.max(1) as u32), ..Span::at(loc) }
+    }
+
     /// The span of one character at `loc`.
     pub fn at(loc: &Loc) -> Self {
         Span { file: loc.file.clone(), start: (loc.line, loc.col), end: (loc.line, loc.col + 1) }

@@ -113,12 +113,6 @@ impl Model {
         !self.quantised_in(phase).is_empty()
     }
 
-    /// An error at the model's name.
-    pub(crate) fn finding(&self, message: String) -> Diagnostics {
-        let span = &self.program.ast.name.span;
-        Diagnostics { list: vec![Diagnostic::error(span, message)], sources: self.program.all_texts() }
-    }
-
     /// The graph of one program. Elaboration has traced every phase once, so an error here means that the
     /// model does not fit the batch or sequence length.
     pub fn trace(&self, request: &Trace) -> Result<Traced, Diagnostics> {

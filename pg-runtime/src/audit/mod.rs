@@ -215,7 +215,9 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
         let state = session.state_with(weights, &Artifact::SPACES)?;
         let mut artifact = Artifact { findings, session, state, weights, corpus: &corpus, observer };
         match artifact.scores(report.as_ref()) {
-            Err(AuditError::Eval(error)) => artifact.findings.add("scores", Verdict::Violated, error.to_string()),
+            Err(AuditError::Eval(error)) => {
+                artifact.findings.add("scores", Verdict::Violated, error.to_string())
+            }
             done => done?,
         }
     }

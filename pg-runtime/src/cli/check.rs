@@ -252,19 +252,10 @@ fn prove(model: Model) -> Result<(), Vec<Finding>> {
     for key in keys {
         session.program(key).map_err(|error| match error {
             SessionError::Model(errors) => Finding::list(&errors, Severity::Error),
-            SessionError::Refused { program, reason } => {
-                vec![Finding::whole(refusal(key, &program, &reason))]
-            }
             error => vec![Finding::whole(error.to_string())],
         })?;
     }
     Ok(())
-}
-
-/// A refused program in words that name its size, on which it may depend.
-fn refusal(key: Key, program: &str, reason: &str) -> String {
-    let size = key.shape().map_or(String::new(), |(batch, seq)| format!(" for {batch} × {seq} tokens"));
-    format!("program `{program}`{size} is refused: {reason}")
 }
 
 impl Report {

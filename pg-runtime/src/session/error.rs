@@ -12,17 +12,10 @@ use crate::state::StateError;
 /// Why a program cannot be compiled or run.
 #[derive(Debug, Error)]
 pub enum SessionError {
-    /// The model does not elaborate at this shape.
+    /// The model does not elaborate at this shape, or a proof that must hold of every program failed: it is not causal, or
+    /// the compiler has a bug.
     #[error("{0}")]
     Model(Diagnostics),
-    /// A proof that must hold of every program failed: a bug in the compiler or a non-causal model.
-    #[error("program `{program}` is refused: {reason}")]
-    Refused {
-        /// The program.
-        program: String,
-        /// What was found.
-        reason: String,
-    },
     /// The graph could not be lowered.
     #[error(transparent)]
     Codegen(#[from] CodegenError),
