@@ -378,3 +378,46 @@ fn a_leak_is_shown_at_the_lines_that_it_passes() {
     let refused = good(build_with(text, &[], None)).prove().unwrap_err();
     insta::assert_snapshot!("leak", refused.to_string());
 }
+
+#[test]
+fn likely_mistakes_are_warned_about() {
+    let text = r#"model! {
+    m {
+        const VOCAB = 64;
+        const DIM = 8;
+        const UNUSED = 3;
+        const WIDTH = 16;
+        fn forward(tokens) {
+            let table = param("tok.weight", [32, DIM], normal(0.02));
+            let lost = param("lost.weight", [DIM, DIM], normal(0.02));
+            let mut x = gather(table, tokens);
+            for i in 0..2 {
+                scope("blocks.{i}") {
+                    x = x + project(relu(project(x * param("gain", [DIM], ones), "fc", 16)), "proj", DIM);
+                }
+            }
+            linear(rms_norm(x), table)
+        }
+        fn nobody(x) { helper(x) + WIDTH }
+        fn helper(x) { unknown_name(x) }
+        quant {
+            "blocks.*.gain" => int(clip = 7),
+            "blocks.0.fc.weight" => int(clip = 7),
+        }
+        optim {
+            "*" => adamw(lr = 0.1),
+            "blocks.*.fc.weight" => muon(lr = 0.1),
+            "blocks.*" => adamw(lr = 0.2),
+        }
+        phases { late at step(500) { DIM = 8; } never at lr_scale_below(0.5) { DIM = 8; } }
+        train { steps = 200; }
+    }
+}"#;
+    let m = good(build_with(text, &[], None));
+    insta::assert_snapshot!("lints", m.notes.to_string());
+    assert!(m.notes.list.iter().all(|d| d.severity == Severity::Warning));
+    // What a base has and a derived model does not use is no mistake of either.
+    assert!(good(build_with(BASE, &[], None)).notes.to_string().contains("`TAPS` is never used"));
+    let derived = good(build_with("model! { d from \"base.rs\" { const DIM = 16; } }", &[], None));
+    assert_eq!(derived.notes.to_string(), "");
+}

@@ -56,6 +56,7 @@ fn every_model_elaborates() {
     for (file, params) in counts {
         let model = good(build(file, &[], None));
         assert_eq!(model.param_count(), params, "{file}");
+        assert_eq!(model.notes.to_string(), "", "{file}");
         let request = Trace { phase: 0, batch: 1, seq: 5, qat: true, head: Head::Logits };
         let traced = model.trace(&request).unwrap_or_else(|e| panic!("{e}"));
         pg_ir::causality::prove_causal(traced.builder.graph(), traced.value).unwrap();

@@ -34,6 +34,7 @@ mod lex;
 mod library;
 pub(crate) mod limits;
 pub mod model;
+mod names;
 mod parse;
 mod reference;
 mod settings;

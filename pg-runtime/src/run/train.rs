@@ -96,6 +96,12 @@ pub(super) fn train(
     let steps: Vec<_> =
         journal.steps[..position.step as usize].iter().chain(&trained.steps).copied().collect();
     let report = report(&steps, &session.model, plan, first_step_s, session.compile_seconds);
+    if let Some(planned) = plan.budget.steps.filter(|&planned| report.steps < planned) {
+        let (done, seconds) = (report.steps, plan.budget.seconds.unwrap_or_default());
+        observer(Event::Warning(format!(
+            "the training ended after {done} of {planned} steps: its {seconds} s were over (train.seconds, --seconds)"
+        )));
+    }
     for phase in report.phases.iter().filter(|phase| phase.first_step.is_none()) {
         observer(Event::Warning(format!(
             "phase `{}` never began: the training ended before its trigger",

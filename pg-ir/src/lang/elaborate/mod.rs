@@ -1,16 +1,17 @@
 //! From a parsed source to a checked model: constants, a trace of every phase, settings, and what the
 //! rules say of each parameter.
 
+mod lints;
 mod overrides;
 mod rules;
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use self::rules::Evaluated;
 use crate::lang::ast::{Expr, ModelAst, Named};
-use crate::lang::diag::{Diagnostic, Diagnostics, Severity};
+use crate::lang::diag::{Diagnostic, Diagnostics};
 use crate::lang::glob::Glob;
 use crate::lang::interp::{ConstValue, Interp};
 use crate::lang::library::Library;
@@ -19,7 +20,7 @@ use crate::lang::model::{Model, SourceText};
 use crate::lang::settings::{self, Reader};
 use crate::lang::trace::{self, Head, PhaseProgram, Trace};
 use crate::lang::value::Value;
-use crate::lang::{ParsedModel, Source, builtins};
+use crate::lang::{ParsedModel, Source};
 
 /// What the command line adds to a source.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +87,7 @@ impl<'m> Elaborator<'m> {
         let model = self.model;
         self.few_rules()?;
         self.shadowed();
+        self.unused_names();
         let mut settings = settings::collect(model);
         let given = self.given(options, &mut settings);
 
@@ -142,6 +144,7 @@ impl<'m> Elaborator<'m> {
         let request = |phase, head| Trace { phase, batch: 2, seq: train.seq_len, qat: true, head };
         let mut runs = Vec::new();
         let mut vocab = None;
+        let (mut declared, mut reached) = (IndexMap::new(), IndexSet::new());
         for (i, program) in programs.iter().enumerate() {
             for head in [Head::Loss, Head::Logits] {
                 let mut run = trace::run(model, program, &request(i, head), self.budget);
@@ -151,8 +154,12 @@ impl<'m> Elaborator<'m> {
                 }
                 // The graphs of all phases together may be large, and nobody needs them.
                 let graph = std::mem::take(&mut run.builder).finish();
-                if let (Head::Logits, Some(ends)) = (head, &run.value) {
-                    vocab = vocab.or(graph.ty(ends.value).axes.last().map(|a| a.size));
+                if let Some(ends) = &run.value {
+                    declared.extend(run.params.iter().map(|(name, p)| (name.clone(), p.span.clone())));
+                    reached.extend(lints::reached_from(&graph, ends.value, &run.params));
+                    if head == Head::Logits {
+                        vocab = vocab.or(graph.ty(ends.value).axes.last().map(|a| a.size));
+                    }
                 }
                 runs.push(run);
             }
@@ -170,7 +177,11 @@ impl<'m> Elaborator<'m> {
                 Err(e) => self.error(Diagnostic::error(&frozen.span, e)),
             }
         }
-        let consts = self.texts(programs.first()?.consts.iter());
+        let start = &programs.first()?.consts;
+        self.unreached(&declared, &reached);
+        self.odd_vocabulary(start, vocab?);
+        self.never_begin(&phases, &train);
+        let consts = self.texts(start.iter());
         if !self.errors.is_empty() || self.budget.exceeded().is_some() {
             return None;
         }
@@ -195,22 +206,6 @@ impl<'m> Elaborator<'m> {
                 texts: source.texts.clone(),
             }),
         })
-    }
-
-    fn shadowed(&mut self) {
-        for f in self.model.functions.values() {
-            let name = &f.name.text;
-            let library = Library::std().function(name);
-            if library.is_some() || builtins::find(name).is_some() {
-                let what = if library.is_some() { "library's" } else { "built-in" };
-                let mut d = Diagnostic::error(&f.name.span, format!("`{name}` shadows the {what} `{name}`"));
-                d.severity = Severity::Warning;
-                if let Some(f) = library {
-                    d = d.label(&f.name.span, "library functions go on using this one");
-                }
-                self.notes.push(d);
-            }
-        }
     }
 
     /// An error where there are too many rules.

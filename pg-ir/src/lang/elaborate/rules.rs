@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 
 use super::Elaborator;
+use super::lints::Fitted;
 use crate::lang::ast::{Named, Rule};
 use crate::lang::diag::Diagnostic;
 use crate::lang::interp::ConstValue;
@@ -142,6 +143,7 @@ impl<'m> Elaborator<'m> {
         }
         let mut updated = vec![false; params.len()];
         for block in ["quant", "optim", "export", "weight_std"] {
+            let mut fitted = Vec::new();
             for Evaluated { rule, value } in self.rules(block, &last.consts) {
                 let glob = &rule.pattern;
                 self.budget.charge(Resource::Steps, params.keys().map(|name| glob.cost(name)).sum());
@@ -158,6 +160,11 @@ impl<'m> Elaborator<'m> {
                     }
                 }
                 self.matched(&rule.glob.text, &rule.glob.span, hits.len(), params, traced);
+                fitted.push(Fitted { rule, value, hits });
+            }
+            self.decided_by_others(&fitted);
+            if block == "quant" {
+                self.passed_by(&fitted, params);
             }
         }
         let missed: Vec<&str> =
