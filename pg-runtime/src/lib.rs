@@ -3,6 +3,7 @@
 
 pub mod artifact;
 pub mod audit;
+pub mod challenge;
 pub mod checkpoint;
 pub mod cpu;
 pub mod data;
@@ -19,6 +20,9 @@ pub mod report;
 pub mod run;
 pub mod session;
 pub mod state;
+pub mod statistics;
+pub mod submit;
+pub mod sweep;
 pub mod train;
 pub mod validate;
 pub mod weights;

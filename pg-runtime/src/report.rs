@@ -68,6 +68,23 @@ pub struct RunReport {
     pub run_dir: PathBuf,
 }
 
+impl RunReport {
+    /// Seconds of training, by the ledger: of its last session, where the run was stopped and continued.
+    pub fn training_seconds(&self) -> f64 {
+        self.seconds_of(&["train"])
+    }
+
+    /// Seconds of scoring the artifact, in every way that the model asks for.
+    pub fn evaluation_seconds(&self) -> f64 {
+        self.seconds_of(&["score the artifact", "score by", "score with"])
+    }
+
+    fn seconds_of(&self, parts: &[&str]) -> f64 {
+        let of_parts = |entry: &&LedgerEntry| parts.iter().any(|part| entry.part.starts_with(part));
+        self.ledger.iter().filter(of_parts).map(|entry| entry.seconds).sum()
+    }
+}
+
 /// Time of a part of a run.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct LedgerEntry {
@@ -122,6 +139,16 @@ impl TextReport {
             ("the number of bytes behind the targets", self.bytes != other.bytes),
         ];
         differs.into_iter().find(|(_, differs)| *differs).map(|(what, _)| what)
+    }
+
+    /// What is said of the scored text alone.
+    pub fn scored(&self) -> TextReport {
+        TextReport { train: None, overlap: None, ..self.clone() }
+    }
+
+    /// Nats per token of a score in bits per byte of this text.
+    pub fn nats_per_token(&self, bits_per_byte: f64) -> f64 {
+        bits_per_byte * std::f64::consts::LN_2 * self.bytes as f64 / self.targets as f64
     }
 }
 
@@ -196,6 +223,14 @@ pub struct Scores {
     pub sliding: Option<f64>,
     /// The artifact read back, sliding window with score-first test-time training.
     pub ttt: Option<f64>,
+}
+
+impl Scores {
+    /// The score that a run is judged by, and its name: of the artifact, in the last way that the model asks for.
+    pub fn last(&self) -> Option<(&'static str, f64)> {
+        let scores = [("test-time", self.ttt), ("sliding", self.sliding), ("quantised", self.quantized)];
+        scores.into_iter().find_map(|(name, score)| Some((name, score?)))
+    }
 }
 
 /// What an evaluation with test-time training did.

@@ -3,15 +3,11 @@
 
 use super::Findings;
 use super::Verdict::{Claimed, Proven, Violated};
+use crate::challenge::{MAX_BYTES, MAX_SECONDS};
 use crate::data::DataError;
 use crate::export::Loaded;
 use crate::report::RunReport;
 use crate::run::{Corpus, HONEST_OVERLAP};
-
-/// What the challenge allows for artifact and code, in bytes.
-const MAX_BYTES: u64 = 16_000_000;
-/// What it allows for training, and for evaluation, in seconds.
-const MAX_SECONDS: f64 = 600.0;
 
 /// The artifact is the one that was scored, and small enough.
 pub(super) fn artifact(findings: &mut Findings, loaded: &Loaded, report: Option<&RunReport>) {
@@ -104,10 +100,7 @@ pub(super) fn text(
 
 /// What only the run can know.
 pub(super) fn claims(findings: &mut Findings, report: &RunReport) {
-    let part = |name: &str| {
-        report.ledger.iter().filter(|e| e.part.starts_with(name)).map(|e| e.seconds).sum::<f64>()
-    };
-    let (train, score) = (part("train"), part("score the artifact") + part("score by") + part("score with"));
+    let (train, score) = (report.training_seconds(), report.evaluation_seconds());
     let (verdict, what) = match train <= MAX_SECONDS && score <= MAX_SECONDS {
         true => (Claimed, format!("{train:.0} s of training, {score:.0} s of evaluation")),
         false => (

@@ -17,13 +17,13 @@ use super::ui::Ui;
 pub(crate) struct DeviceArgs {
     /// Run on this device: cpu, vulkan, cuda, or one by number as in cuda:1 (`pg devices` lists them).
     #[arg(long, value_name = "DEVICE", default_value_t = DeviceName::Cpu)]
-    device: DeviceName,
+    pub(super) device: DeviceName,
     /// Tile sizes, vector widths and split factors of generated kernels, for an experiment.
     #[arg(long, value_name = "FILE")]
-    tuning: Option<PathBuf>,
+    pub(super) tuning: Option<PathBuf>,
     /// Take every kernel from this folder, which `pg build` wrote, and compile none (CUDA only).
     #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
+    pub(super) bundle: Option<PathBuf>,
 }
 
 impl DeviceArgs {

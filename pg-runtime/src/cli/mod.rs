@@ -1,6 +1,6 @@
 //! The command line: arguments, dispatch, exit codes. One file a command.
 //!
-//! Exit codes: 0 success, 1 bad input, 2 usage, 130 a run that was asked to stop. With `--json`, standard output carries exactly one JSON
+//! Exit codes: 0 success, 1 bad input, 2 usage, 130 a run or sweep that was asked to stop. With `--json`, standard output carries exactly one JSON
 //! object; everything else goes to standard error.
 
 mod audit;
@@ -29,7 +29,9 @@ mod programs;
 mod progress;
 mod run;
 mod signals;
+mod submit;
 mod summary;
+mod sweep;
 mod timing;
 mod tokenize;
 mod ui;
@@ -41,6 +43,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use pg_runtime::run::RunError;
+use pg_runtime::sweep::SweepError;
 use serde_json::json;
 
 use self::ui::{Color, Ui};
@@ -68,10 +71,32 @@ struct Cli {
 enum Command {
     /// Do the whole job: check, compile, train, quantise, write the artifact, read it back, score it.
     Run(run::RunArgs),
+    /// Run every combination of seeds and values, and compare their scores.
+    ///
+    /// Takes the arguments of `pg run`, but for its seed. Every configuration is checked before the first run: its model and
+    /// the size of its artifact, its text, every program with its proofs and against float64. Runs are done one after
+    /// another, each by a process of its own: one that fails is listed at the end, and the others go on. Ctrl-C stops the run
+    /// after its step. The same command again, or --resume, skips what has finished and continues what was stopped; it may
+    /// have more seeds and values than before. Scores are compared by Welch's t-test. Exit code 1 if a run failed.
+    Sweep(sweep::SweepArgs),
+    /// Do one run of a sweep.
+    #[command(hide = true)]
+    SweepRun(sweep::WorkerArgs),
     /// Check models: parameters, artifact size, FLOPs, and every error at its place.
     Check(check::CheckArgs),
     /// Check what a reviewer of a score checks by hand, recomputed from the artifact and the text.
     Audit(audit::AuditArgs),
+    /// Write the folder of a parameter-golf submission from runs of three seeds, each audited.
+    ///
+    /// No folder is written of fewer than three runs, of one that has not finished, of runs that differ in more than their
+    /// seeds, or of one whose audit fails or whose artifact and code have more than 16,000,000 bytes. What the challenge
+    /// alone would not accept needs --draft, and is listed in README.md and submission.json: a score of other text than
+    /// --val, or of a part of it; a profile that trains a smaller model; another device than CUDA; more than 600 s of
+    /// training or of evaluation; initial weights from a file.
+    ///
+    /// The folder has README.md, submission.json, the model's file with those that it derives from, and of each run a log,
+    /// the artifact, and what `pg run --replay` needs. It has no train_gpt.py, which the challenge runs; README.md says so.
+    Submit(submit::SubmitArgs),
     /// Score an artifact.
     Eval(eval::EvalArgs),
     /// Write weights as safetensors, or quantise them into an artifact.
@@ -126,9 +151,9 @@ pub(crate) fn main(started: Instant) -> ExitCode {
                 // Standard output may be what failed; the exit code says so anyway.
                 let _ = ui.report(&json!({ "error": text }), String::new);
             }
-            match error.downcast_ref() {
-                Some(RunError::Stopped { .. }) => ExitCode::from(signals::STOPPED),
-                _ => ExitCode::FAILURE,
+            match is_stopped(&error) {
+                true => ExitCode::from(signals::STOPPED),
+                false => ExitCode::FAILURE,
             }
         }
     }
@@ -137,8 +162,11 @@ pub(crate) fn main(started: Instant) -> ExitCode {
 fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outcome> {
     match command {
         Command::Run(args) => run::run(args, ui, started)?,
+        Command::Sweep(args) => return sweep::sweep(args, ui),
+        Command::SweepRun(args) => sweep::run_one(args, ui, started)?,
         Command::Check(args) => return check::check(args, ui),
         Command::Audit(args) => return audit::audit(args, ui),
+        Command::Submit(args) => submit::submit(args, ui)?,
         Command::Eval(args) => eval::eval(args, ui)?,
         Command::Export(args) => export::export(args, ui)?,
         Command::Ir(args) => ir::ir(args, ui)?,
@@ -168,6 +196,11 @@ fn message(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+fn is_stopped(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
+        || matches!(error.downcast_ref(), Some(SweepError::Stopped { .. }))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -90,7 +90,7 @@ pub(crate) fn load(file: &Path, options: &Options, ui: &Ui) -> Result<Model, Dia
 }
 
 /// `NAME=VALUE`.
-fn assignment(text: &str) -> Result<(String, String), String> {
+pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() && !value.trim().is_empty() => {
             Ok((name.trim().to_string(), value.trim().to_string()))

@@ -235,7 +235,7 @@ pub(crate) fn run(args: RunArgs, ui: &Ui, started: Instant) -> anyhow::Result<()
 }
 
 /// `100` steps or `60s`.
-fn interval(text: &str) -> Result<Interval, String> {
+pub(crate) fn interval(text: &str) -> Result<Interval, String> {
     match text.strip_suffix('s') {
         Some(seconds) => positive(seconds).map(Interval::Seconds),
         None => count(text).map(|steps| Interval::Steps(steps as u64)),

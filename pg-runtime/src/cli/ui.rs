@@ -43,6 +43,14 @@ impl Ui {
         self.json
     }
 
+    /// Arguments under which another process of this program speaks to the user as this one does, and to this one in JSON.
+    pub(crate) fn of_child(&self) -> Vec<&'static str> {
+        let color = if self.color { "always" } else { "never" };
+        let mut args = vec!["--json", "--color", color];
+        args.extend(self.quiet.then_some("--quiet"));
+        args
+    }
+
     /// Whether progress may be drawn over itself.
     pub(crate) fn can_draw(&self) -> bool {
         !self.quiet && io::stderr().is_terminal()

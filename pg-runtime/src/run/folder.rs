@@ -4,25 +4,25 @@
 //! their names together, the report last: where it is, everything else is of the same run. What an earlier run left stays
 //! as it was until then.
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::RunError;
+use super::lock::{Lock, Owner};
 use crate::artifact::{TEMPORARY, sync_folder, write_atomically};
 use crate::report::RunReport;
 
 /// A run's folder, locked.
 pub(super) struct RunFolder {
     pub(super) path: PathBuf,
-    /// Held until the process ends, however it does.
-    _lock: File,
+    lock: Lock,
 }
 
 /// What a run leaves. The report comes last.
 const FILES: [&str; 5] = [RECORD, METRICS, WEIGHTS, ARTIFACT, REPORT];
-pub(super) const RECORD: &str = "run.json";
-pub(super) const METRICS: &str = "metrics.jsonl";
+pub(crate) const RECORD: &str = "run.json";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(super) const WEIGHTS: &str = "weights.safetensors";
 pub(crate) const ARTIFACT: &str = "artifact.pg";
 pub(crate) const REPORT: &str = "report.json";
@@ -35,6 +35,12 @@ const UNFINISHED: &str = ".unfinished";
 /// Where the files are of a run that has not finished.
 pub(super) fn unfinished_in(folder: &Path) -> PathBuf {
     folder.join(UNFINISHED)
+}
+
+/// Whether a run in a folder was stopped while its files took their names, after its record had.
+pub(super) fn is_taking_names(folder: &Path) -> bool {
+    let unfinished = unfinished_in(folder);
+    unfinished.join(REPORT).is_file() && !unfinished.join(RECORD).exists()
 }
 
 impl RunFolder {
@@ -62,7 +68,7 @@ impl RunFolder {
             return Err(folder.taken("a finished run is in it; `--overwrite` replaces it"));
         }
         let unfinished = unfinished_in(&folder.path);
-        if !overwrite && unfinished.join(RECORD).exists() {
+        if !overwrite && (unfinished.join(RECORD).exists() || is_taking_names(&folder.path)) {
             let what =
                 "a run that was stopped is in it; `pg run --resume` continues it, `--overwrite` replaces it";
             return Err(folder.taken(what));
@@ -96,28 +102,13 @@ impl RunFolder {
 
     fn lock(path: PathBuf) -> Result<RunFolder, RunError> {
         let name = path.join(LOCK);
-        let mut lock = loop {
-            let open = File::options().read(true).write(true).create(true).truncate(false).open(&name);
-            let lock = open.map_err(located(&name))?;
-            match lock.try_lock() {
-                // A run that ended may have removed the file since it was opened.
-                Ok(()) if is_still(&lock, &name) => break lock,
-                Ok(()) => {}
-                Err(TryLockError::Error(error)) => return Err(located(&name)(error)),
-                Err(TryLockError::WouldBlock) => {
-                    let mut owner = String::new();
-                    let _ = lock.take(1 << 10).read_to_string(&mut owner);
-                    let owner = owner.trim();
-                    let what =
-                        format!("a run that goes on owns it ({owner}); give this one a folder of its own");
-                    return Err(RunError::Taken { folder: path, what });
-                }
+        match Lock::take(&name).map_err(located(&name))? {
+            Ok(lock) => Ok(RunFolder { path, lock }),
+            Err(Owner(owner)) => {
+                let what = format!("a run that goes on owns it ({owner}); give this one a folder of its own");
+                Err(RunError::Taken { folder: path, what })
             }
-        };
-        let owner = format!("process {} on {}\n", std::process::id(), host());
-        lock.set_len(0).map_err(located(&name))?;
-        lock.rewind().and_then(|()| lock.write_all(owner.as_bytes())).map_err(located(&name))?;
-        Ok(RunFolder { path, _lock: lock })
+        }
     }
 
     fn taken(&self, what: &str) -> RunError {
@@ -218,9 +209,7 @@ impl RunFolder {
         sync()?;
         let unfinished = unfinished_in(&self.path);
         std::fs::remove_dir_all(&unfinished).map_err(located(&unfinished))?;
-        // Whoever has opened it sees that it is gone, and looks again.
-        let lock = self.file(LOCK);
-        std::fs::remove_file(&lock).map_err(located(&lock))
+        self.lock.remove().map_err(located(&self.file(LOCK)))
     }
 }
 
@@ -231,24 +220,9 @@ impl Drop for RunFolder {
         if [RECORD, REPORT].into_iter().all(is_empty) {
             // What cannot be removed, or is not empty, stays.
             let _ = std::fs::remove_dir_all(unfinished_in(&self.path));
-            let _ = std::fs::remove_file(self.file(LOCK));
+            let _ = self.lock.remove();
             let _ = std::fs::remove_dir(&self.path);
         }
-    }
-}
-
-/// Whether an open file is the one that has a name.
-fn is_still(file: &File, name: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        let id = |m: std::fs::Metadata| (m.dev(), m.ino());
-        file.metadata().map(id).ok() == std::fs::metadata(name).map(id).ok()
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        name.exists()
     }
 }
 
@@ -282,13 +256,6 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn allocate(_: &File, _: u64) -> io::Result<()> {
     Ok(())
-}
-
-fn host() -> String {
-    #[cfg(unix)]
-    return rustix::system::uname().nodename().to_string_lossy().into_owned();
-    #[cfg(not(unix))]
-    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "this machine".into())
 }
 
 fn located(path: &Path) -> impl FnOnce(io::Error) -> RunError + '_ {

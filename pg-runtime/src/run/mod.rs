@@ -2,12 +2,17 @@
 //!
 //! `prepare` → `train` → `export` → `score`: each returns a value that the next ones take, and none reaches back.
 
+mod check;
+mod command;
 mod corpus;
+mod difference;
 mod export;
+mod finished;
 mod folder;
 mod full_size;
 mod keeper;
 mod ledger;
+pub(crate) mod lock;
 mod model;
 mod options;
 mod prepare;
@@ -24,10 +29,12 @@ use pg_ir::lang::Diagnostics;
 use pg_ir::lang::budget::BudgetError;
 use thiserror::Error;
 
+pub use self::check::{Checked, check};
 pub use self::corpus::{Corpus, TextOptions};
 use self::export::export;
+pub use self::finished::FinishedRun;
 use self::folder::RunFolder;
-pub(crate) use self::folder::{ARTIFACT, REPORT};
+pub(crate) use self::folder::{ARTIFACT, METRICS, RECORD, REPORT};
 pub use self::model::{default_profile, load_model};
 pub use self::options::{Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions};
 pub(crate) use self::prepare::HONEST_OVERLAP;

@@ -135,6 +135,11 @@ fn check_size(model: &Model, observer: &mut Observer<'_>) -> Result<(), RunError
     Ok(())
 }
 
+/// Which profile is in force, for a sentence.
+pub(super) fn profile_words(profile: Option<&str>) -> String {
+    profile.map_or("no profile".into(), |p| format!("profile `{p}`"))
+}
+
 /// The command line's settings as overrides, so that the artifact records them with all others and its
 /// reader elaborates the model that was trained.
 fn settings(options: &JobOptions, model: &Model) -> Vec<(String, String)> {

@@ -107,7 +107,8 @@ pub enum Purpose {
 }
 
 /// How often something is done.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Interval {
     /// After so many steps.
     Steps(u64),

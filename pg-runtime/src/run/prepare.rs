@@ -69,7 +69,7 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     let corpus = Corpus::open(&options.job.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
     let load = |path: &PathBuf| {
-        let named = |error| RunError::Init { profile: profile_words(profile.as_deref()), error };
+        let named = |error| RunError::Init { profile: model::profile_words(profile.as_deref()), error };
         weights::load(path, &model.params).map_err(named)
     };
     let initial = options.job.init.as_ref().map(load).transpose()?;
@@ -194,11 +194,6 @@ pub(super) fn train_plan(options: &RunOptions, model: &Model) -> Result<TrainPla
     let budget = Budget { steps: model.train.steps, seconds: model.train.seconds };
     let JobOptions { unscaled_schedule, warmdown_steps, .. } = options.job;
     TrainPlan::new(model.train.clone(), budget, unscaled_schedule, warmdown_steps)
-}
-
-/// Which profile is in force, for a sentence.
-fn profile_words(profile: Option<&str>) -> String {
-    profile.map_or("no profile".into(), |p| format!("profile `{p}`"))
 }
 
 fn announce(

@@ -50,7 +50,7 @@ impl RunRecord {
     }
 
     /// Texts of a model file, as a record holds them.
-    pub(super) fn sources_of(source: &Source) -> BTreeMap<String, String> {
+    pub(crate) fn sources_of(source: &Source) -> BTreeMap<String, String> {
         source.texts().iter().map(|t| (t.file.to_string(), t.text.to_string())).collect()
     }
 
@@ -74,8 +74,10 @@ impl Earlier {
     /// [`RunError::Nothing`] where no run of that kind is in the folder; the record, if it cannot be read.
     pub fn open(folder: &Path, purpose: Purpose) -> Result<Earlier, RunError> {
         let files = match purpose {
-            Purpose::Resume => super::folder::unfinished_in(folder),
-            Purpose::Replay => folder.to_owned(),
+            Purpose::Resume if !super::folder::is_taking_names(folder) => {
+                super::folder::unfinished_in(folder)
+            }
+            Purpose::Resume | Purpose::Replay => folder.to_owned(),
         };
         let path: PathBuf = files.join(RECORD);
         if !path.is_file() {

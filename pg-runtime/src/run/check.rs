@@ -1,0 +1,61 @@
+//! A run before it begins: everything that would keep it from being done, found without doing it and without a folder.
+
+use pg_ir::ty::DType;
+
+use super::model::{self, Loaded};
+use super::prepare::train_plan;
+use super::{Corpus, RunError, RunOptions, Scorer, full_size, requests};
+use crate::report::{Event, Observer, TextReport};
+use crate::validate::validate;
+use crate::weights;
+
+/// What is known of a run that can be done.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Name of the model.
+    pub model: String,
+    /// What it scores; nothing is said of what it trains on.
+    pub text: TextReport,
+    /// How its training stores activations and operands.
+    pub storage: DType,
+    /// Whether it scores with test-time training.
+    pub has_ttt: bool,
+    /// Every override in force, in order: the last one of a name wins.
+    pub overrides: Vec<(String, String)>,
+}
+
+/// Checks a run: its model and the size of its artifact, text, initial weights and schedule, each program with its proofs and
+/// its kernels, and, unless that is skipped, each program against float64. What passes the last is remembered for the run itself.
+///
+/// # Errors
+/// What would keep such a run from being done.
+pub fn check(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Checked, RunError> {
+    let Loaded { full, profile, chosen, model, .. } = model::load(options, observer)?;
+    let corpus = Corpus::open(&options.job.text, &model)?;
+    if let Some(path) = &options.job.init {
+        let named = |error| RunError::Init { profile: model::profile_words(profile.as_deref()), error };
+        weights::load(path, &model.params).map_err(named)?;
+    }
+    let plan = train_plan(options, &model)?;
+    if let Some(full) = full.filter(|full| full_size::is_timed(full, &model, options)) {
+        full_size::check_bundle(&full, options)?;
+    }
+    let mut session = requests::session(options, model);
+    let programs = requests::programs(&session, &plan, &Scorer::new(&corpus, &session))?;
+    session.check_bundle(&programs)?;
+    for &key in &programs {
+        session.program(key)?;
+    }
+    if options.job.skip_validation {
+        observer(Event::Note("the programs are not validated (--no-validate)".into()));
+    } else {
+        validate(&mut session, &programs, &chosen, options.cache.as_deref(), observer)?;
+    }
+    Ok(Checked {
+        model: session.model.name.clone(),
+        text: corpus.report(&session.model, None)?,
+        storage: session.storage(),
+        has_ttt: session.model.eval.ttt.is_some(),
+        overrides: chosen.overrides,
+    })
+}
