@@ -146,6 +146,23 @@ fn a_run_that_is_killed_again_and_again_gives_what_it_would_have_given() {
     assert!(nothing.contains("no run that was stopped"), "{nothing}");
 }
 
+#[test]
+fn a_run_that_is_killed_while_its_files_take_their_names_has_them_after_a_resume() {
+    let dir = Dir::new();
+    succeeds(dir.train("run", &["--steps", "2"]));
+    let whole = dir.results("run");
+    let names = ["run.json", "metrics.jsonl", "weights.safetensors", "artifact.pg", "report.json"];
+    for stopped_after in 0..names.len() {
+        std::fs::create_dir(dir.path("run/.unfinished")).unwrap();
+        for name in &names[stopped_after..] {
+            std::fs::rename(dir.path("run").join(name), dir.path("run/.unfinished").join(name)).unwrap();
+        }
+        succeeds(dir.resume("run"));
+        assert!(dir.results("run") == whole, "{stopped_after}");
+        assert!(!dir.path("run/.unfinished").exists());
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_asked_to_stop_keeps_a_checkpoint() {

@@ -260,3 +260,50 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
     let plain: String = text.chars().filter(|c| !matches!(c, '_' | ',')).collect();
     plain.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a whole number above 0".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use pg_ir::ty::DType;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Pg {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    #[test]
+    fn a_jobs_arguments_give_the_job() {
+        let set = |name: &str, value: &str| (name.to_string(), value.to_string());
+        let job = JobOptions {
+            model: "m.rs".into(),
+            overrides: vec![set("A", "[4, 5]"), set("B", "x y")],
+            profile: Some("quick".into()),
+            steps: Some(7),
+            seconds: Some(0.1),
+            batch_tokens: Some(64),
+            micro_batch_tokens: Some(32),
+            seq_len: Some(16),
+            warmdown_steps: Some(0),
+            seed: Some(u64::MAX),
+            text: TextOptions {
+                data: Some("a*.bin".into()),
+                val: Some("b.bin".into()),
+                tokenizer: Some("t.model".into()),
+                val_bytes: Some("c.bin".into()),
+            },
+            init: Some("w.safetensors".into()),
+            unscaled_schedule: true,
+            storage: Some(DType::BF16),
+            skip_full_size: true,
+            skip_validation: true,
+        };
+        for job in [job, JobOptions { model: "m.rs".into(), ..JobOptions::default() }] {
+            let words = ["pg", "m.rs"].map(String::from).into_iter().chain(job.arguments());
+            let RunArgs { job: parsed, seed, init, .. } = Pg::parse_from(words).run;
+            assert_eq!(parsed.job(seed, init), job);
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
+use pg_runtime::challenge::{RECORD_NATS, RECORD_P};
 use pg_runtime::submit::{SubmitOptions, SubmitReport, submit as submit_runs};
 
 use super::devices::DeviceArgs;
@@ -72,7 +73,7 @@ fn text(report: &SubmitReport) -> String {
     if let Some((baseline, test)) = report.baseline.as_ref().and_then(|b| Some((b, b.test.as_ref()?))) {
         let _ = write!(
             out,
-            "\nagainst {}: {:+.4}, p = {:.2e}; a record by the challenge's rule: {}",
+            "\nagainst {}: {:+.4}, p = {:.2e}; lower by {RECORD_NATS} nats per token at p < {RECORD_P}, as a record must be: {}",
             baseline.bpb,
             test.difference,
             test.p,

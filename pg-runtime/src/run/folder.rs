@@ -316,6 +316,21 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_was_stopped_among_them_is_not_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        for stopped_after in 0..FILES.len() {
+            let own = create(&path, true).unwrap();
+            FILES.iter().for_each(|name| own.write(name, b"new").unwrap());
+            for name in &FILES[..stopped_after] {
+                std::fs::rename(own.unfinished(name), own.file(name)).unwrap();
+            }
+            drop(own);
+            assert!(refused(&path).contains("--resume"), "{stopped_after}");
+        }
+    }
+
+    #[test]
     fn default_names_are_nobody_elses() {
         let folder = tempfile::tempdir().unwrap();
         let name = || new_folder(folder.path(), "m").unwrap();

@@ -232,7 +232,9 @@ fn not_as_asked(contents: &Contents<'_>) -> String {
         "- That `{}` is the challenge's validation set is for its reader to check, by the hash above.",
         contents.runs.first().map_or("", |run| run.run.record.text.val.name.as_str())
     );
-    contents.not_accepted.iter().for_each(|what| _ = writeln!(out, "- Not accepted: {what}."));
+    if !contents.not_accepted.is_empty() {
+        out += "- What makes it a draft stands at the top.\n";
+    }
     out
 }
 

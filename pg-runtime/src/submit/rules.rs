@@ -115,8 +115,9 @@ fn of_run(run: &FinishedRun, steps: &[StepMetrics], objections: &mut Objections)
     objections
         .refuse_if(report.bpb.last().is_none(), || format!("{at}: its report has no score of the artifact"));
 
-    objections.draft_if(record.job.text.val.is_none(), || {
-        "the score is of text that is part of pg or was trained on, not of the challenge's validation set (--val)".into()
+    objections.draft_if(record.job.text.val.is_none(), || match record.job.text.data {
+        None => "the score is of the sample text that is part of pg, not of the challenge's validation set (--val)".into(),
+        Some(_) => "the score is of the training text, not of the challenge's validation set (--val)".into(),
     });
     let text = &record.text;
     objections.draft_if(text.targets < text.available_targets, || {
