@@ -1,7 +1,7 @@
 //! The command line: arguments, dispatch, exit codes. One file a command.
 //!
-//! Exit codes: 0 success, 1 bad input, 2 usage, 130 a run or sweep that was asked to stop. With `--json`, standard output carries exactly one JSON
-//! object; everything else goes to standard error.
+//! Exit codes: 0 success, 1 bad input, 2 usage, 130 a run or sweep that was asked to stop. With `--json`, standard output
+//! carries exactly one JSON object; everything else goes to standard error.
 
 mod audit;
 #[cfg(feature = "cube")]
@@ -75,8 +75,8 @@ enum Command {
     ///
     /// Takes the arguments of `pg run`, but for its seed. Every configuration is checked before the first run: its model and
     /// the size of its artifact, its text, every program with its proofs and against float64. Runs are done one after
-    /// another, each by a process of its own: one that fails is listed at the end, and the others go on. Ctrl-C stops the run
-    /// after its step. The same command again, or --resume, skips what has finished and continues what was stopped; it may
+    /// another, each by a process of its own: one that fails is listed at the end, and the others go on. None times the
+    /// full-size model. Ctrl-C stops the run after its step. The same command again, or --resume, skips what has finished and continues what was stopped; it may
     /// have more seeds and values than before. Scores are compared by Welch's t-test. Exit code 1 if a run failed.
     Sweep(sweep::SweepArgs),
     /// Do one run of a sweep.

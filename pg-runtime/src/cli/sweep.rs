@@ -7,7 +7,7 @@ mod worker;
 use std::path::PathBuf;
 
 use clap::Args;
-use pg_runtime::run::Interval;
+use pg_runtime::run::{Interval, JobOptions};
 use pg_runtime::sweep::{Axis, Baseline, Failure, RunState, Sweep, SweepError, SweepPlan, check, report};
 use pg_runtime::validate::cache_folder;
 
@@ -100,7 +100,8 @@ impl SweepArgs {
         if let Some(folder) = resume {
             return Ok((Sweep::resume(&folder)?, baseline));
         }
-        let job = self.job.job(None, init);
+        // The full-size model would be timed again after every run.
+        let job = JobOptions { skip_full_size: true, ..self.job.job(None, init) };
         let DeviceArgs { device, tuning, bundle } = self.device;
         let plan = SweepPlan {
             pg: env!("CARGO_PKG_VERSION").into(),
@@ -160,7 +161,7 @@ fn run_all(sweep: &Sweep, launcher: &Launcher<'_>, ui: &Ui) -> anyhow::Result<Ve
             Ended::Finished => {}
             Ended::Failed(message) => {
                 let folder = sweep.folder_of(run);
-                ui.warning(&format!("{run} failed: {message}"));
+                ui.warning(&format!("{run} failed"));
                 failures.push(Failure { folder, message });
             }
             Ended::Stopped => {

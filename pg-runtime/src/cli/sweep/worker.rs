@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
-use pg_runtime::run::{Earlier, Interrupt, Purpose, RunOptions, run};
+use pg_runtime::run::{Earlier, Interrupt, Purpose, RunError, RunOptions, run};
 use pg_runtime::sweep::{PlannedRun, RunState, Running};
 use pg_runtime::validate::cache_folder;
 
@@ -14,6 +14,8 @@ use super::device_of;
 use crate::cli::progress::Progress;
 use crate::cli::signals;
 use crate::cli::ui::Ui;
+
+const STOPPED: i32 = signals::STOPPED as i32;
 
 /// Arguments of `pg sweep-run`.
 #[derive(Args, Debug)]
@@ -56,6 +58,11 @@ pub(crate) fn run_one(args: WorkerArgs, ui: &Ui, started: Instant) -> anyhow::Re
     let mut progress = Progress::new(ui);
     let report = run(&options, &mut |event| progress.event(event));
     progress.finish();
+    if let Err(RunError::Stopped { .. }) = report {
+        // How to go on is for the sweep to say, which is told by the exit code.
+        drop(running);
+        std::process::exit(STOPPED);
+    }
     ui.report(&report?, String::new)?;
     Ok(())
 }
@@ -65,7 +72,7 @@ pub(crate) fn run_one(args: WorkerArgs, ui: &Ui, started: Instant) -> anyhow::Re
 fn listen(interrupt: Interrupt) {
     let request = move || {
         if !interrupt.request() {
-            std::process::exit(i32::from(signals::STOPPED));
+            std::process::exit(STOPPED);
         }
     };
     std::thread::spawn(move || {
