@@ -2,6 +2,7 @@
 
 pub mod commands;
 pub mod device;
+pub mod faults;
 pub mod files;
 pub mod host_source;
 pub mod hostile;
@@ -9,3 +10,4 @@ pub mod models;
 pub mod oracle;
 pub mod plans;
 pub mod programs;
+pub mod runs;

@@ -22,8 +22,16 @@ pub const TEMPORARY: &str = ".pg-";
 /// # Errors
 /// Any of `write`'s and the file's; the temporary file is then removed.
 pub fn write_atomically_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    if path.metadata().is_ok_and(|m| !m.is_file() && !m.is_dir()) {
-        return write(&mut File::options().write(true).open(path)?);
+    match path.metadata() {
+        Ok(there) if !there.is_file() && !there.is_dir() => {
+            return write(&mut File::options().write(true).open(path)?);
+        }
+        // A link to nowhere is replaced, and what is wrong with the folder shows when the temporary file is made. Else what
+        // is there may be a device.
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Err(error);
+        }
+        _ => {}
     }
     let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();

@@ -16,6 +16,9 @@ use crate::report::RunReport;
 /// A run's folder, locked.
 pub(super) struct RunFolder {
     pub(super) path: PathBuf,
+    /// Whether the run begins in it: only then may it have nothing to keep.
+    is_new: bool,
+    /// Held until the process ends, however it does.
     lock: Lock,
 }
 
@@ -33,14 +36,41 @@ const RESERVED: &str = "reserved";
 const UNFINISHED: &str = ".unfinished";
 
 /// Where the files are of a run that has not finished.
-pub(super) fn unfinished_in(folder: &Path) -> PathBuf {
+fn unfinished_in(folder: &Path) -> PathBuf {
     folder.join(UNFINISHED)
 }
 
-/// Whether a run in a folder was stopped while its files took their names, after its record had.
-pub(super) fn is_taking_names(folder: &Path) -> bool {
+/// The record of a run in a folder that has not finished; `None` where no such run is.
+///
+/// One that was stopped while its files took their names may have its record there already; its report says that it is one.
+///
+/// # Errors
+/// If the file system does not say.
+pub(super) fn unfinished_record(folder: &Path) -> Result<Option<PathBuf>, RunError> {
     let unfinished = unfinished_in(folder);
-    unfinished.join(REPORT).is_file() && !unfinished.join(RECORD).exists()
+    let record = unfinished.join(RECORD);
+    if exists(&record)? {
+        return Ok(Some(record));
+    }
+    Ok(exists(&unfinished.join(REPORT))?.then(|| folder.join(RECORD)))
+}
+
+/// The record of a finished run; `None` where there is none.
+///
+/// # Errors
+/// If the file system does not say.
+pub(super) fn finished_record(folder: &Path) -> Result<Option<PathBuf>, RunError> {
+    let record = folder.join(RECORD);
+    Ok(exists(&record)?.then_some(record))
+}
+
+/// Whether a file is there. That the file system does not say is an error, not a no.
+fn exists(path: &Path) -> Result<bool, RunError> {
+    match path.try_exists() {
+        // A file is where its folder would be.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        other => other.map_err(located(path)),
+    }
 }
 
 impl RunFolder {
@@ -59,20 +89,20 @@ impl RunFolder {
             return Err(located(&path)(io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8")));
         }
         std::fs::create_dir_all(&path).map_err(located(&path))?;
-        let folder = RunFolder::lock(path)?;
+        let folder = RunFolder::lock(path, true)?;
         // A folder in the place of a file would be found only after all the work.
         if let Some(taken) = FILES.map(|name| folder.file(name)).into_iter().find(|p| p.is_dir()) {
             return Err(located(&taken)(io::ErrorKind::IsADirectory.into()));
         }
-        if !overwrite && folder.file(REPORT).exists() {
+        if !overwrite && exists(&folder.file(REPORT))? {
             return Err(folder.taken("a finished run is in it; `--overwrite` replaces it"));
         }
-        let unfinished = unfinished_in(&folder.path);
-        if !overwrite && (unfinished.join(RECORD).exists() || is_taking_names(&folder.path)) {
+        if !overwrite && unfinished_record(&folder.path)?.is_some() {
             let what =
                 "a run that was stopped is in it; `pg run --resume` continues it, `--overwrite` replaces it";
             return Err(folder.taken(what));
         }
+        let unfinished = unfinished_in(&folder.path);
         match std::fs::remove_dir_all(&unfinished) {
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 return Err(located(&unfinished)(e));
@@ -88,7 +118,7 @@ impl RunFolder {
     /// # Errors
     /// [`RunError::Taken`], where it still goes on.
     pub(super) fn reopen(path: &Path) -> Result<RunFolder, RunError> {
-        let folder = RunFolder::lock(path.to_owned())?;
+        let folder = RunFolder::lock(path.to_owned(), false)?;
         let unfinished = unfinished_in(path);
         for entry in std::fs::read_dir(&unfinished).map_err(located(&unfinished))? {
             let path = entry.map_err(located(&unfinished))?.path();
@@ -100,10 +130,10 @@ impl RunFolder {
         Ok(folder)
     }
 
-    fn lock(path: PathBuf) -> Result<RunFolder, RunError> {
+    fn lock(path: PathBuf, is_new: bool) -> Result<RunFolder, RunError> {
         let name = path.join(LOCK);
         match Lock::take(&name).map_err(located(&name))? {
-            Ok(lock) => Ok(RunFolder { path, lock }),
+            Ok(lock) => Ok(RunFolder { path, is_new, lock }),
             Err(Owner(owner)) => {
                 let what = format!("a run that goes on owns it ({owner}); give this one a folder of its own");
                 Err(RunError::Taken { folder: path, what })
@@ -166,15 +196,15 @@ impl RunFolder {
         write_atomically(&path, bytes).map_err(located(&path))
     }
 
-    /// Writes the report and gives every file its name.
-    pub(super) fn finish(&self, report: &RunReport) -> Result<(), RunError> {
+    /// Writes the report and gives every file its name; what of the unfinished run could not be removed.
+    pub(super) fn finish(&self, report: &RunReport) -> Result<Option<RunError>, RunError> {
         let text = serde_json::to_vec_pretty(report).map_err(io::Error::from);
         self.write(REPORT, &text.map_err(located(&self.unfinished(REPORT)))?)?;
         self.publish()
     }
 
-    /// The report of a run that was stopped while its files took their names; they have them then.
-    pub(super) fn finish_stopped(&self) -> Result<Option<RunReport>, RunError> {
+    /// The report of a run that was stopped while its files took their names; they have them then. And what [`Self::finish`] gives.
+    pub(super) fn finish_stopped(&self) -> Result<Option<(RunReport, Option<RunError>)>, RunError> {
         let path = self.unfinished(REPORT);
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -182,12 +212,12 @@ impl RunFolder {
             Err(error) => return Err(located(&path)(error)),
         };
         let report = serde_json::from_slice(&text).map_err(io::Error::from).map_err(located(&path))?;
-        self.publish()?;
-        Ok(Some(report))
+        let left = self.publish()?;
+        Ok(Some((report, left)))
     }
 
     /// Gives every file its name. Between the first and the last of them there is no report: not the one of before, either.
-    fn publish(&self) -> Result<(), RunError> {
+    fn publish(&self) -> Result<Option<RunError>, RunError> {
         let sync = || sync_folder(&self.path).map_err(located(&self.path));
         let old = self.file(REPORT);
         match std::fs::remove_file(&old) {
@@ -207,17 +237,20 @@ impl RunFolder {
             }
         }
         sync()?;
+        // The run has finished: what remains is in nobody's way.
         let unfinished = unfinished_in(&self.path);
-        std::fs::remove_dir_all(&unfinished).map_err(located(&unfinished))?;
-        self.lock.remove().map_err(located(&self.file(LOCK)))
+        let folder = std::fs::remove_dir_all(&unfinished).map_err(located(&unfinished));
+        let lock = self.lock.remove().map_err(located(&self.file(LOCK)));
+        Ok(folder.and(lock).err())
     }
 }
 
 /// A run that ended before it had anything to keep leaves nothing.
 impl Drop for RunFolder {
     fn drop(&mut self) {
-        let is_empty = |name| !self.unfinished(name).exists() && !self.file(name).exists();
-        if [RECORD, REPORT].into_iter().all(is_empty) {
+        let has_none = |path: PathBuf| exists(&path).is_ok_and(|is_there| !is_there);
+        let is_empty = |name| has_none(self.unfinished(name)) && has_none(self.file(name));
+        if self.is_new && [RECORD, REPORT].into_iter().all(is_empty) {
             // What cannot be removed, or is not empty, stays.
             let _ = std::fs::remove_dir_all(unfinished_in(&self.path));
             let _ = self.lock.remove();
@@ -307,11 +340,17 @@ mod tests {
             for name in &FILES[..stopped_after] {
                 std::fs::rename(own.unfinished(name), own.file(name)).unwrap();
             }
-            own.publish().unwrap();
+            drop(own);
+            assert!(refused(&path).contains("--resume"), "after {stopped_after} names");
+            let record = unfinished_record(&path).unwrap().expect("it is one that was stopped");
+            assert_eq!(std::fs::read(record).unwrap(), b"new");
+            let left = RunFolder::reopen(&path).unwrap().publish().unwrap();
+            assert!(left.is_none(), "{left:?}");
             for name in FILES {
                 assert_eq!(std::fs::read(path.join(name)).unwrap(), b"new", "{stopped_after} {name}");
             }
             assert!(!unfinished_in(&path).exists());
+            assert!(unfinished_record(&path).unwrap().is_none());
         }
     }
 
@@ -328,6 +367,25 @@ mod tests {
             drop(own);
             assert!(refused(&path).contains("--resume"), "{stopped_after}");
         }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_is_never_taken_for_one_that_has_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let own = create(&path, false).unwrap();
+        own.write(RECORD, b"{}").unwrap();
+        drop(own);
+        // What cannot be seen may be there: here, that a folder is a loop of links.
+        #[cfg(unix)]
+        {
+            std::fs::remove_file(unfinished_in(&path).join(RECORD)).unwrap();
+            std::os::unix::fs::symlink(RECORD, unfinished_in(&path).join(RECORD)).unwrap();
+            assert!(matches!(unfinished_record(&path), Err(RunError::Io { .. })));
+            assert!(matches!(create(&path, false), Err(RunError::Io { .. })));
+        }
+        drop(RunFolder::reopen(&path).unwrap());
+        assert!(unfinished_in(&path).exists());
     }
 
     #[test]

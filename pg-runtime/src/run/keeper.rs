@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use pg_ir::input;
@@ -62,6 +62,8 @@ impl Journal {
 /// Accompanies a training.
 pub(super) struct Keeper {
     journal: File,
+    /// The journal's file.
+    path: PathBuf,
     /// Steps that were done before, from 0 on.
     recorded: Vec<StepMetrics>,
     /// Of these, how many are in this run's own journal.
@@ -101,6 +103,7 @@ impl Keeper {
         let journal = open().map_err(|error| RunError::Io { path: path.clone(), error })?;
         Ok(Keeper {
             journal,
+            path,
             written: own.steps.len(),
             is_replay: replayed.is_some(),
             recorded: replayed.unwrap_or_else(|| own.steps.clone()),
@@ -114,8 +117,21 @@ impl Keeper {
     }
 
     /// Ends the journal.
-    pub(super) fn finish(self) -> io::Result<()> {
-        self.journal.sync_all()
+    ///
+    /// # Errors
+    /// If it is not on the disk.
+    pub(super) fn finish(self) -> Result<(), TrainError> {
+        self.journal.sync_all().map_err(|error| TrainError::Journal { path: self.path, error })
+    }
+
+    /// Puts a line of the journal down in one call: a kill leaves a whole line or none.
+    fn write_down(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
+        let line = serde_json::to_vec(metrics).map_err(io::Error::from);
+        let written = line.and_then(|mut line| {
+            line.push(b'\n');
+            self.journal.write_all(&line)
+        });
+        written.map_err(|error| TrainError::Journal { path: self.path.clone(), error })
     }
 
     /// Puts what stands on disk, and waits for it.
@@ -165,10 +181,7 @@ impl Companion for Keeper {
             self.meta.first_step_s = self.started.elapsed().as_secs_f64();
         }
         if metrics.step >= self.written as u64 {
-            let mut line = serde_json::to_vec(metrics).map_err(io::Error::from)?;
-            line.push(b'\n');
-            // One call: a kill leaves a whole line or none.
-            self.journal.write_all(&line)?;
+            self.write_down(metrics)?;
         }
         if self.interrupt.is_requested() {
             self.keep_now(position, state)?;
@@ -176,7 +189,7 @@ impl Companion for Keeper {
         }
         // The run can go on without a checkpoint, and the one before stands.
         if let Err(error) = self.keep(position, state) {
-            observer(Event::Warning(format!("no checkpoint after step {}: {error}", metrics.step)));
+            observer(Event::Warning(format!("the checkpoint after step {}: {error}", metrics.step)));
         }
         Ok(ControlFlow::Continue(()))
     }

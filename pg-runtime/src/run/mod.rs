@@ -173,9 +173,10 @@ pub enum RunError {
 /// Does the main job.
 pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunReport, RunError> {
     if let Some(folder) = options.resumed()
-        && let Some(report) = RunFolder::reopen(folder)?.finish_stopped()?
+        && let Some((report, left)) = RunFolder::reopen(folder)?.finish_stopped()?
     {
         observer(Event::Note("the run had ended; its files have their names now".into()));
+        warn_of(left, observer);
         return Ok(report);
     }
     let Prepared { mut job, mut session, initial, full } = prepare(options, observer)?;
@@ -184,7 +185,8 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     job.ledger.enter("quantise and write the artifact");
     let scores = score(&mut job, &mut session, &exported, observer)?;
     let report = report(&options.device, &job, &session.model, figures, exported, scores);
-    job.folder.finish(&report)?;
+    let left = job.folder.finish(&report)?;
+    warn_of(left, observer);
     let artifact = &report.artifact;
     observer(Event::Note(format!("wrote {} ({} bytes)", artifact.path.display(), artifact.artifact_bytes)));
 
@@ -199,4 +201,13 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
         observer(Event::Note(bundle.to_string()));
     }
     Ok(report)
+}
+
+/// Says what a finished run could not clear away.
+fn warn_of(left: Option<RunError>, observer: &mut Observer<'_>) {
+    if let Some(error) = left {
+        observer(Event::Warning(format!(
+            "the run has finished; what it needed until then is still there: {error}"
+        )));
+    }
 }

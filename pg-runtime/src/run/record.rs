@@ -8,10 +8,9 @@ use pg_ir::input::Kind;
 use pg_ir::lang::{Diagnostics, Source};
 use serde::{Deserialize, Serialize};
 
-use super::JobOptions;
-use super::RunError;
-use super::folder::RECORD;
+use super::folder::{finished_record, unfinished_record};
 use super::options::{Earlier, Purpose};
+use super::{JobOptions, RunError};
 use crate::report::TextReport;
 
 /// `run.json`.
@@ -73,16 +72,11 @@ impl Earlier {
     /// # Errors
     /// [`RunError::Nothing`] where no run of that kind is in the folder; the record, if it cannot be read.
     pub fn open(folder: &Path, purpose: Purpose) -> Result<Earlier, RunError> {
-        let files = match purpose {
-            Purpose::Resume if !super::folder::is_taking_names(folder) => {
-                super::folder::unfinished_in(folder)
-            }
-            Purpose::Resume | Purpose::Replay => folder.to_owned(),
+        let path = match purpose {
+            Purpose::Resume => unfinished_record(folder)?,
+            Purpose::Replay => finished_record(folder)?,
         };
-        let path: PathBuf = files.join(RECORD);
-        if !path.is_file() {
-            return Err(RunError::Nothing { folder: folder.to_owned(), purpose });
-        }
+        let path = path.ok_or_else(|| RunError::Nothing { folder: folder.to_owned(), purpose })?;
         Ok(Earlier { folder: folder.to_owned(), record: RunRecord::load(&path)?, purpose })
     }
 }

@@ -14,7 +14,7 @@ use crate::data::Loader;
 use crate::profile::median;
 use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport};
 use crate::session::{Key, Session};
-use crate::train::{self, Position, TrainError, TrainPlan, spaces};
+use crate::train::{self, Position, TrainPlan, spaces};
 use crate::weights::{self, Weights};
 
 /// Bytes that metrics and report have at most, for all but the longest runs.
@@ -83,11 +83,11 @@ pub(super) fn train(
     }
     // From here on, a run that is stopped computes everything again from this. Without it, it trains again.
     if let Err(error) = keeper.keep_now(&trained.position, &state) {
-        observer(Event::Warning(format!("no checkpoint of the trained weights: {error}")));
+        observer(Event::Warning(format!("the checkpoint of the trained weights: {error}")));
     }
     options.interrupt.set_training(false);
     let first_step_s = keeper.meta.first_step_s;
-    keeper.finish().map_err(TrainError::Metrics)?;
+    keeper.finish()?;
     job.ledger.enter("train");
     if let Some(schedule) = trained.schedule {
         observer(Event::Note(format!("schedule in force at the end: {schedule}")));

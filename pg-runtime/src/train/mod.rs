@@ -2,7 +2,9 @@
 
 pub mod schedule;
 
+use std::io;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use pg_ir::lang::model::{Phase, Train, Trigger};
@@ -44,9 +46,14 @@ pub enum TrainError {
     /// Reading shards failed.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// `metrics.jsonl` could not be written.
-    #[error("cannot write the metrics: {0}")]
-    Metrics(#[from] std::io::Error),
+    /// The journal of the steps could not be written.
+    #[error("{}: {error}", path.display())]
+    Journal {
+        /// Its file.
+        path: PathBuf,
+        /// What went wrong.
+        error: io::Error,
+    },
     /// A checkpoint of what was asked to stop could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
