@@ -1,13 +1,14 @@
 //! Runs that are stopped: killed at any moment, asked to stop, done again. What they give is what an uninterrupted run gives,
 //! to the last bit.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use pg_testing::commands::Scratch;
-use serde_json::Value;
+use pg_testing::runs::Results;
 
 /// Tiny with two phases, several micro-batches, averages and test-time training, for a second or two.
 const SMALL: [&str; 26] = [
@@ -38,16 +39,6 @@ const SMALL: [&str; 26] = [
     "--seed",
     "3",
 ];
-
-/// What must be the same of two runs.
-#[derive(PartialEq)]
-struct Results {
-    /// Loss and gradient norm of each.
-    steps: Vec<(f64, f64)>,
-    weights: Vec<u8>,
-    artifact: Vec<u8>,
-    scores: Value,
-}
 
 struct Dir(Scratch);
 
@@ -80,15 +71,7 @@ impl Dir {
     }
 
     fn results(&self, out: &str) -> Results {
-        let read = |name: &str| std::fs::read(self.path(out).join(name)).unwrap();
-        let report: Value = serde_json::from_slice(&read("report.json")).unwrap();
-        let lines = String::from_utf8(read("metrics.jsonl")).unwrap();
-        let steps = lines.lines().map(|line| {
-            let line: Value = serde_json::from_str(line).unwrap();
-            (line["loss"].as_f64().unwrap(), line["grad_norm"].as_f64().unwrap())
-        });
-        let (weights, artifact) = (read("weights.safetensors"), read("artifact.pg"));
-        Results { steps: steps.collect(), weights, artifact, scores: report["bpb"].clone() }
+        Results::of(&self.path(out)).unwrap()
     }
 }
 
@@ -117,33 +100,83 @@ fn wait_for(path: &Path, lines: usize, child: &mut Child) {
     }
 }
 
+/// Where a kill hit, by what it left.
+fn moment(run: &Path) -> &'static str {
+    let unfinished = run.join(".unfinished");
+    let steps =
+        std::fs::read_to_string(unfinished.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    if !unfinished.join("run.json").exists() && !run.join("run.json").exists() {
+        "before the run is recorded"
+    } else if run.join("report.json").exists() {
+        "after the report has its name"
+    } else if unfinished.join("report.json").exists() {
+        "while files take their names"
+    } else if unfinished.join("weights.safetensors").exists() {
+        "in export and its scores"
+    } else if steps == STEPS {
+        "after the last step"
+    } else if steps > 0 {
+        "in training"
+    } else {
+        "before the first step"
+    }
+}
+
+const STEPS: usize = 40;
+
+/// A run that is killed at moments spread over its time until it ends by itself, or `most` kills are done.
+fn killed(dir: &Dir, out: &str, whole: Duration, most: usize, hits: &mut BTreeMap<&'static str, usize>) {
+    let run = dir.path(out);
+    for kill in 0..=most {
+        let has_begun = |file: &str| run.join(".unfinished").join(file).exists();
+        let mut command = match has_begun("run.json") || has_begun("report.json") {
+            true => dir.resume(out),
+            false => dir.train(out, &["--steps", &STEPS.to_string()]),
+        };
+        if kill == most {
+            succeeds(command);
+            return;
+        }
+        let mut child = command.spawn().unwrap();
+        // Multiples of the golden ratio, less their whole parts, come everywhere.
+        let moments = hits.values().sum::<usize>() as f64 * 0.618_033_988_75;
+        std::thread::sleep(whole.mul_f64(moments.fract()));
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), None, "it ended before it was killed: {message}");
+        let moment = moment(&run);
+        *hits.entry(moment).or_default() += 1;
+        if moment == "after the report has its name" {
+            return;
+        }
+    }
+}
+
 #[test]
 fn a_run_that_is_killed_again_and_again_gives_what_it_would_have_given() {
     let dir = Dir::new();
     let start = Instant::now();
-    succeeds(dir.train("whole", &["--steps", "40"]));
+    succeeds(dir.train("whole", &["--steps", &STEPS.to_string()]));
     let whole = start.elapsed();
-    let kills: u32 = std::env::var("PG_KILLS").map_or(8, |n| n.parse().expect("PG_KILLS is a number"));
-    let mut child = dir.train("killed", &["--steps", "40"]).spawn().unwrap();
-    wait_for(&dir.path("killed/.unfinished/metrics.jsonl"), 1, &mut child);
-    let mut done = 0;
-    // Each life ends somewhere else: while it starts, trains, exports or scores.
-    for kill in 0..kills {
-        std::thread::sleep(whole * (kill * 7 % 10) / 10);
-        child.kill().unwrap();
-        if child.wait().unwrap().success() {
+    let results = dir.results("whole");
+    let kills: usize = std::env::var("PG_KILLS").map_or(30, |n| n.parse().expect("PG_KILLS is a number"));
+    let mut hits = BTreeMap::new();
+    for run in 0.. {
+        let left = kills.saturating_sub(hits.values().sum());
+        if left == 0 {
+            eprintln!("{kills} kills of {run} runs: {hits:?}");
             break;
         }
-        done += 1;
-        child = dir.resume("killed").spawn().unwrap();
+        let out = format!("killed-{run}");
+        killed(&dir, &out, whole, left, &mut hits);
+        assert!(dir.results(&out) == results, "{out}, after {hits:?}");
+        let nothing = fails(dir.resume(&out));
+        assert!(nothing.contains("no run that was stopped"), "{nothing}");
     }
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(done > 0, "it was never killed");
-    assert!(dir.results("killed") == dir.results("whole"));
-    assert!(!dir.path("killed/.unfinished").exists());
-    let nothing = fails(dir.resume("killed"));
-    assert!(nothing.contains("no run that was stopped"), "{nothing}");
 }
 
 #[test]
