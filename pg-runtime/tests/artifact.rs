@@ -6,7 +6,10 @@ use pg_ir::quant::{self, Grid, Method, ScaleRule};
 use pg_runtime::artifact::{
     self, Artifact, ArtifactError, FORMAT_VERSION, Manifest, Tensor, TensorData, decode, encode,
 };
+use pg_runtime::export;
+use pg_testing::models::{noisy_weights, session};
 use proptest::prelude::*;
+use rayon::prelude::*;
 
 /// Standard normal values by Box–Muller from a fixed generator.
 fn gaussian(n: usize, seed: u64) -> Vec<f32> {
@@ -91,25 +94,34 @@ fn dequantises_to_the_training_grid() {
     }
 }
 
+/// A trained model's, so to speak: every kind of tensor of tiny, in 10 kB.
+fn toy() -> Vec<u8> {
+    let session = session("tiny.rs", &["LAYERS=1", "DIM=16", "HEADS=1", "KV_HEADS=1", "VOCAB=256"]);
+    let toy = bytes_of(&export::quantise(&session.model, &noisy_weights(&session, 5)).unwrap());
+    assert!((8_000..20_000).contains(&toy.len()), "{} bytes", toy.len());
+    toy
+}
+
 #[test]
 fn every_flipped_bit_is_found() {
-    let good = bytes_of(&small());
-    for i in 0..good.len() {
-        for bit in 0..8 {
-            let mut bad = good.clone();
-            bad[i] ^= 1 << bit;
-            // The message is the header field's own where the flip hits one, else the hash's.
-            let e = error(&bad);
-            let expected = match i {
-                0..8 => matches!(e, ArtifactError::NotAnArtifact),
-                8..12 => matches!(e, ArtifactError::Version { .. }),
-                16..24 => {
-                    matches!(e, ArtifactError::Truncated { .. } | ArtifactError::TrailingBytes { .. })
-                }
-                _ => matches!(e, ArtifactError::Damaged),
-            };
-            assert!(expected, "byte {i} bit {bit}: {e}");
-        }
+    for good in [bytes_of(&small()), toy()] {
+        (0..good.len()).into_par_iter().for_each_with(good, |bad, i| flip_each_bit(bad, i));
+    }
+}
+
+fn flip_each_bit(bad: &mut [u8], i: usize) {
+    for bit in 0..8 {
+        bad[i] ^= 1 << bit;
+        // The message is the header field's own where the flip hits one, else the hash's.
+        let e = error(bad);
+        let expected = match i {
+            0..8 => matches!(e, ArtifactError::NotAnArtifact),
+            8..12 => matches!(e, ArtifactError::Version { .. }),
+            16..24 => matches!(e, ArtifactError::Truncated { .. } | ArtifactError::TrailingBytes { .. }),
+            _ => matches!(e, ArtifactError::Damaged),
+        };
+        assert!(expected, "byte {i} bit {bit}: {e}");
+        bad[i] ^= 1 << bit;
     }
 }
 
