@@ -10,6 +10,7 @@ use pg_ir::graph::Graph;
 use pg_ir::lang::model::Param;
 use pg_ir::lang::{Options, Source, elaborate};
 use pg_runtime::artifact::{ArtifactError, FORMAT_VERSION, Opened};
+use pg_runtime::checkpoint;
 use pg_runtime::data::tokenize::{Encoder, Format, Split, for_each_text};
 use pg_runtime::data::{Shard, Tokenizer};
 use pg_runtime::report::{RunReport, StepMetrics};
@@ -20,11 +21,12 @@ use pg_runtime::weights;
 type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub(crate) const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 10] = [
     ("shard", shard),
     ("tokenizer", tokenizer),
     ("safetensors", safetensors),
     ("artifact", artifact),
+    ("checkpoint", checkpoint),
     ("jsonl", jsonl),
     ("report", report),
     ("tuning", tuning),
@@ -100,6 +102,19 @@ pub(crate) fn artifact(bytes: &[u8]) {
             }
         }
         Err(error) => assert!(!matches!(error, ArtifactError::Damaged), "the hash is right"),
+    }
+}
+
+/// Checkpoints. The bytes are the length of a header, the header as JSON, and values; the magic and the hash are put around
+/// them.
+pub(crate) fn checkpoint(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return };
+    let length = u64::from(u16::from_le_bytes(*length)).min(rest.len() as u64);
+    let file = [b"PGCK", &1u32.to_le_bytes()[..], &length.to_le_bytes(), rest].concat();
+    let file = [&file[..], blake3::hash(&file).as_bytes()].concat();
+    if let Ok(read) = checkpoint::from_bytes(Path::new("fuzzed.checkpoint"), &file) {
+        let values = read.banks.iter().map(|(_, values)| values.len()).sum::<usize>();
+        assert_eq!(4 * values as u64 + length, rest.len() as u64, "every byte is a header's or a value's");
     }
 }
 

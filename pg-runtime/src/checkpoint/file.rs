@@ -62,13 +62,26 @@ pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError
 /// # Errors
 /// [`CheckpointError::Io`], or [`CheckpointError::Format`] for anything but the bytes that [`write`] wrote.
 pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
+    let opened = input::open(path);
+    let (file, length) = opened.map_err(|error| CheckpointError::Io { path: path.to_owned(), error })?;
+    read_from(path, BufReader::new(file), length)
+}
+
+/// Reads the bytes of a checkpoint; `path` is for messages.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
+    read_from(path, bytes, bytes.len() as u64)
+}
+
+fn read_from(path: &Path, inner: impl Read, length: u64) -> Result<Checkpoint, CheckpointError> {
     let fail = |what: &str| CheckpointError::Format { path: path.to_owned(), what: what.to_owned() };
     let io = |error: io::Error| match error.kind() {
         io::ErrorKind::UnexpectedEof => fail("it ends too early"),
         _ => CheckpointError::Io { path: path.to_owned(), error },
     };
-    let (file, length) = input::open(path).map_err(io)?;
-    let mut stream = Hashed { inner: BufReader::new(file), hasher: blake3::Hasher::new() };
+    let mut stream = Hashed { inner, hasher: blake3::Hasher::new() };
     let mut prefix = [0; PREFIX];
     stream.read_exact(&mut prefix).map_err(io)?;
     let [m0, m1, m2, m3, v0, v1, v2, v3, rest @ ..] = prefix;

@@ -14,7 +14,7 @@ use pg_ir::slot::Slot;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use self::file::{read, write};
+pub use self::file::{from_bytes, read, write};
 pub use self::writer::Writer;
 use crate::state::{State, StateError};
 use crate::train::{Position, is_carried};
