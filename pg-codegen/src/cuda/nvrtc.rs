@@ -113,20 +113,27 @@ impl Nvrtc {
         }
     }
 
+    /// Reads what a compilation gave.
+    ///
+    /// # Safety
+    /// The program must be one of this library's that was compiled and is not destroyed.
     unsafe fn outputs(&self, program: NvrtcProgram, log: String) -> Result<Output, ToolsError> {
-        // SAFETY: as the caller's; the program is compiled.
+        // SAFETY: by the caller's promise.
         let (ptx, cubin) = unsafe { (self.read(program, self.ptx)?, self.read(program, self.cubin)?) };
         Ok(Output { ptx, cubin, log })
     }
 
     /// Reads one of a program's results, without the zero that ends a text.
+    ///
+    /// # Safety
+    /// The program must be one of this library's that is not destroyed.
     unsafe fn read(
         &self,
         program: NvrtcProgram,
         (size, copy): (SizeOf, Copy),
     ) -> Result<Vec<u8>, ToolsError> {
         let mut bytes = 0;
-        // SAFETY: the program is alive, and the buffer has the size that NVRTC asked for.
+        // SAFETY: the program is alive by the caller's promise, and the buffer has the size that NVRTC asked for.
         unsafe {
             self.check(size(program, &mut bytes))?;
             let mut buffer = vec![0u8; bytes];

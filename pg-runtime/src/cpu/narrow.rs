@@ -29,6 +29,8 @@ pub(crate) fn widened(args: &[Arg], written: &[usize], memory: &mut Aligned, run
     // As many as any family has.
     const MOST: usize = 9;
     assert!(args.len() <= MOST, "internal error: a kernel of {} arguments", args.len());
+    let needed = elements(args.iter().map(|a| (a.dtype(), a.len())));
+    assert!(needed <= memory.len(), "internal error: memory for {} of {needed} elements", memory.len());
     let mut wide = [args[0]; MOST];
     wide[..args.len()].copy_from_slice(args);
     let mut at = memory.as_mut_ptr().cast::<f32>();
@@ -36,7 +38,7 @@ pub(crate) fn widened(args: &[Arg], written: &[usize], memory: &mut Aligned, run
         *wide = Arg::new(at.cast(), narrow.len(), DType::F32);
         at = at.wrapping_add(padded(narrow.len()));
         pieces(narrow.len(), |from, len| {
-            // SAFETY: inside both; the copy is this launch's own, and each task has its own piece of it.
+            // SAFETY: inside both, by the assertion; the copy is this launch's own, and each task has its own piece of it.
             let (from, to) = unsafe { (narrow.read::<u16>(from, len), wide.write::<f32>(from, len)) };
             to.iter_mut().zip(from).for_each(|(t, f)| *t = math::from_bf16(*f));
         });

@@ -98,7 +98,8 @@ fn conflict(w: &Touch, r: &Touch, domain: &[usize], args: &[Arg]) -> bool {
     let mut read = r.at.clone();
     read.offset += apart / size;
     if read == w.at {
-        return r.write || r.shared;
+        // In place is through one argument: of two, a kernel does not know that they are one memory (`find_direct`).
+        return r.write || r.shared || r.arg != w.arg;
     }
     may_meet(&w.at, &read, domain)
 }
