@@ -12,6 +12,8 @@ impl JobOptions {
             profile,
             steps,
             seconds,
+            flops,
+            eval_seconds,
             batch_tokens,
             micro_batch_tokens,
             seq_len,
@@ -36,6 +38,8 @@ impl JobOptions {
         add("profile", profile.clone());
         add("steps", steps.map(|n| n.to_string()));
         add("seconds", seconds.map(|s| s.to_string()));
+        add("budget", flops.map(|flops| format!("flops={flops}")));
+        add("eval-seconds", eval_seconds.map(|s| s.to_string()));
         add("batch-tokens", batch_tokens.map(|n| n.to_string()));
         add("micro-batch-tokens", micro_batch_tokens.map(|n| n.to_string()));
         add("seq-len", seq_len.map(|n| n.to_string()));

@@ -186,7 +186,8 @@ fn audited_run(
     observer: &mut Observer<'_>,
 ) -> Result<Audited, SubmitError> {
     observer(Event::Note(format!("audits {}", run.folder.display())));
-    let options = AuditOptions { path: run.folder.clone(), text: None, device: device.clone() };
+    let options =
+        AuditOptions { path: run.folder.clone(), device: device.clone(), ..AuditOptions::default() };
     let audit =
         audit(&options, observer).map_err(|error| SubmitError::Audit { run: run.folder.clone(), error })?;
     let (_, bpb) = run.report.bpb.last().unwrap_or(("", f64::NAN));
