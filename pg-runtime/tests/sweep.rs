@@ -243,6 +243,17 @@ fn what_is_not_alike_is_refused() {
     refused(other(&["--set", "eval.max_targets=255"]), "the number of scored targets differs");
     // What was asked for is what a device does anyway.
     report(other(&["--precision", "f32"]).output().unwrap());
+    // A plan that is none, and one of too many runs.
+    let plan = std::fs::read_to_string(dir.path("other/sweep.json")).unwrap();
+    std::fs::write(dir.path("other/sweep.json"), &plan[..plan.len() / 2]).unwrap();
+    refused(dir.resume("other"), "sweep.json is not the plan of a sweep");
+    let axes: Vec<Value> = (0..9)
+        .map(|i| serde_json::json!({ "name": format!("A{i}"), "values": (0..99).map(|v| v.to_string()).collect::<Vec<_>>() }))
+        .collect();
+    let mut plan: Value = serde_json::from_str(&plan).unwrap();
+    plan["grid"] = axes.into();
+    std::fs::write(dir.path("other/sweep.json"), plan.to_string()).unwrap();
+    refused(dir.resume("other"), "a sweep has at most 10000");
     // A run of something else in a run's place.
     let seed = [
         &["run", TINY, "--out", "sw/seed-2", "--seed", "2", "--set", "DIM=36"],

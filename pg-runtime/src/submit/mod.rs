@@ -73,7 +73,7 @@ pub enum SubmitError {
         /// The run.
         run: PathBuf,
         /// Why.
-        error: AuditError,
+        error: Box<AuditError>,
     },
     /// The model does not check from the folder.
     #[error("the model's texts cannot be laid out in the folder: {0}")]
@@ -188,8 +188,8 @@ fn audited_run(
     observer(Event::Note(format!("audits {}", run.folder.display())));
     let options =
         AuditOptions { path: run.folder.clone(), device: device.clone(), ..AuditOptions::default() };
-    let audit =
-        audit(&options, observer).map_err(|error| SubmitError::Audit { run: run.folder.clone(), error })?;
+    let audit = audit(&options, observer)
+        .map_err(|error| SubmitError::Audit { run: run.folder.clone(), error: Box::new(error) })?;
     let (_, bpb) = run.report.bpb.last().unwrap_or(("", f64::NAN));
     let loss = run.record.text.nats_per_token(bpb);
     let (training_s, evaluation_s) = (rules::training_seconds(&run, &steps), run.report.evaluation_seconds());

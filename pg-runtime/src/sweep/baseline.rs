@@ -26,15 +26,19 @@ pub enum Baseline {
 pub enum Reference {
     /// The configuration at this place of [`SweepPlan::configurations`].
     Configuration(usize),
-    /// Runs of another sweep, or of none.
-    Runs {
-        /// What they are, for a table.
-        name: String,
-        /// What their scores are of.
-        conditions: Conditions,
-        /// Their reports.
-        reports: Vec<RunReport>,
-    },
+    /// Other runs.
+    Runs(Box<ReferenceRuns>),
+}
+
+/// Runs of another sweep, or of none, that differ in their seeds alone.
+#[derive(Clone, Debug)]
+pub struct ReferenceRuns {
+    /// What they are, for a table.
+    pub name: String,
+    /// What their scores are of.
+    pub conditions: Conditions,
+    /// Their reports.
+    pub reports: Vec<RunReport>,
 }
 
 /// What a score is of.
@@ -165,7 +169,7 @@ fn runs(folders: &[PathBuf], default: DType) -> Result<Reference, SweepError> {
         seeds.push(run.report.seed);
     }
     let reports = found.into_iter().map(|run| run.report).collect();
-    Ok(Reference::Runs { name, conditions, reports })
+    Ok(Reference::Runs(Box::new(ReferenceRuns { name, conditions, reports })))
 }
 
 /// A sweep's runs are two folders down.

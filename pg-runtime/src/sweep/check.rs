@@ -60,8 +60,8 @@ pub fn check(
         Some(first) if refused.is_empty() => first,
         _ => return Err(SweepError::Configurations(refused)),
     };
-    if let Reference::Runs { name: runs, conditions: theirs, .. } = &reference {
-        conditions.compare(&name, theirs, runs)?;
+    if let Reference::Runs(runs) = &reference {
+        conditions.compare(&name, &runs.conditions, &runs.name)?;
     }
     let default_storage = device.machine().storage;
     Ok(CheckedSweep { reference, conditions, model, default_storage })

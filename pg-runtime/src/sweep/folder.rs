@@ -203,10 +203,13 @@ fn read_plan(folder: &Path) -> Result<SweepPlan, SweepError> {
         return Err(SweepError::Folder { folder: folder.to_owned(), what });
     }
     let text = Kind::JSON.read(&path).map_err(located(&path))?;
-    serde_json::from_slice(&text).map_err(|error| {
+    let invalid = |error: String| {
         let what = format!("{PLAN} is not the plan of a sweep of this pg: {error}; begin the sweep anew");
         SweepError::Folder { folder: folder.to_owned(), what }
-    })
+    };
+    let plan: SweepPlan = serde_json::from_slice(&text).map_err(|error| invalid(error.to_string()))?;
+    plan.check().map_err(|error| invalid(error.to_string()))?;
+    Ok(plan)
 }
 
 fn lock(folder: &Path) -> Result<Lock, SweepError> {

@@ -101,7 +101,7 @@ pub fn report(
         Reference::Configuration(index) => {
             (configurations[*index].to_string(), scores(finished[*index].iter().map(|run| &run.report)))
         }
-        Reference::Runs { name, reports, .. } => (name.clone(), scores(reports.iter())),
+        Reference::Runs(runs) => (runs.name.clone(), scores(runs.reports.iter())),
     };
     let is_baseline = |index| matches!(checked.reference, Reference::Configuration(i) if i == index);
     let rows = configurations.into_iter().zip(finished).enumerate();
