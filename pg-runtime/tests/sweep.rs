@@ -66,7 +66,8 @@ impl Dir {
         self.command(&["sweep", "--resume", out, "--json"])
     }
 
-    fn pids(&self, out: &str) -> String {
+    /// The process of the run that goes on, as its lock names it.
+    fn runner(&self, out: &str) -> String {
         std::fs::read_to_string(self.path(out).join(".running")).unwrap_or_default()
     }
 
@@ -342,7 +343,7 @@ fn a_run_that_is_killed_takes_no_other_with_it() {
     let args = ["--seeds", "1,2", "--set", "DIM=24", "--steps", "60"];
     let mut child = dir.sweep("sw", &args).spawn().unwrap();
     wait_for(&dir.path("sw/seed-1/.unfinished/metrics.jsonl"), 2, &mut child);
-    let owner = dir.pids("sw");
+    let owner = dir.runner("sw");
     signal("KILL", owner.split_whitespace().nth(1).unwrap());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));

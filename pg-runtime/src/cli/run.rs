@@ -283,6 +283,8 @@ mod tests {
             profile: Some("quick".into()),
             steps: Some(7),
             seconds: Some(0.1),
+            flops: None,
+            eval_seconds: Some(2.5),
             batch_tokens: Some(64),
             micro_batch_tokens: Some(32),
             seq_len: Some(16),
@@ -300,7 +302,8 @@ mod tests {
             skip_full_size: true,
             skip_validation: true,
         };
-        for job in [job, JobOptions { model: "m.rs".into(), ..JobOptions::default() }] {
+        let flops = JobOptions { steps: None, flops: Some(1.25e18), ..job.clone() };
+        for job in [job, flops, JobOptions { model: "m.rs".into(), ..JobOptions::default() }] {
             let words = ["pg", "m.rs"].map(String::from).into_iter().chain(job.arguments());
             let RunArgs { job: parsed, seed, init, .. } = Pg::parse_from(words).run;
             assert_eq!(parsed.job(seed, init), job);
