@@ -135,7 +135,10 @@ fn bad_plans_are_errors() {
     assert!(matches!(problem(&|p| p.launches[0].args[1] = BufferId(9)), Problem::NoBuffer(9)));
     assert!(matches!(problem(&|p| p.launches[0].args.truncate(2)), Problem::ArgCount { .. }));
     assert!(matches!(problem(&|p| p.launches[2].args[0] = BufferId(1)), Problem::ArgType { arg: 0, .. }));
-    assert!(matches!(problem(&|p| p.launches[2].args[2] = BufferId(4)), Problem::ReadOnly { arg: 2 }));
+    assert!(matches!(problem(&|p| p.launches[2].args[2] = BufferId(1)), Problem::ReadOnly { arg: 2 }));
+    // In place, but through two arguments.
+    let twice = problem(&|p| p.launches[2].args[2] = BufferId(4));
+    assert!(matches!(twice, Problem::Hazard { written: 2, read: 1 }), "{twice:?}");
     assert!(matches!(problem(&|p| p.buffers[2].len = 299), Problem::ArgRange { arg: 2, .. }));
     assert!(matches!(new(&|p| p.arena_bytes = 64), Err(CpuError::Buffer { .. })));
     assert!(matches!(new(&|p| p.buffers[2].place = Place::Temp { offset: 4 }), Err(CpuError::Buffer { .. })));

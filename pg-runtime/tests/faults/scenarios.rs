@@ -1,57 +1,17 @@
-//! Runs whose system calls fail: each call of a short run once, all from one on, and a disk that fills up at any moment. A run ends well
-//! with the results of one that met no fault; or it says which file it was, claims nothing, and its work can be continued to these
-//! results.
-//!
-//! Where calls cannot be made to fail the tests say so and pass, unless PG_REQUIRE_FAULTS=1.
+//! Moments of a run's life at which faults begin, and what must hold of the run afterwards.
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use pg_testing::commands::Scratch;
-use pg_testing::faults::{Call, EIO, ENOSPC, Fault, Injector};
+use pg_testing::faults::{Call, EIO, Fault, Injector};
 use pg_testing::runs::Results;
 
-/// Two parameters and their averages, with test-time training: every part of a run, for some milliseconds.
-const MODEL: &str = r#"pg_macros::model! {
-    small {
-        const VOCAB = 1024;
-        const DIM = 4;
-        fn forward(tokens) {
-            let x = gather(param("emb.weight", [VOCAB, DIM], normal(0.02)), tokens);
-            linear(x, param("head.weight", [VOCAB, DIM], normal(0.02)))
-        }
-        optim { "*" => adamw(lr = 0.01) }
-        train { batch_tokens = 32; seq_len = 16; steps = 4; ema_decay = 0.9; }
-        eval { seq_len = 16; stride = 8; ttt { chunk = 32; lr = 0.002; epochs = 1; batch_seqs = 2; } }
-    }
-}
-"#;
-
-const RUN: [&str; 18] = [
-    "run",
-    "small.rs",
-    "--out",
-    "run",
-    "--quiet",
-    "--no-validate",
-    "--checkpoint-every",
-    "2",
-    "--data",
-    "train_*.bin",
-    "--val",
-    "val_0.bin",
-    "--tokenizer",
-    "bpe.model",
-    "--init",
-    "init.safetensors",
-    "--seed",
-    "7",
-];
-const RESUME: [&str; 6] = ["run", "--resume", "run", "--quiet", "--checkpoint-every", "2"];
+use crate::inputs::{RESUME, RUN, copied, inputs, message, pg, succeeds};
+use crate::{faults, says_what_failed};
 
 /// A moment of a run's life at which faults begin.
-struct Scenario {
-    name: &'static str,
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
     /// The folder that it begins with.
     begin: Scratch,
     command: Vec<&'static str>,
@@ -59,72 +19,17 @@ struct Scenario {
     earlier: Option<Results>,
 }
 
-fn scratch() -> Scratch {
-    Scratch::new(env!("CARGO_BIN_EXE_pg"))
-}
-
-fn pg(dir: &Scratch, args: &[&str]) -> Command {
-    let mut command = dir.command(args);
-    // Two runs at a time, each on one core.
-    command.env("RAYON_NUM_THREADS", "1");
-    command
-}
-
-#[track_caller]
-fn succeeds(dir: &Scratch, args: &[&str]) {
-    let output = pg(dir, args).output().unwrap();
-    assert!(output.status.success(), "{}", message(&output));
-}
-
-fn message(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A folder with all that a run reads.
-fn inputs() -> Scratch {
-    let dir = scratch();
-    let shard = |name: &str, seed: u32, tokens: u32| {
-        let tokens: Vec<u16> = (0..tokens).map(|i| ((i * i + seed * i) % 1021) as u16).collect();
-        std::fs::write(dir.path(name), pg_runtime::data::shard_bytes(&tokens)).unwrap();
-    };
-    shard("train_0.bin", 1, 50);
-    shard("train_1.bin", 2, 100);
-    shard("val_0.bin", 3, 100);
-    std::fs::write(dir.path("small.rs"), MODEL).unwrap();
-    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample/sample_1024_bpe.model");
-    std::fs::copy(tokenizer, dir.path("bpe.model")).unwrap();
-    succeeds(&dir, &["export", "small.rs", "--safetensors", "init.safetensors", "--quiet"]);
-    dir
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).unwrap()),
-        }
-    }
-}
-
-fn copied(from: &Scratch) -> Scratch {
-    let dir = scratch();
-    copy(&from.path(""), &dir.path(""));
-    dir
-}
-
 /// What the scenarios have in common.
-struct Ground {
+pub(crate) struct Ground {
     injector: Injector,
-    inputs: Scratch,
+    pub(crate) inputs: Scratch,
     /// Results of a run that meets no fault.
     whole: Results,
 }
 
 impl Ground {
     /// `None`, once it has been said, where calls cannot be made to fail.
-    fn new() -> Option<Ground> {
+    pub(crate) fn new() -> Option<Ground> {
         let injector = match Injector::new() {
             Ok(injector) => injector,
             Err(why) => {
@@ -142,19 +47,25 @@ impl Ground {
         Some(Ground { injector, inputs, whole })
     }
 
-    fn faulty(&self, dir: &Scratch, args: &[&str], name: &str, fault: Fault) -> (Output, Vec<Call>) {
+    pub(crate) fn faulty(
+        &self,
+        dir: &Scratch,
+        args: &[&str],
+        name: &str,
+        fault: Fault,
+    ) -> (Output, Vec<Call>) {
         let mut command = pg(dir, args);
         self.injector.preload(&mut command, &dir.path(""), name, fault);
         let output = command.output().unwrap();
         (output, self.injector.calls(name))
     }
 
-    fn fresh(&self) -> Scenario {
+    pub(crate) fn fresh(&self) -> Scenario {
         Scenario { name: "fresh", begin: copied(&self.inputs), command: RUN.to_vec(), earlier: None }
     }
 
     /// A finished run is in the folder, and is to be replaced.
-    fn overwriting(&self) -> Scenario {
+    pub(crate) fn overwriting(&self) -> Scenario {
         let begin = copied(&self.inputs);
         succeeds(&begin, &[&RUN[..17], &["8"]].concat());
         let earlier = Results::of(&begin.path("run")).ok();
@@ -162,14 +73,14 @@ impl Ground {
     }
 
     /// A run was stopped after two steps.
-    fn resumed(&self) -> Scenario {
+    pub(crate) fn resumed(&self) -> Scenario {
         let begin =
             self.stopped(|call| call.name == "write" && call.path == "run/.unfinished/metrics.jsonl", 3);
         Scenario { name: "resumed", begin, command: RESUME.to_vec(), earlier: None }
     }
 
     /// A run was stopped while its files took their names.
-    fn finishing(&self) -> Scenario {
+    pub(crate) fn finishing(&self) -> Scenario {
         let begin = self.stopped(|call| call.name.starts_with("rename") && call.path == "run/artifact.pg", 1);
         Scenario { name: "finishing", begin, command: RESUME.to_vec(), earlier: None }
     }
@@ -260,7 +171,7 @@ impl Ground {
     }
 
     /// Meets faults until one is beyond a scenario's end; how many were met.
-    fn meets_all(&self, scenario: &Scenario, faults: impl Iterator<Item = Fault>) -> usize {
+    pub(crate) fn meets_all(&self, scenario: &Scenario, faults: impl Iterator<Item = Fault>) -> usize {
         let (mut met, mut wrong) = (0, Vec::new());
         for fault in faults {
             match self.meets(scenario, fault) {
@@ -274,78 +185,11 @@ impl Ground {
     }
 
     /// Fails each call of a scenario in turn, in each way that it can.
-    fn each_call_once(&self, scenario: &Scenario) {
+    pub(crate) fn each_call_once(&self, scenario: &Scenario) {
         let (_, calls) = self.faulty(&copied(&scenario.begin), &scenario.command, scenario.name, Fault::None);
         let met = self.meets_all(scenario, calls.iter().flat_map(faults));
         eprintln!("{}: {} calls, {met} faults", scenario.name, calls.len());
         // Where checkpoints are written beside the training, a run may have some calls less.
         assert!(met >= calls.len() * 9 / 10, "{met} faults were met in a run of {} calls", calls.len());
-    }
-}
-
-/// The faults of a call, by what it does.
-fn faults(call: &Call) -> Vec<Fault> {
-    let number = call.number;
-    let mut faults = vec![Fault::Once(number, EIO)];
-    if matches!(call.name.as_str(), "write" | "fallocate" | "mkdir" | "rename") {
-        faults.push(Fault::Once(number, ENOSPC));
-    }
-    if matches!(call.name.as_str(), "write" | "read") {
-        faults.push(Fault::Short(number));
-    }
-    faults
-}
-
-/// One message, which names a file whose call failed; its folder, where the file is none that a user knows of.
-fn says_what_failed(message: &str, failed: &[Call]) -> Result<(), String> {
-    let named = |call: &Call| {
-        let (folder, file) = call.path.rsplit_once('/').unwrap_or(("", &call.path));
-        let known = match file {
-            ".lock" | "reserved" => "run",
-            _ if file.starts_with(".pg-") || file.ends_with(".checkpoint") => folder,
-            _ => &call.path,
-        };
-        message.contains(known)
-    };
-    if message.matches("error: ").count() != 1 || message.contains("panicked") {
-        return Err("not one message".into());
-    }
-    if failed.iter().any(named) { Ok(()) } else { Err("the message does not name the file".into()) }
-}
-
-#[test]
-fn each_call_of_a_run_fails_once() {
-    let Some(ground) = Ground::new() else { return };
-    ground.each_call_once(&ground.fresh());
-}
-
-#[test]
-fn each_call_of_a_run_that_continues_fails_once() {
-    let Some(ground) = Ground::new() else { return };
-    ground.each_call_once(&ground.resumed());
-    ground.each_call_once(&ground.finishing());
-}
-
-#[test]
-fn each_call_of_a_run_that_replaces_another_fails_once() {
-    let Some(ground) = Ground::new() else { return };
-    ground.each_call_once(&ground.overwriting());
-}
-
-#[test]
-fn a_device_that_is_gone_takes_nothing_along() {
-    let Some(ground) = Ground::new() else { return };
-    for scenario in [ground.fresh(), ground.resumed(), ground.finishing(), ground.overwriting()] {
-        let met = ground.meets_all(&scenario, (1..).step_by(7).map(|number| Fault::From(number, EIO)));
-        eprintln!("{}: the device was gone at {met} moments", scenario.name);
-    }
-}
-
-#[test]
-fn a_disk_that_fills_up_keeps_what_is_on_it() {
-    let Some(ground) = Ground::new() else { return };
-    for scenario in [ground.fresh(), ground.resumed(), ground.overwriting()] {
-        let met = ground.meets_all(&scenario, (0..).step_by(9973).map(Fault::Room));
-        eprintln!("{}: the disk was full at {met} moments", scenario.name);
     }
 }
