@@ -64,20 +64,28 @@ fn each_call_of_what_reads_a_run_fails_once() {
 #[test]
 fn each_call_of_a_run_fails_once() {
     let Some(ground) = Ground::new() else { return };
-    ground.each_call_once(&ground.fresh());
+    ground.each_call_once(&ground.fresh(), "");
 }
 
 #[test]
 fn each_call_of_a_run_that_continues_fails_once() {
     let Some(ground) = Ground::new() else { return };
-    ground.each_call_once(&ground.resumed());
-    ground.each_call_once(&ground.finishing());
+    ground.each_call_once(&ground.resumed(), "");
+    ground.each_call_once(&ground.finishing(), "");
 }
 
 #[test]
 fn each_call_of_a_run_that_replaces_another_fails_once() {
     let Some(ground) = Ground::new() else { return };
-    ground.each_call_once(&ground.overwriting());
+    ground.each_call_once(&ground.overwriting(), "");
+}
+
+#[test]
+fn each_call_on_the_cache_of_validations_fails_once() {
+    let Some(ground) = Ground::new() else { return };
+    for is_known in [false, true] {
+        ground.each_call_once(&ground.validating(is_known), "cache");
+    }
 }
 
 #[test]

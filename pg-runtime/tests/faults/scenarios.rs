@@ -72,6 +72,17 @@ impl Ground {
         Scenario { name: "overwriting", begin, command: [&RUN[..], &["--overwrite"]].concat(), earlier }
     }
 
+    /// The programs are held to float64: now, or as the cache says.
+    pub(crate) fn validating(&self, is_known: bool) -> Scenario {
+        let command: Vec<_> = RUN.into_iter().filter(|arg| *arg != "--no-validate").collect();
+        let begin = copied(&self.inputs);
+        if is_known {
+            succeeds(&begin, &command);
+            std::fs::remove_dir_all(begin.path("run")).unwrap();
+        }
+        Scenario { name: "validating", begin, command, earlier: None }
+    }
+
     /// A run was stopped after two steps.
     pub(crate) fn resumed(&self) -> Scenario {
         let begin =
@@ -184,9 +195,12 @@ impl Ground {
         met
     }
 
-    /// Fails each call of a scenario in turn, in each way that it can.
-    pub(crate) fn each_call_once(&self, scenario: &Scenario) {
-        let (_, calls) = self.faulty(&copied(&scenario.begin), &scenario.command, scenario.name, Fault::None);
+    /// Fails each call of a scenario on files whose paths begin like this, in turn and in each way that it can.
+    pub(crate) fn each_call_once(&self, scenario: &Scenario, path: &str) {
+        let (_, mut calls) =
+            self.faulty(&copied(&scenario.begin), &scenario.command, scenario.name, Fault::None);
+        calls.retain(|call| call.path.starts_with(path));
+        assert!(!calls.is_empty(), "{}: no calls on {path}", scenario.name);
         let met = self.meets_all(scenario, calls.iter().flat_map(faults));
         eprintln!("{}: {} calls, {met} faults", scenario.name, calls.len());
         // Where checkpoints are written beside the training, a run may have some calls less.
