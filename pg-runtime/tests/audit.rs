@@ -148,7 +148,7 @@ fn an_artifact_that_no_run_would_write_is_found() {
     let (passes, findings) = dir.audit(&["sound.pg"]);
     assert!(passes, "{findings}");
     write_artifact(&dir.path("peeks.pg"), "y - mean(y, 1)");
-    dir.violated(&["peeks.pg"], "causal\" \"violated\": \"program `score`");
+    dir.violated(&["peeks.pg"], "causal\" \"violated\": \"wrong.rs:6:17: program `score`");
     for offset in ["y + 1.0e9", "y - 3.0e38"] {
         write_artifact(&dir.path("offset.pg"), offset);
         dir.violated(&["offset.pg"], "scores\" \"violated\": \"the largest logit before target");

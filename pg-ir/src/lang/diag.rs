@@ -152,6 +152,12 @@ impl Diagnostics {
         self.list.is_empty()
     }
 
+    /// The first error in one line, with its place.
+    pub fn summary(&self) -> String {
+        let first = self.list.iter().find(|d| d.severity == Severity::Error).or(self.list.first());
+        first.map_or(String::new(), |d| format!("{}: {}", d.loc(), d.message))
+    }
+
     /// One finding with source excerpts.
     pub fn render(&self, d: &Diagnostic) -> String {
         let mut out = format!("{}: {}\n", d.severity, d.message);

@@ -8,7 +8,7 @@ use super::{Artifact, AuditError, Findings};
 use crate::eval::score_and_adapt;
 use crate::report::Event;
 use crate::run::{Corpus, Scorer};
-use crate::session::Session;
+use crate::session::{Session, SessionError};
 
 /// Positions after which tokens are changed.
 const POSITIONS: usize = 64;
@@ -37,11 +37,14 @@ pub(super) fn grids(findings: &mut Findings, model: &Model) {
 /// Every program that the scores ask for is causal, by proof on its graph; whether that is so.
 pub(super) fn proofs(findings: &mut Findings, session: &Session, corpus: &Corpus) -> bool {
     let programs = Scorer::new(corpus, session).programs(session, true).unwrap_or_default();
-    let refused = programs.iter().find_map(|&key| session.program(key).err());
+    let refused = programs.iter().find_map(|&key| session.program(key).err()).map(|error| match error {
+        SessionError::Model(errors) => errors.summary(),
+        error => error.to_string(),
+    });
     let is_causal = refused.is_none();
     let what =
         format!("no score depends on a later token or another sequence, in all {} programs", programs.len());
-    findings.hold("causal", is_causal, what, || refused.map_or(String::new(), |e| e.to_string()));
+    findings.hold("causal", is_causal, what, || refused.unwrap_or_default());
     is_causal
 }
 
