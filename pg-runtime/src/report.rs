@@ -69,7 +69,7 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    /// Seconds of training, by the ledger: of its last session, where the run was stopped and continued.
+    /// Seconds of training, by the ledger; of a run that was stopped, with what its earlier processes took up to the checkpoint.
     pub fn training_seconds(&self) -> f64 {
         self.seconds_of(&["train"])
     }

@@ -177,7 +177,7 @@ pub(crate) fn ttt(case: &Case) -> Vec<String> {
         windows(case),
         &settings,
         qat(case),
-        &mut |_| {},
+        &mut |_| Ok(()),
     ));
     let mut errors = check_nll(case, &outcome.nll);
     let after = ok(session.read_weights(&state, Space::Param));

@@ -19,8 +19,13 @@ impl Ledger {
 
     /// Enters what was done since the last entry.
     pub(super) fn enter(&mut self, part: &str) {
+        self.enter_with(part, 0.0);
+    }
+
+    /// The same of a part of which `before` seconds were spent by a process that was stopped.
+    pub(super) fn enter_with(&mut self, part: &str, before: f64) {
         let now = Instant::now();
-        let seconds = (now - self.last).as_secs_f64();
+        let seconds = before + (now - self.last).as_secs_f64();
         self.last = now;
         self.entries.push(LedgerEntry { part: part.to_owned(), seconds });
     }

@@ -88,7 +88,7 @@ pub(super) fn train(
     options.interrupt.set_training(false);
     let first_step_s = keeper.meta.first_step_s;
     keeper.finish()?;
-    job.ledger.enter("train");
+    job.ledger.enter_with("train", position.elapsed);
     if let Some(schedule) = trained.schedule {
         observer(Event::Note(format!("schedule in force at the end: {schedule}")));
     }

@@ -192,7 +192,7 @@ fn audited_run(
         .map_err(|error| SubmitError::Audit { run: run.folder.clone(), error: Box::new(error) })?;
     let (_, bpb) = run.report.bpb.last().unwrap_or(("", f64::NAN));
     let loss = run.record.text.nats_per_token(bpb);
-    let (training_s, evaluation_s) = (rules::training_seconds(&run, &steps), run.report.evaluation_seconds());
+    let (training_s, evaluation_s) = (run.report.training_seconds(), run.report.evaluation_seconds());
     Ok(Audited { run, steps, audit, bpb, loss, training_s, evaluation_s })
 }
 

@@ -120,6 +120,7 @@ mod tests {
             }))
             .unwrap(),
             init_hash: None,
+            replays: None,
         }
     }
 

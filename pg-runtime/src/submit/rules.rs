@@ -83,8 +83,8 @@ pub(super) fn of_runs(runs: &[(FinishedRun, Vec<StepMetrics>)], named: usize) ->
     objections.refuse_if(named < MIN_SEEDS, || {
         format!("a submission shows its score with {MIN_SEEDS} runs of different seeds; these are {named}")
     });
-    for (index, (run, steps)) in runs.iter().enumerate() {
-        of_run(run, steps, &mut objections);
+    for (index, (run, _)) in runs.iter().enumerate() {
+        of_run(run, &mut objections);
         objections.refusals.extend(runs.first().and_then(|(first, _)| not_the_same_job(run, first)));
         let twin = runs[..index].iter().find(|(other, _)| other.report.seed == run.report.seed);
         if let Some((twin, _)) = twin {
@@ -104,7 +104,7 @@ fn not_the_same_job(run: &FinishedRun, first: &FinishedRun) -> Option<String> {
     Some(format!("{run} is not of the same job as {first}: {what}"))
 }
 
-fn of_run(run: &FinishedRun, steps: &[StepMetrics], objections: &mut Objections) {
+fn of_run(run: &FinishedRun, objections: &mut Objections) {
     let FinishedRun { folder, record, report } = run;
     let at = folder.display();
     let (artifact, code, total) =
@@ -134,18 +134,12 @@ fn of_run(run: &FinishedRun, steps: &[StepMetrics], objections: &mut Objections)
     objections.draft_if(record.init_hash.is_some(), || {
         "training began from weights of a file, whose own training took time that is not counted".into()
     });
-    let times = [("training", training_seconds(run, steps)), ("evaluation", report.evaluation_seconds())];
+    let times = [("training", report.training_seconds()), ("evaluation", report.evaluation_seconds())];
     for (what, seconds) in times {
         objections.draft_if(seconds > MAX_SECONDS, || {
             format!("{at}: {what} took {seconds:.0} s; the challenge allows {MAX_SECONDS:.0}")
         });
     }
-}
-
-/// Seconds of training: by the ledger, which knows the last session of a run that was continued, or by its steps, of all.
-pub(super) fn training_seconds(run: &FinishedRun, steps: &[StepMetrics]) -> f64 {
-    let by_steps = steps.last().map_or(0.0, |last| last.elapsed_s + last.ms / 1e3);
-    run.report.training_seconds().max(by_steps)
 }
 
 /// What an audit found. Times are the challenge's business, and in the report.
