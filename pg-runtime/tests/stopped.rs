@@ -125,7 +125,15 @@ fn moment(run: &Path) -> &'static str {
 const STEPS: usize = 40;
 
 /// A run that is killed at moments spread over its time until it ends by itself, or `most` kills are done.
-fn killed(dir: &Dir, out: &str, whole: Duration, most: usize, hits: &mut BTreeMap<&'static str, usize>) {
+///
+/// `moments` counts them: one that comes after the run's end does not come again.
+fn killed(
+    dir: &Dir,
+    out: &str,
+    whole: Duration,
+    most: usize,
+    (moments, hits): (&mut u32, &mut BTreeMap<&'static str, usize>),
+) {
     let run = dir.path(out);
     for kill in 0..=most {
         let has_begun = |file: &str| run.join(".unfinished").join(file).exists();
@@ -139,8 +147,8 @@ fn killed(dir: &Dir, out: &str, whole: Duration, most: usize, hits: &mut BTreeMa
         }
         let mut child = command.spawn().unwrap();
         // Multiples of the golden ratio, less their whole parts, come everywhere.
-        let moments = hits.values().sum::<usize>() as f64 * 0.618_033_988_75;
-        std::thread::sleep(whole.mul_f64(moments.fract()));
+        std::thread::sleep(whole.mul_f64((f64::from(*moments) * 0.618_033_988_75).fract()));
+        *moments += 1;
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
         if output.status.success() {
@@ -164,7 +172,7 @@ fn a_run_that_is_killed_again_and_again_gives_what_it_would_have_given() {
     let whole = start.elapsed();
     let results = dir.results("whole");
     let kills: usize = std::env::var("PG_KILLS").map_or(30, |n| n.parse().expect("PG_KILLS is a number"));
-    let mut hits = BTreeMap::new();
+    let (mut moments, mut hits) = (0, BTreeMap::new());
     for run in 0.. {
         let left = kills.saturating_sub(hits.values().sum());
         if left == 0 {
@@ -172,7 +180,7 @@ fn a_run_that_is_killed_again_and_again_gives_what_it_would_have_given() {
             break;
         }
         let out = format!("killed-{run}");
-        killed(&dir, &out, whole, left, &mut hits);
+        killed(&dir, &out, whole, left, (&mut moments, &mut hits));
         assert!(dir.results(&out) == results, "{out}, after {hits:?}");
         let nothing = fails(dir.resume(&out));
         assert!(nothing.contains("no run that was stopped"), "{nothing}");
