@@ -62,7 +62,7 @@ fn a_run_that_goes_on_is_never_taken_for_one_that_has_nothing() {
     let own = create(&path, false).unwrap();
     own.write(RECORD, b"{}").unwrap();
     drop(own);
-    // What cannot be seen may be there: here, that a folder is a loop of links.
+    // What cannot be looked at may be there: here, for it is a link to itself.
     #[cfg(unix)]
     {
         std::fs::remove_file(unfinished_in(&path).join(RECORD)).unwrap();
