@@ -20,6 +20,7 @@ use crate::lang::limits::MAX_ERRORS;
 use crate::lang::model::{Param, Phase, Train, Trigger};
 use crate::lang::names::{self, Names};
 use crate::lang::span::Span;
+use crate::lang::trace::TraceOutcome;
 use crate::lang::value::Value;
 
 /// Functions that a program begins with.
@@ -87,14 +88,15 @@ impl<'m> Elaborator<'m> {
     }
 
     /// Parameters that are declared and that no score and no loss depends on.
-    pub(super) fn unreached(&mut self, declared: &IndexMap<String, Span>, reached: &IndexSet<String>) {
-        let mut lost = declared.iter().filter(|(name, _)| !reached.contains(*name));
+    pub(super) fn unreached(&mut self, runs: &[TraceOutcome], reached: &IndexSet<String>) {
+        let all = runs.iter().flat_map(|run| &run.params).filter(|(name, _)| !reached.contains(*name));
+        let lost: IndexMap<&String, &Span> = all.map(|(name, declared)| (name, &declared.span)).collect();
+        let mut lost = lost.into_iter();
         let Some((name, span)) = lost.next() else { return };
         let more = others(lost.count());
         let message = format!("nothing depends on parameter `{name}`{more}: it keeps its initial value");
         self.warn(
-            Diagnostic::error(&span.clone(), message)
-                .help("use it, or remove it: it takes room in the artifact"),
+            Diagnostic::error(span, message).help("use it, or remove it: it takes room in the artifact"),
         );
     }
 

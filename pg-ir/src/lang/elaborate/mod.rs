@@ -18,7 +18,7 @@ use crate::lang::library::Library;
 use crate::lang::limits::{Budget, MAX_ERRORS, MAX_RULES};
 use crate::lang::model::{Model, SourceText};
 use crate::lang::settings::{self, Reader};
-use crate::lang::trace::{self, Head, PhaseProgram, Trace};
+use crate::lang::trace::{self, Head, PhaseProgram, Trace, TraceOutcome};
 use crate::lang::value::Value;
 use crate::lang::{ParsedModel, Source};
 
@@ -61,6 +61,15 @@ pub(crate) fn elaborate_within(
 
 /// A value given from outside the declaration, with who gave it.
 type Given = IndexMap<Arc<str>, (Expr, String)>;
+
+/// What one run of every phase's functions gave.
+struct Traces {
+    runs: Vec<TraceOutcome>,
+    /// Width of the logits.
+    vocab: Option<usize>,
+    /// Parameters that a loss or a score depends on.
+    reached: IndexSet<String>,
+}
 
 struct Elaborator<'a> {
     model: &'a ModelAst,
@@ -140,30 +149,7 @@ impl<'m> Elaborator<'m> {
             })
             .collect();
 
-        // Two sequences, so that a mistaken batch axis of 1 does not broadcast.
-        let request = |phase, head| Trace { phase, batch: 2, seq: train.seq_len, qat: true, head };
-        let mut runs = Vec::new();
-        let mut vocab = None;
-        let (mut declared, mut reached) = (IndexMap::new(), IndexSet::new());
-        for (i, program) in programs.iter().enumerate() {
-            for head in [Head::Loss, Head::Logits] {
-                let mut run = trace::run(model, program, &request(i, head), self.budget);
-                run.errors.iter().for_each(|d| self.error(d.clone()));
-                if run.halted {
-                    return None;
-                }
-                // The graphs of all phases together may be large, and nobody needs them.
-                let graph = std::mem::take(&mut run.builder).finish();
-                if let Some(ends) = &run.value {
-                    declared.extend(run.params.iter().map(|(name, p)| (name.clone(), p.span.clone())));
-                    reached.extend(lints::reached_from(&graph, ends.value, &run.params));
-                    if head == Head::Logits {
-                        vocab = vocab.or(graph.ty(ends.value).axes.last().map(|a| a.size));
-                    }
-                }
-                runs.push(run);
-            }
-        }
+        let Traces { runs, vocab, reached } = self.traces(&programs, train.seq_len)?;
         let traced = runs.iter().all(|r| r.value.is_some());
         let mut params = self.parameters(&runs, &programs);
         self.apply_rules(&mut params, programs.last()?, &export, f16_up_to, traced);
@@ -178,7 +164,7 @@ impl<'m> Elaborator<'m> {
             }
         }
         let start = &programs.first()?.consts;
-        self.unreached(&declared, &reached);
+        self.unreached(&runs, &reached);
         self.odd_vocabulary(start, vocab?);
         self.never_begin(&phases, &train);
         let consts = self.texts(start.iter());
@@ -206,6 +192,32 @@ impl<'m> Elaborator<'m> {
                 texts: source.texts.clone(),
             }),
         })
+    }
+
+    /// Runs every phase's functions once.
+    fn traces(&mut self, programs: &[PhaseProgram], seq: usize) -> Option<Traces> {
+        // Two sequences, so that a mistaken batch axis of 1 does not broadcast.
+        let request = |phase, head| Trace { phase, batch: 2, seq, qat: true, head };
+        let mut all = Traces { runs: Vec::new(), vocab: None, reached: IndexSet::new() };
+        for (i, program) in programs.iter().enumerate() {
+            for head in [Head::Loss, Head::Logits] {
+                let mut run = trace::run(self.model, program, &request(i, head), self.budget);
+                run.errors.iter().for_each(|d| self.error(d.clone()));
+                if run.halted {
+                    return None;
+                }
+                // The graphs of all phases together may be large, and nobody needs them.
+                let graph = std::mem::take(&mut run.builder).finish();
+                if let Some(ends) = &run.value {
+                    all.reached.extend(lints::reached_from(&graph, ends.value, &run.params));
+                    if head == Head::Logits {
+                        all.vocab = all.vocab.or(graph.ty(ends.value).axes.last().map(|a| a.size));
+                    }
+                }
+                all.runs.push(run);
+            }
+        }
+        Some(all)
     }
 
     /// An error where there are too many rules.
