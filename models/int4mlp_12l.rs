@@ -13,7 +13,6 @@ pg_macros::model! {
         const VOCAB = 1024;
         const SEQ_LEN = 2048;
         const HEAD_DIM = DIM / HEADS;
-        const GROUP = HEADS / KV_HEADS;
         const KV_DIM = KV_HEADS * HEAD_DIM;
         const MLP_DIM = floor(MLP_MULT * DIM);
 

@@ -43,6 +43,7 @@ fn profiles_elaborate_and_trace() {
 #[test]
 fn every_model_elaborates() {
     let counts = [
+        ("int4mlp_12l.rs", 29_355_620),
         ("pr910.rs", 29_355_620),
         ("leaky_11l.rs", 26_928_220),
         ("naive_9l.rs", 17_059_912),
