@@ -323,3 +323,16 @@ pub enum Event {
 
 /// Receives events.
 pub type Observer<'a> = dyn FnMut(Event) + 'a;
+
+/// A number in groups of three digits: `29,355,620`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -7,27 +7,15 @@ use std::sync::Arc;
 use pg_ir::lang::{Options, Source, elaborate};
 use pg_runtime::export::{self, Provenance};
 use pg_runtime::session::Session;
-use pg_testing::commands::Scratch;
+use pg_testing::commands::{SMALL, Scratch, TINY};
 use serde_json::Value;
 
-/// Tiny, for a second.
-const SMALL: [&str; 21] = [
-    "--set",
-    "LAYERS=2",
+/// For a second.
+const OWN: [&str; 9] = [
     "--set",
     "DIM=24",
-    "--set",
-    "HEADS=3",
-    "--set",
-    "KV_HEADS=1",
-    "--set",
-    "eval.stride=16",
     "--batch-tokens",
     "256",
-    "--micro-batch-tokens",
-    "128",
-    "--seq-len",
-    "32",
     "--no-validate",
     "--no-full-size",
     "--quiet",
@@ -52,8 +40,7 @@ impl Dir {
 
     #[track_caller]
     fn run(&self, out: &str, more: &[&str]) {
-        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
-        let output = self.pg(&[&["run", tiny, "--out", out], &SMALL[..], more].concat());
+        let output = self.pg(&[&["run", TINY, "--out", out], &SMALL[..], &OWN, more].concat());
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -179,7 +166,7 @@ fn text_that_was_trained_on_is_found() {
 fn what_is_stored_on_another_grid_is_found() {
     let dir = Dir::new();
     let model = dir.path("other_grid.rs");
-    let tiny = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs")).unwrap();
+    let tiny = std::fs::read_to_string(TINY).unwrap();
     std::fs::write(dir.path("tiny.rs"), tiny).unwrap();
     let text = r#"pg_macros::model! {
     other_grid from "tiny.rs" {
@@ -188,8 +175,8 @@ fn what_is_stored_on_another_grid_is_found() {
 }
 "#;
     std::fs::write(&model, text).unwrap();
-    let args =
-        [&["run", "other_grid.rs", "--out", "run", "--set", "eval.max_targets=511"], &SMALL[..]].concat();
+    let args = [&["run", "other_grid.rs", "--out", "run", "--set", "eval.max_targets=511"], &SMALL[..], &OWN]
+        .concat();
     let output = dir.pg(&args);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     dir.violated(&["run"], "and is stored as Int");
@@ -327,13 +314,12 @@ fn documents_are_separate_where_the_model_promises_it() {
 fn what_has_no_score_gets_none() {
     let dir = Dir::new();
     std::fs::write(dir.path("bos.bin"), pg_runtime::data::shard_bytes(&[1; 2000])).unwrap();
-    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
     let refused = |args: &[&str]| {
         let output = dir.pg(args);
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let message = refused(&["run", tiny, "--val", "bos.bin"]);
+    let message = refused(&["run", TINY, "--val", "bos.bin"]);
     assert!(message.contains("there are no bits per byte"), "{message}");
     assert!(!dir.path("runs").join("tiny-1").exists(), "a run that did not begin leaves nothing");
     // All logits are equal but for an offset: a uniform guess, which float32 must not turn into certainty.

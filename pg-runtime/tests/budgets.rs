@@ -1,32 +1,11 @@
 //! Budgets as promises: of time for scores, and of FLOPs for training.
 
-use pg_testing::commands::Scratch;
+use pg_testing::commands::{SMALL, Scratch, TINY};
 use serde_json::Value;
 
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
-
-/// Tiny, for a second.
-const SMALL: [&str; 19] = [
-    "--set",
-    "LAYERS=2",
-    "--set",
-    "DIM=24",
-    "--set",
-    "HEADS=3",
-    "--set",
-    "KV_HEADS=1",
-    "--set",
-    "eval.max_targets=511",
-    "--set",
-    "eval.stride=16",
-    "--micro-batch-tokens",
-    "128",
-    "--seq-len",
-    "32",
-    "--no-validate",
-    "--no-full-size",
-    "--quiet",
-];
+/// For a second.
+const OWN: [&str; 7] =
+    ["--set", "DIM=24", "--set", "eval.max_targets=511", "--no-validate", "--no-full-size", "--quiet"];
 
 fn report(dir: &Scratch, run: &str) -> Value {
     serde_json::from_slice(&std::fs::read(dir.path(run).join("report.json")).unwrap()).unwrap()
@@ -37,7 +16,7 @@ fn scores_end_in_time() {
     let dir = Scratch::new(env!("CARGO_BIN_EXE_pg"));
     let args =
         ["run", TINY, "--out", "run", "--steps", "6", "--batch-tokens", "256", "--eval-seconds", "1e-6"];
-    let output = dir.pg(&[&args[..], &SMALL].concat());
+    let output = dir.pg(&[&args[..], &SMALL, &OWN].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report = report(&dir, "run");
     for (score, of) in
@@ -67,7 +46,7 @@ fn a_budget_of_flops_is_a_number_of_steps() {
     let dir = Scratch::new(env!("CARGO_BIN_EXE_pg"));
     let run = |budget: &str, batch: &str| {
         let args = ["run", TINY, "--out", batch, "--budget", budget, "--batch-tokens", batch];
-        dir.pg(&[&args[..], &SMALL].concat())
+        dir.pg(&[&args[..], &SMALL, &OWN].concat())
     };
     let output = run("flops=1", "256");
     assert_eq!(output.status.code(), Some(1));

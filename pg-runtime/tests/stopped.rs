@@ -4,32 +4,20 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use pg_testing::commands::Scratch;
+use pg_testing::commands::{SMALL, Scratch, TINY, wait_for};
 use pg_testing::runs::Results;
 
 /// Tiny with two phases, several micro-batches, averages and test-time training, for a second or two.
-const SMALL: [&str; 26] = [
-    "--set",
-    "LAYERS=2",
+const OWN: [&str; 14] = [
     "--set",
     "DIM=24",
     "--set",
-    "HEADS=3",
-    "--set",
-    "KV_HEADS=1",
-    "--set",
     "eval.max_targets=511",
-    "--set",
-    "eval.stride=16",
     "--batch-tokens",
     "256",
-    "--micro-batch-tokens",
-    "128",
-    "--seq-len",
-    "32",
     "--no-validate",
     "--no-full-size",
     "--quiet",
@@ -55,19 +43,12 @@ impl Dir {
         Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")))
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.0.command(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
     fn train(&self, out: &str, more: &[&str]) -> Command {
-        let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
-        self.command(&[&["run", tiny, "--out", out], &SMALL[..], more].concat())
+        self.piped(&[&["run", TINY, "--out", out], &SMALL[..], &OWN, more].concat())
     }
 
     fn resume(&self, out: &str) -> Command {
-        self.command(&["run", "--resume", out, "--quiet", "--json", "--checkpoint-every", "7"])
+        self.piped(&["run", "--resume", out, "--quiet", "--json", "--checkpoint-every", "7"])
     }
 
     fn results(&self, out: &str) -> Results {
@@ -87,17 +68,6 @@ fn fails(mut command: Command) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).unwrap()
-}
-
-/// Waits until a file is there, and so many lines are in it.
-fn wait_for(path: &Path, lines: usize, child: &mut Child) {
-    let start = Instant::now();
-    let count = || std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
-    while count() < lines {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before {}", path.display());
-        assert!(start.elapsed() < Duration::from_secs(60), "{} does not come", path.display());
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Where a kill hit, by what it left.
@@ -235,11 +205,11 @@ fn a_run_on_time_is_done_again_at_the_times_it_had() {
     child.kill().unwrap();
     child.wait().unwrap();
     succeeds(dir.resume("run"));
-    succeeds(dir.command(&["run", "--replay", "run", "--out", "again", "--quiet", "--json"]));
+    succeeds(dir.piped(&["run", "--replay", "run", "--out", "again", "--quiet", "--json"]));
     assert!(dir.results("again") == dir.results("run"));
     // So it does when it is stopped on the way, and not at all without the run.
     let replay = ["run", "--replay", "run", "--out", "stopped", "--quiet", "--checkpoint-every", "7"];
-    let mut child = dir.command(&replay).spawn().unwrap();
+    let mut child = dir.piped(&replay).spawn().unwrap();
     wait_for(&dir.path("stopped/.unfinished/metrics.jsonl"), 20, &mut child);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -255,7 +225,7 @@ fn a_run_on_time_is_done_again_at_the_times_it_had() {
     let changed = text.replacen("\"loss\":6", "\"loss\":5", 1);
     assert_ne!(changed, text);
     std::fs::write(&journal, changed).unwrap();
-    let message = fails(dir.command(&["run", "--replay", "run", "--out", "third", "--quiet"]));
+    let message = fails(dir.piped(&["run", "--replay", "run", "--out", "third", "--quiet"]));
     assert!(message.contains("step 0 was done before with loss 5"), "{message}");
 }
 
@@ -275,7 +245,7 @@ fn a_torn_checkpoint_is_passed_over() {
     let newest = checkpoints.last().expect("20 steps have two");
     let bytes = std::fs::read(newest).unwrap();
     std::fs::write(newest, &bytes[..bytes.len() / 2]).unwrap();
-    let output = dir.command(&["run", "--resume", "run"]).output().unwrap();
+    let output = dir.piped(&["run", "--resume", "run"]).output().unwrap();
     let message = String::from_utf8(output.stderr).unwrap();
     assert!(message.contains("a checkpoint is passed over"), "{message}");
     assert!(dir.results("run") == dir.results("whole"));

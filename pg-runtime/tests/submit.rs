@@ -6,31 +6,11 @@ use std::process::Output;
 
 use pg_runtime::data::{sample, shard_bytes};
 use pg_runtime::submit::Submission;
-use pg_testing::commands::Scratch;
+use pg_testing::commands::{SMALL, SMALL_SETTINGS, Scratch, TINY};
 use serde_json::Value;
 
-/// Tiny, for a fraction of a second.
-const SMALL: [&str; 18] = [
-    "--set",
-    "LAYERS=2",
-    "--set",
-    "DIM=24",
-    "--set",
-    "HEADS=3",
-    "--set",
-    "KV_HEADS=1",
-    "--set",
-    "eval.stride=16",
-    "--batch-tokens",
-    "256",
-    "--micro-batch-tokens",
-    "128",
-    "--seq-len",
-    "32",
-    "--steps",
-    "6",
-];
-
+/// For a fraction of a second.
+const SIZE: [&str; 6] = ["--set", "DIM=24", "--batch-tokens", "256", "--steps", "6"];
 const OWN: [&str; 5] = ["--no-validate", "--no-full-size", "--val", "val.bin", "--quiet"];
 const WHO: [&str; 4] = ["--author", "Ada L.", "--github", "ada-l"];
 
@@ -55,8 +35,7 @@ impl Dir {
     fn with_runs() -> Dir {
         let dir = Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")));
         std::fs::create_dir(dir.path("ideas")).unwrap();
-        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs"), dir.path("tiny.rs"))
-            .unwrap();
+        std::fs::copy(TINY, dir.path("tiny.rs")).unwrap();
         let idea = "pg_macros::model! {\n    /// Tiny with another rate.\n    idea from \"../tiny.rs\" {\n        const MATRIX_LR = 0.02;\n    }\n}\n";
         std::fs::write(dir.path("ideas/idea.rs"), idea).unwrap();
         dir.write_text(0);
@@ -73,7 +52,7 @@ impl Dir {
     #[track_caller]
     fn sweep(&self, out: &str, seeds: &str, more: &[&str]) {
         let args = ["sweep", "ideas/idea.rs", "--out", out, "--seeds", seeds];
-        succeeds(self.pg(&[&args, &SMALL[..], &OWN, more].concat()));
+        succeeds(self.pg(&[&args, &SMALL[..], &SIZE, &OWN, more].concat()));
     }
 
     fn submit(&self, runs: &[&str], more: &[&str]) -> Output {
@@ -170,7 +149,7 @@ fn a_folder_stands_on_its_own() {
     std::fs::remove_dir_all(dir.path("ideas")).unwrap();
     std::fs::remove_dir_all(dir.path("runs")).unwrap();
     std::fs::remove_file(dir.path("tiny.rs")).unwrap();
-    succeeds(dir.pg(&[&["check", "sub/model/ideas/idea.rs"], &SMALL[..10]].concat()));
+    succeeds(dir.pg(&[&["check", "sub/model/ideas/idea.rs"], &SMALL[..SMALL_SETTINGS], &SIZE[..2]].concat()));
     let command =
         readme.lines().find(|line| line.starts_with("pg run") && line.contains("--seed 2")).unwrap();
     let words = shlex::split(command).unwrap();
@@ -308,7 +287,7 @@ fn the_built_in_text_is_no_validation_set() {
     let out = Path::new("plain");
     let args =
         ["sweep", "ideas/idea.rs", "--out", "plain", "--seeds", "1,2,3", "--set", "eval.max_targets=511"];
-    succeeds(dir.pg(&[&args, &SMALL[..], &OWN[..2], &["--quiet"]].concat()));
+    succeeds(dir.pg(&[&args, &SMALL[..], &SIZE, &OWN[..2], &["--quiet"]].concat()));
     let runs: Vec<String> =
         (1..4).map(|seed| out.join(format!("seed-{seed}")).display().to_string()).collect();
     let runs: Vec<&str> = runs.iter().map(String::as_str).collect();

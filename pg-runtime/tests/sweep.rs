@@ -3,37 +3,17 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Instant;
 
 use pg_runtime::statistics::welch;
-use pg_testing::commands::Scratch;
+use pg_testing::commands::{SMALL, Scratch, TINY, wait_for};
+use pg_testing::runs::Results;
 use serde_json::Value;
 
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny.rs");
-
-/// Tiny, for a fraction of a second a run.
-const SMALL: [&str; 19] = [
-    "--set",
-    "LAYERS=2",
-    "--set",
-    "HEADS=3",
-    "--set",
-    "KV_HEADS=1",
-    "--set",
-    "eval.stride=16",
-    "--batch-tokens",
-    "256",
-    "--micro-batch-tokens",
-    "128",
-    "--seq-len",
-    "32",
-    "--no-validate",
-    "--no-full-size",
-    "--checkpoint-every",
-    "7",
-    "--json",
-];
+/// For a fraction of a second a run.
+const OWN: [&str; 7] =
+    ["--batch-tokens", "256", "--no-validate", "--no-full-size", "--checkpoint-every", "7", "--json"];
 
 const TARGETS: [&str; 2] = ["--set", "eval.max_targets=511"];
 
@@ -52,18 +32,12 @@ impl Dir {
         Dir(Scratch::new(env!("CARGO_BIN_EXE_pg")))
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.0.command(args);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
     fn sweep(&self, out: &str, more: &[&str]) -> Command {
-        self.command(&[&["sweep", TINY, "--out", out], &SMALL[..], &TARGETS, more].concat())
+        self.piped(&[&["sweep", TINY, "--out", out], &SMALL[..], &OWN, &TARGETS, more].concat())
     }
 
     fn resume(&self, out: &str) -> Command {
-        self.command(&["sweep", "--resume", out, "--json"])
+        self.piped(&["sweep", "--resume", out, "--json"])
     }
 
     /// The process of the run that goes on, as its lock names it.
@@ -71,21 +45,14 @@ impl Dir {
         std::fs::read_to_string(self.path(out).join(".running")).unwrap_or_default()
     }
 
-    /// What must be the same of two sweeps: of each run the losses, gradient norms and scores, weights and artifact.
-    fn results(&self, out: &str) -> BTreeMap<PathBuf, (String, Vec<u8>, Vec<u8>)> {
+    /// What must be the same of two sweeps, run by run.
+    fn results(&self, out: &str) -> BTreeMap<PathBuf, Results> {
         let mut runs = BTreeMap::new();
         for configuration in folders(&self.path(out)) {
             for run in folders(&configuration) {
-                let read = |name: &str| std::fs::read(run.join(name)).unwrap();
-                let report: Value = serde_json::from_slice(&read("report.json")).unwrap();
-                let mut numbers = report["bpb"].to_string();
-                for line in String::from_utf8(read("metrics.jsonl")).unwrap().lines() {
-                    let line: Value = serde_json::from_str(line).unwrap();
-                    numbers += &format!("\n{} {}", line["loss"], line["grad_norm"]);
-                }
                 assert!(!run.join(".unfinished").exists());
                 let name = run.strip_prefix(self.path(out)).unwrap().to_owned();
-                runs.insert(name, (numbers, read("weights.safetensors"), read("artifact.pg")));
+                runs.insert(name, Results::of(&run).unwrap());
             }
         }
         runs
@@ -120,17 +87,6 @@ fn refused(mut command: Command, sentence: &str) {
     assert!(error.contains(sentence), "{error}");
 }
 
-/// Waits until there are so many lines in a file.
-fn wait_for(path: &Path, lines: usize, child: &mut Child) {
-    let start = Instant::now();
-    let count = || std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
-    while count() < lines {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before {}", path.display());
-        assert!(start.elapsed() < Duration::from_secs(60), "{} does not come", path.display());
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn what_would_fail_is_found_before_the_first_run() {
     let dir = Dir::new();
@@ -159,11 +115,12 @@ fn what_would_fail_is_found_before_the_first_run() {
     let texts = [
         &["sweep", TINY, "--out", "sw"],
         &SMALL[..],
+        &OWN,
         &seeds,
         &["--set", "DIM=24", "--grid", "eval.max_targets=511,255"],
     ]
     .concat();
-    refused(dir.command(&texts), "cannot be compared: the number of scored targets differs");
+    refused(dir.piped(&texts), "cannot be compared: the number of scored targets differs");
     assert!(!dir.path("sw").exists());
     for usage in [
         &["sweep", TINY, "--out", "x"][..],
@@ -204,10 +161,11 @@ fn scores_are_compared_and_a_sweep_may_grow() {
     let one = [
         &["run", TINY, "--out", "one", "--seed", "2", "--set", "DIM=36"],
         &SMALL[..],
+        &OWN,
         &TARGETS,
         &["--steps", "6"],
     ];
-    assert_eq!(report(dir.command(&one.concat()).output().unwrap())["bpb"]["ttt"].as_f64(), Some(wide[1]));
+    assert_eq!(report(dir.piped(&one.concat()).output().unwrap())["bpb"]["ttt"].as_f64(), Some(wide[1]));
 
     // The other way round, and against runs elsewhere.
     let mut turned = dir.resume("sw");
@@ -222,7 +180,7 @@ fn scores_are_compared_and_a_sweep_may_grow() {
     let mut mixed = dir.resume("sw");
     mixed.args(["--baseline-dir", "sw"]);
     refused(mixed, "a baseline is of one configuration, and its `overrides` is");
-    let table = dir.command(&["sweep", "--resume", "sw", "--quiet"]).output().unwrap();
+    let table = dir.piped(&["sweep", "--resume", "sw", "--quiet"]).output().unwrap();
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(table.contains("DIM=24 (baseline)") && table.contains("3 of 3"), "{table}");
 }
@@ -259,19 +217,21 @@ fn what_is_not_alike_is_refused() {
     let seed = [
         &["run", TINY, "--out", "sw/seed-2", "--seed", "2", "--set", "DIM=36"],
         &SMALL[..],
+        &OWN,
         &TARGETS,
         &["--steps", "2"],
     ];
-    report(dir.command(&seed.concat()).output().unwrap());
+    report(dir.piped(&seed.concat()).output().unwrap());
     refused(dir.sweep("sw", &["--seeds", "1,2", "--steps", "2", "--set", "DIM=24"]), "its `overrides` is");
     // A model that has changed.
     std::fs::copy(TINY, dir.path("model.rs")).unwrap();
     let own = [
         &["sweep", "model.rs", "--out", "own", "--seeds", "1", "--steps", "2", "--set", "DIM=24"],
         &SMALL[..],
+        &OWN,
         &TARGETS,
     ];
-    report(dir.command(&own.concat()).output().unwrap());
+    report(dir.piped(&own.concat()).output().unwrap());
     let text = std::fs::read_to_string(TINY).unwrap().replace("MATRIX_LR = 0.025", "MATRIX_LR = 0.026");
     std::fs::write(dir.path("model.rs"), text).unwrap();
     refused(dir.resume("own"), "model.rs has changed since the sweep began");

@@ -175,11 +175,11 @@ impl Artifact<'_> {
         Windows::sliding(&self.session.model, self.corpus.targets())
     }
 
-    /// Likelihoods of all of a window's targets.
-    fn scores_of(&mut self, tokens: &[i32], window: Window) -> Result<Vec<f32>, AuditError> {
-        let (window, seq) = (Window { first: 0, ..window }, self.windows().seq);
-        let mut nll = vec![f32::NAN; window.end - window.start];
-        let mut sink = |target: usize, value: f32| nll[target - window.start] = value;
+    /// Likelihoods of all targets of a window's tokens: of one fewer than these.
+    fn scores_of(&mut self, tokens: &[i32]) -> Result<Vec<f32>, AuditError> {
+        let (window, seq) = (Window { start: 0, end: tokens.len() - 1, first: 0 }, self.windows().seq);
+        let mut nll = vec![f32::NAN; window.end];
+        let mut sink = |target: usize, value: f32| nll[target] = value;
         let (session, state) = (&mut self.session, &mut self.state);
         window_nll(session, state, tokens, &[window], (seq, false), &mut sink, &mut |_| Ok(()))?;
         Ok(nll)

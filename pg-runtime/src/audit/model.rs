@@ -5,7 +5,7 @@ use pg_ir::lang::model::Model;
 
 use super::Verdict::{Claimed, Proven, Violated};
 use super::{Artifact, AuditError, Findings};
-use crate::eval::score_and_adapt;
+use crate::eval::{Windows, score_and_adapt};
 use crate::report::Event;
 use crate::run::{Corpus, Scorer};
 use crate::session::{Session, SessionError};
@@ -60,9 +60,9 @@ impl Artifact<'_> {
             let window = list[random.below(list.len())];
             // The target at this place of the window is a token after it.
             let place = random.below(window.end - window.start);
-            let changed = changed_after(&corpus.val, window.start + place, vocab, &mut random);
-            let before = self.scores_of(&corpus.val, window)?;
-            let after = self.scores_of(&changed, window)?;
+            let own = &corpus.val[window.start..=window.end];
+            let changed = changed_after(own, place, vocab, &mut random);
+            let (before, after) = (self.scores_of(own)?, self.scores_of(&changed)?);
             leak = leak.or_else(|| {
                 let target = first_difference(&before[..place], &after)?;
                 Some((window.start + target, window.start + place))
@@ -92,7 +92,8 @@ impl Artifact<'_> {
             return Ok(());
         };
         // Where a document begins within a window.
-        let starts = self.windows().cover(corpus.targets()).into_iter().flat_map(|window| {
+        let windows = Windows::plain(self.windows().seq).cover(corpus.targets());
+        let starts = windows.into_iter().flat_map(|window| {
             let inside = window.start + 1..window.end;
             inside.filter(|&at| corpus.val[at] == bos).map(move |at| (window, at))
         });
@@ -104,13 +105,10 @@ impl Artifact<'_> {
         for done in 0..count {
             // Spread over all of them.
             let (window, start) = starts[done * starts.len() / count];
-            let mut changed = corpus.val.clone();
-            for token in &mut changed[window.start..start] {
-                *token = random.below(vocab) as i32;
-            }
-            let before = self.scores_of(&corpus.val, window)?;
-            let after = self.scores_of(&changed, window)?;
-            let place = start - window.start;
+            let (own, place) = (&corpus.val[window.start..=window.end], start - window.start);
+            let mut changed = own.to_vec();
+            changed[..place].fill_with(|| random.below(vocab) as i32);
+            let (before, after) = (self.scores_of(own)?, self.scores_of(&changed)?);
             smear =
                 smear.or_else(|| Some((start + first_difference(&before[place..], &after[place..])?, start)));
             (self.observer)(Event::Progress(done as u64 + 1));
@@ -177,9 +175,7 @@ fn first_difference(scores: &[f32], others: &[f32]) -> Option<usize> {
 /// The tokens with others after a position.
 fn changed_after(tokens: &[i32], position: usize, vocab: usize, random: &mut Random) -> Vec<i32> {
     let mut changed = tokens.to_vec();
-    for token in &mut changed[position + 1..] {
-        *token = random.below(vocab) as i32;
-    }
+    changed[position + 1..].fill_with(|| random.below(vocab) as i32);
     changed
 }
 

@@ -1,7 +1,6 @@
 //! Scores, computed again: in float64 from the logits at some positions, and as the run did it over all of the text.
 
 use super::{Artifact, AuditError};
-use crate::eval::Window;
 use crate::report::{Event, RunReport};
 use crate::run::Scorer;
 use crate::session::Key;
@@ -20,7 +19,7 @@ impl Artifact<'_> {
         let seq = self.windows().seq;
         let end = seq.min(corpus.targets());
         (self.observer)(Event::Begin { stage: "softmax in float64".into(), total: 1 });
-        let nll = self.scores_of(&corpus.val, Window { start: 0, end, first: 0 })?;
+        let nll = self.scores_of(&corpus.val[..=end])?;
         let mut inputs = corpus.val[..end].to_vec();
         inputs.resize(seq, 0);
         let key = Key::Logits { batch: 1, seq, qat: false };

@@ -1,20 +1,8 @@
 //! Numbers and tables for people.
 
 use comfy_table::{Cell, CellAlignment, LineStyle, Table, TableStyle};
+pub(crate) use pg_runtime::report::grouped;
 use pg_runtime::report::{TextReport, TttReport};
-
-/// `29,355,620`.
-pub(crate) fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
 
 /// `14.84 MB`: decimal, as the cap is.
 pub(crate) fn megabytes(bytes: u64) -> String {

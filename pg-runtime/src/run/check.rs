@@ -3,11 +3,9 @@
 use pg_ir::ty::DType;
 
 use super::model::{self, Loaded};
-use super::prepare::train_plan;
+use super::prepare::{initial_weights, train_plan, validated};
 use super::{Corpus, RunError, RunOptions, Scorer, full_size, requests};
-use crate::report::{Event, Observer, TextReport};
-use crate::validate::validate;
-use crate::weights;
+use crate::report::{Observer, TextReport};
 
 /// What is known of a run that can be done.
 #[derive(Clone, Debug)]
@@ -32,24 +30,16 @@ pub struct Checked {
 pub fn check(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Checked, RunError> {
     let Loaded { full, profile, chosen, model, .. } = model::load(options, observer)?;
     let corpus = Corpus::open(&options.job.text, &model)?;
-    if let Some(path) = &options.job.init {
-        let named = |error| RunError::Init { profile: model::profile_words(profile.as_deref()), error };
-        weights::load(path, &model.params).map_err(named)?;
-    }
+    initial_weights(&options.job, &model, profile.as_deref())?;
     let plan = train_plan(options, &model)?;
     if let Some(full) = full.filter(|full| full_size::is_timed(full, &model, options)) {
         full_size::check_bundle(&full, options)?;
     }
     let mut session = requests::session(options, model);
     let programs = requests::programs(&session, &plan, &Scorer::new(&corpus, &session))?;
-    session.check_bundle(&programs)?;
+    validated(&mut session, &programs, options, &chosen, observer)?;
     for &key in &programs {
         session.program(key)?;
-    }
-    if options.job.skip_validation {
-        observer(Event::Note("the programs are not validated (--no-validate)".into()));
-    } else {
-        validate(&mut session, &programs, &chosen, options.cache.as_deref(), observer)?;
     }
     Ok(Checked {
         model: session.model.name.clone(),

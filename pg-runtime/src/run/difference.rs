@@ -36,6 +36,13 @@ impl RunRecord {
             .or_else(|| (self.init_hash != other.init_hash).then(|| "its initial weights are others".into()))
             .or_else(|| Some(format!("{} is another", self.text.difference(&other.text)?)))
     }
+
+    /// The first thing besides the seed that differs from what another run is of.
+    pub fn difference_besides_seed(&self, other: &RunRecord) -> Option<String> {
+        let mut same_seed = self.clone();
+        same_seed.job.seed = other.job.seed;
+        same_seed.difference(other)
+    }
 }
 
 #[cfg(test)]

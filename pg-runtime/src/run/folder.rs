@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pg_ir::input::Kind;
+
 use super::RunError;
 use super::lock::{Lock, Owner};
 use crate::artifact::{TEMPORARY, sync_folder, write_atomically};
@@ -206,7 +208,7 @@ impl RunFolder {
     /// The report of a run that was stopped while its files took their names; they have them then. And what [`Self::finish`] gives.
     pub(super) fn finish_stopped(&self) -> Result<Option<(RunReport, Option<RunError>)>, RunError> {
         let path = self.unfinished(REPORT);
-        let text = match std::fs::read(&path) {
+        let text = match Kind::JSON.read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(located(&path)(error)),

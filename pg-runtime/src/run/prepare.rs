@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use pg_ir::footprint::Moment;
 use pg_ir::input;
+use pg_ir::lang::Options;
 use pg_ir::lang::model::Model;
 
 use super::folder::{self, RunFolder};
@@ -16,7 +17,7 @@ use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_si
 use crate::data::DataError;
 use crate::export::Provenance;
 use crate::report::{Event, Observer, TextReport};
-use crate::session::Session;
+use crate::session::{Key, Session};
 use crate::train::schedule::Budget;
 use crate::train::{TrainError, TrainPlan};
 use crate::validate::{ValidationReport, validate};
@@ -68,11 +69,7 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     let folder = own_folder(options, &model.name)?;
     let corpus = Corpus::open(&options.job.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
-    let load = |path: &PathBuf| {
-        let named = |error| RunError::Init { profile: model::profile_words(profile.as_deref()), error };
-        weights::load(path, &model.params).map_err(named)
-    };
-    let initial = options.job.init.as_ref().map(load).transpose()?;
+    let initial = initial_weights(&options.job, &model, profile.as_deref())?;
     let record = RunRecord {
         pg: env!("CARGO_PKG_VERSION").into(),
         device: options.device.name().to_string(),
@@ -99,13 +96,7 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     ledger.enter("open and check");
     let mut session = requests::session(options, model);
     let programs = requests::programs(&session, &plan, &Scorer::new(&corpus, &session))?;
-    session.check_bundle(&programs)?;
-    let validation = if options.job.skip_validation {
-        observer(Event::Note("the programs are not validated (--no-validate)".into()));
-        ValidationReport::default()
-    } else {
-        validate(&mut session, &programs, &provenance.options, options.cache.as_deref(), observer)?
-    };
+    let validation = validated(&mut session, &programs, options, &provenance.options, observer)?;
     ledger.enter("compile and validate");
     let text = serde_json::to_vec_pretty(&record).expect("strings and numbers always serialise");
     folder.write(folder::RECORD, &text)?;
@@ -131,6 +122,32 @@ fn own_folder(options: &RunOptions, model: &str) -> Result<RunFolder, RunError> 
         Some(folder) => RunFolder::reopen(folder),
         None => RunFolder::create(options.out.as_deref(), model, options.overwrite),
     }
+}
+
+/// The weights to start from, if the user gave any.
+pub(super) fn initial_weights(
+    job: &JobOptions,
+    model: &Model,
+    profile: Option<&str>,
+) -> Result<Option<Weights>, RunError> {
+    let named = |error| RunError::Init { profile: model::profile_words(profile), error };
+    job.init.as_ref().map(|path| weights::load(path, &model.params).map_err(named)).transpose()
+}
+
+/// Holds a run's programs to its bundle and, unless that is skipped, to float64. `chosen` is how the model was elaborated.
+pub(super) fn validated(
+    session: &mut Session,
+    programs: &[Key],
+    options: &RunOptions,
+    chosen: &Options,
+    observer: &mut Observer<'_>,
+) -> Result<ValidationReport, RunError> {
+    session.check_bundle(programs)?;
+    if options.job.skip_validation {
+        observer(Event::Note("the programs are not validated (--no-validate)".into()));
+        return Ok(ValidationReport::default());
+    }
+    Ok(validate(session, programs, chosen, options.cache.as_deref(), observer)?)
 }
 
 /// The run that one with this earlier run does again; one that continues goes on with what it did.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Audited, BaselineTest, Contents, write};
 use crate::audit::Verdict;
 use crate::challenge::{MAX_BYTES, RECORD_NATS, RECORD_P};
-use crate::report::RunReport;
+use crate::report::{RunReport, grouped};
 use crate::statistics::Summary;
 
 /// The text.
@@ -75,8 +75,8 @@ fn results(contents: &Contents<'_>) -> String {
         let _ = writeln!(
             out,
             "\nval_loss in nats per token and val_bpb in bits per byte are the {} score of the artifact as read back from its \
-             file, over {} of {} targets of `{}` (blake3 of its tokens `{}`), {} bytes of text. Training is by the ledger or \
-             the sum of the steps, whichever is more; the deviation is that of the sample.",
+             file, over {} of {} targets of `{}` (blake3 of its tokens `{}`), {} bytes of text. Times are by the \
+             ledger; the deviation is that of the sample.",
             contents.score,
             grouped(text.targets),
             grouped(text.available_targets),
@@ -247,12 +247,4 @@ fn table_head(out: &mut String, headings: &[&str], right: usize) {
 
 fn table_row(out: &mut String, cells: &[String]) {
     let _ = writeln!(out, "| {} |", cells.join(" | "));
-}
-
-/// `15,991,930`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|c| std::str::from_utf8(c).ok()).collect();
-    groups.join(",")
 }

@@ -97,9 +97,7 @@ pub(super) fn of_runs(runs: &[(FinishedRun, Vec<StepMetrics>)], named: usize) ->
 
 /// Runs of a submission differ in their seeds and in nothing else.
 fn not_the_same_job(run: &FinishedRun, first: &FinishedRun) -> Option<String> {
-    let mut record = run.record.clone();
-    record.job.seed = first.record.job.seed;
-    let what = record.difference(&first.record)?;
+    let what = run.record.difference_besides_seed(&first.record)?;
     let (run, first) = (run.folder.display(), first.folder.display());
     Some(format!("{run} is not of the same job as {first}: {what}"))
 }

@@ -156,9 +156,7 @@ fn runs(folders: &[PathBuf], default: DType) -> Result<Reference, SweepError> {
     for run in others {
         let show = |run: &FinishedRun| run.folder.display().to_string();
         conditions.compare(&show(first), &Conditions::of_run(run, default)?, &show(run))?;
-        let mut same_seed = run.record.clone();
-        same_seed.job.seed = first.record.job.seed;
-        if let Some(what) = same_seed.difference(&first.record) {
+        if let Some(what) = run.record.difference_besides_seed(&first.record) {
             let what = format!("a baseline is of one configuration, and {what} as in {}", show(first));
             return Err(folder(&run.folder, what));
         }
