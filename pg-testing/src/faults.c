@@ -82,8 +82,11 @@ static char folder[PATH_MAX];
 static int log_file = -1;
 /* Calls so far, and the first that fails, from 1 on; whether all after it fail, too. */
 static atomic_long counted;
-static long failing;
+static atomic_long failing;
 static bool onwards;
+/* How the call begins, and whose it is, that is the first to fail once it has come so many times: its number depends on threads. */
+static const char *awaited_name, *awaited_path;
+static atomic_long awaited;
 /* What a failing call ends with; without one it moves half of its bytes. */
 static int error;
 /* Bytes that can still be written, where the disk is to become full. */
@@ -187,12 +190,19 @@ static long make_bounded(const struct call *call, long args[6], bool *fails) {
     return make(call, args);
 }
 
+static bool is_awaited(const char *name, const char *path) {
+    return awaited_name && awaited_path && strncmp(name, awaited_name, strlen(awaited_name)) == 0 &&
+           strcmp(path, awaited_path) == 0;
+}
+
 static long intercepted(const struct call *call, long args[6]) {
     char path[PATH_MAX];
     const char *name = file_of(call, args, path) ? within(path) : NULL;
     if (name == NULL || closes_folder(call, args))
         return make(call, args);
     long number = atomic_fetch_add(&counted, 1) + 1;
+    if (is_awaited(call->name, name) && atomic_fetch_sub(&awaited, 1) == 1)
+        failing = number;
     bool fails = failing != 0 && (number == failing || (onwards && number > failing));
     long result;
     if (is_bounded) {
@@ -260,6 +270,9 @@ __attribute__((constructor)) static void begin(void) {
     log_file = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     failing = number_in("FAULTS_AT");
     onwards = number_in("FAULTS_ONWARDS") != 0;
+    awaited_name = getenv("FAULTS_NAME");
+    awaited_path = getenv("FAULTS_PATH");
+    awaited = number_in("FAULTS_NTH");
     error = (int)number_in("FAULTS_ERRNO");
     is_bounded = getenv("FAULTS_ROOM") != NULL;
     room = number_in("FAULTS_ROOM");

@@ -20,6 +20,17 @@ pub enum Fault {
     Once(u64, i32),
     /// All from this one on do: the device is gone.
     From(u64, i32),
+    /// All from the `nth` call on do whose name begins so and that is of this file, relative to the folder.
+    FromCall {
+        /// How its name begins: `rename`.
+        name: &'static str,
+        /// The file.
+        path: &'static str,
+        /// Which of these calls, from 1 on.
+        nth: u64,
+        /// What it and all after it end with.
+        error: i32,
+    },
     /// The call of this number moves half of its bytes.
     Short(u64),
     /// So many bytes can be written, and no more.
@@ -83,20 +94,24 @@ impl Injector {
             .env("LD_PRELOAD", self.library())
             .env("FAULTS_UNDER", folder)
             .env("FAULTS_LOG", self.log(name));
+        if let Fault::FromCall { name, path, .. } = fault {
+            command.env("FAULTS_NAME", name).env("FAULTS_PATH", path);
+        }
         let mut set = |variable: &str, value: u64| {
             command.env(variable, value.to_string());
         };
         match fault {
             Fault::None => {}
             Fault::Room(bytes) => set("FAULTS_ROOM", bytes),
+            Fault::FromCall { nth, .. } => set("FAULTS_NTH", nth),
             Fault::Once(number, _) | Fault::From(number, _) | Fault::Short(number) => {
                 set("FAULTS_AT", number)
             }
         }
-        if let Fault::Once(_, error) | Fault::From(_, error) = fault {
+        if let Fault::Once(_, error) | Fault::From(_, error) | Fault::FromCall { error, .. } = fault {
             set("FAULTS_ERRNO", error.unsigned_abs().into());
         }
-        if let Fault::From(..) = fault {
+        if let Fault::From(..) | Fault::FromCall { .. } = fault {
             set("FAULTS_ONWARDS", 1);
         }
     }

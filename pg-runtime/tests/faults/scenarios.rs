@@ -85,33 +85,25 @@ impl Ground {
 
     /// A run was stopped after two steps.
     pub(crate) fn resumed(&self) -> Scenario {
-        let begin =
-            self.stopped(|call| call.name == "write" && call.path == "run/.unfinished/metrics.jsonl", 3);
+        let begin = self.stopped("write", "run/.unfinished/metrics.jsonl", 3);
         Scenario { name: "resumed", begin, command: RESUME.to_vec(), earlier: None }
     }
 
     /// A run was stopped while its files took their names.
     pub(crate) fn finishing(&self) -> Scenario {
-        let begin = self.stopped(|call| call.name.starts_with("rename") && call.path == "run/artifact.pg", 1);
+        let begin = self.stopped("rename", "run/artifact.pg", 1);
         Scenario { name: "finishing", begin, command: RESUME.to_vec(), earlier: None }
     }
 
-    /// A folder whose run was cut off at the `nth` call of a kind.
-    fn stopped(&self, is_it: impl Fn(&Call) -> bool, nth: usize) -> Scratch {
-        let (_, calls) = self.faulty(&copied(&self.inputs), &RUN, "stopped", Fault::None);
-        let number =
-            calls.iter().filter(|c| is_it(c)).nth(nth - 1).expect("every run makes that call").number;
-        // Checkpoints are written beside the training: the number is not always that call's.
-        for _ in 0..20 {
-            let dir = copied(&self.inputs);
-            let (output, calls) = self.faulty(&dir, &RUN, "stopped", Fault::From(number, EIO));
-            let first = calls.iter().find(|call| call.failed).expect("it was reached");
-            if is_it(first) {
-                assert_eq!(output.status.code(), Some(1), "{}", message(&output));
-                return dir;
-            }
-        }
-        panic!("call {number} is another each time");
+    /// A folder whose run was cut off at the `nth` call of a name on a file.
+    fn stopped(&self, name: &'static str, path: &'static str, nth: u64) -> Scratch {
+        let dir = copied(&self.inputs);
+        let (output, calls) =
+            self.faulty(&dir, &RUN, "stopped", Fault::FromCall { name, path, nth, error: EIO });
+        let first = calls.iter().find(|call| call.failed).expect("every run makes that call");
+        assert!(first.name.starts_with(name) && first.path == path, "{first:?}");
+        assert_eq!(output.status.code(), Some(1), "{}", message(&output));
+        dir
     }
 
     /// Runs a scenario's command under a fault and holds what it leaves to what it must be; how many calls failed.
