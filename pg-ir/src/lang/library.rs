@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 
 use super::ast::Function;
-use super::token::lex;
+use super::lexer::lex;
 use super::{ast, parse};
 use crate::lang::model::SourceText;
 
