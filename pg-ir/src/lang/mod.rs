@@ -49,7 +49,9 @@ use std::sync::Arc;
 
 pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
 pub use elaborate::{Options, elaborate};
-pub use reference::{Reference, reference};
+pub use reference::{
+    Reference, SettingReference, Topic, language_document, reference, settings, settings_document, topics,
+};
 pub use source::{ResolveBase, Source, read_base};
 pub use span::Span;
 pub use trace::{Head, Trace, Traced};

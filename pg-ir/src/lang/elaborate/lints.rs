@@ -66,14 +66,7 @@ impl<'m> Elaborator<'m> {
     pub(super) fn unused_names(&mut self) {
         let mut mentioned: Names = self.model.names_outside_functions();
         mentioned.extend(ENTRIES.map(Arc::from));
-        // Whatever a mentioned function mentions, in turn.
-        let mut at = 0;
-        while let Some(name) = mentioned.get_index(at).cloned() {
-            if let Some(f) = self.model.functions.get(&name) {
-                names::in_function(f, &mut mentioned);
-            }
-            at += 1;
-        }
+        names::through_functions(self.model, &mut mentioned);
         for c in self.model.consts.values().filter(|c| !mentioned.contains(&c.name.text)) {
             if self.is_own(&c.name.span) {
                 self.warn(Diagnostic::error(&c.name.span, format!("`{}` is never used", c.name.text)));
