@@ -348,6 +348,39 @@ fn help_knows_commands_topics_and_settings() {
 }
 
 #[test]
+fn files_are_formatted_where_they_parse() {
+    let dir = Dir::with_model();
+    let messy = SMALL.replace("const DIM = 8;", "const   DIM=8 ;");
+    for (name, text) in [("messy.rs", &*messy), ("broken.rs", "model! { m { fn f( } }")] {
+        std::fs::write(dir.path(name), text).unwrap();
+    }
+    let read = |name: &str| std::fs::read_to_string(dir.path(name)).unwrap();
+    // Looking changes nothing.
+    assert!(succeeds(dir.pg(&["fmt", "--check", "small.rs"])).stdout.is_empty());
+    let differs = dir.pg(&["fmt", "--check", "small.rs", "messy.rs"]);
+    assert_eq!(differs.status.code(), Some(1));
+    assert_eq!(String::from_utf8(differs.stdout).unwrap(), "differs: messy.rs\n");
+    assert_eq!(read("messy.rs"), messy);
+    // What does not parse stays as it is, and keeps no other from being formatted.
+    let done = dir.pg(&["--json", "fmt", "broken.rs", "messy.rs", "none.rs"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("broken.rs:1:") && stderr(&done).contains("none.rs"), "{}", stderr(&done));
+    let files = json(&done)["files"].clone();
+    assert_eq!((&files[0]["differs"], &files[1]["differs"]), (&Value::Null, &Value::Bool(true)));
+    assert_eq!((read("messy.rs"), read("broken.rs").len()), (SMALL.into(), 22));
+    assert!(succeeds(dir.pg(&["fmt", "messy.rs"])).stdout.is_empty());
+
+    let piped = |args: &[&str]| {
+        let mut command = dir.piped(args);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), messy.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    assert_eq!(String::from_utf8(succeeds(piped(&["fmt", "-"])).stdout).unwrap(), SMALL);
+    assert_eq!(piped(&["fmt", "--check", "-"]).status.code(), Some(1));
+}
+
+#[test]
 fn ops_explains_one() {
     let dir = Dir::with_model();
     let says = |name: &str| String::from_utf8(succeeds(dir.pg(&["ops", name])).stdout).unwrap();

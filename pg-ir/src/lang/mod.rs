@@ -27,6 +27,7 @@ pub mod budget;
 mod builtins;
 mod diag;
 mod elaborate;
+mod fmt;
 mod glob;
 mod interp;
 pub mod layout;
@@ -49,6 +50,7 @@ use std::sync::Arc;
 
 pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
 pub use elaborate::{Options, elaborate};
+pub use fmt::format;
 pub use reference::{
     Reference, SettingReference, Topic, language_document, reference, settings, settings_document, topics,
 };

@@ -113,6 +113,22 @@ fn parse_text(file: &str, text: &str, texts: &mut Vec<SourceText>) -> Parsed {
     }
 }
 
+/// Parses a text alone, without what it derives from: a model file, or the functions of a library file.
+pub(crate) fn parse_alone(file: &str, text: &str, is_library: bool) -> Result<(), Diagnostics> {
+    let mut sources = Vec::new();
+    let parsed = if is_library {
+        let file: Arc<str> = file.into();
+        sources.push(SourceText { file: file.clone(), text: text.into() });
+        token::lex(&file, text).map_err(|e| vec![*e]).and_then(|tokens| {
+            let (ast, errors) = parse::library(&file, &tokens);
+            checked(ast, errors)
+        })
+    } else {
+        parse_text(file, text, &mut sources)
+    };
+    parsed.map(|_| ()).map_err(|list| Diagnostics { list, sources })
+}
+
 /// Every `model ! { … }` at the top level of a file: its name's token and what is between its delimiters.
 fn find_models(tokens: &[Token]) -> impl Iterator<Item = (&Token, &[Token])> {
     let mut at = 0;

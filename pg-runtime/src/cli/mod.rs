@@ -13,6 +13,7 @@ mod devices;
 mod doctor;
 mod eval;
 mod export;
+mod fmt;
 mod format;
 mod help;
 mod ir;
@@ -120,6 +121,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Print the reference of ops and of the functions that a model file can call, or one of them.
     Ops(ops::OpsArgs),
+    /// Format model files: what is between the braces of `model! { … }`, and nothing else of a file.
+    Fmt(fmt::FmtArgs),
     /// Start a model file that derives from another.
     New(new::NewArgs),
     /// Compare two models or runs: constants, sizes, scores, curves at equal tokens and time.
@@ -182,6 +185,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Profile(args) => profile::profile(args, ui)?,
         Command::Plan(args) => plan::plan(args, ui)?,
         Command::Ops(args) => ops::ops(args, ui)?,
+        Command::Fmt(args) => return fmt::fmt(args, ui),
         Command::New(args) => new::new(args, ui)?,
         Command::Compare(args) => compare::compare(args, ui)?,
         Command::Data(command) => data::data(command, ui)?,
