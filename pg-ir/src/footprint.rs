@@ -53,7 +53,7 @@ impl Model {
     /// # Errors
     /// A grid whose codes depend on the size of the weights, without a declared standard deviation.
     pub fn predict_size(&self, moment: Moment) -> Result<Prediction, BudgetError> {
-        let formats: Vec<TensorFormat> = self.params.values().map(|p| p.format(moment)).collect();
+        let formats: Vec<TensorFormat> = self.stored_params().map(|p| p.format(moment)).collect();
         let text: usize =
             self.sources.iter().filter(|s| !s.file.starts_with("std/")).map(|s| s.text.len()).sum();
         budget::predict(&formats, text)

@@ -33,6 +33,11 @@ impl Kind {
         Kind { what, most }
     }
 
+    /// The most bytes that one may have.
+    pub const fn most(self) -> u64 {
+        self.most
+    }
+
     /// Reads a file whole.
     ///
     /// # Errors

@@ -71,6 +71,32 @@ pub fn quantised(graph: &Graph, name: &str, grid: Grid) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Proves that a program that scores reads no parameter that the artifact lacks. A model may read other parameters at
+/// another length of text, or of another number of sequences.
+pub fn stored(model: &Model, program: &Program) -> Result<(), Refusal> {
+    let graph = &program.graph;
+    let mut seen = vec![false; graph.value_count()];
+    let mut open: Vec<ValueId> = graph.outputs.iter().map(|output| output.value).collect();
+    while let Some(value) = open.pop() {
+        if !std::mem::replace(&mut seen[value.index()], true) {
+            open.extend(graph.producer(value).operands.iter().copied());
+        }
+    }
+    let lacking = |slot: &Slot| {
+        slot.space == Space::Param && model.params.get(&slot.name).is_some_and(|param| !param.in_artifact)
+    };
+    match graph.inputs().find(|(slot, value)| seen[value.index()] && lacking(slot)) {
+        None => Ok(()),
+        Some((slot, value)) => {
+            let what = format!(
+                "`{}` is read here and is not in the artifact: no score of the lengths in the file depends on it",
+                slot.name
+            );
+            Err(Refusal::new(what).at(graph.producer(value)))
+        }
+    }
+}
+
 /// All that must hold of a program that runs the model in `phase`, with its quantisers or without: the graph
 /// is well formed, every parameter that trains on a grid is read through its quantiser (and nothing is
 /// quantised without `qat`), and in this very graph the logits are causal and each target reaches its own
@@ -118,14 +144,16 @@ impl Model {
     }
 
     fn prove_phase(&self, phase: usize, qat: bool, shape: (usize, usize)) -> Result<(), Diagnostics> {
-        let all = [
-            programs::score(self, phase, shape, qat)?,
-            programs::logits(self, phase, shape, qat)?,
-            programs::grad(self, phase, shape, qat, false)?,
-        ];
-        for program in &all {
-            prove(self, phase, qat, program)
-                .map_err(|refusal| self.refused(&program.name, Some(shape), &refusal))?;
+        let scores = [programs::score(self, phase, shape, qat)?, programs::logits(self, phase, shape, qat)?];
+        let grad = programs::grad(self, phase, shape, qat, false)?;
+        let is_last = phase + 1 == self.phases.len();
+        let refused =
+            |program: &Program, refusal: &Refusal| self.refused(&program.name, Some(shape), refusal);
+        for program in scores.iter().chain([&grad]) {
+            prove(self, phase, qat, program).map_err(|refusal| refused(program, &refusal))?;
+        }
+        for program in scores.iter().filter(|_| is_last) {
+            stored(self, program).map_err(|refusal| refused(program, &refusal))?;
         }
         Ok(())
     }

@@ -122,6 +122,55 @@ fn phases_switch_constants_and_keep_parameters() {
     assert_eq!(m.params["mlp.fc.weight"].grid.map(|g| g.clip), Some(7));
 }
 
+/// What a phase, a profile or `--set` gives a constant may name any constant, whatever the order of declarations.
+#[test]
+fn given_values_name_any_constant() {
+    let text = |phases: &str| {
+        format!(
+            "model! {{ m from \"base.rs\" {{ const GAIN = 1.0; const SUM = GAIN + 1.0; const LATER = 2.0; const LAST = 3.0; \
+             fn mlp(x) {{ project(GAIN * SUM * LATER * LAST * x, \"fc\", DIM) }} {phases} }} }}"
+        )
+    };
+    let chained = text(
+        "phases { a at step(5) { GAIN = LATER; } b at step(9) { LATER = 5.0; } c at step(11) { LATER = SUM; GAIN = TAPS[0]; } }",
+    );
+    let m = good(build_with(&chained, &[], None));
+    let of = |m: &Model, phase: usize| -> Vec<String> {
+        m.phases[phase].overrides.iter().map(|(name, value)| format!("{name} = {value}")).collect()
+    };
+    assert_eq!(of(&m, 1), ["GAIN = 2.0"]);
+    // GAIN follows LATER, which a later phase changes.
+    assert_eq!(of(&m, 2), ["LATER = 5.0"]);
+    assert_eq!(of(&m, 3), ["LATER = 2.0", "GAIN = 1.0"]);
+    let m = good(build_with(&text(""), &[("GAIN", "LAST"), ("LAST", "7")], None));
+    assert_eq!((&*m.consts["GAIN"], &*m.consts["SUM"]), ("7.0", "8.0"));
+    assert_eq!(m.consts.keys().rev().take(2).collect::<Vec<_>>(), ["LAST", "LATER"]);
+
+    let itself = "`GAIN` is given a value that needs `GAIN` itself";
+    assert_eq!(messages(&text("phases { a at step(5) { GAIN = 2.0 * GAIN; } }")), [itself]);
+    assert_eq!(messages(&text("phases { a at step(5) { GAIN = LATER; LATER = SUM; } }")), [itself]);
+    // Kinds are still those of the declared values.
+    let wrong = messages(&text("phases { a at step(5) { SUM = \"x\"; GAIN = SUM; } }"));
+    assert_eq!(wrong, ["`SUM` is Float 2.0 by default, found Str x"]);
+    // Declared values name what stands before them, in every phase.
+    let late = "model! { m from \"base.rs\" { const A = B; const B = 1; fn mlp(x) { x * (A + B) } } }";
+    assert_eq!(messages(late), ["unknown name `B`"]);
+}
+
+/// As many constants as a text can hold, each given the value of the next one.
+#[test]
+fn long_chains_of_given_values_end() {
+    let n = 20_000;
+    let declared: String = (0..n).map(|i| format!("const A{i} = 1;")).collect();
+    let given: String = (0..n - 1).map(|i| format!("A{i} = A{};", i + 1)).collect();
+    let text = format!(
+        "model! {{ m from \"base.rs\" {{ {declared} fn mlp(x) {{ project(A0 * x, \"fc\", DIM) }} profile chained {{ {given} A{} = 3; }} }} }}",
+        n - 1
+    );
+    let m = good(build_with(&text, &[], Some("chained")));
+    assert_eq!(m.consts["A0"], "3");
+}
+
 /// Pasting a library function into a model file gives the same graph.
 #[test]
 fn library_functions_are_ordinary_text() {

@@ -75,10 +75,10 @@ fn library_hash(model: &Model) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// The weights of a model as the artifact stores them.
+/// The weights of a model as the artifact stores them: those that scores depend on.
 pub fn quantise(model: &Model, weights: &Weights) -> Result<Vec<Tensor>, ExportError> {
     use rayon::prelude::*;
-    let params: Vec<&Param> = model.params.values().collect();
+    let params: Vec<&Param> = model.stored_params().collect();
     let tensor = |param: &&Param| {
         let values = weights.get(&param.name).ok_or_else(|| ExportError::Missing(param.name.clone()))?;
         Ok(match param.storage() {
@@ -164,7 +164,7 @@ pub fn write_for(
 pub struct Loaded {
     /// The model that the artifact's own text describes.
     pub model: Model,
-    /// Its weights, dequantised.
+    /// The weights that it scores with, dequantised.
     pub weights: Weights,
     /// The artifact.
     pub artifact: Artifact,
@@ -183,13 +183,13 @@ pub fn read(path: &Path) -> Result<Loaded, ExportError> {
     let opened = artifact::open(path)?;
     let model = model_of(opened.manifest())?;
     let mismatch = |e: String| Err(ExportError::Mismatch(e));
-    let (have, want) = (opened.shapes().len(), model.params.len());
+    let (have, want) = (opened.shapes().len(), model.stored_params().count());
     if have != want {
-        return mismatch(format!("it holds {have} tensors, the model has {want} parameters"));
+        return mismatch(format!("it holds {have} tensors, the model scores with {want} parameters"));
     }
     for (name, have) in opened.shapes() {
-        let Some(param) = model.params.get(name) else {
-            return mismatch(format!("the model has no parameter `{name}`"));
+        let Some(param) = model.params.get(name).filter(|param| param.in_artifact) else {
+            return mismatch(format!("the model scores with no parameter `{name}`"));
         };
         if param.shape != have {
             let want = &param.shape;

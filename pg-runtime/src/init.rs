@@ -107,6 +107,7 @@ mod tests {
             }),
             grid: None,
             export: Export::F16,
+            in_artifact: true,
             ttt_frozen: false,
             weight_std: None,
         }

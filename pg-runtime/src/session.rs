@@ -147,6 +147,9 @@ impl Session {
             Key::Grad { phase, batch, seq, qat, accumulate } => {
                 programs::grad(model, phase, (batch, seq), qat, accumulate).map_err(SessionError::Model)?
             }
+            Key::ScoreGrad { batch, seq, qat, accumulate } => {
+                programs::score_grad(model, (batch, seq), qat, accumulate).map_err(SessionError::Model)?
+            }
             Key::Update => programs::update(&self.layout, &model.train),
             Key::Score { batch, seq, qat } => {
                 programs::score(model, last, (batch, seq), qat).map_err(SessionError::Model)?
@@ -167,7 +170,10 @@ impl Session {
     fn prove(&self, key: Key, program: &Program) -> Result<(), Refusal> {
         let (phase, qat) = match key {
             Key::Grad { phase, qat, .. } => (phase, qat),
-            Key::Score { qat, .. } | Key::Logits { qat, .. } => (self.model.phases.len() - 1, qat),
+            Key::ScoreGrad { qat, .. } | Key::Score { qat, .. } | Key::Logits { qat, .. } => {
+                verify::stored(&self.model, program)?;
+                (self.model.phases.len() - 1, qat)
+            }
             Key::Update | Key::Adapt => return verify::verify(&program.graph),
         };
         verify::prove(&self.model, phase, qat, program)
@@ -193,7 +199,7 @@ impl Session {
     /// the device's tensor cores take nothing but bfloat16: there float32 would not end within an evaluation's time.
     fn storage_of(&self, key: Key) -> DType {
         match key {
-            Key::Grad { .. } | Key::Update | Key::Adapt => self.storage,
+            Key::Grad { .. } | Key::ScoreGrad { .. } | Key::Update | Key::Adapt => self.storage,
             Key::Score { .. } | Key::Logits { .. } => match self.device.machine().storage {
                 DType::BF16 => self.storage,
                 _ => DType::F32,
@@ -288,15 +294,20 @@ impl Session {
         self.prepare(key)?;
         let executor = self.programs.get_mut(&key).expect("prepared just now");
         let begun = match key {
-            Key::Grad { phase, qat, .. } => Some((phase, qat)),
+            Key::Grad { phase, qat, .. } => Some((Some(phase), qat)),
+            Key::ScoreGrad { qat, .. } => Some((None, qat)),
             Key::Update | Key::Adapt => None,
             Key::Score { .. } | Key::Logits { .. } => state.begun,
         };
         match key {
-            Key::Grad { accumulate: true, .. } if state.begun != begun => {
+            Key::Grad { accumulate: true, .. } | Key::ScoreGrad { accumulate: true, .. }
+                if state.begun != begun =>
+            {
                 return Err(SessionError::NotBegun(executor.plan().program.clone()));
             }
-            Key::Grad { accumulate: false, .. } => state.allocate_cached_weights(executor.plan())?,
+            Key::Grad { accumulate: false, .. } | Key::ScoreGrad { accumulate: false, .. } => {
+                state.allocate_cached_weights(executor.plan())?
+            }
             _ => {}
         }
         // A run that fails has begun nothing.

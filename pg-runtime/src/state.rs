@@ -170,9 +170,9 @@ pub struct State {
     // Two levels, so that a look-up by `&str` allocates nothing.
     banks: HashMap<Space, HashMap<String, usize>>,
     memory: Vec<Bank>,
-    /// Phase of the gradients that were begun last, and whether they go through the quantisers: until parameters
-    /// change, a step's other micro-batches find here what its first one left.
-    pub(crate) begun: Option<(usize, bool)>,
+    /// Phase of the gradients that were begun last, none for those of scores, and whether they go through the quantisers:
+    /// until parameters change, a step's other micro-batches find here what its first one left.
+    pub(crate) begun: Option<(Option<usize>, bool)>,
 }
 
 impl State {

@@ -90,8 +90,9 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Reads the weights of a model. Every parameter must be there with its shape, and nothing else. float32, float16
-/// and bfloat16 are accepted, and so is `[1]` for a scalar.
+/// Reads the weights of a model. Every parameter must be there with its shape, and nothing else; those that no score depends
+/// on may be missing, as they are from an artifact. float32, float16 and bfloat16 are accepted, and so is `[1]` for a
+/// scalar.
 pub fn load(path: &Path, params: &IndexMap<String, Param>) -> Result<Weights, WeightsError> {
     let values: u64 = params.values().map(|p| p.len() as u64).fold(0, u64::saturating_add);
     let most = values.saturating_mul(4).saturating_add(MAX_HEADER);
@@ -115,7 +116,9 @@ pub fn from_bytes(
     let mut problems = Problems::default();
     for param in params.values() {
         let Ok(tensor) = file.tensor(&param.name) else {
-            problems.missing.push(param.name.clone());
+            if param.in_artifact {
+                problems.missing.push(param.name.clone());
+            }
             continue;
         };
         match read_tensor(&tensor, &param.shape) {
@@ -140,13 +143,18 @@ pub fn bytes(params: &IndexMap<String, Param>) -> u64 {
     params.values().map(|param| 4 * param.len() as u64 + header(param)).sum()
 }
 
-/// Writes weights as float32. The file appears whole or not at all.
+/// Writes weights as float32, where there are any of a parameter that no score depends on. The file appears whole or not
+/// at all.
 pub fn save(path: &Path, params: &IndexMap<String, Param>, weights: &Weights) -> Result<(), WeightsError> {
     let format = |what: String| WeightsError::Format { path: path.to_owned(), what };
     let mut views = Vec::with_capacity(params.len());
     for param in params.values() {
-        let values =
-            weights.get(&param.name).ok_or_else(|| format(format!("no values for {}", param.name)))?;
+        let Some(values) = weights.get(&param.name) else {
+            if param.in_artifact {
+                return Err(format(format!("no values for {}", param.name)));
+            }
+            continue;
+        };
         // The format is little endian, and so is every machine that this runs on; the cast copies nothing.
         let view = TensorView::new(Dtype::F32, param.shape.clone(), bytemuck::cast_slice(values))
             .map_err(|e| format(format!("{}: {e}", param.name)))?;
@@ -244,6 +252,7 @@ mod tests {
                     optimiser: Optimiser::AdamW(adamw),
                     grid: None,
                     export: Export::F16,
+                    in_artifact: true,
                     ttt_frozen: false,
                     weight_std: None,
                 };

@@ -316,6 +316,88 @@ fn programs_and_ops_are_printed() {
 }
 
 #[test]
+fn help_knows_commands_topics_and_settings() {
+    let dir = Dir::with_model();
+    let says = |args: &[&str]| String::from_utf8(succeeds(dir.pg(args)).stdout).unwrap();
+    assert_eq!(says(&["help", "run"]), says(&["run", "--help"]));
+    assert_eq!(says(&["help", "data", "stats"]), says(&["data", "stats", "--help"]));
+    assert!(says(&["data", "help", "stats"]).contains("Usage: pg data stats"));
+    let all = says(&["help"]);
+    assert!(all.contains("Usage: pg") && all.contains("phases") && all.contains("settings"), "{all}");
+    assert!(says(&["help", "phases"]).contains("NAME at TRIGGER"));
+    assert_eq!(says(&["help", "quant"]), says(&["help", "rules"]));
+    let ttt = says(&["help", "settings", "eval.ttt"]);
+    assert!(ttt.contains("eval.ttt.freeze: Str or List of Str [default: []]"), "{ttt}");
+    assert!(!ttt.contains("eval.stride") && says(&["help", "settings"]).contains("eval.stride"));
+
+    let topic = json(&succeeds(dir.pg(&["--json", "help", "loss"])));
+    assert!(topic["topic"] == "loss" && topic["text"].as_str().unwrap().contains("```pg"), "{topic}");
+    let settings = json(&succeeds(dir.pg(&["--json", "help", "settings", "train"])));
+    assert!(settings["settings"].as_array().unwrap().iter().all(|s| s["doc"].is_string()), "{settings}");
+    assert!(json(&succeeds(dir.pg(&["--json", "help", "run"])))["help"].is_string());
+
+    let refused = |args: &[&str], code: i32, what: &str| {
+        let output = dir.pg(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        assert!(stderr(&output).contains(what), "{args:?}: {}", stderr(&output));
+    };
+    refused(&["help", "phase"], 2, "did you mean `phases`?");
+    refused(&["help", "data", "stat"], 2, "did you mean `stats`?");
+    refused(&["help", "settings", "stride"], 1, "did you mean `eval.stride`?");
+    refused(&["help", "settings", "train.seqlen"], 1, "did you mean `train.seq_len`?");
+}
+
+#[test]
+fn files_are_formatted_where_they_parse() {
+    let dir = Dir::with_model();
+    let messy = SMALL.replace("const DIM = 8;", "const   DIM=8 ;");
+    for (name, text) in [("messy.rs", &*messy), ("broken.rs", "model! { m { fn f( } }")] {
+        std::fs::write(dir.path(name), text).unwrap();
+    }
+    let read = |name: &str| std::fs::read_to_string(dir.path(name)).unwrap();
+    // Looking changes nothing.
+    assert!(succeeds(dir.pg(&["fmt", "--check", "small.rs"])).stdout.is_empty());
+    let differs = dir.pg(&["fmt", "--check", "small.rs", "messy.rs"]);
+    assert_eq!(differs.status.code(), Some(1));
+    assert_eq!(String::from_utf8(differs.stdout).unwrap(), "differs: messy.rs\n");
+    assert_eq!(read("messy.rs"), messy);
+    // What does not parse stays as it is, and keeps no other from being formatted.
+    let done = dir.pg(&["--json", "fmt", "broken.rs", "messy.rs", "none.rs"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("broken.rs:1:") && stderr(&done).contains("none.rs"), "{}", stderr(&done));
+    let files = json(&done)["files"].clone();
+    assert_eq!((&files[0]["differs"], &files[1]["differs"]), (&Value::Null, &Value::Bool(true)));
+    assert_eq!((read("messy.rs"), read("broken.rs").len()), (SMALL.into(), 22));
+    assert!(succeeds(dir.pg(&["fmt", "messy.rs"])).stdout.is_empty());
+
+    let piped = |args: &[&str]| {
+        let mut command = dir.piped(args);
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), messy.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    assert_eq!(String::from_utf8(succeeds(piped(&["fmt", "-"])).stdout).unwrap(), SMALL);
+    assert_eq!(piped(&["fmt", "--check", "-"]).status.code(), Some(1));
+}
+
+#[test]
+fn ops_explains_one() {
+    let dir = Dir::with_model();
+    let says = |name: &str| String::from_utf8(succeeds(dir.pg(&["ops", name])).stdout).unwrap();
+    let library = says("rms_norm");
+    assert!(
+        library.starts_with("rms_norm(x, eps = 1.1920928955078125e-7)") && library.contains("fn rms_norm")
+    );
+    let both = says("shift");
+    assert!(both.contains("shift(x, by, axis = …)") && both.contains("The op `shift`: x -> y"), "{both}");
+    let one = json(&succeeds(dir.pg(&["--json", "ops", "muon"])));
+    assert_eq!(one["functions"][0]["signature"], "muon(lr, weight_decay = 0.0, ns_steps = 5)");
+    let unknown = dir.pg(&["ops", "rmsnorm"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("did you mean `rms_norm`?"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_pg"))
         .arg("ops")

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 
 use super::ast::Function;
 use super::lexer::lex;
+use super::span::Span;
 use super::{ast, parse};
 use crate::lang::model::SourceText;
 
@@ -82,6 +83,14 @@ impl Library {
         let (first, last) = (f.span.start.0 as usize, f.span.end.0 as usize);
         let lines: Vec<&str> = source.text.lines().skip(first - 1).take(last + 1 - first).collect();
         lines.join("\n") + "\n"
+    }
+
+    /// What stands at a place within a line.
+    pub(crate) fn text_at(&self, span: &Span) -> String {
+        let source = self.texts.iter().find(|t| t.file == span.file);
+        let line = source.and_then(|s| s.text.lines().nth(span.start.0 as usize - 1)).unwrap_or_default();
+        let (first, behind) = (span.start.1 as usize - 1, span.end.1 as usize - 1);
+        line.chars().skip(first).take(behind - first).collect()
     }
 
     /// The used functions' text, one entry a library file.

@@ -28,6 +28,7 @@ mod builtins;
 mod delimiters;
 mod diag;
 mod elaborate;
+mod fmt;
 mod glob;
 mod interp;
 pub mod layout;
@@ -53,7 +54,10 @@ use std::sync::Arc;
 
 pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
 pub use elaborate::{Options, Override, elaborate};
-pub use reference::{Reference, reference};
+pub use fmt::format;
+pub use reference::{
+    Reference, SettingReference, Topic, language_document, reference, settings, settings_document, topics,
+};
 pub use source::{ResolveBase, Source, read_base};
 pub use span::Span;
 pub use trace::{Head, Trace, Traced};

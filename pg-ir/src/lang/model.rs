@@ -49,6 +49,8 @@ pub struct Param {
     pub grid: Option<Grid>,
     /// How it is stored in the artifact.
     pub export: Export,
+    /// Whether it is in the artifact: whether a score depends on it. What only training uses is not.
+    pub in_artifact: bool,
     /// Whether test-time training leaves it alone.
     pub ttt_frozen: bool,
     /// Standard deviation of the trained weights that the model declares, for size estimates of
@@ -229,8 +231,23 @@ pub struct Model {
 }
 
 impl Model {
-    /// Number of parameters.
+    /// Number of parameters that are trained.
     pub fn param_count(&self) -> usize {
         self.params.values().map(Param::len).sum()
+    }
+
+    /// The parameters that the artifact holds, in the order of first use.
+    pub fn stored_params(&self) -> impl Iterator<Item = &Param> + Clone {
+        self.params.values().filter(|param| param.in_artifact)
+    }
+
+    /// Number of parameters in the artifact.
+    pub fn stored_count(&self) -> usize {
+        self.stored_params().map(Param::len).sum()
+    }
+
+    /// Whether training minimises a loss of the model's own.
+    pub fn has_own_loss(&self) -> bool {
+        self.program.ast.functions.contains_key("loss")
     }
 }

@@ -78,6 +78,17 @@ pub(crate) fn in_function(f: &Function, out: &mut Names) {
     in_body(&f.body, out);
 }
 
+/// Adds what the functions of a model mention, of those that are mentioned, in turn.
+pub(crate) fn through_functions(model: &ModelAst, mentioned: &mut Names) {
+    let mut at = 0;
+    while let Some(name) = mentioned.get_index(at) {
+        if let Some(f) = model.functions.get(name) {
+            in_function(&f.clone(), mentioned);
+        }
+        at += 1;
+    }
+}
+
 impl ModelAst {
     /// Names that are mentioned outside of functions: in constants, blocks, phases and profiles.
     pub(crate) fn names_outside_functions(&self) -> Names {

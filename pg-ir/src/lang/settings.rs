@@ -1,17 +1,18 @@
-//! The `train`, `export` and `eval` blocks: keys, their kinds, defaults and limits.
+//! The `train`, `export` and `eval` blocks: what a model makes of the keys that [`keys`] records.
+
+pub(crate) mod keys;
 
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use self::keys::{Default, Key};
 use super::ast::{Expr, ModelAst, Name};
-use super::builtins::{boolean, float, positive, size, text};
 use super::diag::{Diagnostic, nearest};
-use super::interp::{Fault, Interp, Outcome};
+use super::interp::{Fault, Interp};
 use super::span::Span;
 use super::value::Value;
 use crate::lang::model::{Eval, ExportSettings, Train, Ttt};
-use crate::quant::{GridError, ScaleRule};
 
 /// A setting as written: its value and where.
 #[derive(Clone, Debug)]
@@ -36,26 +37,24 @@ pub(crate) fn collect(model: &ModelAst) -> Settings {
     all
 }
 
-/// Reads settings, remembering which keys exist.
+/// Reads settings, each by its record.
 pub(crate) struct Reader<'a, 'b> {
     cx: &'a mut Interp<'b>,
     written: &'a Settings,
     /// The model's name, to blame where no setting is written.
     name: &'a Span,
-    known: Vec<String>,
 }
 
 impl<'a, 'b> Reader<'a, 'b> {
     pub(crate) fn new(cx: &'a mut Interp<'b>, written: &'a Settings, name: &'a Span) -> Self {
-        Reader { cx, written, name, known: Vec::new() }
+        Reader { cx, written, name }
     }
 
     /// The value of a key, if it is written and right.
-    fn read<T>(&mut self, path: &str, convert: impl FnOnce(&Value) -> Outcome<T>) -> Option<T> {
-        self.known.push(path.to_string());
-        let written = self.written.get(path)?;
+    fn given<T>(&mut self, key: &Key<T>) -> Option<T> {
+        let written = self.written.get(key.path)?;
         let value = self.cx.expr(&written.value);
-        match convert(&value) {
+        match (key.kind.read)(&value, key.path) {
             Ok(value) => Some(value),
             Err(_) if matches!(value, Value::Poison) => None,
             Err(Fault::Poisoned) => None,
@@ -68,89 +67,62 @@ impl<'a, 'b> Reader<'a, 'b> {
         }
     }
 
-    fn size(&mut self, path: &str) -> Option<usize> {
-        self.read(path, |v| positive(v, path))
-    }
-
-    fn count(&mut self, path: &str) -> Option<u64> {
-        self.read(path, |v| Ok(size(v, path)? as u64))
-    }
-
-    fn float(&mut self, path: &str) -> Option<f64> {
-        self.read(path, |v| match float(v, path)? {
-            f if f.is_finite() && f >= 0.0 => Ok(f),
-            f => Err(format!("{path} is a number from 0, found {f:?}").into()),
+    /// The value of a key, or the default of its record.
+    ///
+    /// # Panics
+    /// If the default is computed: who computes it asks [`Self::given`].
+    fn get<T: Clone>(&mut self, key: &Key<T>) -> T {
+        self.given(key).unwrap_or_else(|| match &key.default {
+            Default::Is(value) => value.clone(),
+            Default::Computed(_) => panic!("internal error: who reads {} computes its default", key.path),
         })
     }
 
-    /// A number from 0 and below 1.
-    fn decay(&mut self, path: &str) -> Option<f64> {
-        self.read(path, |v| match float(v, path)? {
-            f if (0.0..1.0).contains(&f) => Ok(f),
-            f => Err(format!("{path} is from 0 and below 1, found {f:?}").into()),
-        })
-    }
-
-    /// `none` unsets an optional setting.
-    fn optional<T>(&mut self, path: &str, convert: impl FnOnce(&Value) -> Outcome<T>) -> Option<T> {
-        self.read(path, |v| match v {
-            Value::None => Ok(None),
-            v => convert(v).map(Some),
-        })
-        .flatten()
-    }
-
-    /// A limit of time; `none` for no limit.
-    fn seconds(&mut self, path: &str) -> Option<f64> {
-        self.optional(path, |v| match float(v, path)? {
-            f if f.is_finite() && f > 0.0 => Ok(f),
-            f => Err(format!("{path} is above 0, found {f:?}").into()),
-        })
-    }
-
-    /// The `train` block. Defaults are the smallest thing that trains: one sequence of 256 a step, 100 steps,
-    /// constant rate, no clip, no average.
+    /// The `train` block. Defaults are the smallest thing that trains: one sequence a step, a constant rate, no clip,
+    /// no average.
     pub(crate) fn train(&mut self) -> Train {
-        let seq_len = self.size("train.seq_len").unwrap_or(256);
-        let batch_tokens = self.size("train.batch_tokens").unwrap_or(seq_len);
-        let micro_batch_tokens = self.size("train.micro_batch_tokens").unwrap_or(batch_tokens);
-        let steps = self.optional("train.steps", |v| Ok(positive(v, "train.steps")? as u64));
-        let seconds = self.seconds("train.seconds");
+        let seq_len = self.get(&keys::SEQ_LEN);
+        let batch_tokens = self.given(&keys::BATCH_TOKENS).unwrap_or(seq_len);
+        let micro_batch_tokens = self.given(&keys::MICRO_BATCH_TOKENS).unwrap_or(batch_tokens);
+        let steps = self.given(&keys::STEPS).flatten();
+        let seconds = self.get(&keys::TRAIN_SECONDS);
         let train = Train {
             batch_tokens,
             micro_batch_tokens,
             seq_len,
-            steps: if steps.is_none() && seconds.is_none() { Some(100) } else { steps },
+            steps: steps.or(seconds.is_none().then_some(100)).map(|steps| steps as u64),
             seconds,
-            warmdown_steps: self.count("train.warmdown_steps").unwrap_or(0),
-            momentum_start: self.decay("train.momentum_start").unwrap_or(0.85),
-            momentum_end: self.decay("train.momentum_end").unwrap_or(0.95),
-            momentum_warmup_steps: self.count("train.momentum_warmup_steps").unwrap_or(0),
-            grad_clip: self.float("train.grad_clip").unwrap_or(0.0),
-            ema_decay: self.decay("train.ema_decay").unwrap_or(0.0),
-            seed: self.count("train.seed").unwrap_or(42),
+            warmdown_steps: self.get(&keys::WARMDOWN_STEPS),
+            momentum_start: self.get(&keys::MOMENTUM_START),
+            momentum_end: self.get(&keys::MOMENTUM_END),
+            momentum_warmup_steps: self.get(&keys::MOMENTUM_WARMUP_STEPS),
+            grad_clip: self.get(&keys::GRAD_CLIP),
+            ema_decay: self.get(&keys::EMA_DECAY),
+            seed: self.get(&keys::SEED),
         };
-        let micro = ("train.micro_batch_tokens", micro_batch_tokens);
-        self.divides(micro, ("train.batch_tokens", batch_tokens), &[]);
-        self.divides(("train.seq_len", seq_len), micro, &["train.batch_tokens"]);
+        let micro = (keys::MICRO_BATCH_TOKENS.path, micro_batch_tokens);
+        let batch = keys::BATCH_TOKENS.path;
+        self.divides(micro, (batch, batch_tokens), &[]);
+        self.divides((keys::SEQ_LEN.path, seq_len), micro, &[batch]);
         train
     }
 
     /// The `eval` block: windows of the training length that overlap by half, no TTT.
     pub(crate) fn eval(&mut self, train: &Train, has_ttt: bool) -> Eval {
-        let seq_len = self.size("eval.seq_len").unwrap_or(train.seq_len);
-        let stride = self.size("eval.stride").unwrap_or(seq_len.div_ceil(2));
+        let seq_len = self.given(&keys::EVAL_SEQ_LEN).unwrap_or(train.seq_len);
+        let stride = self.given(&keys::STRIDE).unwrap_or(seq_len.div_ceil(2));
         if stride > seq_len {
             let message = format!("eval.stride {stride} is over the window of {seq_len}");
-            self.complain(&["eval.stride", "eval.seq_len", "train.seq_len"], message);
+            let paths = [keys::STRIDE.path, keys::EVAL_SEQ_LEN.path, keys::SEQ_LEN.path];
+            self.complain(&paths, message);
         }
         let ttt = Ttt {
-            chunk: self.size("eval.ttt.chunk").unwrap_or(32_768),
-            lr: self.float("eval.ttt.lr").unwrap_or(0.002),
-            momentum: self.decay("eval.ttt.momentum").unwrap_or(0.9),
-            epochs: self.size("eval.ttt.epochs").unwrap_or(3),
-            batch_seqs: self.size("eval.ttt.batch_seqs").unwrap_or(32),
-            grad_clip: self.float("eval.ttt.grad_clip").unwrap_or(1.0),
+            chunk: self.get(&keys::TTT_CHUNK),
+            lr: self.get(&keys::TTT_LR),
+            momentum: self.get(&keys::TTT_MOMENTUM),
+            epochs: self.get(&keys::TTT_EPOCHS),
+            batch_seqs: self.get(&keys::TTT_BATCH_SEQS),
+            grad_clip: self.get(&keys::TTT_GRAD_CLIP),
         };
         let stray = self.written.iter().filter(|(path, _)| !has_ttt && path.starts_with("eval.ttt."));
         for (path, written) in stray {
@@ -163,48 +135,33 @@ impl<'a, 'b> Reader<'a, 'b> {
         Eval {
             seq_len,
             stride,
-            rescore_tail: self
-                .read("eval.rescore_tail", |v| boolean(v, "eval.rescore_tail"))
-                .unwrap_or(false),
-            max_targets: self.optional("eval.max_targets", |v| positive(v, "eval.max_targets")),
-            seconds: self.seconds("eval.seconds"),
-            separate_documents: self
-                .read("eval.separate_documents", |v| boolean(v, "eval.separate_documents"))
-                .unwrap_or(false),
+            rescore_tail: self.get(&keys::RESCORE_TAIL),
+            max_targets: self.get(&keys::MAX_TARGETS),
+            seconds: self.get(&keys::EVAL_SECONDS),
+            separate_documents: self.get(&keys::SEPARATE_DOCUMENTS),
             ttt: has_ttt.then_some(ttt),
         }
     }
 
     /// Patterns of parameters that TTT leaves alone.
     pub(crate) fn ttt_freeze(&mut self) -> Vec<Name> {
-        let path = "eval.ttt.freeze";
-        let Some(span) = self.written.get(path).map(|w| w.value.span.clone()) else {
-            self.known.push(path.into());
-            return Vec::new();
-        };
-        let globs = self.read(path, |v| match v {
-            Value::List(items) => items.iter().map(|i| text(i, "a pattern")).collect::<Outcome<Vec<_>>>(),
-            one => Ok(vec![text(one, "eval.ttt.freeze")?]),
-        });
-        globs.unwrap_or_default().into_iter().map(|text| Name { text, span: span.clone() }).collect()
+        let Some(written) = self.written.get(keys::TTT_FREEZE.path) else { return Vec::new() };
+        let span = &written.value.span;
+        let globs = self.get(&keys::TTT_FREEZE);
+        globs.into_iter().map(|text| Name { text, span: span.clone() }).collect()
     }
 
     /// The `export` block apart from its rules, and the size up to which tensors stay float16.
     pub(crate) fn export(&mut self) -> (ExportSettings, usize) {
-        let cap_bytes = self.count("export.cap_bytes").unwrap_or(16_000_000);
-        let rule = self
-            .read("export.rule", |v| {
-                text(v, "export.rule")?.parse().map_err(|e: GridError| e.to_string().into())
-            })
-            .unwrap_or(ScaleRule::Amax);
-        let f16_up_to = self.count("export.f16_up_to").unwrap_or(65_536) as usize;
-        (ExportSettings { cap_bytes, rule }, f16_up_to)
+        let (cap_bytes, rule) = (self.get(&keys::CAP_BYTES), self.get(&keys::EXPORT_RULE));
+        (ExportSettings { cap_bytes, rule }, self.get(&keys::F16_UP_TO) as usize)
     }
 
-    /// Reports keys that nothing has read.
+    /// Reports keys that have no record.
     pub(crate) fn unknown_keys(&mut self) {
+        let known: Vec<&str> = keys::all().iter().map(|key| key.path).collect();
         for (path, written) in self.written {
-            if self.known.iter().any(|k| **k == **path) {
+            if known.contains(&&**path) {
                 continue;
             }
             if self.cx.halted() {
@@ -212,10 +169,12 @@ impl<'a, 'b> Reader<'a, 'b> {
             }
             let d = Diagnostic::error(&written.key, format!("unknown setting `{path}`"));
             let block = path.split('.').next().unwrap_or_default();
-            let siblings = self.known.iter().filter(|k| k.split('.').next() == Some(block));
-            let d = match nearest(path, self.known.iter().map(String::as_str)) {
+            let siblings: Vec<&str> =
+                known.iter().copied().filter(|k| k.split('.').next() == Some(block)).collect();
+            let d = match nearest(path, known.iter().copied()) {
                 Some(best) => d.help(format!("a similar setting exists: `{best}`")),
-                None => d.help(format!("settings are {}", siblings.cloned().collect::<Vec<_>>().join(", "))),
+                None if siblings.is_empty() => d.help(format!("`{block}` has rules, and no settings")),
+                None => d.help(format!("settings are {}", siblings.join(", "))),
             };
             self.cx.report(d);
         }

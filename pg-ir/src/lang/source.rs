@@ -91,6 +91,10 @@ fn parse_model(file: &Arc<str>, tokens: &[Token]) -> Parsed {
         return Err(vec![lexer::open_string(&Span::at(&open.span(file).loc()))]);
     }
     let (ast, errors) = parse::model(file, tokens);
+    checked(ast, errors)
+}
+
+fn checked(ast: Option<ModelAst>, errors: Vec<Diagnostic>) -> Parsed {
     match ast {
         Some(ast) if errors.is_empty() => Ok(ast),
         _ => Err(errors),
@@ -114,6 +118,22 @@ fn parse_text(file: &str, text: &str, texts: &mut Vec<SourceText>) -> Parsed {
             Err(vec![d.help(help)])
         }
     }
+}
+
+/// Parses a text alone, without what it derives from: a model file, or the functions of a library file.
+pub(crate) fn parse_alone(file: &str, text: &str, is_library: bool) -> Result<(), Diagnostics> {
+    let mut sources = Vec::new();
+    let parsed = if is_library {
+        let file: Arc<str> = file.into();
+        sources.push(SourceText { file: file.clone(), text: text.into() });
+        lexer::lex(&file, text).map_err(|e| vec![*e]).and_then(|tokens| {
+            let (ast, errors) = parse::library(&file, &tokens);
+            checked(ast, errors)
+        })
+    } else {
+        parse_text(file, text, &mut sources)
+    };
+    parsed.map(|_| ()).map_err(|list| Diagnostics { list, sources })
 }
 
 /// Every `model ! { … }` at the top level of a file: its name's token and what is between its delimiters.

@@ -28,7 +28,9 @@ pub enum Head {
     /// Negative log-likelihood of each target in nats: float32 [batch, time]. Scores are always
     /// `cross_entropy(forward(tokens), targets)`, whatever the model trains on.
     Nll,
-    /// What training minimises: `loss(tokens, targets)` if the model defines it, else the mean of the above.
+    /// The mean of the above: what test-time training minimises, which has nothing but the artifact.
+    MeanNll,
+    /// What training minimises: `loss(tokens, targets)` if the model defines it, else the mean of the scores.
     Loss,
 }
 
@@ -228,7 +230,10 @@ fn head(
         return Some(ends);
     }
     let nll = then("cross_entropy", vec![Value::Tensor(logits), targets])?;
-    let value = if request.head == Head::Loss { then("mean", vec![Value::Tensor(nll)])? } else { nll };
+    let value = match request.head {
+        Head::MeanNll | Head::Loss => then("mean", vec![Value::Tensor(nll)])?,
+        Head::Nll | Head::Logits => nll,
+    };
     Some(Ends { value, nll: Some(nll), ..ends })
 }
 

@@ -19,7 +19,24 @@ pub fn grad(
     qat: bool,
     accumulate: bool,
 ) -> Result<Program, Diagnostics> {
-    let traced = model.trace(&Trace { phase, batch, seq, qat, head: Head::Loss })?;
+    let name = if accumulate { "grad.next" } else { "grad.first" };
+    backward(model, name, &Trace { phase, batch, seq, qat, head: Head::Loss }, accumulate)
+}
+
+/// As [`grad`], of the mean of the scores whatever training minimises, in the phase that is scored.
+pub fn score_grad(
+    model: &Model,
+    (batch, seq): (usize, usize),
+    qat: bool,
+    accumulate: bool,
+) -> Result<Program, Diagnostics> {
+    let name = if accumulate { "score_grad.next" } else { "score_grad.first" };
+    let phase = model.phases.len() - 1;
+    backward(model, name, &Trace { phase, batch, seq, qat, head: Head::MeanNll }, accumulate)
+}
+
+fn backward(model: &Model, name: &str, request: &Trace, accumulate: bool) -> Result<Program, Diagnostics> {
+    let traced = model.trace(request)?;
     let (mut b, loss, logits, nll) = (traced.builder, traced.value, traced.logits, traced.nll);
     result(&mut b, "loss", loss);
     let seed = b.scalar("inv_accum");
@@ -47,9 +64,9 @@ pub fn grad(
             }
         }
     }
-    let (name, weight_cache) =
-        if accumulate { ("grad.next", WeightCache::Read) } else { ("grad.first", WeightCache::Write) };
-    Ok(Program { weight_cache, ..Program::new(suffixed(name, phase, qat), b).with_scores(logits, nll) })
+    let weight_cache = if accumulate { WeightCache::Read } else { WeightCache::Write };
+    let name = suffixed(name, request.phase, request.qat);
+    Ok(Program { weight_cache, ..Program::new(name, b).with_scores(logits, nll) })
 }
 
 /// Negative log-likelihood in nats of each target, and the largest logit at its position, both [batch, time]: a
@@ -76,7 +93,7 @@ fn forward(
     let mut b = traced.builder;
     let (name, output) = match head {
         Head::Nll => ("score", "nll"),
-        Head::Logits | Head::Loss => ("logits", "logits"),
+        Head::Logits | Head::MeanNll | Head::Loss => ("logits", "logits"),
     };
     result(&mut b, output, traced.value);
     if let (Some(nll), Some(logits)) = (traced.nll, traced.logits) {

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `grad.first` | parameters, tokens, targets | gradients, `loss`, cached weights |
 //! | `grad.next` | the same, the gradients and cached weights | gradients plus this micro-batch's, `loss` |
+//! | `score_grad.first`, `score_grad.next` | the same | the same, of the mean of the scores where training has a loss of its own |
 //! | `update` | gradients and optimiser state | parameters, optimiser state, average, `grad_norm` |
 //! | `score` | parameters, tokens, targets | `nll` of every target, `logit_max` before it |
 //! | `logits` | parameters, tokens | `logits` |
@@ -22,7 +23,7 @@ mod grad;
 mod update;
 
 pub use adapt::adapt;
-pub use grad::{grad, logits, score};
+pub use grad::{grad, logits, score, score_grad};
 pub use update::update;
 
 use crate::graph::{Builder, Graph, ValueId};

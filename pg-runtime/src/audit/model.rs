@@ -15,7 +15,7 @@ const POSITIONS: usize = 64;
 
 /// What was trained on a grid is stored on that grid.
 pub(super) fn grids(findings: &mut Findings, model: &Model) {
-    let trained = model.params.values().filter_map(|param| Some((param, param.grid?)));
+    let trained = model.stored_params().filter_map(|param| Some((param, param.grid?)));
     let other = trained.clone().find(|(param, grid)| match param.storage() {
         Storage::Int { grid: stored, .. } => stored != *grid,
         Storage::F16 => true,

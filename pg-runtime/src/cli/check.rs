@@ -90,7 +90,10 @@ impl Finding {
 struct Checked {
     file: PathBuf,
     model: String,
+    /// Trained.
     params: Option<usize>,
+    /// In the artifact.
+    stored_params: Option<usize>,
     artifact_raw_bytes: Option<u64>,
     artifact_estimate_bytes: Option<u64>,
     code_bytes: Option<u64>,
@@ -99,6 +102,8 @@ struct Checked {
     ok: bool,
     errors: Vec<Finding>,
     warnings: Vec<Finding>,
+    /// What is no mistake and worth knowing.
+    notes: Vec<Finding>,
     /// With `--deep`: what validation found; `null` if it did not pass.
     validation: Option<ValidationReport>,
 }
@@ -129,6 +134,7 @@ pub(crate) fn check(args: CheckArgs, ui: &Ui) -> anyhow::Result<Outcome> {
         models.push(checked);
     }
     for checked in &models {
+        checked.notes.iter().for_each(|n| ui.note(&n.rendered));
         checked.warnings.iter().for_each(|w| ui.warning(&w.rendered));
         checked.errors.iter().for_each(|e| ui.error(&e.rendered));
     }
@@ -144,6 +150,7 @@ fn check_file(file: &Path, options: &Options) -> Checked {
         file: file.to_owned(),
         model: stem,
         params: None,
+        stored_params: None,
         artifact_raw_bytes: None,
         artifact_estimate_bytes: None,
         code_bytes: None,
@@ -152,6 +159,7 @@ fn check_file(file: &Path, options: &Options) -> Checked {
         ok: false,
         errors: vec![],
         warnings: vec![],
+        notes: vec![],
         validation: None,
     };
     let elaborated = Source::load(file).and_then(|source| {
@@ -170,6 +178,7 @@ fn check_file(file: &Path, options: &Options) -> Checked {
 impl Checked {
     /// Sizes, proofs and profiles of a model that elaborated.
     fn examine(&mut self, source: &Source, model: Model, options: &Options) {
+        self.notes = Finding::list(&model.notes, Severity::Note);
         self.warnings = Finding::list(&model.notes, Severity::Warning);
         let size = model.check_size();
         self.warnings.extend(Finding::list(&size, Severity::Warning));
@@ -178,6 +187,7 @@ impl Checked {
             Ok(facts) => self.take(&facts),
             Err(message) => {
                 self.params = Some(model.param_count());
+                self.stored_params = Some(model.stored_count());
                 // A size that cannot be predicted has been found above, at its place.
                 if self.errors.is_empty() {
                     self.errors.push(Finding::whole(message));
@@ -223,6 +233,7 @@ impl Checked {
 
     fn take(&mut self, facts: &ModelSummary) {
         self.params = Some(facts.params);
+        self.stored_params = Some(facts.stored_params);
         self.artifact_raw_bytes = Some(facts.artifact_raw_bytes);
         self.artifact_estimate_bytes = Some(facts.artifact_estimate_bytes);
         self.code_bytes = Some(facts.code_bytes);
@@ -264,7 +275,8 @@ impl Report {
         let row = |m: &Checked| {
             vec![
                 m.model.clone(),
-                m.params.map_or("–".into(), |p| grouped(p as u64)),
+                // Beside the sizes of the artifact; a note says what else is trained.
+                m.stored_params.map_or("–".into(), |p| grouped(p as u64)),
                 size(m.artifact_raw_bytes),
                 size(m.artifact_estimate_bytes),
                 size(m.cap_bytes),

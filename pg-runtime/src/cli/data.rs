@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use pg_runtime::data::{Dataset, Tokenizer, sample, stats};
 
 use super::format::{grouped, table};
+use super::help::{HelpArgs, help};
 use super::tokenize::{TokenizeArgs, tokenize};
 use super::ui::Ui;
 
@@ -16,6 +17,8 @@ pub(crate) enum DataCommand {
     Stats(StatsArgs),
     /// Turn text or JSON Lines into token shards with a SentencePiece model. Continues where it was stopped.
     Tokenize(TokenizeArgs),
+    /// Say what a command does.
+    Help(HelpArgs),
 }
 
 /// Arguments of `pg data stats`.
@@ -34,6 +37,7 @@ pub(crate) fn data(command: DataCommand, ui: &Ui) -> anyhow::Result<()> {
     match command {
         DataCommand::Stats(args) => count(&args, ui),
         DataCommand::Tokenize(args) => tokenize(args, ui),
+        DataCommand::Help(args) => help(args.under("data"), ui),
     }
 }
 

@@ -124,7 +124,7 @@ pub(crate) fn eval(args: EvalArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     let report = Report {
         model: session.model.name.clone(),
-        params: session.model.param_count(),
+        params: session.model.stored_count(),
         device: session.device().name().to_string(),
         artifact: args.artifact,
         artifact_bytes: loaded.artifact.sizes.total_bytes,

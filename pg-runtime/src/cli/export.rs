@@ -74,7 +74,7 @@ pub(crate) fn export(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
     let (model, weights) = weights_of(&args, &options, ui)?;
     let mut report = Report {
         model: model.name.clone(),
-        params: model.param_count(),
+        params: weights.values().map(Vec::len).sum(),
         safetensors: None,
         artifact: None,
         artifact_bytes: None,
@@ -152,8 +152,8 @@ fn weights_of(args: &ExportArgs, options: &Options, ui: &Ui) -> anyhow::Result<(
             (model, weights)
         }
     };
-    // An artifact's weights may be exported under another model only if it has the same parameters.
-    for param in model.params.values() {
+    // An artifact's weights may be exported under another model only if it scores with the same parameters.
+    for param in model.stored_params() {
         let have = weights.get(&param.name).map(Vec::len);
         if have != Some(param.len()) {
             let from = args.from.display();

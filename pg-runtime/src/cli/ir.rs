@@ -108,6 +108,7 @@ fn text(
     let forward = |phase, batch, seq, qat, head| Trace { phase, batch, seq, qat, head };
     let request = match key {
         Key::Grad { phase, batch, seq, qat, .. } => Some(forward(phase, batch, seq, qat, Head::Loss)),
+        Key::ScoreGrad { batch, seq, qat, .. } => Some(forward(last, batch, seq, qat, Head::MeanNll)),
         Key::Score { batch, seq, qat } => Some(forward(last, batch, seq, qat, Head::Nll)),
         Key::Logits { batch, seq, qat } => Some(forward(last, batch, seq, qat, Head::Logits)),
         Key::Update | Key::Adapt => None,

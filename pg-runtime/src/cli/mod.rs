@@ -13,7 +13,9 @@ mod devices;
 mod doctor;
 mod eval;
 mod export;
+mod fmt;
 mod format;
+mod help;
 mod ir;
 #[cfg_attr(not(feature = "cube"), path = "kernels_absent.rs")]
 mod kernels;
@@ -53,6 +55,7 @@ use self::ui::{Color, Ui};
 /// Start with `pg run models/int4mlp_12l.rs`: it needs no data, no GPU and no network.
 #[derive(Parser, Debug)]
 #[command(name = "pg", version, propagate_version = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = true)]
 struct Cli {
     /// Print exactly one JSON object on standard output, all else on standard error.
     #[arg(long, global = true)]
@@ -116,8 +119,10 @@ enum Command {
     Profile(profile::ProfileArgs),
     /// Print what is launched: what each launch computes, what it costs, and why it ends where it does.
     Plan(plan::PlanArgs),
-    /// Print the reference of ops and of the functions that a model file can call.
-    Ops,
+    /// Print the reference of ops and of the functions that a model file can call, or one of them.
+    Ops(ops::OpsArgs),
+    /// Format model files: what is between the braces of `model! { … }`, and nothing else of a file.
+    Fmt(fmt::FmtArgs),
     /// Start a model file that derives from another.
     New(new::NewArgs),
     /// Compare two models or runs: constants, sizes, scores, curves at equal tokens and time.
@@ -125,6 +130,8 @@ enum Command {
     /// Look at token shards.
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Say what a command does, or explain the model language: `pg help` lists its topics.
+    Help(help::HelpArgs),
 }
 
 /// What went well enough to report but must not end with exit code 0.
@@ -177,10 +184,12 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Doctor(args) => return doctor::doctor(args, ui),
         Command::Profile(args) => profile::profile(args, ui)?,
         Command::Plan(args) => plan::plan(args, ui)?,
-        Command::Ops => ops::ops(ui)?,
+        Command::Ops(args) => ops::ops(args, ui)?,
+        Command::Fmt(args) => return fmt::fmt(args, ui),
         Command::New(args) => new::new(args, ui)?,
         Command::Compare(args) => compare::compare(args, ui)?,
         Command::Data(command) => data::data(command, ui)?,
+        Command::Help(args) => help::help(args, ui)?,
     }
     Ok(Outcome::Success)
 }

@@ -8,7 +8,10 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct ModelSummary {
     pub(crate) model: String,
+    /// Trained.
     pub(crate) params: usize,
+    /// In the artifact.
+    pub(crate) stored_params: usize,
     /// Packed, without entropy coding.
     pub(crate) artifact_raw_bytes: u64,
     /// After entropy coding.
@@ -28,6 +31,7 @@ impl ModelSummary {
         Ok(ModelSummary {
             model: model.name.clone(),
             params: model.param_count(),
+            stored_params: model.stored_count(),
             artifact_raw_bytes: size.raw_bytes,
             artifact_estimate_bytes: size.estimate_bytes,
             code_bytes: model.code_bytes(),

@@ -2,10 +2,20 @@
 
 use std::fmt::Write;
 
-use pg_ir::lang;
+use anyhow::bail;
+use clap::Args;
+use pg_ir::lang::{self, nearest};
 use serde::Serialize;
 
 use super::ui::Ui;
+
+/// Arguments of `pg ops`.
+#[derive(Args, Debug)]
+pub(crate) struct OpsArgs {
+    /// One of them, with its text and an example [default: all].
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
 
 #[derive(Debug, Serialize)]
 struct Entry {
@@ -21,6 +31,7 @@ struct Function {
     doc: String,
     /// `null` for what is built in.
     text: Option<String>,
+    example: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -29,22 +40,39 @@ struct Reference {
     functions: Vec<Function>,
 }
 
-/// Prints every op with its operands, results and mathematics, and every function of the language.
-pub(crate) fn ops(ui: &Ui) -> anyhow::Result<()> {
+/// Prints every op with its operands, results and mathematics, and every function of the language; or one of them.
+pub(crate) fn ops(args: OpsArgs, ui: &Ui) -> anyhow::Result<()> {
     let records = pg_ir::ops::all();
     let entry = |r: &&pg_ir::op::Record| Entry { name: r.name, signature: r.signature, maths: r.maths };
-    let function =
-        |f: lang::Reference| Function { name: f.name, signature: f.signature, doc: f.doc, text: f.text };
-    let reference = Reference {
+    let mut reference = Reference {
         ops: records.iter().map(entry).collect(),
-        functions: lang::reference().into_iter().map(function).collect(),
+        functions: lang::reference().into_iter().map(Function::from).collect(),
     };
-    ui.report(&reference, || reference.text())?;
+    if let Some(name) = &args.name {
+        let all =
+            || reference.ops.iter().map(|op| op.name).chain(reference.functions.iter().map(|f| &*f.name));
+        if !all().any(|known| known == name) {
+            bail!(match nearest(name, all()) {
+                Some(best) => format!("there is no op or function `{name}`: did you mean `{best}`?"),
+                None => format!("there is no op or function `{name}`: `pg ops` lists all"),
+            });
+        }
+        reference.ops.retain(|op| op.name == name);
+        reference.functions.retain(|f| f.name == *name);
+    }
+    ui.report(&reference, || if args.name.is_some() { reference.whole() } else { reference.list() })?;
     Ok(())
 }
 
+impl From<lang::Reference> for Function {
+    fn from(f: lang::Reference) -> Function {
+        Function { name: f.name, signature: f.signature, doc: f.doc, text: f.text, example: f.example }
+    }
+}
+
 impl Reference {
-    fn text(&self) -> String {
+    /// All of them, briefly.
+    fn list(&self) -> String {
         let count = self.ops.len();
         let mut out = format!("The {count} primitive ops. Everything else is written in the DSL.\n");
         for op in &self.ops {
@@ -58,13 +86,35 @@ impl Reference {
             ("Functions of the standard library, written in the language itself.", library),
         ] {
             let _ = write!(out, "\n\n{title}\n");
-            for f in functions {
-                let _ = write!(out, "\n{}\n", f.signature);
-                f.doc.trim().lines().for_each(|line| {
-                    let _ = writeln!(out, "    {}", line.trim());
-                });
-            }
+            functions.iter().for_each(|f| f.describe(&mut out));
         }
         out
     }
+
+    /// One name: the function that models call, and the op of that name.
+    fn whole(&self) -> String {
+        let mut out = String::new();
+        for f in &self.functions {
+            f.describe(&mut out);
+            match &f.text {
+                Some(text) => _ = write!(out, "\nText:\n{}", indented(text)),
+                None => out += "\nBuilt into the language.\n",
+            }
+            let _ = write!(out, "\nExample:\n{}", indented(f.example));
+        }
+        for op in &self.ops {
+            let _ = write!(out, "\nThe op `{}`: {}\n    {}\n", op.name, op.signature, op.maths);
+        }
+        out.trim_start().into()
+    }
+}
+
+impl Function {
+    fn describe(&self, out: &mut String) {
+        let _ = write!(out, "\n{}\n{}", self.signature, indented(self.doc.trim()));
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
 }

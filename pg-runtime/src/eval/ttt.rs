@@ -113,9 +113,16 @@ fn micro_batches<'a>(
     (seq, qat): (usize, bool),
 ) -> impl Iterator<Item = (Key, &'a [usize])> + use<'a> {
     let phase = session.model.phases.len() - 1;
+    // What only training's own loss reads is not in the artifact.
+    let of_scores = session.model.has_own_loss();
     let groups = starts.chunks(session.score_batch(seq)).enumerate();
     groups.map(move |(index, group)| {
-        (Key::Grad { phase, batch: group.len(), seq, qat, accumulate: index > 0 }, group)
+        let (batch, accumulate) = (group.len(), index > 0);
+        let key = match of_scores {
+            true => Key::ScoreGrad { batch, seq, qat, accumulate },
+            false => Key::Grad { phase, batch, seq, qat, accumulate },
+        };
+        (key, group)
     })
 }
 
@@ -168,7 +175,7 @@ impl Adapter<'_> {
         Ok(updates)
     }
 
-    /// One SGD step on the mean loss of some sequences, in micro-batches that fit the scoring memory.
+    /// One SGD step on the mean score of some sequences, in micro-batches that fit the scoring memory.
     fn step(&mut self, starts: &[usize], lr: f64) -> Result<(), EvalError> {
         let seq = self.windows.seq;
         for (key, group) in micro_batches(self.session, starts, (seq, self.qat)) {

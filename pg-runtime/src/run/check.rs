@@ -2,8 +2,9 @@
 
 use pg_ir::ty::DType;
 
+use super::initial::initial_weights;
 use super::model::{self, Loaded};
-use super::prepare::{initial_weights, train_plan, validated};
+use super::prepare::{train_plan, validated};
 use super::{Corpus, RunError, RunOptions, Scorer, full_size, requests};
 use crate::report::{Observer, TextReport};
 
@@ -30,7 +31,7 @@ pub struct Checked {
 pub fn check(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Checked, RunError> {
     let Loaded { full, profile, chosen, model, .. } = model::load(options, observer)?;
     let corpus = Corpus::open(&options.job.text, &model)?;
-    initial_weights(&options.job, &model, profile.as_deref())?;
+    initial_weights(&options.job, &model, profile.as_deref(), observer)?;
     let plan = train_plan(options, &model)?;
     if let Some(full) = full.filter(|full| full_size::is_timed(full, &model, options)) {
         full_size::check_bundle(&full, options)?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use pg_ir::footprint::Moment;
 use pg_ir::lang::model::Model;
 
+use super::prepare::parameters;
 use super::requests::{self, Request};
 use super::{Corpus, RunError, RunOptions};
 use crate::data::Loader;
@@ -21,9 +22,9 @@ pub(super) fn announce(model: &Model, observer: &mut Observer<'_>) -> Result<(),
     let size = model.predict_size(Moment::Trained)?;
     let flops = model.flops_per_token().map_err(RunError::Model)?;
     observer(Event::Note(format!(
-        "full size: {} parameters, {:.2} MB packed, {:.2} MB predicted after entropy coding (cap {:.2} MB), {:.0} \
+        "full size: {}, {:.2} MB packed, {:.2} MB predicted after entropy coding (cap {:.2} MB), {:.0} \
          MFLOP a token, {} tokens a step",
-        model.param_count(),
+        parameters(model),
         size.raw_bytes as f64 / 1e6,
         size.estimate_bytes as f64 / 1e6,
         model.export.cap_bytes as f64 / 1e6,

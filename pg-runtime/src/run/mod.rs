@@ -10,6 +10,7 @@ mod export;
 mod finished;
 mod folder;
 mod full_size;
+mod initial;
 mod keeper;
 mod ledger;
 pub(crate) mod lock;

@@ -10,6 +10,7 @@ use pg_ir::lang::Options;
 use pg_ir::lang::model::Model;
 
 use super::folder::{self, RunFolder};
+use super::initial::initial_weights;
 use super::ledger::Ledger;
 use super::model::{self, Loaded};
 use super::options::{Earlier, Purpose};
@@ -21,7 +22,7 @@ use crate::session::{Key, Session};
 use crate::train::schedule::Budget;
 use crate::train::{TrainError, TrainPlan};
 use crate::validate::{ValidationReport, validate};
-use crate::weights::{self, Weights};
+use crate::weights::Weights;
 
 /// What preparing a run leaves to the other phases.
 pub(super) struct Prepared {
@@ -69,7 +70,7 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     let folder = own_folder(options, &model.name)?;
     let corpus = Corpus::open(&options.job.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
-    let initial = initial_weights(&options.job, &model, profile.as_deref())?;
+    let initial = initial_weights(&options.job, &model, profile.as_deref(), observer)?;
     let record = RunRecord {
         pg: env!("CARGO_PKG_VERSION").into(),
         device: options.device.name().to_string(),
@@ -122,16 +123,6 @@ fn own_folder(options: &RunOptions, model: &str) -> Result<RunFolder, RunError> 
         Some(folder) => RunFolder::reopen(folder),
         None => RunFolder::create(options.out.as_deref(), model, options.overwrite),
     }
-}
-
-/// The weights to start from, if the user gave any.
-pub(super) fn initial_weights(
-    job: &JobOptions,
-    model: &Model,
-    profile: Option<&str>,
-) -> Result<Option<Weights>, RunError> {
-    let named = |error| RunError::Init { profile: model::profile_words(profile), error };
-    job.init.as_ref().map(|path| weights::load(path, &model.params).map_err(named)).transpose()
 }
 
 /// Holds a run's programs to its bundle and, unless that is skipped, to float64. `chosen` is how the model was elaborated.
@@ -213,6 +204,14 @@ pub(super) fn train_plan(options: &RunOptions, model: &Model) -> Result<TrainPla
     TrainPlan::new(model.train.clone(), budget, unscaled_schedule, warmdown_steps)
 }
 
+/// How many parameters there are, in words.
+pub(super) fn parameters(model: &Model) -> String {
+    match (model.param_count(), model.stored_count()) {
+        (all, stored) if all == stored => format!("{all} parameters"),
+        (all, stored) => format!("{all} parameters, {stored} of them in the artifact"),
+    }
+}
+
 fn announce(
     model: &Model,
     plan: &TrainPlan,
@@ -222,7 +221,7 @@ fn announce(
 ) {
     let mut note = |text: String| observer(Event::Note(text));
     let profile = profile.map_or(String::new(), |p| format!(", profile `{p}`"));
-    note(format!("{}: {} parameters{profile}", model.name, model.param_count()));
+    note(format!("{}: {}{profile}", model.name, parameters(model)));
     note(format!("data: {} training tokens, {} scored targets", corpus.train.len(), corpus.targets()));
     let steps = match (plan.budget.steps, plan.budget.seconds) {
         (Some(n), Some(s)) => format!("{n} steps or {s} s"),

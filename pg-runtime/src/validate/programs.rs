@@ -87,9 +87,9 @@ struct Shapes(IndexMap<Key, IndexSet<Key>>);
 
 impl Shapes {
     fn add(&mut self, real: Key, stands_in: Key) {
-        if let Key::Grad { phase, batch, seq, qat, accumulate: true } = stands_in {
+        if let Some(first) = stands_in.first() {
             // It runs on what the first one left.
-            self.0.entry(Key::Grad { phase, batch, seq, qat, accumulate: false }).or_default();
+            self.0.entry(first).or_default();
         }
         self.0.entry(stands_in).or_default().insert(real);
     }
@@ -98,12 +98,7 @@ impl Shapes {
         let mut chains: Vec<Chain> = Vec::new();
         for (key, real) in self.0 {
             let real: Vec<Key> = real.into_iter().collect();
-            let first = match key {
-                Key::Grad { phase, batch, seq, qat, accumulate: true } => {
-                    Some(Key::Grad { phase, batch, seq, qat, accumulate: false })
-                }
-                _ => None,
-            };
+            let first = key.first();
             match chains.iter_mut().find(|c| first.is_some_and(|first| c.keys == [first])) {
                 Some(chain) => {
                     chain.keys.push(key);
@@ -132,6 +127,7 @@ fn traces(session: &Session, key: Key, (batch, seq): (usize, usize)) -> bool {
     let last = session.model.phases.len() - 1;
     let (phase, qat, head) = match key {
         Key::Grad { phase, qat, .. } => (phase, qat, Head::Loss),
+        Key::ScoreGrad { qat, .. } => (last, qat, Head::MeanNll),
         Key::Score { qat, .. } => (last, qat, Head::Nll),
         Key::Logits { qat, .. } => (last, qat, Head::Logits),
         Key::Update | Key::Adapt => return true,

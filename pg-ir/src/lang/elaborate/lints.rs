@@ -66,14 +66,7 @@ impl<'m> Elaborator<'m> {
     pub(super) fn unused_names(&mut self) {
         let mut mentioned: Names = self.model.names_outside_functions();
         mentioned.extend(ENTRIES.map(Arc::from));
-        // Whatever a mentioned function mentions, in turn.
-        let mut at = 0;
-        while let Some(name) = mentioned.get_index(at).cloned() {
-            if let Some(f) = self.model.functions.get(&name) {
-                names::in_function(f, &mut mentioned);
-            }
-            at += 1;
-        }
+        names::through_functions(self.model, &mut mentioned);
         for c in self.model.consts.values().filter(|c| !mentioned.contains(&c.name.text)) {
             if self.is_own(&c.name.span) {
                 self.warn(Diagnostic::error(&c.name.span, format!("`{}` is never used", c.name.text)));
@@ -95,9 +88,32 @@ impl<'m> Elaborator<'m> {
         let Some((name, span)) = lost.next() else { return };
         let more = others(lost.count());
         let message = format!("nothing depends on parameter `{name}`{more}: it keeps its initial value");
-        self.warn(
-            Diagnostic::error(span, message).help("use it, or remove it: it takes room in the artifact"),
+        self.warn(Diagnostic::error(span, message).help("use it, or remove it: it is not in the artifact"));
+    }
+
+    /// A note of the parameters that only training uses.
+    pub(super) fn left_out(
+        &mut self,
+        runs: &[TraceOutcome],
+        reached: &IndexSet<String>,
+        params: &IndexMap<String, Param>,
+    ) {
+        let only_trained = |p: &&Param| !p.in_artifact && reached.contains(&p.name);
+        let mut all = params.values().filter(only_trained);
+        let Some(first) = all.next() else { return };
+        let place = runs.iter().find_map(|run| run.params.get(&first.name));
+        let (more, elements) = all.fold((0, first.len()), |(n, sum), p| (n + 1, sum + p.len()));
+        let message = format!(
+            "no score depends on parameter `{}`{}: {elements} elements that are trained and not in the artifact",
+            first.name,
+            others(more)
         );
+        if let Some(declared) = place
+            && self.notes.len() < MAX_ERRORS
+        {
+            let d = Diagnostic::error(&declared.span, message);
+            self.notes.push(Diagnostic { severity: Severity::Note, ..d });
+        }
     }
 
     /// Logits of another width than the constant that is named after it.

@@ -18,6 +18,7 @@ use crate::lang::library::Library;
 use crate::lang::limits::{Budget, MAX_ERRORS, MAX_RULES};
 use crate::lang::model::{Model, SourceText};
 use crate::lang::settings::{self, Reader};
+use crate::lang::span::Span;
 use crate::lang::trace::{self, Head, PhaseProgram, Trace, TraceOutcome};
 use crate::lang::value::Value;
 use crate::lang::{ParsedModel, Source};
@@ -98,6 +99,8 @@ struct Traces {
     vocab: Option<usize>,
     /// Parameters that a loss or a score depends on.
     reached: IndexSet<String>,
+    /// Parameters that a score depends on: those are of the last phase.
+    scored: IndexSet<String>,
 }
 
 struct Elaborator<'a> {
@@ -179,9 +182,10 @@ impl<'m> Elaborator<'m> {
             })
             .collect();
 
-        let Traces { runs, vocab, reached } = self.traces(&programs, train.seq_len)?;
-        let traced = runs.iter().all(|r| r.value.is_some());
-        let mut params = self.parameters(&runs, &programs);
+        let traces = self.traces(&programs, [train.seq_len, eval.seq_len])?;
+        let traced = traces.runs.iter().all(|r| r.value.is_some());
+        let mut params = self.parameters(&traces, &programs);
+        let Traces { runs, vocab, reached, .. } = traces;
         self.apply_rules(&mut params, programs.last()?, &export, f16_up_to, traced);
         for frozen in &freeze {
             match Glob::new(&frozen.text) {
@@ -195,6 +199,7 @@ impl<'m> Elaborator<'m> {
         }
         let start = &programs.first()?.consts;
         self.unreached(&runs, &reached);
+        self.left_out(&runs, &reached, &params);
         self.odd_vocabulary(start, vocab?);
         self.never_begin(&phases, &train);
         let consts = self.texts(start.iter());
@@ -224,11 +229,13 @@ impl<'m> Elaborator<'m> {
         })
     }
 
-    /// Runs every phase's functions once.
-    fn traces(&mut self, programs: &[PhaseProgram], seq: usize) -> Option<Traces> {
+    /// Runs every phase's functions once, at the length of training.
+    fn traces(&mut self, programs: &[PhaseProgram], [seq, scored_seq]: [usize; 2]) -> Option<Traces> {
         // Two sequences, so that a mistaken batch axis of 1 does not broadcast.
         let request = |phase, head| Trace { phase, batch: 2, seq, qat: true, head };
-        let mut all = Traces { runs: Vec::new(), vocab: None, reached: IndexSet::new() };
+        let mut all =
+            Traces { runs: Vec::new(), vocab: None, reached: IndexSet::new(), scored: IndexSet::new() };
+        let last = programs.len() - 1;
         for (i, program) in programs.iter().enumerate() {
             for head in [Head::Loss, Head::Logits] {
                 let mut run = trace::run(self.model, program, &request(i, head), self.budget);
@@ -238,12 +245,33 @@ impl<'m> Elaborator<'m> {
                 }
                 // The graphs of all phases together may be large, and nobody needs them.
                 let graph = std::mem::take(&mut run.builder).finish();
+                for declared in run.params.values_mut() {
+                    // What the library declares is said of where the model asks for it.
+                    let call = graph.producer(declared.input).origin.call.as_ref();
+                    call.iter().for_each(|call| declared.span = Span::at(call));
+                }
                 if let Some(ends) = &run.value {
-                    all.reached.extend(lints::reached_from(&graph, ends.value, &run.params));
+                    let reached = lints::reached_from(&graph, ends.value, &run.params);
                     if head == Head::Logits {
+                        if i == last {
+                            all.scored.extend(reached.iter().cloned());
+                        }
                         all.vocab = all.vocab.or(graph.ty(ends.value).axes.last().map(|a| a.size));
                     }
+                    all.reached.extend(reached);
                 }
+                all.runs.push(run);
+            }
+        }
+        // A model may read other parameters at another length. What is wrong with it there is found by its proofs.
+        if scored_seq != seq && self.errors.is_empty() {
+            let request = Trace { seq: scored_seq, ..request(last, Head::Logits) };
+            let mut run = trace::run(self.model, &programs[last], &request, self.budget);
+            let graph = std::mem::take(&mut run.builder).finish();
+            if let Some(ends) = &run.value {
+                let reached = lints::reached_from(&graph, ends.value, &run.params);
+                all.scored.extend(reached.iter().cloned());
+                all.reached.extend(reached);
                 all.runs.push(run);
             }
         }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use indexmap::IndexMap;
+
 use super::{Elaborator, Given, Options, Override};
-use crate::lang::ast::{Expr, ExprKind, Named, Setting};
+use crate::lang::ast::{Const, Expr, ExprKind, Named, Setting};
 use crate::lang::diag::{Diagnostic, nearest};
 use crate::lang::interp::{ConstValue, Interp};
 use crate::lang::limits::Resource;
 use crate::lang::model::{ExportSettings, Phase, SourceText, Train, Trigger};
+use crate::lang::names::{self, Names};
 use crate::lang::parse::{self, shortened};
 use crate::lang::settings::{Reader, Settings, Written};
 use crate::lang::span::Span;
@@ -23,7 +26,7 @@ pub(super) struct Fixed {
     export: (ExportSettings, usize),
 }
 
-impl Elaborator<'_> {
+impl<'m> Elaborator<'m> {
     /// Constants given by the profile and by `--set`; settings go straight into `settings`.
     pub(super) fn given(&mut self, options: &Options, settings: &mut Settings) -> Given {
         let mut given = Given::new();
@@ -173,36 +176,42 @@ impl Elaborator<'_> {
         Fixed { optimisers, exports, train: reader.train(), export: reader.export() }
     }
 
-    /// Evaluates constants in order of declaration; each may use those before it.
+    /// The constants in order of declaration. A declared value may use the constants before it, a given one any: what it
+    /// names is evaluated first.
     pub(super) fn constants(&mut self, given: &Given) -> Named<ConstValue> {
+        // What a constant is by default says what kind of value it takes.
+        let defaults = if given.is_empty() { Named::new() } else { self.defaults() };
         let mut cx = self.interp(&Named::new());
         // Each phase keeps its own, with their places.
         self.budget.charge(Resource::Elements, 4 * self.model.consts.len());
         for c in self.model.consts.values() {
-            let name = &c.name.text;
-            let span = c.name.span.to(&c.value.span);
-            let value = match given.get(name) {
-                None => ConstValue { value: cx.expr(&c.value), span, set_by: None },
-                Some((expr, by)) => {
-                    // The default only says what kind of value to expect, so its own errors do not count.
-                    let before = cx.errors.len();
-                    let default = cx.expr(&c.value);
-                    cx.errors.truncate(before);
-                    let value = match override_value(&mut cx, &default, expr) {
-                        Ok(value) => value,
-                        Err(found) => {
-                            let message =
-                                format!("`{name}` is {} by default, found {}", kind(&default), kind(&found));
-                            let d = Diagnostic::error(&expr.span, message);
-                            cx.report(d.label(&span, format!("its default is {default}")))
+            // Constants that wait for the one after them.
+            let mut open: IndexMap<&str, &Const> = IndexMap::from([(&*c.name.text, c)]);
+            while let Some((_, &c)) = open.last() {
+                let name = &c.name.text;
+                let is_done = cx.consts.contains_key(name);
+                match if is_done { None } else { self.needed(c, given, &cx, &open) } {
+                    _ if self.budget.exceeded().is_some() => break,
+                    Some(needed) if open.contains_key(&*needed.name.text) => {
+                        let message =
+                            format!("`{}` is given a value that needs `{0}` itself", needed.name.text);
+                        let at = given.get(name).map_or(&c.value.span, |(value, _)| &value.span);
+                        let (value, span) = (cx.error(at, message), c.name.span.clone());
+                        cx.consts.insert(name.clone(), ConstValue { value, span, set_by: None });
+                    }
+                    Some(needed) => _ = open.insert(&needed.name.text, needed),
+                    None => {
+                        if !is_done {
+                            let given = given.get(name).zip(defaults.get(name).map(|c| &c.value));
+                            let value = constant(&mut cx, c, given);
+                            cx.consts.insert(name.clone(), value);
                         }
-                    };
-                    ConstValue { value, span, set_by: Some(by.clone()) }
+                        open.pop();
+                    }
                 }
-            };
-            cx.consts.insert(name.clone(), value);
+            }
         }
-        let (consts, errors) = (std::mem::take(&mut cx.consts), std::mem::take(&mut cx.errors));
+        let (mut consts, errors) = (std::mem::take(&mut cx.consts), std::mem::take(&mut cx.errors));
         for d in errors {
             let later = self.model.consts.keys().find(|name| d.message == format!("unknown name `{name}`"));
             self.error(match later {
@@ -210,7 +219,42 @@ impl Elaborator<'_> {
                 None => d,
             });
         }
+        consts.sort_by_cached_key(|name, _| self.model.consts.get_index_of(name));
         consts
+    }
+
+    /// The constants as they are declared; what is wrong with them is found where they are used.
+    fn defaults(&self) -> Named<ConstValue> {
+        let mut cx = self.interp(&Named::new());
+        for c in self.model.consts.values() {
+            let value = constant(&mut cx, c, None);
+            cx.consts.insert(c.name.text.clone(), value);
+        }
+        cx.consts
+    }
+
+    /// A constant that has to be evaluated before `c`: one that the value names and that is not there.
+    fn needed(
+        &self,
+        c: &Const,
+        given: &Given,
+        cx: &Interp<'_>,
+        open: &IndexMap<&str, &Const>,
+    ) -> Option<&'m Const> {
+        let all = &self.model.consts;
+        let (value, end) = match given.get(&c.name.text) {
+            Some((value, _)) => (value, all.len()),
+            // In order of declaration, those before it are there.
+            None if open.len() == 1 => return None,
+            None => (&c.value, all.get_index_of(&c.name.text)?),
+        };
+        let mut named = Names::new();
+        names::in_expr(value, &mut named);
+        names::through_functions(self.model, &mut named);
+        self.budget.charge(Resource::Steps, named.len());
+        let missing = named.iter().filter(|name| !cx.consts.contains_key(*name));
+        let mut known = missing.filter_map(|name| all.get_full(name));
+        known.find(|(i, ..)| *i < end).map(|(.., needed)| needed)
     }
 
     /// The phases, from the constants of each.
@@ -237,6 +281,20 @@ impl Elaborator<'_> {
         errors.into_iter().for_each(|d| self.error(d));
         phases
     }
+}
+
+/// A constant's value: as declared, or as it is given in the place of a default.
+fn constant(cx: &mut Interp<'_>, c: &Const, given: Option<(&(Expr, String), &Value)>) -> ConstValue {
+    let span = c.name.span.to(&c.value.span);
+    let Some(((expr, by), default)) = given else {
+        return ConstValue { value: cx.expr(&c.value), span, set_by: None };
+    };
+    let value = override_value(cx, default, expr).unwrap_or_else(|found| {
+        let message = format!("`{}` is {} by default, found {}", c.name.text, kind(default), kind(&found));
+        let d = Diagnostic::error(&expr.span, message);
+        cx.report(d.label(&span, format!("its default is {default}")))
+    });
+    ConstValue { value, span, set_by: Some(by.clone()) }
 }
 
 /// The value of an override, checked against the default. A bare word will do for a Str.

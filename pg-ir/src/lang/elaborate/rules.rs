@@ -2,15 +2,15 @@
 
 use indexmap::IndexMap;
 
-use super::Elaborator;
 use super::lints::Fitted;
+use super::{Elaborator, Traces};
 use crate::lang::ast::{Named, Rule};
 use crate::lang::diag::Diagnostic;
 use crate::lang::interp::{ConstValue, Declared};
 use crate::lang::limits::{MAX_ERRORS, Resource};
 use crate::lang::model::{Export, ExportSettings, Init, Param};
 use crate::lang::span::Span;
-use crate::lang::trace::{PhaseProgram, TraceOutcome};
+use crate::lang::trace::PhaseProgram;
 use crate::lang::value::{ExportRule, Value};
 use crate::optim::{self, AdamW, Optimiser, Packing};
 use crate::quant::{Grid, ScaleRule};
@@ -81,12 +81,12 @@ impl<'m> Elaborator<'m> {
     /// Every parameter of every phase, in order of first use, with defaults for what rules decide.
     pub(super) fn parameters(
         &mut self,
-        runs: &[TraceOutcome],
+        traces: &Traces,
         programs: &[PhaseProgram],
     ) -> IndexMap<String, Param> {
         let mut params: IndexMap<String, Param> = IndexMap::new();
         let mut changed: Option<(&String, Vec<usize>, &Declared)> = None;
-        for run in runs {
+        for run in &traces.runs {
             for (name, p) in &run.params {
                 if let Some(first) = params.get(name) {
                     if first.shape != p.shape && changed.is_none() {
@@ -110,6 +110,7 @@ impl<'m> Elaborator<'m> {
                     optimiser,
                     grid,
                     export,
+                    in_artifact: traces.scored.contains(name),
                     ttt_frozen: false,
                     weight_std: None,
                 };

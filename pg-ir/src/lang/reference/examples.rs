@@ -1,0 +1,145 @@
+//! An example of each function that a model file can call: statements about x [batch, time, DIM] in a function of
+//! `models/tiny.rs`, or items beside it. A test compiles them all, and finds none missing.
+
+/// The example of a function.
+pub(super) fn of(name: &str) -> &'static str {
+    EXAMPLES.iter().find(|(known, _)| *known == name).map_or("", |(_, text)| text)
+}
+
+const EXAMPLES: &[(&str, &str)] = &[
+    // Numbers and lists.
+    ("len", "let n = len([9, 10]);"),
+    ("floor", "let hidden = floor(2.5 * DIM);"),
+    ("ceil", "let half = ceil(0.5 * LAYERS);"),
+    ("round", "let nearest = round(2.0 * DIM / 3.0);"),
+    ("pow", "let last = pow(0.5, LAYERS);"),
+    ("contains", "let is_wide = contains([0, LAYERS - 1], 3);"),
+    ("index_of", "let at = index_of([9, 10], 10);"),
+    ("reversed", "for i in reversed(0..LAYERS) { assert(i >= 0, \"layer {i}\"); }"),
+    ("assert", "assert(DIM % HEADS == 0, \"a width of {DIM} does not divide among {HEADS} heads\");"),
+    // Axes.
+    ("batch", "let y = reshape(x, [batch(dim(x, 0)), time(seq_len(x)), HEADS, HEAD_DIM]);"),
+    ("time", "let t = iota(time(seq_len(x)));"),
+    ("head", "let y = reshape(x, [dim(x, 0), dim(x, 1), head(HEADS), HEAD_DIM]);"),
+    ("channel", "let column = iota(channel(DIM));"),
+    // Parameters.
+    ("constant", "let gain = param(\"gain\", [DIM], constant(1.5));"),
+    ("normal", "let w = param(\"w\", [DIM, DIM], normal(0.02));"),
+    ("uniform", "let w = param(\"w\", [DIM, DIM], uniform(1.0 / sqrt(DIM)));"),
+    ("first_row", "let taps = param(\"taps\", [4, DIM], first_row(1.0, 0.0));"),
+    ("param", "let y = x * param(\"gain\", [DIM], ones);"),
+    // Rules and phases.
+    (
+        "int",
+        "quant { \"blocks.*.mlp.*.weight\" => int(clip = 7), \"blocks.*.attn.*.weight\" => int(bits = 6) }",
+    ),
+    ("clip_search", "export { \"blocks.*.mlp.*.weight\" => clip_search(clip = 7, per_matrix = true) }"),
+    ("quantile_rows", "export { \"tok_emb.weight\" => quantile_rows(clip = 127) }"),
+    (
+        "step",
+        "const CAP = 30.0;\nfn mlp(x) { softcap(x, CAP) }\nphases { late at step(200) { CAP = 15.0; } }",
+    ),
+    (
+        "fraction",
+        "const CAP = 30.0;\nfn mlp(x) { softcap(x, CAP) }\nphases { late at fraction(0.5) { CAP = 15.0; } }",
+    ),
+    (
+        "lr_scale_below",
+        "const CAP = 30.0;\nfn mlp(x) { softcap(x, CAP) }\nphases { late at lr_scale_below(0.2) { CAP = 15.0; } }",
+    ),
+    ("muon", "optim { \"blocks.*.{attn,mlp}.*.weight\" => muon(lr = 0.02, weight_decay = 0.04) }"),
+    ("adamw", "optim { \"*\" => adamw(lr = 0.01, beta2 = 0.99) }"),
+    ("lion", "optim { \"tok_emb.weight\" => lion(lr = 0.001) }"),
+    // Elements of tensors.
+    ("exp", "let y = exp(x - reduce_max(x, -1));"),
+    ("log", "let y = log(1.0 + exp(x));"),
+    ("tanh", "let y = 30.0 * tanh(x / 30.0);"),
+    ("sigmoid", "let y = x * sigmoid(project(x, \"gate\", DIM));"),
+    ("sqrt", "let y = sqrt(sum(x * x, -1) + 1e-6);"),
+    ("rsqrt", "let y = x * rsqrt(mean(x * x, -1) + 1e-6);"),
+    ("sin", "let wave = sin(float(positions(x)) * 0.1);"),
+    ("cos", "let wave = cos(float(positions(x)) * 0.1);"),
+    ("max", "let y = max(x, -1.0);"),
+    ("min", "let y = min(x, 1.0);"),
+    ("gt", "let y = select(gt(x, 0.0), x, 0.0);"),
+    ("lt", "let early = select(lt(positions(x), 8), 1.0, 0.0);"),
+    ("eq", "let first = select(eq(positions(x), 0), 1.0, 0.0);"),
+    ("xor", "let hash = xor(positions(x) * 36313, 27191) % 1024;"),
+    ("select", "let y = select(gt(x, 0.0), x, 0.5 * x);"),
+    ("float", "let t = float(positions(x)) / seq_len(x);"),
+    ("stop_gradient", "let y = x - stop_gradient(mean(x, -1));"),
+    // Axes of tensors.
+    ("sum", "let y = sum(x * x, -1);"),
+    ("reduce_max", "let y = x - reduce_max(x, -1);"),
+    ("reshape", "let pairs = reshape(x, [dim(x, 0), dim(x, 1), DIM / 2, 2]);"),
+    ("broadcast", "let y = broadcast(param(\"gain\", [DIM], ones), shape(x));"),
+    ("transpose", "let y = transpose(split_heads(x, HEADS), [0, 2, 1, 3]);"),
+    ("slice", "let half = slice(x, -1, 0, DIM / 2);"),
+    ("pad", "let y = pad(x, -1, 0, DIM);"),
+    ("shift", "let y = 0.5 * x + 0.5 * shift(x, 1);"),
+    ("permute_columns", "let y = permute_columns(x, reversed(0..DIM));"),
+    ("dot", "let y = dot(x, param(\"w\", [DIM, DIM], orthogonal), [[-1, -1]]);"),
+    ("gather", "let y = gather(param(\"by_position\", [4096, DIM], zeros), positions(x));"),
+    (
+        "causal_attention",
+        "let h = split_heads(x, HEADS);\nlet y = causal_attention(h, h, h, scale = 1.0 / sqrt(HEAD_DIM));",
+    ),
+    ("iota", "let column = iota(DIM);"),
+    ("dim", "let width = dim(x, -1);"),
+    ("rank", "assert(rank(x) == 3, \"[batch, time, width]\");"),
+    ("shape", "let [b, t, d] = shape(x);"),
+    ("seq_len", "let n = seq_len(x);"),
+    // The library.
+    ("square", "let y = square(x);"),
+    ("abs", "let y = abs(x);"),
+    ("mean", "let centred = x - mean(x, -1);"),
+    ("linear", "let y = linear(x, param(\"w\", [DIM, DIM], orthogonal));"),
+    ("project", "let y = project(silu(project(x, \"fc\", MLP_DIM)), \"proj\", DIM, zeros);"),
+    ("softmax", "let choice = softmax(project(x, \"router\", 4));"),
+    ("positions", "let t = reshape(positions(x), [seq_len(x), 1]);"),
+    ("rms_norm", "let h = rms_norm(x);"),
+    ("unit", "let direction = unit(x);"),
+    ("gain", "let y = gain(x, \"scale\") * x;"),
+    ("residual_mix", "let y = residual_mix(x, shift(x, 1));"),
+    ("smear_gate", "let y = scope(\"smear\") { smear_gate(x) };"),
+    ("projection_init", "let w = param(\"w\", [DIM, 32], projection_init(DIM, 32));"),
+    (
+        "projected_embedding",
+        "let y = scope(\"place\") { projected_embedding(positions(x), 4096, 32, DIM, normal(0.02), 0.1) };",
+    ),
+    (
+        "bigram_hash",
+        "fn forward(tokens) {\n    let pairs = gather(param(\"pairs\", [4096, DIM], zeros), bigram_hash(tokens, 4096));\n    let table = param(\"tok_emb.weight\", [VOCAB, DIM], normal(0.02));\n    tied_logits(layers(rms_norm(gather(table, tokens) + pairs)), table, 30.0)\n}",
+    ),
+    (
+        "bigram_embedding",
+        "fn forward(tokens) {\n    let pairs = scope(\"bigram\") { bigram_embedding(tokens, 2048, 64, DIM) };\n    let table = param(\"tok_emb.weight\", [VOCAB, DIM], normal(0.02));\n    tied_logits(layers(rms_norm(gather(table, tokens) + pairs)), table, 30.0)\n}",
+    ),
+    (
+        "value_embedding",
+        "fn forward(tokens) {\n    let again = scope(\"again\") { value_embedding(tokens, VOCAB, 64, DIM) };\n    let table = param(\"tok_emb.weight\", [VOCAB, DIM], normal(0.02));\n    tied_logits(layers(rms_norm(gather(table, tokens))) + again, table, 30.0)\n}",
+    ),
+    ("split_heads", "let q = split_heads(project(x, \"c_q\", DIM), HEADS);"),
+    ("merge_heads", "let y = merge_heads(split_heads(x, HEADS));"),
+    ("ntk_base", "let base = ntk_base(10000.0, HEAD_DIM, seq_len(x), 1024);"),
+    ("partial_rope", "let q = partial_rope(split_heads(x, HEADS), HEAD_DIM / 2);"),
+    ("xsa", "let h = split_heads(x, HEADS);\nlet y = xsa(causal_attention(h, h, h, scale = 0.1), h);"),
+    (
+        "qk_norm_attention",
+        "let h = split_heads(x, HEADS);\nlet y = qk_norm_attention(h, h, h, HEAD_DIM, 10000.0, 1.5);",
+    ),
+    ("attention", "let y = attention(x, HEADS, KV_HEADS, rope_dims = HEAD_DIM);"),
+    ("relu", "let y = relu(x);"),
+    ("leaky_relu", "let y = leaky_relu(x, 0.5);"),
+    ("silu", "let y = silu(x);"),
+    ("feed_forward", "let y = feed_forward(x, MLP_DIM, silu);"),
+    ("relu_squared_mlp", "let y = relu_squared_mlp(x, MLP_DIM);"),
+    ("leaky_relu_squared_mlp", "let y = leaky_relu_squared_mlp(x, MLP_DIM, slope = 0.25);"),
+    ("unet", "fn layers(x0) {\n    unet(x0, 0..LAYERS, |i, x| scope(\"blocks.{i}\") { block(x, x0) })\n}"),
+    ("softcap", "let y = softcap(x, 30.0);"),
+    (
+        "tied_logits",
+        "fn forward(tokens) {\n    let table = param(\"tok_emb.weight\", [VOCAB, DIM], normal(0.02));\n    tied_logits(layers(rms_norm(gather(table, tokens))), table, cap = 15.0)\n}",
+    ),
+    ("cross_entropy", "fn loss(tokens, targets) {\n    mean(cross_entropy(forward(tokens), targets))\n}"),
+];
