@@ -213,7 +213,7 @@ impl RunFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(located(&path)(error)),
         };
-        let report = serde_json::from_slice(&text).map_err(io::Error::from).map_err(located(&path))?;
+        let report = RunReport::from_json(&text).map_err(io::Error::other).map_err(located(&path))?;
         let left = self.publish()?;
         Ok(Some((report, left)))
     }

@@ -144,6 +144,14 @@ pub enum RunError {
         /// What is wrong with it.
         what: String,
     },
+    /// A run's report cannot be used.
+    #[error("{}: not the report of the run beside it: {what}", path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// What an earlier run used has changed since.
     #[error("the run in {} cannot be continued: {what}; use what it used, or begin anew", folder.display())]
     Changed {
@@ -184,7 +192,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let exported = export(&job, &session.model, weights)?;
     job.ledger.enter("quantise and write the artifact");
     let scores = score(&mut job, &mut session, &exported, observer)?;
-    let report = report(&options.device, &job, &session.model, figures, exported, scores);
+    let report = report(&job, &session, figures, exported, scores);
     let left = job.folder.finish(&report)?;
     warn_of(left, observer);
     let artifact = &report.artifact;

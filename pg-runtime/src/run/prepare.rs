@@ -16,7 +16,7 @@ use super::options::{Earlier, Purpose};
 use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_size, requests};
 use crate::data::DataError;
 use crate::export::Provenance;
-use crate::report::{Event, Observer, TextReport};
+use crate::report::{Event, Observer, TextReport, now};
 use crate::session::{Key, Session};
 use crate::train::schedule::Budget;
 use crate::train::{TrainError, TrainPlan};
@@ -79,6 +79,7 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
         text: text_report(&corpus, &model, observer)?,
         init_hash: options.job.init.as_deref().map(hash_of).transpose()?,
         replays: replayed_folder(options.earlier.as_ref())?,
+        started: began(options.earlier.as_ref()),
     };
     if let Some(earlier) = &options.earlier {
         same_run(earlier, &record)?;
@@ -159,6 +160,14 @@ fn replayed_folder(earlier: Option<&Earlier>) -> Result<Option<PathBuf>, RunErro
         Some(Earlier { folder, purpose: Purpose::Replay, .. }) => absolute(folder).map(Some),
         Some(Earlier { record, purpose: Purpose::Resume, .. }) => Ok(record.replays.clone()),
         None => Ok(None),
+    }
+}
+
+/// When a run began: one that continues began when it did first.
+fn began(earlier: Option<&Earlier>) -> Option<String> {
+    match earlier {
+        Some(Earlier { record, purpose: Purpose::Resume, .. }) => record.started.clone(),
+        _ => Some(now()),
     }
 }
 

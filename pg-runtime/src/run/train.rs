@@ -11,9 +11,9 @@ use super::prepare::Job;
 use super::{Purpose, RunError, RunOptions, Scorer};
 use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Loader;
-use crate::profile::median;
 use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport};
 use crate::session::{Key, Session};
+use crate::statistics::median;
 use crate::train::{self, Position, TrainPlan, spaces};
 use crate::weights::{self, Weights};
 

@@ -121,6 +121,7 @@ mod tests {
             .unwrap(),
             init_hash: None,
             replays: None,
+            started: None,
         }
     }
 
