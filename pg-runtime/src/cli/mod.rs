@@ -120,7 +120,12 @@ enum Command {
     Ops,
     /// Start a model file that derives from another.
     New(new::NewArgs),
-    /// Compare two models or runs: constants, sizes, scores, curves at equal tokens and time.
+    /// Compare two models or runs: what differs, sizes, scores, curves at equal tokens and time; or groups of runs.
+    ///
+    /// `pg compare A B` shows all that differs between two: constants, settings, functions, parameters, and of runs their data,
+    /// schedules and conditions. `pg compare A1 A2 -- B1 B2` compares groups, as of seeds: of each score the mean, its standard
+    /// deviation and 95 % confidence interval, and the p-value of Welch's t-test against the first group. Scores of other text,
+    /// devices or precisions are not compared, and that is said.
     Compare(compare::CompareArgs),
     /// Look at token shards.
     #[command(subcommand)]

@@ -12,6 +12,7 @@ use pg_runtime::sweep::{Axis, Baseline, Failure, RunState, Sweep, SweepError, Sw
 use pg_runtime::validate::cache_folder;
 
 use self::launch::{Ended, Launcher};
+pub(crate) use self::table::p_value;
 pub(crate) use self::worker::{WorkerArgs, run_one};
 use super::Outcome;
 use super::devices::DeviceArgs;

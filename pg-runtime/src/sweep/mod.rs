@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use pg_ir::lang::Diagnostics;
 use thiserror::Error;
 
-pub use self::baseline::{Baseline, Conditions, Reference, ReferenceRuns};
+pub use self::baseline::{Baseline, Conditions, Reference, ReferenceRuns, finished_runs};
 pub use self::check::{CheckedSweep, check};
 pub use self::folder::{Failure, RunState, Running, Sweep};
 pub use self::plan::{Axis, Configuration, PlannedRun, SweepPlan};

@@ -27,7 +27,7 @@ pub(super) fn curves(a: &Side, b: &Side) -> (Vec<Point>, Vec<Point>) {
 type Curve = Vec<(f64, f64)>;
 
 fn by_tokens(run: &FinishedRun) -> Curve {
-    let train = &run.report.train;
+    let train = &run.run.report.train;
     let per_step = train.tokens as f64 / train.steps.max(1) as f64;
     run.steps.iter().map(|s| ((s.step + 1) as f64 * per_step, s.loss)).collect()
 }

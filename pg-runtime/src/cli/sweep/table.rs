@@ -86,7 +86,7 @@ fn row(configuration: &ConfigurationReport) -> Vec<String> {
 }
 
 /// `0.0312`, `4.1e-5`.
-fn p_value(p: f64) -> String {
+pub(crate) fn p_value(p: f64) -> String {
     if p < 1e-3 { format!("{p:.1e}") } else { format!("{p:.4}") }
 }
 
