@@ -374,3 +374,8 @@ pub fn grouped(n: u64) -> String {
     }
     out
 }
+
+/// A number of things: `1 step`, `2,000 steps`.
+pub fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(n), if n == 1 { "" } else { "s" })
+}

@@ -13,7 +13,7 @@ use super::devices::DeviceArgs;
 use super::model::{PrecisionArgs, Variation};
 use super::progress::Progress;
 use super::ui::Ui;
-use super::{signals, summary};
+use super::{UsageError, signals, summary};
 
 /// What a run does: everything that its kernels depend on. What is not given is the model file's, or its
 /// profile's, value.
@@ -168,12 +168,16 @@ enum ScheduleKind {
 
 impl JobArgs {
     /// The job, and the seed and initial weights that only `pg run` takes.
-    pub(crate) fn job(self, seed: Option<u64>, init: Option<PathBuf>) -> JobOptions {
+    ///
+    /// # Errors
+    /// [`UsageError`] without a model file, which only some arguments make needless.
+    pub(crate) fn job(self, seed: Option<u64>, init: Option<PathBuf>) -> Result<JobOptions, UsageError> {
         let Some(model) = self.file else {
-            let missing = "the following required arguments were not provided:\n  <FILE>\n\nFor more information, try '--help'.";
-            clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, missing).exit()
+            return Err(UsageError(
+                "a model file is missing: pg run FILE; `pg run --help` shows all arguments".into(),
+            ));
         };
-        JobOptions {
+        Ok(JobOptions {
             model,
             overrides: self.variation.overrides,
             profile: self.variation.profile,
@@ -192,7 +196,7 @@ impl JobArgs {
             storage: self.precision.storage(),
             skip_full_size: self.no_full_size,
             skip_validation: self.no_validate,
-        }
+        })
     }
 }
 
@@ -206,7 +210,7 @@ impl RunArgs {
         };
         let job = match &earlier {
             Some(earlier) => earlier.record.job.clone(),
-            None => self.job.job(self.seed, self.init),
+            None => self.job.job(self.seed, self.init)?,
         };
         Ok(RunOptions {
             job,
@@ -306,7 +310,7 @@ mod tests {
         for job in [job, flops, JobOptions { model: "m.rs".into(), ..JobOptions::default() }] {
             let words = ["pg", "m.rs"].map(String::from).into_iter().chain(job.arguments());
             let RunArgs { job: parsed, seed, init, .. } = Pg::parse_from(words).run;
-            assert_eq!(parsed.job(seed, init), job);
+            assert_eq!(parsed.job(seed, init).unwrap(), job);
         }
     }
 }

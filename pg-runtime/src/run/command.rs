@@ -2,6 +2,12 @@
 
 use super::{JobOptions, TextOptions};
 
+/// A word as a shell takes it: quoted where it must be.
+pub fn shell_word(word: &str) -> String {
+    // A NUL, which no argument can hold, is all that cannot be quoted.
+    shlex::try_quote(word).map_or_else(|_| word.into(), |quoted| quoted.into_owned())
+}
+
 impl JobOptions {
     /// The arguments, without the model's file; paths and patterns are as they were given.
     pub fn arguments(&self) -> Vec<String> {

@@ -30,6 +30,7 @@ use pg_ir::lang::budget::BudgetError;
 use thiserror::Error;
 
 pub use self::check::{Checked, check};
+pub use self::command::shell_word;
 pub use self::corpus::{Corpus, TextOptions};
 use self::export::export;
 pub use self::finished::FinishedRun;
@@ -49,7 +50,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::eval::EvalError;
 use crate::export::ExportError;
-use crate::report::{Event, Observer, RunReport};
+use crate::report::{Event, Observer, RunReport, counted};
 use crate::session::SessionError;
 use crate::train::TrainError;
 use crate::validate::ValidateError;
@@ -161,7 +162,7 @@ pub enum RunError {
         what: String,
     },
     /// The run was asked to stop, and can be continued.
-    #[error("stopped after {steps} steps; continue with `pg run --resume {}`", folder.display())]
+    #[error("stopped after {}; continue with `pg run --resume {}`", counted(*steps, "step"), shell_word(&folder.display().to_string()))]
     Stopped {
         /// Steps done.
         steps: u64,

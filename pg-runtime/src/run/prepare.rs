@@ -16,7 +16,7 @@ use super::options::{Earlier, Purpose};
 use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_size, requests};
 use crate::data::DataError;
 use crate::export::Provenance;
-use crate::report::{Event, Observer, TextReport, now};
+use crate::report::{Event, Observer, TextReport, counted, now};
 use crate::session::{Key, Session};
 use crate::train::schedule::Budget;
 use crate::train::{TrainError, TrainPlan};
@@ -234,8 +234,8 @@ fn announce(
     note(format!("{}: {} parameters{profile}", model.name, model.param_count()));
     note(format!("data: {} training tokens, {} scored targets", corpus.train.len(), corpus.targets()));
     let steps = match (plan.budget.steps, plan.budget.seconds) {
-        (Some(n), Some(s)) => format!("{n} steps or {s} s"),
-        (Some(n), None) => format!("{n} steps"),
+        (Some(n), Some(s)) => format!("{} or {s} s", counted(n, "step")),
+        (Some(n), None) => counted(n, "step"),
         (None, s) => format!("{} s", s.unwrap_or(0.0)),
     };
     let train = &plan.train;

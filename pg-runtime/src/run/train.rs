@@ -11,7 +11,7 @@ use super::prepare::Job;
 use super::{Purpose, RunError, RunOptions, Scorer};
 use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Loader;
-use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport};
+use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport, counted};
 use crate::session::{Key, Session};
 use crate::statistics::median;
 use crate::train::{self, Position, TrainPlan, spaces};
@@ -99,7 +99,8 @@ pub(super) fn train(
     if let Some(planned) = plan.budget.steps.filter(|&planned| report.steps < planned) {
         let (done, seconds) = (report.steps, plan.budget.seconds.unwrap_or_default());
         observer(Event::Warning(format!(
-            "the training ended after {done} of {planned} steps: its {seconds} s were over (train.seconds, --seconds)"
+            "the training ended after {done} of {}: its {seconds} s were over (train.seconds, --seconds)",
+            counted(planned, "step")
         )));
     }
     for phase in report.phases.iter().filter(|phase| phase.first_step.is_none()) {
@@ -138,7 +139,11 @@ fn last_checkpoint(
     let found = found.filter(|checkpoint| checkpoint.meta.position.step <= done);
     let steps = found.as_ref().map_or(0, |checkpoint| checkpoint.meta.position.step);
     let again = done - steps;
-    observer(Event::Note(format!("continues after step {steps}; {again} steps since then are done again")));
+    let again = match again {
+        1 => "1 step since then is".into(),
+        n => format!("{} since then are", counted(n, "step")),
+    };
+    observer(Event::Note(format!("continues after step {steps}; {again} done again")));
     Ok(found)
 }
 

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, Loader};
-use crate::report::{Event, Observer, StepMetrics};
+use crate::report::{Event, Observer, StepMetrics, counted};
 use crate::session::{Key, Session, SessionError};
 use crate::state::State;
 use crate::train::schedule::{Budget, Schedule};
@@ -281,7 +281,7 @@ pub fn train(
             break;
         }
     }
-    observer(Event::End(format!("{} steps in {:.1} s", position.step, position.elapsed)));
+    observer(Event::End(format!("{} in {:.1} s", counted(position.step, "step"), position.elapsed)));
     Ok(done)
 }
 
