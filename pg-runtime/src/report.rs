@@ -263,6 +263,21 @@ pub struct TrainReport {
     /// The model's phases, in order; empty in reports of an older pg.
     #[serde(default)]
     pub phases: Vec<PhaseReport>,
+    /// Scores of the weights while they were trained; empty without `--val-every`.
+    #[serde(default)]
+    pub live_scores: Vec<LiveScore>,
+}
+
+/// A score of weights that are being trained, and a line of `metrics.jsonl` of its own: plain, of the live weights, of all
+/// the text that the run scores.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
+pub struct LiveScore {
+    /// Steps done.
+    pub after_steps: u64,
+    /// Bits per byte.
+    pub bpb: f64,
+    /// Milliseconds that scoring took. They are no training time.
+    pub ms: f64,
 }
 
 /// Bits per byte on the validation text. `null` in JSON where a score was not asked for.
@@ -336,7 +351,7 @@ pub struct ArtifactReport {
     pub cap_bytes: u64,
 }
 
-/// One line of `metrics.jsonl`.
+/// A step's line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
 pub struct StepMetrics {
     /// Step, from 0.

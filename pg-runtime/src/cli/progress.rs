@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pg_runtime::report::{Event, StepMetrics};
 
-use super::format::{duration, grouped};
+use super::format::{counted, duration, grouped};
 use super::ui::Ui;
 
 /// Plain lines of one stage come no more often than this, so that a log stays short.
@@ -68,6 +68,13 @@ impl<'a> Progress<'a> {
             Event::Begin { stage, total } => self.begin(stage, total),
             Event::Progress(done) => self.progress(done),
             Event::Step { metrics, tokens, planned } => self.step(&metrics, tokens, planned),
+            Event::Scored(score) => {
+                let (ui, seconds) = (self.ui, score.ms / 1e3);
+                let after = counted(score.after_steps, "step");
+                self.aside(|| {
+                    ui.note(format_args!("after {after}: {:.4} bits per byte ({seconds:.1} s)", score.bpb))
+                });
+            }
             Event::End(result) => self.end(&result),
         }
     }

@@ -30,6 +30,10 @@ pub(crate) struct JobArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     text: TextArgs,
+    /// Score the live weights every so many steps, plain, on all of the text that the run scores, into metrics.jsonl. What the run
+    /// gives stays the same: the clock of the training stands still meanwhile, so a run of --seconds takes that much longer.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    val_every: Option<u64>,
     /// Do not time steps of the full-size model where a profile trains a smaller one.
     #[arg(long)]
     no_full_size: bool,
@@ -77,7 +81,7 @@ struct SafetyArgs {
 }
 
 /// Arguments that a continued run takes from its record.
-const JOB: [&str; 20] = [
+const JOB: [&str; 21] = [
     "file",
     "overrides",
     "profile",
@@ -97,6 +101,7 @@ const JOB: [&str; 20] = [
     "val_bytes",
     "init",
     "seed",
+    "val_every",
     "no_full_size",
 ];
 
@@ -194,6 +199,7 @@ impl JobArgs {
             init,
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             storage: self.precision.storage(),
+            val_every: self.val_every,
             skip_full_size: self.no_full_size,
             skip_validation: self.no_validate,
         })
@@ -303,6 +309,7 @@ mod tests {
             init: Some("w.safetensors".into()),
             unscaled_schedule: true,
             storage: Some(DType::BF16),
+            val_every: Some(3),
             skip_full_size: true,
             skip_validation: true,
         };

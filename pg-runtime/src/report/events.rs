@@ -1,6 +1,6 @@
 //! What a run says while it works.
 
-use super::StepMetrics;
+use super::{LiveScore, StepMetrics};
 
 /// What a run says while it works. The command line turns events into a progress bar or plain lines.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub enum Event {
         /// Planned steps, if the budget is in steps; the expected number otherwise.
         planned: u64,
     },
+    /// The weights were scored between two steps.
+    Scored(LiveScore),
     /// The current stage is done, with its result in words.
     End(String),
 }

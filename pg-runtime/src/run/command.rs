@@ -29,6 +29,7 @@ impl JobOptions {
             init,
             unscaled_schedule,
             storage,
+            val_every,
             skip_full_size,
             skip_validation,
         } = self;
@@ -58,6 +59,7 @@ impl JobOptions {
         add("init", init.as_ref().map(|path| path.display().to_string()));
         add("schedule", unscaled_schedule.then(|| "spec".into()));
         add("precision", storage.map(|storage| storage.to_string()));
+        add("val-every", val_every.map(|n| n.to_string()));
         let flags = [("--no-full-size", skip_full_size), ("--no-validate", skip_validation)];
         arguments.extend(flags.into_iter().filter(|(_, is_set)| **is_set).map(|(flag, _)| flag.into()));
         arguments

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pg_ir::input::Kind;
 
 use super::folder::{METRICS, REPORT};
-use super::keeper::Journal;
+use super::journal::Journal;
 use super::options::{Earlier, Purpose};
 use super::{RunError, RunRecord};
 use crate::report::{RunReport, StepMetrics};

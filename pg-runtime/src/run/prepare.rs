@@ -86,6 +86,12 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     }
     let plan = train_plan(options, &model)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
+    if let Some(every) = options.job.val_every {
+        observer(Event::Note(format!(
+            "every {}, the live weights are scored on all of the scored text; that takes no training time",
+            counted(every, "step")
+        )));
+    }
     let provenance = Provenance { source, options: chosen, seed: model.train.seed };
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     if let Some(full) = &full {

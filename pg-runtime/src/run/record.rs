@@ -34,7 +34,7 @@ pub struct RunRecord {
     #[serde(default)]
     pub replays: Option<PathBuf>,
     /// When the run began, in UTC; `null` in records of an older pg. No part of what the run is of.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<String>,
 }
 

@@ -6,7 +6,9 @@ use pg_ir::lang::model::{Model, Phase};
 use pg_ir::slot::Space;
 
 use super::folder;
-use super::keeper::{Journal, Keeper};
+use super::journal::Journal;
+use super::keeper::Keeper;
+use super::live::Live;
 use super::prepare::Job;
 use super::{Purpose, RunError, RunOptions, Scorer};
 use crate::checkpoint::{self, Checkpoint, Meta};
@@ -72,8 +74,13 @@ pub(super) fn train(
     };
     let (position, initial) = (meta.position, meta.initial);
     job.ledger.enter("initial weights");
-    let replayed = job.record.replays.as_deref().map(replayed_steps).transpose()?;
-    let mut keeper = Keeper::new(&job.folder, &journal, replayed, options, (meta, job.started))?;
+    let replayed = job.record.replays.as_deref().map(replayed).transpose()?;
+    let (replayed, expected) = replayed.map_or((None, Vec::new()), |j| (Some(j.steps), j.scores));
+    let live =
+        job.record.job.val_every.map(|every| {
+            Live::new(every, Scorer::new(&job.corpus, session), journal.scores.clone(), expected)
+        });
+    let mut keeper = Keeper::new(&job.folder, &journal, replayed, options, (meta, job.started), live)?;
     let mut loader = Loader::new(job.corpus.train.clone());
     options.interrupt.set_training(true);
     let trained = train::train(session, &mut state, plan, &mut loader, position, &mut keeper, observer)?;
@@ -87,15 +94,19 @@ pub(super) fn train(
     }
     options.interrupt.set_training(false);
     let first_step_s = keeper.meta.first_step_s;
+    let live = keeper.live.take();
     keeper.finish()?;
-    job.ledger.enter_with("train", position.elapsed);
+    let scoring = ("score the weights while they train", live.as_ref().map_or(0.0, |live| live.seconds));
+    job.ledger.enter_around("train", position.elapsed, scoring);
     if let Some(schedule) = trained.schedule {
         observer(Event::Note(format!("schedule in force at the end: {schedule}")));
     }
     observer(Event::Note(session.placement()));
     let steps: Vec<_> =
         journal.steps[..position.step as usize].iter().chain(&trained.steps).copied().collect();
-    let report = report(&steps, &session.model, plan, first_step_s, session.compile_seconds);
+    let mut report = report(&steps, &session.model, plan, first_step_s, session.compile_seconds);
+    let last_score = live.as_ref().and_then(|live| live.after(report.steps));
+    report.live_scores = live.map_or_else(Vec::new, |live| live.scores);
     if let Some(planned) = plan.budget.steps.filter(|&planned| report.steps < planned) {
         let (done, seconds) = (report.steps, plan.budget.seconds.unwrap_or_default());
         observer(Event::Warning(format!(
@@ -111,7 +122,11 @@ pub(super) fn train(
     }
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
-    let live = scorer.plain(session, &mut state, "score the live weights", observer)?;
+    // Between the last step and here nothing has changed them.
+    let live = match last_score {
+        Some(score) => score.bpb,
+        None => scorer.plain(session, &mut state, "score the live weights", observer)?,
+    };
     let weights = session.read_weights(&state, if averages { Space::Ema } else { Space::Param })?;
     drop(state);
     let mut state = session.state_with(&weights, &[Space::Param])?;
@@ -147,12 +162,12 @@ fn last_checkpoint(
     Ok(found)
 }
 
-/// The steps of a run that is done again.
-fn replayed_steps(run: &Path) -> Result<Vec<StepMetrics>, RunError> {
-    let Journal { steps, .. } = read_journal(&run.join(folder::METRICS))?;
-    match steps.is_empty() {
+/// What a run that is done again gave.
+fn replayed(run: &Path) -> Result<Journal, RunError> {
+    let journal = read_journal(&run.join(folder::METRICS))?;
+    match journal.steps.is_empty() {
         true => Err(RunError::Nothing { folder: run.to_owned(), purpose: Purpose::Replay }),
-        false => Ok(steps),
+        false => Ok(journal),
     }
 }
 
@@ -185,5 +200,6 @@ fn report(
         loss_first: steps.first().map_or(f64::NAN, |s| s.loss),
         loss_last: steps.last().map_or(f64::NAN, |s| s.loss),
         phases: phases(model, steps),
+        live_scores: Vec::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::curves::{Point, curves};
+use super::curves::{Point, curves, scores};
 use super::differences::{Difference, Differences};
 use super::side::{Side, conditions};
 use crate::cli::format::{duration, grouped, table};
@@ -31,6 +31,9 @@ pub(super) struct Report {
     /// Why the scores cannot be compared; empty where they can, and unless both sides are runs.
     incomparable: Vec<String>,
     figures: Vec<Figure>,
+    /// Scores of the live weights after the same number of tokens; empty unless both sides are runs with `--val-every`, whose
+    /// scores can be compared.
+    scores_at_equal_tokens: Vec<Point>,
     /// Training loss after the same number of tokens; empty unless both sides are runs of the same training text.
     at_equal_tokens: Vec<Point>,
     /// Training loss after the same time, in seconds.
@@ -47,7 +50,9 @@ impl Report {
         let losses = of_one_training_text(&side_a, &side_b);
         let (at_equal_tokens, at_equal_time) =
             if losses { curves(&side_a, &side_b) } else { Default::default() };
+        let scores = if incomparable.is_empty() { scores(&side_a, &side_b) } else { Vec::new() };
         Ok(Report {
+            scores_at_equal_tokens: scores,
             a: a.to_owned(),
             b: b.to_owned(),
             differences: Differences::of(&side_a, &side_b),
@@ -92,8 +97,12 @@ impl Report {
             };
             table(&["after", "A", "B", "B − A"], &[0, 1, 2, 3], points.iter().map(row).collect())
         };
+        let tokens = |at: f64| format!("{} tokens", grouped(at as u64));
+        if !self.scores_at_equal_tokens.is_empty() {
+            let title = "Bits per byte of the live weights at equal tokens:";
+            section(title, curve(&self.scores_at_equal_tokens, &tokens));
+        }
         if !self.at_equal_tokens.is_empty() {
-            let tokens = |at: f64| format!("{} tokens", grouped(at as u64));
             section("Training loss at equal tokens:", curve(&self.at_equal_tokens, &tokens));
         }
         if !self.at_equal_time.is_empty() {
