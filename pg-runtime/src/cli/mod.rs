@@ -30,6 +30,7 @@ mod profile;
 mod programs;
 mod progress;
 mod run;
+mod runs;
 mod signals;
 mod submit;
 mod summary;
@@ -89,6 +90,8 @@ enum Command {
     /// Do one run of a sweep.
     #[command(hide = true)]
     SweepRun(sweep::WorkerArgs),
+    /// List runs: state, model, steps, last score, size, date; and give them tags and notes.
+    Runs(runs::RunsArgs),
     /// Check models: parameters, artifact size, FLOPs, and every error at its place.
     Check(check::CheckArgs),
     /// Check what a reviewer of a score checks by hand, recomputed from the artifact and the text.
@@ -208,6 +211,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Run(args) => run::run(args, ui, started)?,
         Command::Sweep(args) => return sweep::sweep(args, ui),
         Command::SweepRun(args) => sweep::run_one(args, ui, started)?,
+        Command::Runs(args) => runs::runs(args, ui)?,
         Command::Check(args) => return check::check(args, ui),
         Command::Audit(args) => return audit::audit(args, ui),
         Command::Submit(args) => submit::submit(args, ui)?,

@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use pg_runtime::run::{
-    Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions, TextOptions, run as run_model,
+    ConfigurationValue, Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions, TextOptions,
+    configuration, dry_run, run as run_model,
 };
 use pg_runtime::validate::cache_folder;
 
 use super::devices::DeviceArgs;
+use super::format::{counted, grouped, table};
 use super::model::{PrecisionArgs, Variation};
 use super::progress::Progress;
 use super::ui::Ui;
@@ -62,6 +64,12 @@ pub(crate) struct RunArgs {
     /// Replace what an earlier run left in that folder, once this one has finished.
     #[arg(long)]
     overwrite: bool,
+    /// Check all that is checked before the first step, and stop there; no folder is made.
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
+    /// Print every constant and setting with its value and where that comes from, and stop there.
+    #[arg(long, conflicts_with_all = ["dry_run", "resume"])]
+    print_config: bool,
     #[command(flatten)]
     safety: SafetyArgs,
 }
@@ -234,13 +242,58 @@ impl RunArgs {
 
 /// Runs a model and reports.
 pub(crate) fn run(args: RunArgs, ui: &Ui, started: Instant) -> anyhow::Result<()> {
+    let (is_dry, is_printed) = (args.dry_run, args.print_config);
     let options = args.options(started)?;
+    if is_printed {
+        return print(&options, ui);
+    }
+    if is_dry {
+        return rehearse(&options, ui);
+    }
     signals::stop_on_request(&options.interrupt)?;
     let mut progress = Progress::new(ui);
     let report = run_model(&options, &mut |event| progress.event(event));
     progress.finish();
     let report = report?;
     ui.report(&report, || summary::text(&report, &options.job))?;
+    Ok(())
+}
+
+/// Says with which constants and settings a run would work.
+fn print(options: &RunOptions, ui: &Ui) -> anyhow::Result<()> {
+    let mut progress = Progress::new(ui);
+    let config = configuration(options, &mut |event| progress.event(event))?;
+    let row = |v: &ConfigurationValue| vec![v.name.clone(), v.value.clone(), v.from.clone()];
+    let rows = config.constants.iter().chain(&config.settings).map(row).collect();
+    ui.report(&config, || {
+        format!(
+            "{}, {}, on {} in {}\n\n{}\n\nschedule at the planned steps: {}",
+            config.model,
+            config.profile.as_ref().map_or("no profile".into(), |profile| format!("profile {profile}")),
+            config.device,
+            config.precision,
+            table(&["", "value", "from"], &[], rows),
+            config.schedule
+        )
+    })?;
+    Ok(())
+}
+
+/// Does all of a run that comes before its first step.
+fn rehearse(options: &RunOptions, ui: &Ui) -> anyhow::Result<()> {
+    let mut progress = Progress::new(ui);
+    let checked = dry_run(options, &mut |event| progress.event(event));
+    progress.finish();
+    let checked = checked?;
+    ui.report(&checked, || {
+        format!(
+            "{}: nothing is in the way of this run: {}, {}; an artifact of about {} bytes. No step was done, and no folder made.",
+            checked.model,
+            counted(checked.programs as u64, "program"),
+            checked.validation,
+            grouped(checked.estimate_bytes)
+        )
+    })?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 
 mod check;
 mod command;
+mod configuration;
 mod corpus;
 mod difference;
 mod export;
@@ -13,6 +14,7 @@ mod full_size;
 mod journal;
 mod keeper;
 mod ledger;
+mod listing;
 mod live;
 pub(crate) mod lock;
 mod model;
@@ -31,13 +33,15 @@ use pg_ir::lang::Diagnostics;
 use pg_ir::lang::budget::BudgetError;
 use thiserror::Error;
 
-pub use self::check::{Checked, check};
+pub use self::check::{Checked, DryRun, check, dry_run};
 pub use self::command::shell_word;
+pub use self::configuration::{Configuration, ConfigurationValue, configuration};
 pub use self::corpus::{Corpus, TextOptions};
 use self::export::export;
 pub use self::finished::FinishedRun;
 use self::folder::RunFolder;
 pub(crate) use self::folder::{ARTIFACT, METRICS, RECORD, REPORT};
+pub use self::listing::{ListedRun, Notes, RunStatus, list};
 pub use self::model::{default_profile, load_model};
 pub use self::options::{Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions};
 pub(crate) use self::prepare::HONEST_OVERLAP;

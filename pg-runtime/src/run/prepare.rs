@@ -24,9 +24,9 @@ use crate::validate::{ValidationReport, validate};
 use crate::weights::{self, Weights};
 
 /// What preparing a run leaves to the other phases.
-pub(super) struct Prepared {
+pub(super) struct Prepared<F = RunFolder> {
     /// What they read and do not change.
-    pub(super) job: Job,
+    pub(super) job: Job<F>,
     /// The programs of the model that is trained.
     pub(super) session: Session,
     /// The weights to start from, if the user gave any.
@@ -35,8 +35,8 @@ pub(super) struct Prepared {
     pub(super) full: Option<Model>,
 }
 
-/// A run's facts from its first step on.
-pub(super) struct Job {
+/// A run's facts from its first step on. `F` is its folder; a run that is only checked has none.
+pub(super) struct Job<F = RunFolder> {
     /// When it began.
     pub(super) started: Instant,
     /// Where its time goes.
@@ -56,17 +56,29 @@ pub(super) struct Job {
     /// What holding the programs to float64 found.
     pub(super) validation: ValidationReport,
     /// Where the run's files go.
-    pub(super) folder: RunFolder,
+    pub(super) folder: F,
     /// Predicted bytes of the artifact.
     pub(super) estimate_bytes: u64,
 }
 
 /// Prepares a run. Whatever can keep it from ending well is found here, as far as it can be known.
 pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Prepared, RunError> {
+    let prepared = prepare_in(|model| own_folder(options, model), options, observer)?;
+    let text = serde_json::to_vec_pretty(&prepared.job.record).expect("strings and numbers always serialise");
+    prepared.job.folder.write(folder::RECORD, &text)?;
+    Ok(prepared)
+}
+
+/// Prepares a run in a folder that is taken, or only looked at, for the model of this name.
+pub(super) fn prepare_in<F>(
+    take_folder: impl FnOnce(&str) -> Result<F, RunError>,
+    options: &RunOptions,
+    observer: &mut Observer<'_>,
+) -> Result<Prepared<F>, RunError> {
     let started = options.started.unwrap_or_else(Instant::now);
     let mut ledger = Ledger::since(started);
     let Loaded { source, full, params, profile, chosen, model } = model::load(options, observer)?;
-    let folder = own_folder(options, &model.name)?;
+    let folder = take_folder(&model.name)?;
     let corpus = Corpus::open(&options.job.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
     let initial = initial_weights(&options.job, &model, profile.as_deref())?;
@@ -105,8 +117,6 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     let programs = requests::programs(&session, &plan, &Scorer::new(&corpus, &session))?;
     let validation = validated(&mut session, &programs, options, &provenance.options, observer)?;
     ledger.enter("compile and validate");
-    let text = serde_json::to_vec_pretty(&record).expect("strings and numbers always serialise");
-    folder.write(folder::RECORD, &text)?;
     let job = Job {
         started,
         ledger,

@@ -59,7 +59,7 @@ pub(super) fn train(
         session.write_weights(&mut state, Space::Ema, &weights)?;
     }
     drop(weights);
-    job.folder.reserve(job.estimate_bytes + weights::bytes(&session.model.params) + REPORTS)?;
+    job.folder.reserve(reserved(job.estimate_bytes, &session.model))?;
     let journal = read_journal(&job.folder.unfinished(folder::METRICS))?;
     let meta = match last_checkpoint(job, options, &journal, observer)? {
         Some(checkpoint) => {
@@ -133,6 +133,11 @@ pub(super) fn train(
     let averaged = scorer.plain(session, &mut state, "score the averaged weights", observer)?;
     job.ledger.enter("score the weights");
     Ok(Trained { weights, figures: TrainFigures { report, initial, live, averaged } })
+}
+
+/// Bytes that a run has to have room for at its end, with an artifact of so many.
+pub(super) fn reserved(estimate_bytes: u64, model: &Model) -> u64 {
+    estimate_bytes + weights::bytes(&model.params) + REPORTS
 }
 
 /// Where a run that continues goes on from; `None` from the start.
