@@ -109,7 +109,7 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Score an artifact.
     Eval(eval::EvalArgs),
-    /// Write weights as safetensors, or quantise them into an artifact.
+    /// Write weights as safetensors, or quantise them into an artifact; or a run's steps for TensorBoard.
     Export(export::ExportArgs),
     /// Print the compiled programs of a model.
     Ir(ir::IrArgs),
