@@ -129,7 +129,7 @@ pub(crate) fn jsonl(bytes: &[u8]) {
 
 /// JSON that pg wrote and reads: reports, metrics, validations.
 pub(crate) fn report(bytes: &[u8]) {
-    let _ = serde_json::from_slice::<RunReport>(bytes);
+    let _ = RunReport::from_json(bytes);
     let _ = serde_json::from_slice::<StepMetrics>(bytes);
     let _ = serde_json::from_slice::<ValidationReport>(bytes);
 }

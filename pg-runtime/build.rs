@@ -1,5 +1,5 @@
 //! A hash of everything that decides what programs compute: sources of the front end, the passes, the kernels and the
-//! executors, dependencies, compiler. What was validated by one pg is not taken for another's.
+//! executors, dependencies, compiler. What was validated by one pg is not taken for another's. And the commit of those sources.
 
 use std::fs;
 use std::io;
@@ -32,7 +32,30 @@ fn main() -> io::Result<()> {
     features.sort();
     features.iter().for_each(|name| add(name.as_bytes()));
     println!("cargo:rustc-env=PG_SOURCES={hash:016x}");
+    println!("cargo:rerun-if-env-changed=PG_COMMIT");
+    let commit = Some(variable("PG_COMMIT")).filter(|commit| !commit.is_empty()).or_else(commit);
+    if let Some(commit) = commit {
+        println!("cargo:rustc-env=PG_COMMIT={commit}");
+    }
     Ok(())
+}
+
+/// The commit that is checked out, `-dirty` where a file that decides what programs compute is another; none where this is no
+/// checkout of pg. It is asked for when such a file changes and at no other time: a new commit rebuilds nothing, and what was
+/// built before it says so.
+fn commit() -> Option<String> {
+    let git = |args: &[&str]| {
+        let output = Command::new("git").args(["-C", ".."]).args(args).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    // Sources that were unpacked inside of another repository are not of its commits.
+    let root = fs::canonicalize(git(&["rev-parse", "--show-toplevel"])?).ok()?;
+    if root != fs::canonicalize("..").ok()? {
+        return None;
+    }
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--", "Cargo.lock", "pg-runtime", "pg-codegen", "pg-ir"])?;
+    Some(if changed.is_empty() { commit } else { commit + "-dirty" })
 }
 
 fn variable(name: &str) -> String {

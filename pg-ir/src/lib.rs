@@ -3,6 +3,7 @@
 
 pub mod autodiff;
 pub mod causality;
+pub mod config;
 pub mod footprint;
 pub mod graph;
 pub mod input;

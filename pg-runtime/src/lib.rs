@@ -23,6 +23,7 @@ pub mod state;
 pub mod statistics;
 pub mod submit;
 pub mod sweep;
+pub mod tensorboard;
 pub mod train;
 pub mod validate;
 pub mod weights;

@@ -1,10 +1,15 @@
 //! What a run reports: the JSON object of `pg run --json`, and the events a run emits while it works.
 
+mod events;
+mod origin;
+
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::events::{Event, Observer};
+pub use self::origin::{COMMIT, MachineReport, now};
 use crate::data::Overlap;
 use crate::run::JobOptions;
 use crate::validate::ValidationReport;
@@ -12,6 +17,9 @@ use crate::validate::ValidationReport;
 /// The result of `pg run`. Field names are a public interface.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 pub struct RunReport {
+    /// Version of this form, [`RunReport::SCHEMA`]; 0 in reports of an older pg.
+    #[serde(default)]
+    pub schema: u32,
     /// Name of the model.
     pub model: String,
     /// Parameters of the model as declared, at full size.
@@ -30,6 +38,25 @@ pub struct RunReport {
     /// Version of the program; empty in reports of an older pg.
     #[serde(default)]
     pub pg: String,
+    /// The commit that the program was built from, [`COMMIT`]; `null` where that is not known.
+    #[serde(default)]
+    pub commit: Option<String>,
+    /// What it ran on; `null` in reports of an older pg.
+    #[serde(default)]
+    pub machine: Option<MachineReport>,
+    /// How training stored activations and operands: `f32`, `bf16`; `null` in reports of an older pg.
+    #[serde(default)]
+    pub precision: Option<String>,
+    /// When the run began, by its record, and when its scores were there: UTC, as in `2026-11-30T20:57:20Z`. `null` in reports
+    /// of an older pg.
+    #[serde(default)]
+    pub started: Option<String>,
+    /// See `started`.
+    #[serde(default)]
+    pub ended: Option<String>,
+    /// blake3 of the model's text and of those that it derives from; `null` in reports of an older pg.
+    #[serde(default)]
+    pub model_hash: Option<String>,
     /// What was asked for; `null` in reports of an older pg.
     #[serde(default)]
     pub job: Option<JobOptions>,
@@ -69,6 +96,31 @@ pub struct RunReport {
 }
 
 impl RunReport {
+    /// The version of the form that this pg writes. A field that is added leaves it as it is; one whose meaning changes, or that
+    /// is gone, does not.
+    pub const SCHEMA: u32 = 1;
+
+    /// Reads a report, also one of an older pg.
+    ///
+    /// # Errors
+    /// What is wrong with the text, or that a newer pg wrote it.
+    pub fn from_json(text: &[u8]) -> Result<RunReport, String> {
+        #[derive(Deserialize)]
+        struct Form {
+            #[serde(default)]
+            schema: u32,
+        }
+        // First of all: of a newer form nothing else can be relied on.
+        let Form { schema } = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+        if schema > RunReport::SCHEMA {
+            return Err(format!(
+                "it is a report of version {schema}, and this pg reads up to version {}: use the pg that wrote it, or a newer one",
+                RunReport::SCHEMA
+            ));
+        }
+        serde_json::from_slice(text).map_err(|e| e.to_string())
+    }
+
     /// Seconds of training, by the ledger; of a run that was stopped, with what its earlier processes took up to the checkpoint.
     pub fn training_seconds(&self) -> f64 {
         self.seconds_of(&["train"])
@@ -127,8 +179,13 @@ pub struct TextReport {
 }
 
 impl TextReport {
-    /// What differs from another report of a text, in words.
+    /// The first thing that differs from another report of a text, in words.
     pub fn difference(&self, other: &TextReport) -> Option<&'static str> {
+        self.differences(other).into_iter().next()
+    }
+
+    /// Everything that differs from another report of a text, in words.
+    pub fn differences(&self, other: &TextReport) -> Vec<&'static str> {
         let train = |text: &TextReport| text.train.as_ref().map(|data| data.hash.clone());
         let differs = [
             ("the training text", train(self) != train(other)),
@@ -138,7 +195,7 @@ impl TextReport {
             ("the number of scored targets", self.targets != other.targets),
             ("the number of bytes behind the targets", self.bytes != other.bytes),
         ];
-        differs.into_iter().find(|(_, differs)| *differs).map(|(what, _)| what)
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(what, _)| what).collect()
     }
 
     /// What is said of the scored text alone.
@@ -206,6 +263,21 @@ pub struct TrainReport {
     /// The model's phases, in order; empty in reports of an older pg.
     #[serde(default)]
     pub phases: Vec<PhaseReport>,
+    /// Scores of the weights while they were trained; empty without `--val-every`.
+    #[serde(default)]
+    pub live_scores: Vec<LiveScore>,
+}
+
+/// A score of weights that are being trained, and a line of `metrics.jsonl` of its own: plain, of the live weights, of all
+/// the text that the run scores.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
+pub struct LiveScore {
+    /// Steps done.
+    pub after_steps: u64,
+    /// Bits per byte.
+    pub bpb: f64,
+    /// Milliseconds that scoring took. They are no training time.
+    pub ms: f64,
 }
 
 /// Bits per byte on the validation text. `null` in JSON where a score was not asked for.
@@ -226,6 +298,19 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// Every score by its name, in the order in which a run makes them.
+    pub fn named(&self) -> [(&'static str, Option<f64>); 6] {
+        let Scores { initial, live, ema, quantized, sliding, ttt } = *self;
+        [
+            ("initial", initial),
+            ("live", live),
+            ("averaged", ema),
+            ("quantised", quantized),
+            ("sliding", sliding),
+            ("test-time", ttt),
+        ]
+    }
+
     /// The score that a run is judged by, and its name: of the artifact, in the last way that the model asks for.
     pub fn last(&self) -> Option<(&'static str, f64)> {
         let scores = [("test-time", self.ttt), ("sliding", self.sliding), ("quantised", self.quantized)];
@@ -266,7 +351,7 @@ pub struct ArtifactReport {
     pub cap_bytes: u64,
 }
 
-/// One line of `metrics.jsonl`.
+/// A step's line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
 pub struct StepMetrics {
     /// Step, from 0.
@@ -292,38 +377,6 @@ impl StepMetrics {
     pub const MAX_LINE: usize = 1 << 16;
 }
 
-/// What a run says while it works. The command line turns events into a progress bar or plain lines.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A line worth reading, such as an effective setting.
-    Note(String),
-    /// Something that may be wrong.
-    Warning(String),
-    /// A stage of `total` units begins (steps, windows, …); 0 where the number is not known.
-    Begin {
-        /// `train`, `score quantized`, …
-        stage: String,
-        /// Units of work.
-        total: u64,
-    },
-    /// Units of the current stage done so far.
-    Progress(u64),
-    /// A training step is done.
-    Step {
-        /// Its metrics.
-        metrics: StepMetrics,
-        /// Tokens of a step.
-        tokens: usize,
-        /// Planned steps, if the budget is in steps; the expected number otherwise.
-        planned: u64,
-    },
-    /// The current stage is done, with its result in words.
-    End(String),
-}
-
-/// Receives events.
-pub type Observer<'a> = dyn FnMut(Event) + 'a;
-
 /// A number in groups of three digits: `29,355,620`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
@@ -335,4 +388,9 @@ pub fn grouped(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// A number of things: `1 step`, `2,000 steps`.
+pub fn counted(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(n), if n == 1 { "" } else { "s" })
 }

@@ -1,4 +1,4 @@
-//! Statistics of a few scores: means, and Student's t-tests of their differences.
+//! Statistics of a few numbers: means, medians, and Student's t-tests of differences of scores.
 
 use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
@@ -26,10 +26,29 @@ impl Summary {
         Some(Summary { n, mean, std: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()) })
     }
 
+    /// Bounds of the 95 % confidence interval of the mean, by Student's t; `None` where the values say nothing of a spread.
+    pub fn interval95(&self) -> Option<[f64; 2]> {
+        let error = self.variance_of_mean().ok()?.sqrt();
+        let distribution = StudentsT::new(0.0, 1.0, (self.n - 1) as f64).ok()?;
+        let half_width = distribution.inverse_cdf(0.975) * error;
+        (error > 0.0).then_some([self.mean - half_width, self.mean + half_width])
+    }
+
     /// Variance of the mean.
     fn variance_of_mean(&self) -> Result<f64, NoTest> {
         let std = self.std.ok_or(NoTest::TooFew)?;
         Ok(std * std / self.n as f64)
+    }
+}
+
+/// The middle value, or the mean of the two middle ones; sorts. NaN of nothing.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values {
+        [] => f64::NAN,
+        odd if odd.len() % 2 == 1 => odd[middle],
+        even => f64::midpoint(even[middle - 1], even[middle]),
     }
 }
 
@@ -196,6 +215,24 @@ mod tests {
             close(test.p, p);
             close(test.p_below(), less);
         }
+    }
+
+    #[test]
+    fn the_median_of_an_even_count_is_between_the_two_middle_values() {
+        assert_eq!(median(&mut [4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert_eq!(median(&mut [9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&mut [5.0]), 5.0);
+        assert!(median(&mut []).is_nan());
+    }
+
+    /// `scipy.stats.t.interval(0.95, 2, mean, sem)` of three values, SciPy 1.17.1.
+    #[test]
+    fn the_interval_of_a_mean_is_students() {
+        let [low, high] = Summary::of(&[1.0, 2.0, 3.0]).unwrap().interval95().unwrap();
+        close(low, 2.0 - 4.302652729749464 / 3f64.sqrt());
+        close(high, 2.0 + 4.302652729749464 / 3f64.sqrt());
+        assert_eq!(Summary::of(&[1.0]).unwrap().interval95(), None);
+        assert_eq!(Summary::of(&[1.0, 1.0]).unwrap().interval95(), None);
     }
 
     #[test]

@@ -34,6 +34,10 @@ impl Results {
         let mut steps = Vec::new();
         for line in read("metrics.jsonl")?.split_inclusive(|byte| *byte == b'\n') {
             let line = parse("metrics.jsonl", line)?;
+            // A score of the live weights, which is no part of what a run gives.
+            if line.get("after_steps").is_some() {
+                continue;
+            }
             let number = |name: &str| line[name].as_f64().ok_or_else(|| format!("metrics.jsonl: no {name}"));
             steps.push((number("loss")?, number("grad_norm")?));
         }

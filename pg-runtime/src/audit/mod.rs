@@ -231,6 +231,5 @@ pub fn audit(options: &AuditOptions, observer: &mut Observer<'_>) -> Result<Audi
 
 fn read_report(path: &Path) -> Result<RunReport, AuditError> {
     let text = Kind::JSON.read(path).map_err(|error| AuditError::Io { path: path.to_owned(), error })?;
-    let report = serde_json::from_slice(&text);
-    report.map_err(|e| AuditError::Report { path: path.to_owned(), what: e.to_string() })
+    RunReport::from_json(&text).map_err(|what| AuditError::Report { path: path.to_owned(), what })
 }

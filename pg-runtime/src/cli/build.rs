@@ -12,12 +12,12 @@ use pg_runtime::gpu::run_recipe;
 use pg_runtime::run::{RunOptions, requests};
 use serde::Serialize;
 
+use super::command::command;
 use super::format::{grouped, megabytes};
 use super::machine::{MachineArgs, absent, build_all};
 use super::programs::machine_names;
 use super::progress::Progress;
 use super::run::JobArgs;
-use super::summary::invocation;
 use super::ui::Ui;
 
 /// Arguments of `pg build`: those of the `pg run` that the bundle is for.
@@ -70,7 +70,7 @@ pub(crate) fn build(args: BuildArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     let tools = Tools::find()?;
     let device = absent(machine, language);
-    let options = RunOptions { job: args.job.job(None, None), device, ..RunOptions::default() };
+    let options = RunOptions { job: args.job.job(None, None)?, device, ..RunOptions::default() };
     let mut progress = Progress::new(ui);
     let requests = requests(&options, &mut |event| progress.event(event))?;
     progress.finish();
@@ -134,9 +134,8 @@ impl Report {
         });
         let _ = write!(
             out,
-            "{} run {model} --device cuda --bundle {}   # on a machine with an {}, with the same arguments",
-            invocation(),
-            self.bundle.display(),
+            "{}   # on a machine with an {}, with the same arguments",
+            command(["run", model, "--device", "cuda", "--bundle", &self.bundle.display().to_string()]),
             self.target.to_uppercase()
         );
         out

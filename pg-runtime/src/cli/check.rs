@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::Outcome;
 use super::devices::DeviceArgs;
-use super::format::{grouped, megabytes, table};
+use super::format::{grouped, megabytes, table_without};
 use super::model::{PrecisionArgs, Variation};
 use super::model_summary::ModelSummary;
 use super::progress::Progress;
@@ -289,7 +289,8 @@ impl Report {
             ]
         };
         let headings = ["model", "parameters", "packed", "entropy coded", "cap", "FLOPs/token", ""];
-        let mut text = table(&headings, &[1, 2, 3, 4, 5], self.models.iter().map(row).collect());
+        let mut text =
+            table_without(&headings, &[1, 2, 3, 4, 5], &[4, 2], self.models.iter().map(row).collect());
         for checked in &self.models {
             if let Some(validation) = &checked.validation {
                 text += &format!("\n\n{}\n\n{}", checked.model, validation::text(validation));

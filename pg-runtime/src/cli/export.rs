@@ -1,4 +1,5 @@
-//! `pg export`: weights out of a run, an artifact or a seed, as safetensors or quantised into an artifact.
+//! `pg export`: weights out of a run, an artifact or a seed, as safetensors or quantised into an artifact; a run's journal for
+//! TensorBoard.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +7,11 @@ use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use pg_ir::lang::model::Model;
 use pg_ir::lang::{Options, Source};
+use pg_runtime::artifact::write_atomically;
 use pg_runtime::export::{self, Provenance};
 use pg_runtime::init::initialise_all;
-use pg_runtime::run::default_profile;
+use pg_runtime::run::{FinishedRun, default_profile};
+use pg_runtime::tensorboard;
 use pg_runtime::weights::{self, Weights};
 use serde::Serialize;
 
@@ -24,11 +27,14 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "FROM")]
     from: PathBuf,
     /// Write float32 weights, which `pg run --init` reads.
-    #[arg(long, value_name = "OUT", required_unless_present = "artifact")]
+    #[arg(long, value_name = "OUT", required_unless_present_any = ["artifact", "tensorboard"])]
     safetensors: Option<PathBuf>,
     /// Quantise as the model says and write an artifact.
     #[arg(long, value_name = "OUT")]
     artifact: Option<PathBuf>,
+    /// Write what a run measured, step by step, and its scores as an event file for TensorBoard, into this folder.
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
     /// The model of the weights, where it is not that of FROM: for another export of the same training.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
@@ -46,6 +52,8 @@ struct Report {
     safetensors: Option<PathBuf>,
     artifact: Option<PathBuf>,
     artifact_bytes: Option<u64>,
+    /// The event file.
+    tensorboard: Option<PathBuf>,
 }
 
 /// Where weights come from.
@@ -70,9 +78,25 @@ impl Origin {
 
 /// Writes what was asked for.
 pub(crate) fn export(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
+    if args.safetensors.is_none() && args.artifact.is_none() {
+        // Nobody asks for weights.
+        let run = run_of(&args)?;
+        let mut report = Report {
+            model: run.report.model.clone(),
+            params: run.report.trained_params,
+            safetensors: None,
+            artifact: None,
+            artifact_bytes: None,
+            tensorboard: None,
+        };
+        report.tensorboard = args.tensorboard.as_deref().map(|out| write_events(&run, out)).transpose()?;
+        ui.report(&report, || report.text())?;
+        return Ok(());
+    }
     let options = options_of(&args, ui)?;
     let (model, weights) = weights_of(&args, &options, ui)?;
     let mut report = Report {
+        tensorboard: args.tensorboard.as_deref().map(|out| write_events(&run_of(&args)?, out)).transpose()?,
         model: model.name.clone(),
         params: weights.values().map(Vec::len).sum(),
         safetensors: None,
@@ -95,6 +119,26 @@ pub(crate) fn export(args: ExportArgs, ui: &Ui) -> anyhow::Result<()> {
     }
     ui.report(&report, || report.text())?;
     Ok(())
+}
+
+/// The run that FROM is.
+fn run_of(args: &ExportArgs) -> anyhow::Result<FinishedRun> {
+    match Origin::of(&args.from) {
+        Origin::Run(folder) => Ok(FinishedRun::open(&folder)?),
+        _ => bail!("--tensorboard is of a run: {} is no folder of one", args.from.display()),
+    }
+}
+
+/// Writes a run's event file; the file.
+fn write_events(run: &FinishedRun, folder: &Path) -> anyhow::Result<PathBuf> {
+    let started = run.report.started.as_ref().and_then(|time| time.parse::<jiff::Timestamp>().ok());
+    let started = started.unwrap_or_default().as_second();
+    let text = tensorboard::event_file(&run.report, &run.steps()?, started as f64);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    // TensorBoard knows its files by this name; a run that is exported again replaces its own.
+    let path = folder.join(format!("events.out.tfevents.{started:010}.pg"));
+    write_atomically(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 /// The model file in question, if any, elaborates under these: the profile is chosen as `pg run` does.
@@ -180,6 +224,9 @@ impl Report {
                 grouped(self.params as u64),
                 self.model
             ));
+        }
+        if let Some(path) = &self.tensorboard {
+            lines.push(format!("wrote {}: the steps and scores of {}", path.display(), self.model));
         }
         lines.join("\n")
     }

@@ -11,10 +11,10 @@ use pg_ir::lang::{Head, Trace};
 use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 
-use super::format::{grouped, megabytes, table};
+use super::command::{command, variation_arguments};
+use super::format::{grouped, megabytes, table_without};
 use super::model::ModelArgs;
 use super::programs::{ProgramArgs, find, machines};
-use super::summary::invocation;
 use super::timing::{self, Clock, PassTime};
 use super::ui::Ui;
 
@@ -93,7 +93,7 @@ pub(crate) fn ir(args: IrArgs, ui: &Ui) -> anyhow::Result<()> {
     let key = find(&named, name)?;
     let (after, text) = text(&session, key, args.after, how)?;
     let text = Text { model: session.model.name.clone(), program: name.clone(), after, text };
-    ui.report(&text, || text.text.clone())?;
+    ui.report_verbatim(&text, || text.text.clone())?;
     Ok(())
 }
 
@@ -181,12 +181,14 @@ impl Listing {
         let headings = ["program", "ops", "launches", "distinct kernels", "GFLOP", "scratch memory"];
         let rows = self.programs.iter().map(row).collect();
         let first = self.programs.first().map_or("score", |l| l.program.as_str());
+        let mut words = vec!["ir".to_string(), model.file.display().to_string()];
+        words.extend(variation_arguments(&model.variation));
+        words.extend(["--program", first, "--after", "plan"].map(String::from));
         format!(
-            "{}\n{}\n\nOne of them: {} ir {} --program {first} --after plan",
+            "{}\n{}\n\nOne of them:\n  {}",
             self.model,
-            table(&headings, &[1, 2, 3, 4, 5], rows),
-            invocation(),
-            model.file.display()
+            table_without(&headings, &[1, 2, 3, 4, 5], &[3, 1], rows),
+            command(words)
         )
     }
 }

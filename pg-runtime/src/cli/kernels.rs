@@ -55,7 +55,7 @@ pub(crate) struct KernelsArgs {
 pub(crate) fn kernels(args: KernelsArgs, ui: &Ui) -> anyhow::Result<()> {
     if let Some([a, b]) = args.diff.as_deref() {
         let changes = diff::diff(a, b)?;
-        ui.report(&changes, || changes.text())?;
+        ui.report_verbatim(&changes, || changes.text())?;
         return Ok(());
     }
     let Some(file) = &args.file else { bail!("a model file is missing") };

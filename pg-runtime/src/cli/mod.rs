@@ -7,7 +7,9 @@ mod audit;
 #[cfg(feature = "cube")]
 mod build;
 mod check;
+mod command;
 mod compare;
+mod completions;
 mod data;
 mod devices;
 mod doctor;
@@ -30,10 +32,12 @@ mod profile;
 mod programs;
 mod progress;
 mod run;
+mod runs;
 mod signals;
 mod submit;
 mod summary;
 mod sweep;
+mod table;
 mod timing;
 mod tokenize;
 mod ui;
@@ -43,7 +47,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use pg_runtime::run::RunError;
 use pg_runtime::sweep::SweepError;
 use serde_json::json;
@@ -66,6 +70,10 @@ struct Cli {
     /// When to use colours (NO_COLOR is honoured).
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     color: Color,
+    /// Show tables at their full width. Without it they fit the terminal, or COLUMNS where it is set: text is wrapped, and
+    /// the least important columns are left out. What goes into a file or a pipe is always at full width, unless COLUMNS is set.
+    #[arg(long, global = true)]
+    wide: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,6 +93,8 @@ enum Command {
     /// Do one run of a sweep.
     #[command(hide = true)]
     SweepRun(sweep::WorkerArgs),
+    /// List runs: state, model, steps, last score, size, date; and give them tags and notes.
+    Runs(runs::RunsArgs),
     /// Check models: parameters, artifact size, FLOPs, and every error at its place.
     Check(check::CheckArgs),
     /// Check what a reviewer of a score checks by hand, recomputed from the artifact and the text.
@@ -102,7 +112,7 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// Score an artifact.
     Eval(eval::EvalArgs),
-    /// Write weights as safetensors, or quantise them into an artifact.
+    /// Write weights as safetensors, or quantise them into an artifact; or a run's steps for TensorBoard.
     Export(export::ExportArgs),
     /// Print the compiled programs of a model.
     Ir(ir::IrArgs),
@@ -125,13 +135,22 @@ enum Command {
     Fmt(fmt::FmtArgs),
     /// Start a model file that derives from another.
     New(new::NewArgs),
-    /// Compare two models or runs: constants, sizes, scores, curves at equal tokens and time.
+    /// Compare two models or runs: what differs, sizes, scores, curves at equal tokens and time; or groups of runs.
+    ///
+    /// `pg compare A B` shows all that differs between two: constants, settings, functions, parameters, and of runs their data,
+    /// schedules and conditions. `pg compare A1 A2 -- B1 B2` compares groups, as of seeds: of each score the mean, its standard
+    /// deviation and 95 % confidence interval, and the p-value of Welch's t-test against the first group. Scores of other text,
+    /// devices or precisions are not compared, and that is said.
     Compare(compare::CompareArgs),
     /// Look at token shards.
     #[command(subcommand)]
     Data(data::DataCommand),
     /// Say what a command does, or explain the model language: `pg help` lists its topics.
     Help(help::HelpArgs),
+    /// Print what makes a shell complete commands and arguments.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, in roff: `pg man | man -l -`.
+    Man,
 }
 
 /// What went well enough to report but must not end with exit code 0.
@@ -141,10 +160,17 @@ enum Outcome {
     Failure,
 }
 
+/// A mistake in the arguments that clap does not find: it ends with exit code 2, as all mistakes in arguments do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct UsageError(pub(crate) String);
+
 pub(crate) fn main(started: Instant) -> ExitCode {
-    // clap prints usage errors itself and ends with exit code 2.
-    let cli = Cli::parse();
-    let ui = Ui::new(cli.json, cli.quiet, cli.color);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_parsed(&error),
+    };
+    let ui = Ui::new(cli.json, cli.quiet, cli.color, cli.wide);
     match dispatch(cli.command, &ui, started) {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Failure) => ExitCode::FAILURE,
@@ -158,12 +184,33 @@ pub(crate) fn main(started: Instant) -> ExitCode {
                 // Standard output may be what failed; the exit code says so anyway.
                 let _ = ui.report(&json!({ "error": text }), String::new);
             }
-            match is_stopped(&error) {
-                true => ExitCode::from(signals::STOPPED),
+            match error.is::<UsageError>() {
+                true => ExitCode::from(USAGE),
+                false if is_stopped(&error) => ExitCode::from(signals::STOPPED),
                 false => ExitCode::FAILURE,
             }
         }
     }
+}
+
+/// The exit code of a mistake in the arguments.
+const USAGE: u8 = 2;
+
+/// Help, a version, or a mistake in the arguments; of a mistake, whoever asked for JSON gets the object that they wait for.
+fn not_parsed(error: &clap::Error) -> ExitCode {
+    // Standard output may be closed.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::SUCCESS;
+    }
+    let mut arguments = std::env::args_os().skip(1).take_while(|argument| argument != "--");
+    if arguments.any(|argument| argument == "--json") {
+        let text = error.render().to_string();
+        let text = text.trim().trim_start_matches("error: ");
+        let ui = Ui::new(true, true, Color::Never, true);
+        let _ = ui.report(&json!({ "error": text }), String::new);
+    }
+    ExitCode::from(USAGE)
 }
 
 fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outcome> {
@@ -171,6 +218,7 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Run(args) => run::run(args, ui, started)?,
         Command::Sweep(args) => return sweep::sweep(args, ui),
         Command::SweepRun(args) => sweep::run_one(args, ui, started)?,
+        Command::Runs(args) => runs::runs(args, ui)?,
         Command::Check(args) => return check::check(args, ui),
         Command::Audit(args) => return audit::audit(args, ui),
         Command::Submit(args) => submit::submit(args, ui)?,
@@ -190,6 +238,8 @@ fn dispatch(command: Command, ui: &Ui, started: Instant) -> anyhow::Result<Outco
         Command::Compare(args) => compare::compare(args, ui)?,
         Command::Data(command) => data::data(command, ui)?,
         Command::Help(args) => help::help(args, ui)?,
+        Command::Completions(args) => completions::completions(&args, &mut Cli::command())?,
+        Command::Man => completions::man(Cli::command())?,
     }
     Ok(Outcome::Success)
 }
@@ -219,8 +269,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -14,7 +14,7 @@ use pg_runtime::profile::{self, LaunchTime, Profile, ProfileOptions};
 use pg_runtime::session::Session;
 
 use super::devices::DeviceArgs;
-use super::format::table;
+use super::format::{counted, table, table_without};
 use super::model::{ModelArgs, PrecisionArgs};
 use super::run::count;
 use super::ui::Ui;
@@ -78,8 +78,8 @@ pub(crate) fn profile(args: ProfileArgs, ui: &Ui) -> anyhow::Result<()> {
     let (accumulation, phase, steps) = (args.micro_batches, args.phase, args.steps);
     let options = ProfileOptions { batch, seq, accumulation, phase, steps };
     ui.note(format_args!(
-        "{} steps of {} tokens, and {} to warm up",
-        steps,
+        "{} of {} tokens, and {} to warm up",
+        counted(steps as u64, "step"),
         accumulation * batch * seq,
         profile::WARM_UP
     ));
@@ -187,7 +187,7 @@ fn launches(p: &Profile, top: usize) -> String {
         [vec![place, l.family.into()], sum.cells(p).to_vec(), vec![shortened(&l.note)]].concat()
     });
     let headings = ["launch", "family", "ms", "share", "GFLOP/s", "GB/s", "computes"];
-    table(&headings, &[2, 3, 4, 5], rows.collect())
+    table_without(&headings, &[2, 3, 4, 5], &[5, 1], rows.collect())
 }
 
 /// Notes of large launches name every line of a block.

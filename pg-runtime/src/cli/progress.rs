@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pg_runtime::report::{Event, StepMetrics};
 
-use super::format::{duration, grouped};
+use super::format::{counted, duration, grouped};
 use super::ui::Ui;
 
 /// Plain lines of one stage come no more often than this, so that a log stays short.
@@ -44,6 +44,11 @@ impl Stage {
     }
 }
 
+/// `7/40`, or `7` where the total is not known, or was a guess that is passed.
+fn of_total(done: u64, total: u64) -> String {
+    if total >= done { format!("{done}/{total}") } else { done.to_string() }
+}
+
 impl<'a> Progress<'a> {
     pub(crate) fn new(ui: &'a Ui) -> Self {
         Progress { ui, bar: None, stage: Stage::new(String::new(), 0) }
@@ -63,6 +68,13 @@ impl<'a> Progress<'a> {
             Event::Begin { stage, total } => self.begin(stage, total),
             Event::Progress(done) => self.progress(done),
             Event::Step { metrics, tokens, planned } => self.step(&metrics, tokens, planned),
+            Event::Scored(score) => {
+                let (ui, seconds) = (self.ui, score.ms / 1e3);
+                let after = counted(score.after_steps, "step");
+                self.aside(|| {
+                    ui.note(format_args!("after {after}: {:.4} bits per byte ({seconds:.1} s)", score.bpb))
+                });
+            }
             Event::End(result) => self.end(&result),
         }
     }
@@ -106,8 +118,8 @@ impl<'a> Progress<'a> {
             }
             // The first line would come before there is anything to say.
             None if spent > LINE_EVERY.as_secs_f64() && self.stage.is_line_due() => {
-                let (name, total) = (&self.stage.name, self.stage.total);
-                self.ui.note(format_args!("{name}: {done}/{total}, {} left", duration(left)));
+                let (name, of) = (&self.stage.name, of_total(done, self.stage.total));
+                self.ui.note(format_args!("{name}: {of}, {} left", duration(left)));
             }
             None => {}
         }
@@ -121,12 +133,9 @@ impl<'a> Progress<'a> {
         let mean_ms = stage.spent_ms / stage.steps as f64;
         let rate = tokens as f64 / mean_ms * 1e3;
         let left = planned.saturating_sub(done) as f64 * mean_ms / 1e3;
-        let words = format!(
-            "loss {:.4}  {} tokens/s  {} left",
-            metrics.loss,
-            grouped(rate.max(0.0) as u64),
-            duration(left)
-        );
+        // Before its first step, a run for a time does not know how many it will do.
+        let left = if planned == 0 { String::new() } else { format!("  {} left", duration(left)) };
+        let words = format!("loss {:.4}  {} tokens/s{left}", metrics.loss, grouped(rate.max(0.0) as u64));
         match &self.bar {
             Some(bar) => {
                 bar.set_length(planned.max(done));
@@ -135,8 +144,11 @@ impl<'a> Progress<'a> {
             }
             None if done == planned || stage.is_line_due() => {
                 self.ui.note(format_args!(
-                    "step {done}/{planned}  {words}  lr ×{:.3}  |grad| {:.3}  {:.0} ms",
-                    metrics.lr_scale, metrics.grad_norm, metrics.ms
+                    "step {}  {words}  lr ×{:.3}  |grad| {:.3}  {:.0} ms",
+                    of_total(done, planned),
+                    metrics.lr_scale,
+                    metrics.grad_norm,
+                    metrics.ms
                 ));
             }
             None => {}
@@ -147,5 +159,15 @@ impl<'a> Progress<'a> {
         self.finish();
         let spent = duration(self.stage.began.elapsed().as_secs_f64());
         self.ui.note(format_args!("{}: {result} ({spent})", self.stage.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_total_that_is_not_known_is_not_shown() {
+        assert_eq!([of_total(1, 0), of_total(3, 40), of_total(5, 4)], ["1", "3/40", "5"]);
     }
 }

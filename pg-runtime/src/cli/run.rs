@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use pg_runtime::run::{
-    Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions, TextOptions, run as run_model,
+    ConfigurationValue, Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions, TextOptions,
+    configuration, dry_run, run as run_model,
 };
 use pg_runtime::validate::cache_folder;
 
 use super::devices::DeviceArgs;
+use super::format::{counted, grouped, table};
 use super::model::{PrecisionArgs, Variation};
 use super::progress::Progress;
 use super::ui::Ui;
-use super::{signals, summary};
+use super::{UsageError, signals, summary};
 
 /// What a run does: everything that its kernels depend on. What is not given is the model file's, or its
 /// profile's, value.
@@ -30,6 +32,10 @@ pub(crate) struct JobArgs {
     precision: PrecisionArgs,
     #[command(flatten)]
     text: TextArgs,
+    /// Score the live weights every so many steps, plain, on all of the text that the run scores, into metrics.jsonl. What the run
+    /// gives stays the same: the clock of the training stands still meanwhile, so a run of --seconds takes that much longer.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    val_every: Option<u64>,
     /// Do not time steps of the full-size model where a profile trains a smaller one.
     #[arg(long)]
     no_full_size: bool,
@@ -58,6 +64,12 @@ pub(crate) struct RunArgs {
     /// Replace what an earlier run left in that folder, once this one has finished.
     #[arg(long)]
     overwrite: bool,
+    /// Check all that is checked before the first step, and stop there; no folder is made.
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
+    /// Print every constant and setting with its value and where that comes from, and stop there.
+    #[arg(long, conflicts_with_all = ["dry_run", "resume"])]
+    print_config: bool,
     #[command(flatten)]
     safety: SafetyArgs,
 }
@@ -77,7 +89,7 @@ struct SafetyArgs {
 }
 
 /// Arguments that a continued run takes from its record.
-const JOB: [&str; 20] = [
+const JOB: [&str; 21] = [
     "file",
     "overrides",
     "profile",
@@ -97,6 +109,7 @@ const JOB: [&str; 20] = [
     "val_bytes",
     "init",
     "seed",
+    "val_every",
     "no_full_size",
 ];
 
@@ -168,12 +181,16 @@ enum ScheduleKind {
 
 impl JobArgs {
     /// The job, and the seed and initial weights that only `pg run` takes.
-    pub(crate) fn job(self, seed: Option<u64>, init: Option<PathBuf>) -> JobOptions {
+    ///
+    /// # Errors
+    /// [`UsageError`] without a model file, which only some arguments make needless.
+    pub(crate) fn job(self, seed: Option<u64>, init: Option<PathBuf>) -> Result<JobOptions, UsageError> {
         let Some(model) = self.file else {
-            let missing = "the following required arguments were not provided:\n  <FILE>\n\nFor more information, try '--help'.";
-            clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, missing).exit()
+            return Err(UsageError(
+                "a model file is missing: pg run FILE; `pg run --help` shows all arguments".into(),
+            ));
         };
-        JobOptions {
+        Ok(JobOptions {
             model,
             overrides: self.variation.overrides,
             profile: self.variation.profile,
@@ -190,9 +207,10 @@ impl JobArgs {
             init,
             unscaled_schedule: self.budget.schedule == ScheduleKind::Spec,
             storage: self.precision.storage(),
+            val_every: self.val_every,
             skip_full_size: self.no_full_size,
             skip_validation: self.no_validate,
-        }
+        })
     }
 }
 
@@ -206,7 +224,7 @@ impl RunArgs {
         };
         let job = match &earlier {
             Some(earlier) => earlier.record.job.clone(),
-            None => self.job.job(self.seed, self.init),
+            None => self.job.job(self.seed, self.init)?,
         };
         Ok(RunOptions {
             job,
@@ -224,13 +242,58 @@ impl RunArgs {
 
 /// Runs a model and reports.
 pub(crate) fn run(args: RunArgs, ui: &Ui, started: Instant) -> anyhow::Result<()> {
+    let (is_dry, is_printed) = (args.dry_run, args.print_config);
     let options = args.options(started)?;
+    if is_printed {
+        return print(&options, ui);
+    }
+    if is_dry {
+        return rehearse(&options, ui);
+    }
     signals::stop_on_request(&options.interrupt)?;
     let mut progress = Progress::new(ui);
     let report = run_model(&options, &mut |event| progress.event(event));
     progress.finish();
     let report = report?;
     ui.report(&report, || summary::text(&report, &options.job))?;
+    Ok(())
+}
+
+/// Says with which constants and settings a run would work.
+fn print(options: &RunOptions, ui: &Ui) -> anyhow::Result<()> {
+    let mut progress = Progress::new(ui);
+    let config = configuration(options, &mut |event| progress.event(event))?;
+    let row = |v: &ConfigurationValue| vec![v.name.clone(), v.value.clone(), v.from.clone()];
+    let rows = config.constants.iter().chain(&config.settings).map(row).collect();
+    ui.report(&config, || {
+        format!(
+            "{}, {}, on {} in {}\n\n{}\n\nschedule at the planned steps: {}",
+            config.model,
+            config.profile.as_ref().map_or("no profile".into(), |profile| format!("profile {profile}")),
+            config.device,
+            config.precision,
+            table(&["", "value", "from"], &[], rows),
+            config.schedule
+        )
+    })?;
+    Ok(())
+}
+
+/// Does all of a run that comes before its first step.
+fn rehearse(options: &RunOptions, ui: &Ui) -> anyhow::Result<()> {
+    let mut progress = Progress::new(ui);
+    let checked = dry_run(options, &mut |event| progress.event(event));
+    progress.finish();
+    let checked = checked?;
+    ui.report(&checked, || {
+        format!(
+            "{}: nothing is in the way of this run: {}, {}; an artifact of about {} bytes. No step was done, and no folder made.",
+            checked.model,
+            counted(checked.programs as u64, "program"),
+            checked.validation,
+            grouped(checked.estimate_bytes)
+        )
+    })?;
     Ok(())
 }
 
@@ -299,6 +362,7 @@ mod tests {
             init: Some("w.safetensors".into()),
             unscaled_schedule: true,
             storage: Some(DType::BF16),
+            val_every: Some(3),
             skip_full_size: true,
             skip_validation: true,
         };
@@ -306,7 +370,7 @@ mod tests {
         for job in [job, flops, JobOptions { model: "m.rs".into(), ..JobOptions::default() }] {
             let words = ["pg", "m.rs"].map(String::from).into_iter().chain(job.arguments());
             let RunArgs { job: parsed, seed, init, .. } = Pg::parse_from(words).run;
-            assert_eq!(parsed.job(seed, init), job);
+            assert_eq!(parsed.job(seed, init).unwrap(), job);
         }
     }
 }

@@ -6,7 +6,8 @@ use pg_runtime::data::{self, sample};
 use pg_runtime::report::RunReport;
 use pg_runtime::run::JobOptions;
 
-use super::format::{adapted, bpb, duration, grouped, megabytes, scored, table};
+use super::command::{command, scored_text_arguments};
+use super::format::{adapted, bpb, counted, duration, grouped, megabytes, scored, table};
 
 /// The end of `pg run`.
 pub(crate) fn text(report: &RunReport, options: &JobOptions) -> String {
@@ -27,8 +28,8 @@ pub(crate) fn text(report: &RunReport, options: &JobOptions) -> String {
     );
     let _ = writeln!(
         out,
-        "{} steps, {} tokens, {:.0} ms a step; loss {:.3} → {:.3} nats a token; first step after {}; peak memory {}",
-        grouped(train.steps),
+        "{}, {} tokens, {:.0} ms a step; loss {:.3} → {:.3} nats a token; first step after {}; peak memory {}",
+        counted(train.steps, "step"),
         grouped(train.tokens),
         train.ms_per_step,
         train.loss_first,
@@ -115,31 +116,34 @@ fn sizes(report: &RunReport) -> String {
 
 /// Three commands for what a reader may want next.
 fn next_commands(report: &RunReport, options: &JobOptions) -> [(String, &'static str); 3] {
-    let pg = invocation();
-    let file = options.model.display();
+    let words = |words: &[&str], more: Vec<String>| {
+        command(words.iter().map(|word| word.to_string()).chain(more).collect::<Vec<_>>())
+    };
+    let file = options.model.display().to_string();
+    let of_device = |mut arguments: Vec<String>| {
+        if report.device != "cpu" {
+            arguments.extend(["--device".into(), report.device.clone()]);
+        }
+        arguments
+    };
     // Only of this model is that one "the same, but".
     let sibling = options.model.with_file_name("pr910.rs");
     let second = if report.model == "int4mlp_12l" && sibling.is_file() {
+        let arguments = JobOptions { overrides: Vec::new(), init: None, ..options.clone() }.arguments();
         (
-            format!("{pg} run {}", sibling.display()),
+            words(&["run", &sibling.display().to_string()], of_device(arguments)),
             "the same model, exported on another grid than it was trained on: watch the gap",
         )
     } else {
-        let artifact = report.artifact.path.display();
-        match report.bpb.ttt {
-            Some(_) => (format!("{pg} eval {artifact} --ttt"), "the artifact's scores, from the file alone"),
-            None => (format!("{pg} eval {artifact}"), "the artifact's scores, from the file alone"),
-        }
+        let artifact = report.artifact.path.display().to_string();
+        let mut arguments = of_device(scored_text_arguments(&options.text));
+        arguments.extend(report.bpb.ttt.map(|_| "--ttt".into()));
+        (words(&["eval", &artifact], arguments), "the artifact's scores, from the file alone")
     };
+    let variation = JobOptions { overrides: options.overrides.clone(), ..JobOptions::default() }.arguments();
     [
-        (format!("{pg} ir {file}"), "what the model compiles to"),
+        (words(&["ir", &file], variation), "what the model compiles to"),
         second,
-        (format!("{pg} new my_idea --from {file}"), "a model of your own: this one, but …"),
+        (command(["new", "my_idea", "--from", &file]), "a model of your own: this one, but …"),
     ]
-}
-
-/// How the user called this program.
-pub(crate) fn invocation() -> &'static str {
-    // Cargo sets CARGO for what `cargo run` starts.
-    if std::env::var_os("CARGO").is_some() { "cargo run --release --" } else { "pg" }
 }

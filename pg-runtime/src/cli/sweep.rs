@@ -12,6 +12,7 @@ use pg_runtime::sweep::{Axis, Baseline, Failure, RunState, Sweep, SweepError, Sw
 use pg_runtime::validate::cache_folder;
 
 use self::launch::{Ended, Launcher};
+pub(crate) use self::table::p_value;
 pub(crate) use self::worker::{WorkerArgs, run_one};
 use super::Outcome;
 use super::devices::DeviceArgs;
@@ -94,14 +95,14 @@ impl From<BaselineArgs> for Baseline {
 
 impl SweepArgs {
     /// The sweep, whose folder is now this process's, and what it is compared with.
-    fn open(self) -> Result<(Sweep, Baseline), SweepError> {
+    fn open(self) -> anyhow::Result<(Sweep, Baseline)> {
         let baseline = self.baseline.into();
         let PlanArgs { seeds, grid, init, out, checkpoint_every, resume } = self.plan;
         if let Some(folder) = resume {
             return Ok((Sweep::resume(&folder)?, baseline));
         }
         // The full-size model would be timed again after every run.
-        let job = JobOptions { skip_full_size: true, ..self.job.job(None, init) };
+        let job = JobOptions { skip_full_size: true, ..self.job.job(None, init)? };
         let DeviceArgs { device, tuning, bundle } = self.device;
         let plan = SweepPlan {
             pg: env!("CARGO_PKG_VERSION").into(),

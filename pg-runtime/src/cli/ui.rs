@@ -6,6 +6,11 @@ use std::io::{self, IsTerminal, Write};
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
+use textwrap::core::display_width;
+
+use super::command::invocation;
+use super::table;
 
 /// When to colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -24,17 +29,28 @@ pub(crate) struct Ui {
     json: bool,
     quiet: bool,
     color: bool,
+    /// Columns of a line of results; `None` for as many as it needs.
+    room: Option<usize>,
 }
 
 impl Ui {
-    pub(crate) fn new(json: bool, quiet: bool, color: Color) -> Ui {
+    /// Results are as wide as their terminal, or as COLUMNS says; not `wide`, nor in a file or a pipe, whose reader has
+    /// no width that we would know.
+    pub(crate) fn new(json: bool, quiet: bool, color: Color, wide: bool) -> Ui {
+        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let terminal = || {
+            let size = if json { terminal_size_of(io::stderr()) } else { terminal_size_of(io::stdout()) };
+            size.map(|(Width(columns), _)| columns.into())
+        };
+        let room = columns.filter(|columns| *columns > 0).or_else(terminal).filter(|_| !wide);
+        table::set_room(room);
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let color = match color {
             Color::Auto => io::stderr().is_terminal() && !no_color,
             Color::Always => true,
             Color::Never => false,
         };
-        Ui { json, quiet, color }
+        Ui { json, quiet, color, room }
     }
 
     /// Whether the result is a JSON object.
@@ -58,6 +74,18 @@ impl Ui {
 
     /// The result of a command: the JSON object, or the text. With `--json` the text goes to standard error.
     pub(crate) fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        self.report_verbatim(value, || match self.room {
+            Some(room) => wrapped(&text(), room),
+            None => text(),
+        })
+    }
+
+    /// The same of a text whose lines are what they are: of programs, of differences between files.
+    pub(crate) fn report_verbatim(
+        &self,
+        value: &impl Serialize,
+        text: impl FnOnce() -> String,
+    ) -> io::Result<()> {
         if !self.json {
             return print(&mut io::stdout().lock(), &text());
         }
@@ -101,10 +129,38 @@ impl Ui {
     }
 }
 
+/// Lines of a text that are too long for the room, as several, indented below the first. A command to be copied stays whole.
+fn wrapped(text: &str, room: usize) -> String {
+    let line = |line: &str| {
+        let start = line.trim_start();
+        if display_width(line) <= room || start.starts_with(invocation()) {
+            return line.to_string();
+        }
+        let indent = " ".repeat(line.len() - start.len() + 2);
+        let options = textwrap::Options::new(room).subsequent_indent(&indent).break_words(false);
+        textwrap::fill(line, options)
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn print(out: &mut impl Write, text: &str) -> io::Result<()> {
     let text = text.trim_end();
     if !text.is_empty() {
         writeln!(out, "{text}")?;
     }
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_wrapped_and_commands_are_not() {
+        let text = format!("  one two three four\nshort\n  {} check a_long_name.rs", invocation());
+        let lines = wrapped(&text, 12);
+        let lines: Vec<&str> = lines.lines().collect();
+        assert_eq!(lines[..4], ["  one two", "    three", "    four", "short"]);
+        assert!(lines[4].ends_with("check a_long_name.rs"), "{lines:?}");
+    }
 }

@@ -19,6 +19,7 @@ pub use self::roof::Roof;
 pub use self::trace::trace;
 use crate::session::{Key, Session, SessionError};
 use crate::state::State;
+use crate::statistics::median;
 use crate::train::schedule::Schedule;
 use crate::train::{spaces, update_scalars};
 
@@ -228,10 +229,4 @@ fn run(
 fn random_tokens(vocab: usize, count: usize) -> Vec<i32> {
     let any = Uniform::new(0, vocab as i32).expect("a vocabulary is not empty");
     any.sample_iter(ChaCha8Rng::seed_from_u64(0)).take(count).collect()
-}
-
-/// The middle value; sorts. NaN of nothing.
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -1,12 +1,18 @@
 //! A run before it begins: everything that would keep it from being done, found without doing it and without a folder.
 
-use pg_ir::ty::DType;
+use std::path::Path;
 
+use pg_ir::ty::DType;
+use serde::Serialize;
+
+use super::folder::{RunFolder, check_space};
 use super::initial::initial_weights;
 use super::model::{self, Loaded};
-use super::prepare::{train_plan, validated};
+use super::prepare::{Prepared, prepare_in, train_plan, validated};
+use super::train::reserved;
 use super::{Corpus, RunError, RunOptions, Scorer, full_size, requests};
 use crate::report::{Observer, TextReport};
+use crate::validate::ValidationReport;
 
 /// What is known of a run that can be done.
 #[derive(Clone, Debug)]
@@ -48,5 +54,67 @@ pub fn check(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Checke
         storage: session.storage(),
         has_ttt: session.model.eval.ttt.is_some(),
         overrides: chosen.overrides.into_iter().map(|o| (o.name, o.value)).collect(),
+    })
+}
+
+/// What a run would have begun with. Field names are a public interface.
+#[derive(Clone, Debug, Serialize)]
+pub struct DryRun {
+    /// Name of the model.
+    pub model: String,
+    /// Profile in force.
+    pub profile: Option<String>,
+    /// Parameters of the model as declared, at full size.
+    pub params: usize,
+    /// Parameters of what would be trained.
+    pub trained_params: usize,
+    /// The device.
+    pub device: String,
+    /// How training would store activations and operands.
+    pub precision: String,
+    /// Budget in steps.
+    pub steps: Option<u64>,
+    /// Budget in seconds.
+    pub seconds: Option<f64>,
+    /// Predicted bytes of the artifact.
+    pub estimate_bytes: u64,
+    /// What would be trained on and scored.
+    pub text: TextReport,
+    /// What holding the programs to float64 found.
+    pub validation: ValidationReport,
+    /// Programs that it would ask for.
+    pub programs: usize,
+}
+
+/// Does everything that a run does before its first step, but makes no folder: what would keep the run from being done, or
+/// from ending well, as far as it can be known.
+///
+/// # Errors
+/// As of the run itself.
+pub fn dry_run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<DryRun, RunError> {
+    let look = |_: &str| match &options.out {
+        Some(folder) => RunFolder::check(folder, options.overwrite),
+        None => Ok(()),
+    };
+    let Prepared { job, session, .. } = prepare_in(look, options, observer)?;
+    let runs = Path::new("runs");
+    check_space(options.out.as_deref().unwrap_or(runs), reserved(job.estimate_bytes, &session.model))?;
+    let programs = requests::programs(&session, &job.plan, &Scorer::new(&job.corpus, &session))?;
+    for &key in &programs {
+        session.program(key)?;
+    }
+    Ok(DryRun {
+        model: session.model.name.clone(),
+        profile: job.profile,
+        params: job.params,
+        trained_params: session.model.param_count(),
+        device: job.record.device,
+        precision: session.storage().to_string(),
+        steps: job.plan.budget.steps,
+        seconds: job.plan.budget.seconds,
+        estimate_bytes: job.estimate_bytes,
+        text: job.record.text,
+        validation: job.validation,
+        programs: programs.len(),
     })
 }

@@ -2,6 +2,12 @@
 
 use super::{JobOptions, TextOptions};
 
+/// A word as a shell takes it: quoted where it must be.
+pub fn shell_word(word: &str) -> String {
+    // A NUL, which no argument can hold, is all that cannot be quoted.
+    shlex::try_quote(word).map_or_else(|_| word.into(), |quoted| quoted.into_owned())
+}
+
 impl JobOptions {
     /// The arguments, without the model's file; paths and patterns are as they were given.
     pub fn arguments(&self) -> Vec<String> {
@@ -23,6 +29,7 @@ impl JobOptions {
             init,
             unscaled_schedule,
             storage,
+            val_every,
             skip_full_size,
             skip_validation,
         } = self;
@@ -52,6 +59,7 @@ impl JobOptions {
         add("init", init.as_ref().map(|path| path.display().to_string()));
         add("schedule", unscaled_schedule.then(|| "spec".into()));
         add("precision", storage.map(|storage| storage.to_string()));
+        add("val-every", val_every.map(|n| n.to_string()));
         let flags = [("--no-full-size", skip_full_size), ("--no-validate", skip_validation)];
         arguments.extend(flags.into_iter().filter(|(_, is_set)| **is_set).map(|(flag, _)| flag.into()));
         arguments

@@ -5,12 +5,13 @@ use serde_json::Value;
 use super::{JobOptions, RunRecord};
 
 impl JobOptions {
-    /// The first thing that differs from another job, with both of its values. What is timed after a run is no part of what
-    /// it gives.
+    /// The first thing that differs from another job, with both of its values. What is timed after a run, or scored between its
+    /// steps, is no part of what it gives.
     pub fn difference(&self, other: &JobOptions) -> Option<String> {
         let fields = |job: &JobOptions| match serde_json::to_value(job) {
             Ok(Value::Object(mut fields)) => {
                 fields.remove("skip_full_size");
+                fields.remove("val_every");
                 fields
             }
             _ => serde_json::Map::new(),
@@ -54,6 +55,7 @@ mod tests {
         let job = JobOptions { steps: Some(40), ..JobOptions::default() };
         assert_eq!(job.difference(&job.clone()), None);
         assert_eq!(job.difference(&JobOptions { skip_full_size: true, ..job.clone() }), None);
+        assert_eq!(job.difference(&JobOptions { val_every: Some(5), ..job.clone() }), None);
         let other = JobOptions { steps: Some(50), ..job.clone() };
         assert_eq!(job.difference(&other).as_deref(), Some("its `steps` is 40, not 50"));
         let other = JobOptions { overrides: vec![("A".into(), "1".into())], ..job.clone() };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use pg_ir::input::Kind;
 
 use super::folder::{METRICS, REPORT};
-use super::keeper::Journal;
+use super::journal::Journal;
 use super::options::{Earlier, Purpose};
 use super::{RunError, RunRecord};
 use crate::report::{RunReport, StepMetrics};
@@ -24,7 +24,7 @@ pub struct FinishedRun {
 impl FinishedRun {
     /// Whether the folder holds the report of a run: it comes last.
     pub fn is_in(folder: &Path) -> bool {
-        folder.join(REPORT).is_file()
+        folder.join(REPORT).exists()
     }
 
     /// Reads record and report.
@@ -35,11 +35,11 @@ impl FinishedRun {
         if !FinishedRun::is_in(folder) {
             return Err(RunError::Nothing { folder: folder.to_owned(), purpose: Purpose::Replay });
         }
-        let Earlier { folder, record, .. } = Earlier::open(folder, Purpose::Replay)?;
         let path = folder.join(REPORT);
         let text = Kind::JSON.read(&path).map_err(|error| RunError::Io { path: path.clone(), error })?;
-        let invalid = |what: String| RunError::Record { path: path.clone(), what };
-        let report: RunReport = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+        let invalid = |what: String| RunError::Report { path: path.clone(), what };
+        let report = RunReport::from_json(&text).map_err(invalid)?;
+        let Earlier { folder, record, .. } = Earlier::open(folder, Purpose::Replay)?;
         if let Some(what) = report.job.as_ref().and_then(|job| job.difference(&record.job)) {
             return Err(invalid(format!("{what} as in the record beside it")));
         }

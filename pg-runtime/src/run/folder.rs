@@ -31,14 +31,14 @@ pub(crate) const METRICS: &str = "metrics.jsonl";
 pub(super) const WEIGHTS: &str = "weights.safetensors";
 pub(crate) const ARTIFACT: &str = "artifact.pg";
 pub(crate) const REPORT: &str = "report.json";
-const LOCK: &str = ".lock";
+pub(super) const LOCK: &str = ".lock";
 /// Room on the disk that is kept for what the run writes at its end.
 const RESERVED: &str = "reserved";
 /// Where the files of a run are until it has succeeded. After a failure they remain here, to go on from.
 const UNFINISHED: &str = ".unfinished";
 
 /// Where the files are of a run that has not finished.
-fn unfinished_in(folder: &Path) -> PathBuf {
+pub(super) fn unfinished_in(folder: &Path) -> PathBuf {
     folder.join(UNFINISHED)
 }
 
@@ -86,24 +86,10 @@ impl RunFolder {
             Some(path) => path.to_owned(),
             None => new_folder(Path::new("runs"), model)?,
         };
-        // It is named in the report, which is text.
-        if path.to_str().is_none() {
-            return Err(located(&path)(io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8")));
-        }
+        is_text(&path)?;
         std::fs::create_dir_all(&path).map_err(located(&path))?;
         let folder = RunFolder::lock(path, true)?;
-        // A folder in the place of a file would be found only after all the work.
-        if let Some(taken) = FILES.map(|name| folder.file(name)).into_iter().find(|p| p.is_dir()) {
-            return Err(located(&taken)(io::ErrorKind::IsADirectory.into()));
-        }
-        if !overwrite && exists(&folder.file(REPORT))? {
-            return Err(folder.taken("a finished run is in it; `--overwrite` replaces it"));
-        }
-        if !overwrite && unfinished_record(&folder.path)?.is_some() {
-            let what =
-                "a run that was stopped is in it; `pg run --resume` continues it, `--overwrite` replaces it";
-            return Err(folder.taken(what));
-        }
+        has_room_for_a_run(&folder.path, overwrite)?;
         let unfinished = unfinished_in(&folder.path);
         match std::fs::remove_dir_all(&unfinished) {
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -136,15 +122,24 @@ impl RunFolder {
         let name = path.join(LOCK);
         match Lock::take(&name).map_err(located(&name))? {
             Ok(lock) => Ok(RunFolder { path, is_new, lock }),
-            Err(Owner(owner)) => {
-                let what = format!("a run that goes on owns it ({owner}); give this one a folder of its own");
-                Err(RunError::Taken { folder: path, what })
-            }
+            Err(owner) => Err(owned(&path, &owner)),
         }
     }
 
-    fn taken(&self, what: &str) -> RunError {
-        RunError::Taken { folder: self.path.clone(), what: what.to_owned() }
+    /// What would keep a run from beginning in a folder, found without making anything.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(super) fn check(path: &Path, overwrite: bool) -> Result<(), RunError> {
+        is_text(path)?;
+        if exists(path)? && !path.is_dir() {
+            return Err(located(path)(io::ErrorKind::NotADirectory.into()));
+        }
+        let lock = path.join(LOCK);
+        if let Some(owner) = Lock::owner(&lock).map_err(located(&lock))? {
+            return Err(owned(path, &owner));
+        }
+        has_room_for_a_run(path, overwrite)
     }
 
     /// Where a file is to be after the run.
@@ -213,7 +208,7 @@ impl RunFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(located(&path)(error)),
         };
-        let report = serde_json::from_slice(&text).map_err(io::Error::from).map_err(located(&path))?;
+        let report = RunReport::from_json(&text).map_err(io::Error::other).map_err(located(&path))?;
         let left = self.publish()?;
         Ok(Some((report, left)))
     }
@@ -261,6 +256,37 @@ impl Drop for RunFolder {
     }
 }
 
+/// A run's folder is named in its report, which is text.
+fn is_text(path: &Path) -> Result<(), RunError> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(located(path)(io::Error::new(io::ErrorKind::InvalidInput, "its name is not UTF-8"))),
+    }
+}
+
+/// Checks that a run's files would be in nobody's way.
+fn has_room_for_a_run(folder: &Path, overwrite: bool) -> Result<(), RunError> {
+    // A folder in the place of a file would be found only after all the work.
+    if let Some(taken) = FILES.map(|name| folder.join(name)).into_iter().find(|p| p.is_dir()) {
+        return Err(located(&taken)(io::ErrorKind::IsADirectory.into()));
+    }
+    let taken = |what: &str| Err(RunError::Taken { folder: folder.to_owned(), what: what.to_owned() });
+    if !overwrite && exists(&folder.join(REPORT))? {
+        return taken("a finished run is in it; `--overwrite` replaces it");
+    }
+    if !overwrite && unfinished_record(folder)?.is_some() {
+        return taken(
+            "a run that was stopped is in it; `pg run --resume` continues it, `--overwrite` replaces it",
+        );
+    }
+    Ok(())
+}
+
+fn owned(folder: &Path, Owner(owner): &Owner) -> RunError {
+    let what = format!("a run that goes on owns it ({owner}); give this one a folder of its own");
+    RunError::Taken { folder: folder.to_owned(), what }
+}
+
 /// The first `MODEL-N` that nobody has: made by this call, so it is nobody else's.
 fn new_folder(parent: &Path, model: &str) -> Result<PathBuf, RunError> {
     std::fs::create_dir_all(parent).map_err(located(parent))?;
@@ -290,6 +316,25 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
 /// Elsewhere what there is is found by writing.
 #[cfg(not(target_os = "linux"))]
 fn allocate(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Checks that the disk of a folder, which need not be there yet, has so many bytes for this user, where the system says it.
+///
+/// # Errors
+/// [`RunError::NoSpace`].
+pub(super) fn check_space(folder: &Path, bytes: u64) -> Result<(), RunError> {
+    #[cfg(unix)]
+    {
+        let there = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+        if let Ok(disk) = rustix::fs::statvfs(there)
+            && disk.f_bavail.saturating_mul(disk.f_frsize) < bytes
+        {
+            return Err(RunError::NoSpace { folder: folder.to_owned(), bytes });
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (folder, bytes);
     Ok(())
 }
 

@@ -10,8 +10,8 @@ use super::prepare::parameters;
 use super::requests::{self, Request};
 use super::{Corpus, RunError, RunOptions};
 use crate::data::Loader;
-use crate::profile::median;
 use crate::report::{Event, Observer};
+use crate::statistics::median;
 use crate::train::schedule::Budget;
 use crate::train::{Position, TrainPlan, spaces, train};
 

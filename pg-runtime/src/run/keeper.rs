@@ -1,66 +1,28 @@
-//! What keeps a training from being lost: a journal of its steps, a line each, on disk before the next begins; and
+//! What keeps a training from being lost: a journal of its steps and scores, a line each, on disk before the next begins; and
 //! checkpoints. A run that continues does the steps since its checkpoint again, at the times of the journal, and they must give
 //! what they gave.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use pg_ir::input;
+use serde::Serialize;
 
 use super::folder::{METRICS, RunFolder};
+use super::journal::Journal;
+use super::live::Live;
 use super::options::{Interrupt, Interval};
 use super::{RunError, RunOptions};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Writer};
 use crate::report::{Event, Observer, StepMetrics};
+use crate::session::Session;
 use crate::state::State;
 use crate::train::{Companion, Position, TrainError};
 
-/// The steps of `metrics.jsonl`.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Journal {
-    /// Whole lines with consecutive steps from 0 on.
-    pub(super) steps: Vec<StepMetrics>,
-    /// Bytes of these lines: what follows is what a stop cut off.
-    bytes: u64,
-}
-
-impl Journal {
-    /// Reads a journal; an empty one where there is no file.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub(super) fn read(path: &Path) -> io::Result<Journal> {
-        let mut journal = Journal::default();
-        let mut reader = match input::open(path) {
-            Ok((file, _)) => BufReader::new(file),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(journal),
-            Err(error) => return Err(error),
-        };
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            match input::read_line(&mut reader, StepMetrics::MAX_LINE, &mut line) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => break,
-                Err(error) => return Err(error),
-            }
-            let whole = line.strip_suffix(b"\n");
-            match whole.and_then(|line| serde_json::from_slice::<StepMetrics>(line).ok()) {
-                Some(step) if step.step == journal.steps.len() as u64 => journal.steps.push(step),
-                _ => break,
-            }
-            journal.bytes += line.len() as u64;
-        }
-        Ok(journal)
-    }
-}
-
 /// Accompanies a training.
-pub(super) struct Keeper {
+pub(super) struct Keeper<'a> {
     journal: File,
     /// The journal's file.
     path: PathBuf,
@@ -78,9 +40,11 @@ pub(super) struct Keeper {
     /// What checkpoints say, but for the position.
     pub(super) meta: Meta,
     started: Instant,
+    /// Scores of the weights while they are trained.
+    pub(super) live: Option<Live<'a>>,
 }
 
-impl Keeper {
+impl<'a> Keeper<'a> {
     /// Keeps a training in the run's folder, whose journal is `own`; `replayed` are the steps of another run that this one
     /// repeats.
     ///
@@ -92,7 +56,8 @@ impl Keeper {
         replayed: Option<Vec<StepMetrics>>,
         options: &RunOptions,
         (meta, started): (Meta, Instant),
-    ) -> Result<Keeper, RunError> {
+        live: Option<Live<'a>>,
+    ) -> Result<Keeper<'a>, RunError> {
         let path = folder.unfinished(METRICS);
         let open = || {
             let mut file = File::options().write(true).create(true).truncate(false).open(&path)?;
@@ -113,6 +78,7 @@ impl Keeper {
             last: (Instant::now(), meta.position.step),
             meta,
             started,
+            live,
         })
     }
 
@@ -125,8 +91,8 @@ impl Keeper {
     }
 
     /// Puts a line of the journal down in one call: a kill leaves a whole line or none.
-    fn write_down(&mut self, metrics: &StepMetrics) -> Result<(), TrainError> {
-        let line = serde_json::to_vec(metrics).map_err(io::Error::from);
+    fn write_down(&mut self, line: &impl Serialize) -> Result<(), TrainError> {
+        let line = serde_json::to_vec(line).map_err(io::Error::from);
         let written = line.and_then(|mut line| {
             line.push(b'\n');
             self.journal.write_all(&line)
@@ -161,13 +127,31 @@ impl Keeper {
     }
 }
 
-impl Companion for Keeper {
+impl Companion for Keeper<'_> {
     fn recorded(&self, step: u64) -> Option<StepMetrics> {
         self.recorded.get(usize::try_from(step).ok()?).copied()
     }
 
     fn ends(&self) -> bool {
         self.is_replay
+    }
+
+    fn between_steps(
+        &mut self,
+        position: &Position,
+        session: &mut Session,
+        state: &mut State,
+        observer: &mut Observer<'_>,
+    ) -> Result<(), TrainError> {
+        // A journal that goes on behind this place has what there was to say of it.
+        if (self.written as u64) > position.step {
+            return Ok(());
+        }
+        let Some(live) = self.live.as_mut() else { return Ok(()) };
+        match live.score(position.step, session, state, observer)? {
+            Some(score) => self.write_down(&score),
+            None => Ok(()),
+        }
     }
 
     fn after_step(
@@ -192,42 +176,5 @@ impl Companion for Keeper {
             observer(Event::Warning(format!("the checkpoint after step {}: {error}", metrics.step)));
         }
         Ok(ControlFlow::Continue(()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_journal_is_read_up_to_where_it_was_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("metrics.jsonl");
-        assert_eq!(Journal::read(&path).unwrap(), Journal::default());
-        let step = |step| StepMetrics {
-            step,
-            loss: 0.1 + 0.2,
-            lr_scale: 1.0 / 3.0,
-            grad_norm: 1e-7,
-            ms: 12.345_678_901_234_567,
-            elapsed_s: 1e9 / 7.0,
-            phase: 1,
-        };
-        let lines: Vec<String> = [0, 1, 2].map(|i| serde_json::to_string(&step(i)).unwrap() + "\n").into();
-        let text = lines.concat();
-        for length in 0..=text.len() {
-            std::fs::write(&path, &text[..length]).unwrap();
-            let Journal { steps, bytes: whole } = Journal::read(&path).unwrap();
-            let expected = lines.iter().scan(0, |sum, line| {
-                *sum += line.len();
-                Some(*sum)
-            });
-            let count = expected.filter(|end| *end <= length).count();
-            assert_eq!(steps, (0..count as u64).map(step).collect::<Vec<_>>(), "to the last bit");
-            assert_eq!(whole as usize, lines[..count].concat().len());
-        }
-        // A step that is missing ends it, too.
-        std::fs::write(&path, [&lines[0][..], &lines[2]].concat()).unwrap();
-        assert_eq!(Journal::read(&path).unwrap().steps.len(), 1);
     }
 }

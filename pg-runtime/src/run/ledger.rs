@@ -30,6 +30,14 @@ impl Ledger {
         self.entries.push(LedgerEntry { part: part.to_owned(), seconds });
     }
 
+    /// The same of a part during which `seconds` were spent on `other`; they are entered there, if there are any.
+    pub(super) fn enter_around(&mut self, part: &str, before: f64, (other, seconds): (&str, f64)) {
+        self.enter_with(part, before - seconds);
+        if seconds > 0.0 {
+            self.entries.push(LedgerEntry { part: other.to_owned(), seconds });
+        }
+    }
+
     pub(super) fn entries(&self) -> &[LedgerEntry] {
         &self.entries
     }

@@ -14,6 +14,14 @@ pub(crate) struct Lock {
 #[derive(Debug)]
 pub(crate) struct Owner(pub(crate) String);
 
+impl Owner {
+    fn read(file: File) -> Owner {
+        let mut owner = String::new();
+        let _ = file.take(1 << 10).read_to_string(&mut owner);
+        Owner(owner.trim().to_owned())
+    }
+}
+
 impl Lock {
     /// Takes a lock, or says who has it. The file's folder must exist.
     ///
@@ -27,12 +35,26 @@ impl Lock {
                 Ok(()) if is_still(&file, path) => return Lock::of(path, file).map(Ok),
                 Ok(()) => {}
                 Err(TryLockError::Error(error)) => return Err(error),
-                Err(TryLockError::WouldBlock) => {
-                    let mut owner = String::new();
-                    let _ = file.take(1 << 10).read_to_string(&mut owner);
-                    return Ok(Err(Owner(owner.trim().to_owned())));
-                }
+                Err(TryLockError::WouldBlock) => return Ok(Err(Owner::read(file))),
             }
+        }
+    }
+
+    /// Who has a lock, if anybody does; it is not taken, and its file is not made.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub(crate) fn owner(path: &Path) -> io::Result<Option<Owner>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock_shared() {
+            // It is given up with the file.
+            Ok(()) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+            Err(TryLockError::WouldBlock) => Ok(Some(Owner::read(file))),
         }
     }
 

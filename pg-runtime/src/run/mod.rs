@@ -4,6 +4,7 @@
 
 mod check;
 mod command;
+mod configuration;
 mod corpus;
 mod difference;
 mod export;
@@ -11,8 +12,11 @@ mod finished;
 mod folder;
 mod full_size;
 mod initial;
+mod journal;
 mod keeper;
 mod ledger;
+mod listing;
+mod live;
 pub(crate) mod lock;
 mod model;
 mod options;
@@ -30,12 +34,15 @@ use pg_ir::lang::Diagnostics;
 use pg_ir::lang::budget::BudgetError;
 use thiserror::Error;
 
-pub use self::check::{Checked, check};
+pub use self::check::{Checked, DryRun, check, dry_run};
+pub use self::command::shell_word;
+pub use self::configuration::{Configuration, ConfigurationValue, configuration};
 pub use self::corpus::{Corpus, TextOptions};
 use self::export::export;
 pub use self::finished::FinishedRun;
 use self::folder::RunFolder;
 pub(crate) use self::folder::{ARTIFACT, METRICS, RECORD, REPORT};
+pub use self::listing::{ListedRun, Notes, RunStatus, list};
 pub use self::model::{default_profile, load_model};
 pub use self::options::{Earlier, Interrupt, Interval, JobOptions, Purpose, RunOptions};
 pub(crate) use self::prepare::HONEST_OVERLAP;
@@ -50,7 +57,7 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::eval::EvalError;
 use crate::export::ExportError;
-use crate::report::{Event, Observer, RunReport};
+use crate::report::{Event, Observer, RunReport, counted};
 use crate::session::SessionError;
 use crate::train::TrainError;
 use crate::validate::ValidateError;
@@ -145,6 +152,14 @@ pub enum RunError {
         /// What is wrong with it.
         what: String,
     },
+    /// A run's report cannot be used.
+    #[error("{}: not the report of the run beside it: {what}", path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// What an earlier run used has changed since.
     #[error("the run in {} cannot be continued: {what}; use what it used, or begin anew", folder.display())]
     Changed {
@@ -154,7 +169,7 @@ pub enum RunError {
         what: String,
     },
     /// The run was asked to stop, and can be continued.
-    #[error("stopped after {steps} steps; continue with `pg run --resume {}`", folder.display())]
+    #[error("stopped after {}; continue with `pg run --resume {}`", counted(*steps, "step"), shell_word(&folder.display().to_string()))]
     Stopped {
         /// Steps done.
         steps: u64,
@@ -185,7 +200,7 @@ pub fn run(options: &RunOptions, observer: &mut Observer<'_>) -> Result<RunRepor
     let exported = export(&job, &session.model, weights)?;
     job.ledger.enter("quantise and write the artifact");
     let scores = score(&mut job, &mut session, &exported, observer)?;
-    let report = report(&options.device, &job, &session.model, figures, exported, scores);
+    let report = report(&job, &session, figures, exported, scores);
     let left = job.folder.finish(&report)?;
     warn_of(left, observer);
     let artifact = &report.artifact;

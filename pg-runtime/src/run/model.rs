@@ -5,7 +5,7 @@ use pg_ir::lang::{Diagnostic, Diagnostics, Options, Override, Severity, Source, 
 
 use super::{JobOptions, RunError, RunOptions};
 use crate::device::DeviceName;
-use crate::report::{Event, Observer};
+use crate::report::{Event, Observer, counted};
 
 /// Elaborates a model file under a run's profile and overrides.
 pub fn load_model(source: &Source, options: &Options) -> Result<Model, RunError> {
@@ -118,7 +118,10 @@ fn steps_within(flops: f64, model: &Model, observer: &mut Observer<'_>) -> Resul
     if steps < 1.0 {
         return Err(RunError::TooFewFlops { flops, step });
     }
-    observer(Event::Note(format!("{flops:.3e} FLOP are {steps} steps of {step:.3e} FLOP")));
+    observer(Event::Note(format!(
+        "{flops:.3e} FLOP are {} of {step:.3e} FLOP",
+        counted(steps as u64, "step")
+    )));
     Ok(steps as u64)
 }
 

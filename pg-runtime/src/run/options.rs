@@ -49,6 +49,9 @@ pub struct JobOptions {
     /// `--precision`: how training stores activations and operands; `None` leaves it to the device.
     #[serde(with = "dtype_name")]
     pub storage: Option<DType>,
+    /// `--val-every`: score the live weights every so many steps. No part of what the run gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_every: Option<u64>,
     /// Skip the full-size check and timing (`--no-full-size`).
     pub skip_full_size: bool,
     /// Do not hold programs to float64 before the first step (`--no-validate`).

@@ -17,7 +17,7 @@ use super::options::{Earlier, Purpose};
 use super::{Corpus, JobOptions, RunError, RunOptions, RunRecord, Scorer, full_size, requests};
 use crate::data::DataError;
 use crate::export::Provenance;
-use crate::report::{Event, Observer, TextReport};
+use crate::report::{Event, Observer, TextReport, counted, now};
 use crate::session::{Key, Session};
 use crate::train::schedule::Budget;
 use crate::train::{TrainError, TrainPlan};
@@ -25,9 +25,9 @@ use crate::validate::{ValidationReport, validate};
 use crate::weights::Weights;
 
 /// What preparing a run leaves to the other phases.
-pub(super) struct Prepared {
+pub(super) struct Prepared<F = RunFolder> {
     /// What they read and do not change.
-    pub(super) job: Job,
+    pub(super) job: Job<F>,
     /// The programs of the model that is trained.
     pub(super) session: Session,
     /// The weights to start from, if the user gave any.
@@ -36,8 +36,8 @@ pub(super) struct Prepared {
     pub(super) full: Option<Model>,
 }
 
-/// A run's facts from its first step on.
-pub(super) struct Job {
+/// A run's facts from its first step on. `F` is its folder; a run that is only checked has none.
+pub(super) struct Job<F = RunFolder> {
     /// When it began.
     pub(super) started: Instant,
     /// Where its time goes.
@@ -57,17 +57,29 @@ pub(super) struct Job {
     /// What holding the programs to float64 found.
     pub(super) validation: ValidationReport,
     /// Where the run's files go.
-    pub(super) folder: RunFolder,
+    pub(super) folder: F,
     /// Predicted bytes of the artifact.
     pub(super) estimate_bytes: u64,
 }
 
 /// Prepares a run. Whatever can keep it from ending well is found here, as far as it can be known.
 pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Prepared, RunError> {
+    let prepared = prepare_in(|model| own_folder(options, model), options, observer)?;
+    let text = serde_json::to_vec_pretty(&prepared.job.record).expect("strings and numbers always serialise");
+    prepared.job.folder.write(folder::RECORD, &text)?;
+    Ok(prepared)
+}
+
+/// Prepares a run in a folder that is taken, or only looked at, for the model of this name.
+pub(super) fn prepare_in<F>(
+    take_folder: impl FnOnce(&str) -> Result<F, RunError>,
+    options: &RunOptions,
+    observer: &mut Observer<'_>,
+) -> Result<Prepared<F>, RunError> {
     let started = options.started.unwrap_or_else(Instant::now);
     let mut ledger = Ledger::since(started);
     let Loaded { source, full, params, profile, chosen, model } = model::load(options, observer)?;
-    let folder = own_folder(options, &model.name)?;
+    let folder = take_folder(&model.name)?;
     let corpus = Corpus::open(&options.job.text, &model)?;
     corpus.doubts.iter().for_each(|doubt| observer(Event::Warning(doubt.clone())));
     let initial = initial_weights(&options.job, &model, profile.as_deref(), observer)?;
@@ -80,12 +92,19 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
         text: text_report(&corpus, &model, observer)?,
         init_hash: options.job.init.as_deref().map(hash_of).transpose()?,
         replays: replayed_folder(options.earlier.as_ref())?,
+        started: began(options.earlier.as_ref()),
     };
     if let Some(earlier) = &options.earlier {
         same_run(earlier, &record)?;
     }
     let plan = train_plan(options, &model)?;
     announce(&model, &plan, profile.as_deref(), &corpus, observer);
+    if let Some(every) = options.job.val_every {
+        observer(Event::Note(format!(
+            "every {}, the live weights are scored on all of the scored text; that takes no training time",
+            counted(every, "step")
+        )));
+    }
     let provenance = Provenance { source, options: chosen, seed: model.train.seed };
     let full = full.filter(|full| full_size::is_timed(full, &model, options));
     if let Some(full) = &full {
@@ -99,8 +118,6 @@ pub(super) fn prepare(options: &RunOptions, observer: &mut Observer<'_>) -> Resu
     let programs = requests::programs(&session, &plan, &Scorer::new(&corpus, &session))?;
     let validation = validated(&mut session, &programs, options, &provenance.options, observer)?;
     ledger.enter("compile and validate");
-    let text = serde_json::to_vec_pretty(&record).expect("strings and numbers always serialise");
-    folder.write(folder::RECORD, &text)?;
     let job = Job {
         started,
         ledger,
@@ -150,6 +167,14 @@ fn replayed_folder(earlier: Option<&Earlier>) -> Result<Option<PathBuf>, RunErro
         Some(Earlier { folder, purpose: Purpose::Replay, .. }) => absolute(folder).map(Some),
         Some(Earlier { record, purpose: Purpose::Resume, .. }) => Ok(record.replays.clone()),
         None => Ok(None),
+    }
+}
+
+/// When a run began: one that continues began when it did first.
+fn began(earlier: Option<&Earlier>) -> Option<String> {
+    match earlier {
+        Some(Earlier { record, purpose: Purpose::Resume, .. }) => record.started.clone(),
+        _ => Some(now()),
     }
 }
 
@@ -224,8 +249,8 @@ fn announce(
     note(format!("{}: {}{profile}", model.name, parameters(model)));
     note(format!("data: {} training tokens, {} scored targets", corpus.train.len(), corpus.targets()));
     let steps = match (plan.budget.steps, plan.budget.seconds) {
-        (Some(n), Some(s)) => format!("{n} steps or {s} s"),
-        (Some(n), None) => format!("{n} steps"),
+        (Some(n), Some(s)) => format!("{} or {s} s", counted(n, "step")),
+        (Some(n), None) => counted(n, "step"),
         (None, s) => format!("{} s", s.unwrap_or(0.0)),
     };
     let train = &plan.train;

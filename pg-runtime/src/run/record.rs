@@ -33,6 +33,9 @@ pub struct RunRecord {
     /// The folder of the run that it does again; `null` for a run of its own.
     #[serde(default)]
     pub replays: Option<PathBuf>,
+    /// When the run began, in UTC; `null` in records of an older pg. No part of what the run is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
 }
 
 impl RunRecord {
@@ -53,10 +56,24 @@ impl RunRecord {
         source.texts().iter().map(|t| (t.file.to_string(), t.text.to_string())).collect()
     }
 
-    /// blake3 of the record, in hexadecimal: what the run's checkpoints are of.
+    /// blake3 of the record but for its time, in hexadecimal: what the run's checkpoints are of.
     pub fn hash(&self) -> String {
-        let text = serde_json::to_vec(self).expect("strings and numbers always serialise");
+        let timeless = RunRecord { started: None, ..self.clone() };
+        let text = serde_json::to_vec(&timeless).expect("strings and numbers always serialise");
         blake3::hash(&text).to_hex().to_string()
+    }
+
+    /// blake3 of the model's text and of those that it derives from, in hexadecimal, wherever the files are.
+    pub fn model_hash(&self) -> String {
+        let (own, mut bases): (Vec<_>, Vec<_>) = self
+            .sources
+            .iter()
+            .map(|(name, text)| (*name == self.file, blake3::hash(text.as_bytes())))
+            .partition(|(is_own, _)| *is_own);
+        bases.sort_by_key(|(_, hash)| *hash.as_bytes());
+        let mut hasher = blake3::Hasher::new();
+        own.iter().chain(&bases).for_each(|(_, hash)| _ = hasher.update(hash.as_bytes()));
+        hasher.finalize().to_hex().to_string()
     }
 
     fn load(path: &Path) -> Result<RunRecord, RunError> {

@@ -1,24 +1,23 @@
 //! What the phases found, as one report.
 
-use pg_ir::lang::model::Model;
-
 use super::export::Exported;
 use super::prepare::Job;
 use super::score::ArtifactScores;
 use super::train::TrainFigures;
-use crate::device::Device;
-use crate::report::{ArtifactReport, RunReport, Scores};
+use crate::report::{ArtifactReport, COMMIT, MachineReport, RunReport, Scores, now};
+use crate::session::Session;
 
 /// The report of a run.
 pub(super) fn report(
-    device: &Device,
     job: &Job,
-    model: &Model,
+    session: &Session,
     trained: TrainFigures,
     exported: Exported,
     scored: ArtifactScores,
 ) -> RunReport {
+    let (device, model) = (session.device(), &session.model);
     RunReport {
+        schema: RunReport::SCHEMA,
         model: model.name.clone(),
         params: job.params,
         trained_params: model.param_count(),
@@ -30,6 +29,12 @@ pub(super) fn report(
         job: Some(job.record.job.clone()),
         init_hash: job.record.init_hash.clone(),
         pg: job.record.pg.clone(),
+        commit: COMMIT.map(String::from),
+        machine: Some(MachineReport::here()),
+        precision: Some(session.storage().to_string()),
+        started: job.record.started.clone(),
+        ended: Some(now()),
+        model_hash: Some(job.record.model_hash()),
         train: trained.report,
         bpb: Scores {
             initial: Some(trained.initial),

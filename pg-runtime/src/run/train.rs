@@ -6,14 +6,16 @@ use pg_ir::lang::model::{Model, Phase};
 use pg_ir::slot::Space;
 
 use super::folder;
-use super::keeper::{Journal, Keeper};
+use super::journal::Journal;
+use super::keeper::Keeper;
+use super::live::Live;
 use super::prepare::Job;
 use super::{Purpose, RunError, RunOptions, Scorer};
 use crate::checkpoint::{self, Checkpoint, Meta};
 use crate::data::Loader;
-use crate::profile::median;
-use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport};
+use crate::report::{Event, Observer, PhaseReport, StepMetrics, TrainReport, counted};
 use crate::session::{Key, Session};
+use crate::statistics::median;
 use crate::train::{self, Position, TrainPlan, spaces};
 use crate::weights::{self, Weights};
 
@@ -57,7 +59,7 @@ pub(super) fn train(
         session.write_weights(&mut state, Space::Ema, &weights)?;
     }
     drop(weights);
-    job.folder.reserve(job.estimate_bytes + weights::bytes(&session.model.params) + REPORTS)?;
+    job.folder.reserve(reserved(job.estimate_bytes, &session.model))?;
     let journal = read_journal(&job.folder.unfinished(folder::METRICS))?;
     let meta = match last_checkpoint(job, options, &journal, observer)? {
         Some(checkpoint) => {
@@ -72,8 +74,13 @@ pub(super) fn train(
     };
     let (position, initial) = (meta.position, meta.initial);
     job.ledger.enter("initial weights");
-    let replayed = job.record.replays.as_deref().map(replayed_steps).transpose()?;
-    let mut keeper = Keeper::new(&job.folder, &journal, replayed, options, (meta, job.started))?;
+    let replayed = job.record.replays.as_deref().map(replayed).transpose()?;
+    let (replayed, expected) = replayed.map_or((None, Vec::new()), |j| (Some(j.steps), j.scores));
+    let live =
+        job.record.job.val_every.map(|every| {
+            Live::new(every, Scorer::new(&job.corpus, session), journal.scores.clone(), expected)
+        });
+    let mut keeper = Keeper::new(&job.folder, &journal, replayed, options, (meta, job.started), live)?;
     let mut loader = Loader::new(job.corpus.train.clone());
     options.interrupt.set_training(true);
     let trained = train::train(session, &mut state, plan, &mut loader, position, &mut keeper, observer)?;
@@ -87,19 +94,24 @@ pub(super) fn train(
     }
     options.interrupt.set_training(false);
     let first_step_s = keeper.meta.first_step_s;
+    let live = keeper.live.take();
     keeper.finish()?;
-    job.ledger.enter_with("train", position.elapsed);
+    let scoring = ("score the weights while they train", live.as_ref().map_or(0.0, |live| live.seconds));
+    job.ledger.enter_around("train", position.elapsed, scoring);
     if let Some(schedule) = trained.schedule {
         observer(Event::Note(format!("schedule in force at the end: {schedule}")));
     }
     observer(Event::Note(session.placement()));
     let steps: Vec<_> =
         journal.steps[..position.step as usize].iter().chain(&trained.steps).copied().collect();
-    let report = report(&steps, &session.model, plan, first_step_s, session.compile_seconds);
+    let mut report = report(&steps, &session.model, plan, first_step_s, session.compile_seconds);
+    let last_score = live.as_ref().and_then(|live| live.after(report.steps));
+    report.live_scores = live.map_or_else(Vec::new, |live| live.scores);
     if let Some(planned) = plan.budget.steps.filter(|&planned| report.steps < planned) {
         let (done, seconds) = (report.steps, plan.budget.seconds.unwrap_or_default());
         observer(Event::Warning(format!(
-            "the training ended after {done} of {planned} steps: its {seconds} s were over (train.seconds, --seconds)"
+            "the training ended after {done} of {}: its {seconds} s were over (train.seconds, --seconds)",
+            counted(planned, "step")
         )));
     }
     for phase in report.phases.iter().filter(|phase| phase.first_step.is_none()) {
@@ -110,13 +122,22 @@ pub(super) fn train(
     }
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
-    let live = scorer.plain(session, &mut state, "score the live weights", observer)?;
+    // Between the last step and here nothing has changed them.
+    let live = match last_score {
+        Some(score) => score.bpb,
+        None => scorer.plain(session, &mut state, "score the live weights", observer)?,
+    };
     let weights = session.read_weights(&state, if averages { Space::Ema } else { Space::Param })?;
     drop(state);
     let mut state = session.state_with(&weights, &[Space::Param])?;
     let averaged = scorer.plain(session, &mut state, "score the averaged weights", observer)?;
     job.ledger.enter("score the weights");
     Ok(Trained { weights, figures: TrainFigures { report, initial, live, averaged } })
+}
+
+/// Bytes that a run has to have room for at its end, with an artifact of so many.
+pub(super) fn reserved(estimate_bytes: u64, model: &Model) -> u64 {
+    estimate_bytes + weights::bytes(&model.params) + REPORTS
 }
 
 /// Where a run that continues goes on from; `None` from the start.
@@ -138,16 +159,20 @@ fn last_checkpoint(
     let found = found.filter(|checkpoint| checkpoint.meta.position.step <= done);
     let steps = found.as_ref().map_or(0, |checkpoint| checkpoint.meta.position.step);
     let again = done - steps;
-    observer(Event::Note(format!("continues after step {steps}; {again} steps since then are done again")));
+    let again = match again {
+        1 => "1 step since then is".into(),
+        n => format!("{} since then are", counted(n, "step")),
+    };
+    observer(Event::Note(format!("continues after step {steps}; {again} done again")));
     Ok(found)
 }
 
-/// The steps of a run that is done again.
-fn replayed_steps(run: &Path) -> Result<Vec<StepMetrics>, RunError> {
-    let Journal { steps, .. } = read_journal(&run.join(folder::METRICS))?;
-    match steps.is_empty() {
+/// What a run that is done again gave.
+fn replayed(run: &Path) -> Result<Journal, RunError> {
+    let journal = read_journal(&run.join(folder::METRICS))?;
+    match journal.steps.is_empty() {
         true => Err(RunError::Nothing { folder: run.to_owned(), purpose: Purpose::Replay }),
-        false => Ok(steps),
+        false => Ok(journal),
     }
 }
 
@@ -180,5 +205,6 @@ fn report(
         loss_first: steps.first().map_or(f64::NAN, |s| s.loss),
         loss_last: steps.last().map_or(f64::NAN, |s| s.loss),
         phases: phases(model, steps),
+        live_scores: Vec::new(),
     }
 }

@@ -124,6 +124,7 @@ mod tests {
             .unwrap(),
             init_hash: None,
             replays: None,
+            started: None,
         }
     }
 

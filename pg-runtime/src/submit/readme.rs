@@ -6,6 +6,7 @@ use super::{Audited, BaselineTest, Contents, write};
 use crate::audit::Verdict;
 use crate::challenge::{MAX_BYTES, RECORD_NATS, RECORD_P};
 use crate::report::{RunReport, grouped};
+use crate::run::shell_word;
 use crate::statistics::Summary;
 
 /// The text.
@@ -159,10 +160,7 @@ fn evaluated(run: &Audited) -> String {
 }
 
 fn quoted(arguments: &[String]) -> String {
-    // A word with a zero byte cannot have been an argument.
-    let quote =
-        |word: &String| shlex::try_quote(word).map_or_else(|_| word.clone(), |word| word.into_owned());
-    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
+    arguments.iter().map(|word| shell_word(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn audits(contents: &Contents<'_>) -> String {

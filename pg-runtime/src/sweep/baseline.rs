@@ -61,17 +61,23 @@ impl Conditions {
         Conditions { device, storage: checked.storage, score, text: checked.text.scored() }
     }
 
-    /// Of a finished run; `default` is what its device stores where nothing else is asked for.
+    /// Of a finished run; `default` is what its device stores where nothing else is asked for, for reports of an older pg.
     pub(super) fn of_run(run: &FinishedRun, default: DType) -> Result<Conditions, SweepError> {
-        let Some((score, _)) = run.report.bpb.last() else {
-            return Err(folder(&run.folder, "its report has no score of the artifact".into()));
-        };
-        Ok(Conditions {
+        match run.report.bpb.last() {
+            Some((score, _)) => Ok(Conditions { score, ..Conditions::of_any_run(run, default) }),
+            None => Err(folder(&run.folder, "its report has no score of the artifact".into())),
+        }
+    }
+
+    /// The same of a run that may have no score of its artifact, whose time was over.
+    pub fn of_any_run(run: &FinishedRun, default: DType) -> Conditions {
+        let reported = run.report.precision.as_ref().and_then(|name| name.parse().ok());
+        Conditions {
             device: run.record.device.clone(),
-            storage: run.record.job.storage.unwrap_or(default),
-            score,
+            storage: reported.or(run.record.job.storage).unwrap_or(default),
+            score: run.report.bpb.last().map_or("none", |(score, _)| score),
             text: run.record.text.scored(),
-        })
+        }
     }
 
     /// Compares what the scores of `name` are of with what those of `other` are of.
@@ -83,14 +89,21 @@ impl Conditions {
     }
 
     fn difference(&self, other: &Conditions) -> Option<String> {
-        let differ = |what: &str, ours: &str, theirs: &str| {
-            (ours != theirs).then(|| format!("{what} of the one is {ours}, of the other {theirs}"))
-        };
-        differ("the device", &self.device, &other.device)
-            .or_else(|| differ("the precision", &self.storage.to_string(), &other.storage.to_string()))
-            .or_else(|| differ("the last score", self.score, other.score))
-            .or_else(|| Some(format!("{} differs", self.text.difference(&other.text)?)))
+        let score = differ("the last score", self.score, other.score);
+        score.or_else(|| self.differences_of_each_score(other).into_iter().next())
     }
+
+    /// Why no score of these conditions can be compared with the same score of others, in words; nothing where each can.
+    pub fn differences_of_each_score(&self, other: &Conditions) -> Vec<String> {
+        let mut all: Vec<String> = differ("the device", &self.device, &other.device).into_iter().collect();
+        all.extend(differ("the precision", &self.storage.to_string(), &other.storage.to_string()));
+        all.extend(self.text.differences(&other.text).into_iter().map(|what| format!("{what} differs")));
+        all
+    }
+}
+
+fn differ(what: &str, ours: &str, theirs: &str) -> Option<String> {
+    (ours != theirs).then(|| format!("{what} of the one is {ours}, of the other {theirs}"))
 }
 
 impl Baseline {
@@ -140,11 +153,11 @@ fn find(configurations: &[Configuration], settings: &[(String, String)]) -> Resu
 fn runs(folders: &[PathBuf], default: DType) -> Result<Reference, SweepError> {
     let mut found = Vec::new();
     for path in folders {
-        let before = found.len();
-        collect(path, 0, &mut found)?;
-        if found.len() == before {
+        let runs = finished_runs(path)?;
+        if runs.is_empty() {
             return Err(folder(path, "no finished run is in it, nor in folders in it".into()));
         }
+        found.extend(runs);
     }
     let names: Vec<String> = folders.iter().map(|path| path.display().to_string()).collect();
     let name = names.join(", ");
@@ -173,7 +186,16 @@ fn runs(folders: &[PathBuf], default: DType) -> Result<Reference, SweepError> {
 /// A sweep's runs are two folders down.
 const MAX_DEPTH: usize = 2;
 
-/// Finished runs in a folder, or in the folders in it, by name.
+/// The finished run in a folder, or those in the folders in it, as a sweep leaves them, by name; none where there are none.
+///
+/// # Errors
+/// A run that cannot be read.
+pub fn finished_runs(path: &Path) -> Result<Vec<FinishedRun>, SweepError> {
+    let mut found = Vec::new();
+    collect(path, 0, &mut found)?;
+    Ok(found)
+}
+
 fn collect(path: &Path, depth: usize, found: &mut Vec<FinishedRun>) -> Result<(), SweepError> {
     if FinishedRun::is_in(path) {
         found.push(FinishedRun::open(path)?);

@@ -15,12 +15,13 @@ use std::path::PathBuf;
 use pg_ir::lang::Diagnostics;
 use thiserror::Error;
 
-pub use self::baseline::{Baseline, Conditions, Reference, ReferenceRuns};
+pub use self::baseline::{Baseline, Conditions, Reference, ReferenceRuns, finished_runs};
 pub use self::check::{CheckedSweep, check};
 pub use self::folder::{Failure, RunState, Running, Sweep};
 pub use self::plan::{Axis, Configuration, PlannedRun, SweepPlan};
 pub use self::report::{BaselineReport, ConfigurationReport, RunRow, SweepReport, report};
-use crate::run::RunError;
+use crate::report::counted;
+use crate::run::{RunError, shell_word};
 
 /// Why a sweep cannot begin, go on or be compared. A run that fails is none: it is a [`Failure`] of the report.
 #[derive(Debug, Error)]
@@ -56,7 +57,7 @@ pub enum SweepError {
     #[error(transparent)]
     Run(#[from] RunError),
     /// The sweep was asked to stop, and can be continued.
-    #[error("stopped after {finished} of {runs} runs; continue with `pg sweep --resume {}`", folder.display())]
+    #[error("stopped after {finished} of {}; continue with `pg sweep --resume {}`", counted(*runs as u64, "run"), shell_word(&folder.display().to_string()))]
     Stopped {
         /// Runs that have finished.
         finished: usize,

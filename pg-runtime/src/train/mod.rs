@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, Loader};
-use crate::report::{Event, Observer, StepMetrics};
+use crate::report::{Event, Observer, StepMetrics, counted};
 use crate::session::{Key, Session, SessionError};
 use crate::state::State;
 use crate::train::schedule::{Budget, Schedule};
@@ -93,6 +93,18 @@ pub trait Companion {
     fn recorded(&self, step: u64) -> Option<StepMetrics>;
     /// Whether training ends before a step that was not done before, whatever its budget.
     fn ends(&self) -> bool;
+    /// Comes before each step, and after the last: it may use the weights, and changes nothing that a step reads. The time that
+    /// it takes is no training time.
+    ///
+    /// # Errors
+    /// What keeps training from going on.
+    fn between_steps(
+        &mut self,
+        position: &Position,
+        session: &mut Session,
+        state: &mut State,
+        observer: &mut Observer<'_>,
+    ) -> Result<(), TrainError>;
     /// Hears of a step, and of what it leaves.
     ///
     /// # Errors
@@ -114,6 +126,16 @@ impl Companion for () {
 
     fn ends(&self) -> bool {
         false
+    }
+
+    fn between_steps(
+        &mut self,
+        _: &Position,
+        _: &mut Session,
+        _: &mut State,
+        _: &mut Observer<'_>,
+    ) -> Result<(), TrainError> {
+        Ok(())
     }
 
     fn after_step(
@@ -239,6 +261,9 @@ pub fn train(
     let mut done = Trained { position, ..Trained::default() };
     let mut clock = Instant::now();
     loop {
+        let before = Instant::now();
+        companion.between_steps(&position, session, state, observer)?;
+        clock += before.elapsed();
         let recorded = companion.recorded(position.step);
         let elapsed = recorded.map_or(position.elapsed, |step| step.elapsed_s);
         if recorded.is_none() && (companion.ends() || plan.budget.is_over(position.step, elapsed)) {
@@ -281,7 +306,7 @@ pub fn train(
             break;
         }
     }
-    observer(Event::End(format!("{} steps in {:.1} s", position.step, position.elapsed)));
+    observer(Event::End(format!("{} in {:.1} s", counted(position.step, "step"), position.elapsed)));
     Ok(done)
 }
 

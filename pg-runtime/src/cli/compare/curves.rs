@@ -1,6 +1,6 @@
 //! Training curves of two runs at equal tokens and at equal time.
 
-use pg_runtime::report::StepMetrics;
+use pg_runtime::report::{RunReport, StepMetrics};
 use serde::Serialize;
 
 use super::side::{FinishedRun, Side};
@@ -23,11 +23,27 @@ pub(super) fn curves(a: &Side, b: &Side) -> (Vec<Point>, Vec<Point>) {
     (align(&by_tokens(a), &by_tokens(b)), align(&by_time(&a.steps), &by_time(&b.steps)))
 }
 
+/// Scores of the live weights of both sides after the same number of tokens, wherever both have one.
+pub(super) fn scores(a: &Side, b: &Side) -> Vec<Point> {
+    let (Some(a), Some(b)) = (a.report(), b.report()) else { return Vec::new() };
+    let by_tokens = |report: &RunReport| -> Vec<(u64, f64)> {
+        let train = &report.train;
+        let per_step = train.tokens / train.steps.max(1);
+        train.live_scores.iter().map(|score| (score.after_steps * per_step, score.bpb)).collect()
+    };
+    let (a, b) = (by_tokens(a), by_tokens(b));
+    let point = |&(at, a): &(u64, f64)| {
+        let (_, b) = *b.iter().find(|(other, _)| *other == at)?;
+        Some(Point { at: at as f64, a, b })
+    };
+    a.iter().filter_map(point).collect()
+}
+
 /// (place, loss) after each step.
 type Curve = Vec<(f64, f64)>;
 
 fn by_tokens(run: &FinishedRun) -> Curve {
-    let train = &run.report.train;
+    let train = &run.run.report.train;
     let per_step = train.tokens as f64 / train.steps.max(1) as f64;
     run.steps.iter().map(|s| ((s.step + 1) as f64 * per_step, s.loss)).collect()
 }

@@ -1,15 +1,15 @@
 //! One side of a comparison: a model file, or a finished run with the model of its artifact.
 
-use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context, anyhow, bail};
-use indexmap::IndexMap;
-use pg_ir::input::{self, Kind};
+use anyhow::{anyhow, bail};
 use pg_ir::lang::Options;
 use pg_ir::lang::model::Model;
+use pg_ir::ty::DType;
 use pg_runtime::export;
 use pg_runtime::report::{RunReport, StepMetrics};
+use pg_runtime::run;
+use pg_runtime::sweep::Conditions;
 
 use crate::cli::model;
 use crate::cli::model_summary::ModelSummary;
@@ -17,7 +17,7 @@ use crate::cli::ui::Ui;
 
 /// What is known of one side.
 pub(super) struct Side {
-    pub(super) constants: IndexMap<String, String>,
+    pub(super) model: Model,
     pub(super) facts: ModelSummary,
     /// The run, if this side is one.
     pub(super) run: Option<FinishedRun>,
@@ -25,7 +25,7 @@ pub(super) struct Side {
 
 /// A finished run.
 pub(super) struct FinishedRun {
-    pub(super) report: RunReport,
+    pub(super) run: run::FinishedRun,
     pub(super) steps: Vec<StepMetrics>,
 }
 
@@ -38,45 +38,25 @@ impl Side {
             }
             return Side::new(model::load(path, &Options::default(), ui)?, None);
         }
-        let report = path.join("report.json");
-        let text = Kind::JSON.read_text(&report).with_context(|| {
-            format!("{} is not the folder of a finished run: {}", path.display(), report.display())
-        })?;
-        let report = serde_json::from_str(&text).with_context(|| format!("{}", report.display()))?;
-        let run = FinishedRun { report, steps: steps(&path.join("metrics.jsonl"))? };
-        Side::new(export::read(&path.join("artifact.pg"))?.model, Some(run))
+        let run = run::FinishedRun::open(path)?;
+        let model = export::read(&path.join("artifact.pg"))?.model;
+        Side::new(model, Some(FinishedRun { steps: run.steps()?, run }))
     }
 
     fn new(model: Model, run: Option<FinishedRun>) -> anyhow::Result<Side> {
         let facts = ModelSummary::of(&model).map_err(|e| anyhow!("{}: {e}", model.name))?;
-        Ok(Side { constants: model.consts, facts, run })
+        Ok(Side { model, facts, run })
     }
 
     /// The run's report.
     pub(super) fn report(&self) -> Option<&RunReport> {
-        self.run.as_ref().map(|r| &r.report)
+        self.run.as_ref().map(|r| &r.run.report)
     }
 }
 
-/// Most steps that are compared: fifty times those of the challenge's longest runs.
-const MAX_STEPS: usize = 1 << 20;
-
-fn steps(path: &Path) -> anyhow::Result<Vec<StepMetrics>> {
-    let (file, _) = input::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut reader = BufReader::new(file);
-    let (mut steps, mut line) = (Vec::new(), Vec::new());
-    for number in 1.. {
-        let here = || format!("{}, line {number}", path.display());
-        line.clear();
-        if !input::read_line(&mut reader, StepMetrics::MAX_LINE, &mut line).with_context(here)? {
-            break;
-        }
-        if steps.len() == MAX_STEPS {
-            bail!("{}: more than {MAX_STEPS} steps: is it the metrics of one run?", here());
-        }
-        if !line.trim_ascii().is_empty() {
-            steps.push(serde_json::from_slice(&line).with_context(here)?);
-        }
-    }
-    Ok(steps)
+/// What a run's scores are of.
+pub(super) fn conditions(run: &run::FinishedRun) -> Conditions {
+    // Older reports do not say how training stored; without a word of it, Hopper stores bf16, and all others float32.
+    let default = if run.record.device.starts_with("cuda") { DType::BF16 } else { DType::F32 };
+    Conditions::of_any_run(run, default)
 }

@@ -15,12 +15,15 @@ use pg_runtime::session::{Key, Session};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::super::format::{grouped, table};
+use super::super::format::{grouped, table, table_without};
 use super::super::programs::ProgramArgs;
 use super::compiled::{Compiled, Uses};
 
 /// Kernels that a table shows unless it is asked for all.
 const SHOWN: usize = 30;
+/// Columns that a narrow terminal shows last: stack, grid, block, shared memory, traffic, what bounds, work, occupancy,
+/// registers, spills, program.
+const LEAST: [usize; 11] = [14, 4, 5, 6, 8, 10, 7, 15, 12, 13, 1];
 
 /// A program with its kernels.
 pub(super) struct ProgramReport {
@@ -217,7 +220,7 @@ impl Report {
             p.row(e, step.roofline_ms, self.compiled.uses(&e.kernel).as_ref())
         };
         let right = [2, 5, 6, 7, 8, 9, 11, 12, 13, 14];
-        out += &table(&headings, &right, rows.iter().take(shown).map(line).collect());
+        out += &table_without(&headings, &right, &LEAST, rows.iter().take(shown).map(line).collect());
         if shown < rows.len() {
             out += &format!("\n… and {} more kernels: --all shows them.", rows.len() - shown);
         }

@@ -2,8 +2,8 @@
 
 use pg_codegen::machine::Machine;
 
-use super::super::format::{grouped, megabytes, table};
-use super::super::summary::invocation;
+use super::super::command::{command, variation_arguments};
+use super::super::format::{grouped, megabytes, table, table_without};
 use super::super::timing;
 use super::{BufferLine, Group, Held, Line, PlanArgs, ProgramReport, Report, Totals};
 
@@ -37,9 +37,10 @@ impl Report {
                     );
                 }
                 let first = all.first().map_or("score", |p| p.name.as_str());
-                let file = args.model.file.display();
-                out +=
-                    &format!("\nEvery launch of one of them: {} plan {file} --program {first}", invocation());
+                let mut words = vec!["plan".to_string(), args.model.file.display().to_string()];
+                words.extend(variation_arguments(&args.model.variation));
+                words.extend(["--program".into(), first.into(), "--target".into(), self.target.clone()]);
+                out += &format!("\nEvery launch of one of them:\n  {}", command(words));
             }
         }
         out
@@ -58,10 +59,11 @@ impl Report {
                 megabytes(t.peak_bytes as u64),
             ]
         };
-        let headings = ["program", "launches", "unfused", "GFLOP", "GB", "unfused", "time", "scratch memory"];
+        let headings =
+            ["program", "launches", "unfused", "GFLOP", "GB", "GB unfused", "time", "scratch memory"];
         let step = self.train.iter().map(|t| row("an optimiser step", t));
         let rows = self.programs.iter().map(|p| row(&p.name, &p.totals)).chain(step).collect();
-        table(&headings, &[1, 2, 3, 4, 5, 6, 7], rows)
+        table_without(&headings, &[1, 2, 3, 4, 5, 6, 7], &[5, 2, 1], rows)
     }
 }
 
@@ -100,7 +102,10 @@ impl ProgramReport {
             "what it writes is in memory because",
         ];
         let rows = self.launches_table.iter().map(line).collect();
-        out += &format!("\nLaunches in order\n\n{}\n", table(&headings, &[6, 7, 8], rows));
+        out += &format!(
+            "\nLaunches in order\n\n{}\n",
+            table_without(&headings, &[6, 7, 8], &[10, 6, 7, 9, 2, 1], rows)
+        );
         if let Some(at) = self.peak_launch {
             let held = |h: &Held| vec![h.holds.clone(), grouped(h.buffers as u64), megabytes(h.bytes as u64)];
             let rows = self.peak.iter().map(held).collect();
@@ -137,7 +142,7 @@ impl ProgramReport {
             ]
         };
         let headings = ["buffer", "holds", "place", "bytes", "first", "last", "in memory because"];
-        table(&headings, &[3, 4, 5], self.buffers.iter().map(row).collect())
+        table_without(&headings, &[3, 4, 5], &[2, 4, 5], self.buffers.iter().map(row).collect())
     }
 }
 
@@ -156,7 +161,7 @@ fn groups(groups: &[Group], most: usize) -> String {
         ]
     };
     let headings = ["share", "time", "bound", "scope", "family", "launches", "GFLOP", "GB", "lines"];
-    table(&headings, &[0, 1, 5, 6, 7], groups.iter().take(most).map(row).collect())
+    table_without(&headings, &[0, 1, 5, 6, 7], &[7, 6, 5, 2], groups.iter().take(most).map(row).collect())
 }
 
 /// The first few of them.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use pg_runtime::statistics::{Summary, TTest};
 use pg_runtime::sweep::{ConfigurationReport, SweepReport};
 
-use crate::cli::format::{grouped, scored, table};
+use crate::cli::format::{counted, grouped, scored, table_without};
 
 /// The end of `pg sweep`.
 pub(super) fn text(report: &SweepReport) -> String {
@@ -29,7 +29,7 @@ pub(super) fn text(report: &SweepReport) -> String {
         report.score,
         baseline(report),
         scored(&report.text),
-        table(&headings, &[1, 2, 3, 4, 5, 6, 7, 8], rows)
+        table_without(&headings, &[1, 2, 3, 4, 5, 6, 7, 8], &[4, 5, 1], rows)
     );
     for (why, names) in without_test(report) {
         let _ = write!(out, "\n\n{}: {why}", names.join(", "));
@@ -58,7 +58,7 @@ fn baseline(report: &SweepReport) -> String {
         None => format!("{name}, of which no run has finished"),
         Some(Summary { n, mean, std }) => {
             let std = std.map_or(String::new(), |std| format!(" ± {std:.4}"));
-            format!("{name} ({n} runs, {mean:.4}{std})")
+            format!("{name} ({}, {mean:.4}{std})", counted(n as u64, "run"))
         }
     }
 }
@@ -86,7 +86,7 @@ fn row(configuration: &ConfigurationReport) -> Vec<String> {
 }
 
 /// `0.0312`, `4.1e-5`.
-fn p_value(p: f64) -> String {
+pub(crate) fn p_value(p: f64) -> String {
     if p < 1e-3 { format!("{p:.1e}") } else { format!("{p:.4}") }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pg_codegen::kernels::Generated;
-use pg_ir::lang::{Options, Source, elaborate};
+use pg_ir::lang::{Options, Override, Source, elaborate};
 use pg_ir::slot::Space;
 
 use super::super::{CubeExecutor, offline};
@@ -29,7 +29,7 @@ fn an_executor_launches_what_is_generated_without_a_device() {
     let source = Source::load(file.to_str().unwrap()).unwrap();
     // Small, and two layers: parameters then begin in the middle of their banks.
     let small = [("LAYERS", "2"), ("DIM", "32"), ("HEADS", "2"), ("KV_HEADS", "1"), ("VOCAB", "64")];
-    let overrides = small.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
+    let overrides = small.map(|(name, value)| Override::set(name, value)).to_vec();
     let model = elaborate(&source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"));
     let session = Session::new(Arc::new(model), Default::default());
     let weights = session.initial_weights(1).unwrap();
