@@ -7,9 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() -> io::Result<()> {
-    let mut files = vec![PathBuf::from("../Cargo.lock")];
-    for folder in ["src", "../pg-codegen/src", "../pg-ir/src", "../pg-ir/library"] {
-        list(Path::new(folder), &mut files)?;
+    let mut files = Vec::new();
+    list(Path::new("src"), &mut files)?;
+    // Outside of the workspace, as a package of a registry, this version is of those of exactly the same version.
+    if Path::new("../pg-ir").is_dir() {
+        files.push(PathBuf::from("../Cargo.lock"));
+        for folder in ["../pg-codegen/src", "../pg-ir/src", "../pg-ir/library"] {
+            list(Path::new(folder), &mut files)?;
+        }
+    } else if Path::new("Cargo.lock").is_file() {
+        files.push(PathBuf::from("Cargo.lock"));
     }
     files.sort();
     // FNV-1a, 64 bits: it separates versions of a text, and needs no dependency.
@@ -21,6 +28,7 @@ fn main() -> io::Result<()> {
         println!("cargo:rerun-if-changed={}", file.display());
         add(&fs::read(file)?);
     }
+    add(variable("CARGO_PKG_VERSION").as_bytes());
     let rustc = Command::new(variable("RUSTC")).arg("-vV").output()?;
     add(&rustc.stdout);
     for name in ["TARGET", "OPT_LEVEL", "CARGO_ENCODED_RUSTFLAGS"] {
