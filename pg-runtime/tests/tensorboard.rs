@@ -16,7 +16,7 @@ fn crc32c(data: &[u8]) -> u32 {
 fn records(mut file: &[u8]) -> Vec<Vec<u8>> {
     let masked = |data: &[u8]| {
         let crc = crc32c(data);
-        ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8).to_le_bytes()
+        crc.rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
     };
     let mut all = Vec::new();
     while !file.is_empty() {

@@ -287,7 +287,7 @@ fn rehearse(options: &RunOptions, ui: &Ui) -> anyhow::Result<()> {
     let checked = checked?;
     ui.report(&checked, || {
         format!(
-            "{}: nothing is in the way of this run: {}, {}; an artifact of about {} bytes. No step was done, and no folder made.",
+            "{}: nothing is in the way of this run: {}; validated: {}; an artifact of about {} bytes. No step was done, and no folder made.",
             checked.model,
             counted(checked.programs as u64, "program"),
             checked.validation,

@@ -107,19 +107,7 @@ pub(super) fn train(
     let mut report = report(&steps, &session.model, plan, first_step_s, session.compile_seconds);
     let last_score = live.as_ref().and_then(|live| live.after(report.steps));
     report.live_scores = live.map_or_else(Vec::new, |live| live.scores);
-    if let Some(planned) = plan.budget.steps.filter(|&planned| report.steps < planned) {
-        let (done, seconds) = (report.steps, plan.budget.seconds.unwrap_or_default());
-        observer(Event::Warning(format!(
-            "the training ended after {done} of {}: its {seconds} s were over (train.seconds, --seconds)",
-            counted(planned, "step")
-        )));
-    }
-    for phase in report.phases.iter().filter(|phase| phase.first_step.is_none()) {
-        observer(Event::Warning(format!(
-            "phase `{}` never began: the training ended before its trigger",
-            phase.name
-        )));
-    }
+    warn_of(&report, plan, observer);
     session.forget(|key| matches!(key, Key::Grad { .. } | Key::Update));
 
     // Between the last step and here nothing has changed them.
@@ -133,6 +121,23 @@ pub(super) fn train(
     let averaged = scorer.plain(session, &mut state, "score the averaged weights", observer)?;
     job.ledger.enter("score the weights");
     Ok(Trained { weights, figures: TrainFigures { report, initial, live, averaged } })
+}
+
+/// Says what of the plan was not done.
+fn warn_of(report: &TrainReport, plan: &TrainPlan, observer: &mut Observer<'_>) {
+    if let Some(planned) = plan.budget.steps.filter(|&planned| report.steps < planned) {
+        let (done, seconds) = (report.steps, plan.budget.seconds.unwrap_or_default());
+        observer(Event::Warning(format!(
+            "the training ended after {done} of {}: its {seconds} s were over (train.seconds, --seconds)",
+            counted(planned, "step")
+        )));
+    }
+    for phase in report.phases.iter().filter(|phase| phase.first_step.is_none()) {
+        observer(Event::Warning(format!(
+            "phase `{}` never began: the training ended before its trigger",
+            phase.name
+        )));
+    }
 }
 
 /// Bytes that a run has to have room for at its end, with an artifact of so many.

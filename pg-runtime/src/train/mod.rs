@@ -1,9 +1,9 @@
 //! The training loop: micro-batches, the optimiser step, phases, schedules, metrics.
 
+mod companion;
 pub mod schedule;
 
 use std::io;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -14,6 +14,7 @@ use pg_ir::slot::Space;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::companion::Companion;
 use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, Loader};
 use crate::report::{Event, Observer, StepMetrics, counted};
@@ -85,68 +86,6 @@ pub struct Position {
     pub phase: usize,
     /// Where the loader stands in its text.
     pub token: usize,
-}
-
-/// What accompanies training: it keeps what must not be lost, and knows of steps that were done before.
-pub trait Companion {
-    /// What a step gave when it was done before: its time is then that one's, and it must give the same.
-    fn recorded(&self, step: u64) -> Option<StepMetrics>;
-    /// Whether training ends before a step that was not done before, whatever its budget.
-    fn ends(&self) -> bool;
-    /// Comes before each step, and after the last: it may use the weights, and changes nothing that a step reads. The time that
-    /// it takes is no training time.
-    ///
-    /// # Errors
-    /// What keeps training from going on.
-    fn between_steps(
-        &mut self,
-        position: &Position,
-        session: &mut Session,
-        state: &mut State,
-        observer: &mut Observer<'_>,
-    ) -> Result<(), TrainError>;
-    /// Hears of a step, and of what it leaves.
-    ///
-    /// # Errors
-    /// What keeps training from going on; a break ends it as if its budget were spent.
-    fn after_step(
-        &mut self,
-        metrics: &StepMetrics,
-        position: &Position,
-        state: &State,
-        observer: &mut Observer<'_>,
-    ) -> Result<ControlFlow<()>, TrainError>;
-}
-
-/// Nothing is kept and nothing is known.
-impl Companion for () {
-    fn recorded(&self, _: u64) -> Option<StepMetrics> {
-        None
-    }
-
-    fn ends(&self) -> bool {
-        false
-    }
-
-    fn between_steps(
-        &mut self,
-        _: &Position,
-        _: &mut Session,
-        _: &mut State,
-        _: &mut Observer<'_>,
-    ) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    fn after_step(
-        &mut self,
-        _: &StepMetrics,
-        _: &Position,
-        _: &State,
-        _: &mut Observer<'_>,
-    ) -> Result<ControlFlow<()>, TrainError> {
-        Ok(ControlFlow::Continue(()))
-    }
 }
 
 /// How a run trains: the model's settings with the command line's on top.
