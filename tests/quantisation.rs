@@ -2,7 +2,7 @@
 
 use pg_ir::footprint::Moment;
 use pg_ir::lang::model::Export;
-use pg_ir::lang::{Options, Source};
+use pg_ir::lang::{Options, Override, Source};
 use pg_ir::quant;
 use pg_ir::slot::Space;
 use pg_runtime::artifact::TensorData;
@@ -68,7 +68,10 @@ fn exported_codes_are_those_of_training() {
 fn provenance(settings: &[&str]) -> Provenance {
     Provenance {
         source: Source::load(model_file("int4mlp_12l.rs")).unwrap(),
-        options: Options { overrides: overrides(settings), profile: None },
+        options: Options {
+            overrides: overrides(settings).into_iter().map(Override::from).collect(),
+            profile: None,
+        },
         seed: 1,
     }
 }
@@ -114,7 +117,8 @@ fn the_predicted_size_is_the_written_size() {
 fn an_artifact_over_the_cap_is_refused_and_leaves_the_old_one_alone() {
     let settings = [SMALL, &["export.cap_bytes=20000"]].concat();
     let source = Source::load(model_file("int4mlp_12l.rs")).unwrap();
-    let options = Options { overrides: overrides(&settings), profile: None };
+    let options =
+        Options { overrides: overrides(&settings).into_iter().map(Override::from).collect(), profile: None };
     let model = pg_ir::lang::elaborate(&source, &options).unwrap_or_else(|e| panic!("{e}"));
     let session = Session::new(std::sync::Arc::new(model), Default::default());
     let weights = noisy_weights(&session, 1);

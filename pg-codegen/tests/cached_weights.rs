@@ -8,7 +8,7 @@ use pg_codegen::plan::Place;
 use pg_codegen::{Options, compile_for, graph_after};
 use pg_ir::graph::Graph;
 use pg_ir::interp;
-use pg_ir::lang::{Options as Settings, Source, elaborate};
+use pg_ir::lang::{Options as Settings, Override, Source, elaborate};
 use pg_ir::op::Op;
 use pg_ir::programs::{self, Program};
 use pg_ir::slot::{Slot, Space};
@@ -81,7 +81,7 @@ fn every_model_leaves_what_it_finds() {
     let mut seen = 0;
     for path in model_files() {
         let source = Source::load(&path).unwrap_or_else(|e| panic!("{e}"));
-        let settings = Settings { overrides: vec![("LAYERS".into(), "4".into())], profile: None };
+        let settings = Settings { overrides: vec![Override::set("LAYERS", "4")], profile: None };
         let model = elaborate(&source, &settings);
         let model = model.or_else(|_| elaborate(&source, &Settings::default()));
         let model = model.unwrap_or_else(|e| panic!("{e}"));

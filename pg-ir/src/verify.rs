@@ -133,7 +133,7 @@ impl Model {
         let (train, eval) = (&self.train, &self.eval);
         let step = train.micro_batch_tokens.min(train.batch_tokens) / train.seq_len.max(1);
         // Two sequences at least, so that one cannot leak into the other unseen.
-        let mut shapes = vec![(2, train.seq_len), (2, eval.seq_len), (step.max(2), train.seq_len)];
+        let mut shapes = vec![(2, eval.seq_len), (2, train.seq_len), (step.max(2), train.seq_len)];
         shapes.dedup();
         for phase in 0..self.phases.len() {
             for qat in [false, true] {

@@ -2,7 +2,7 @@
 
 use pg_ir::graph::Graph;
 use pg_ir::lang::model::{Export, Model, Trigger};
-use pg_ir::lang::{Diagnostics, Head, Options, Severity, Source, Trace, elaborate, reference};
+use pg_ir::lang::{Diagnostics, Head, Options, Override, Severity, Source, Trace, elaborate, reference};
 use pg_ir::op::Op;
 use pg_ir::optim::Optimiser;
 
@@ -15,7 +15,7 @@ fn parse(text: &str) -> Result<Source, Diagnostics> {
 }
 
 fn build_with(text: &str, set: &[(&str, &str)], profile: Option<&str>) -> Result<Model, Diagnostics> {
-    let overrides = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let overrides = set.iter().map(|(k, v)| Override::set(*k, *v)).collect();
     elaborate(&parse(text)?, &Options { overrides, profile: profile.map(Into::into) })
 }
 

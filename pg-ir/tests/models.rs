@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Diagnostics, Head, Options, Source, Trace, elaborate};
+use pg_ir::lang::{Diagnostics, Head, Options, Override, Source, Trace, elaborate};
 
 fn path(file: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models").join(file)
@@ -11,7 +11,7 @@ fn path(file: &str) -> PathBuf {
 
 fn build(file: &str, set: &[(&str, &str)], profile: Option<&str>) -> Result<Model, Diagnostics> {
     let source = Source::load(path(file))?;
-    let overrides = set.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let overrides = set.iter().map(|(k, v)| Override::set(*k, *v)).collect();
     elaborate(&source, &Options { overrides, profile: profile.map(Into::into) })
 }
 

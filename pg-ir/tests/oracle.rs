@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pg_ir::interp::Environment;
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Head, Options, Source, Trace, elaborate};
+use pg_ir::lang::{Head, Options, Override, Source, Trace, elaborate};
 use pg_ir::programs;
 use pg_ir::slot::{Slot, Space};
 use pg_testing::oracle::place;
@@ -35,7 +35,7 @@ fn part(all: &[f64], index: usize, len: usize) -> &[f64] {
 fn build(json: &serde_json::Value) -> Model {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/int4mlp_12l.rs");
     let overrides = json["model"].as_object().unwrap().iter();
-    let overrides = overrides.map(|(k, v)| (k.to_uppercase(), v.to_string())).collect();
+    let overrides = overrides.map(|(k, v)| Override::set(k.to_uppercase(), v.to_string())).collect();
     let source = Source::load(file).unwrap_or_else(|e| panic!("{e}"));
     elaborate(&source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
 }

@@ -36,28 +36,29 @@ fn expand(input: TokenStream, file: Option<PathBuf>) -> TokenStream {
     let name = file.as_deref().map_or_else(|| "model".into(), Path::to_string_lossy);
     let text = file.as_deref().and_then(|f| Kind::MODEL.read_text(f).ok());
     let shown = text.clone().unwrap_or_else(|| input.to_string());
-    let model = Source::from_tokens(&name, &shown, input, &read_base)
-        .and_then(|source| Ok((elaborate(&source, &Options::default())?, source)));
-    match model {
-        Err(errors) => report(&errors, &name, &places),
-        Ok((model, source)) => {
-            let size = model.check_size();
-            let mut errors =
-                if size.has_errors() { report(&size, &name, &places) } else { TokenStream::new() };
-            if let Err(refused) = model.prove() {
-                errors.extend(report(&refused, &name, &places));
-            }
-            // Nobody should find out from `--profile` that a profile is no model.
-            for profile in &model.profiles {
-                let options = Options { profile: Some(profile.clone()), ..Options::default() };
-                if let Err(wrong) = elaborate(&source, &options) {
-                    errors.extend(report(&wrong, &name, &places));
-                }
-            }
-            let facts = facts(&model, &source, text.is_some());
-            quote!(#errors #facts)
-        }
+    let source = Source::from_tokens(&name, &shown, input, &read_base);
+    let (checked, found) = check(source);
+    let errors: TokenStream = found.iter().map(|found| report(found, &name, &places)).collect();
+    let facts = checked.map(|(model, source)| facts(&model, &source, text.is_some()));
+    quote!(#errors #facts)
+}
+
+/// A model with its source, if it is one, and all that is found wrong with it.
+fn check(source: Result<Source, Diagnostics>) -> (Option<(Model, Source)>, Vec<Diagnostics>) {
+    let elaborated = source.and_then(|source| Ok((elaborate(&source, &Options::default())?, source)));
+    let (model, source) = match elaborated {
+        Ok(both) => both,
+        Err(wrong) => return (None, vec![wrong]),
+    };
+    let mut found = vec![model.check_size()];
+    found.extend(model.prove().err());
+    // Nobody should find out from `--profile` that a profile is no model.
+    for profile in &model.profiles {
+        let options = Options { profile: Some(profile.clone()), ..Options::default() };
+        found.extend(elaborate(&source, &options).err());
     }
+    found.retain(Diagnostics::has_errors);
+    (Some((model, source)), found)
 }
 
 /// One `compile_error!` for each error, at its place.
@@ -122,5 +123,58 @@ fn facts(model: &Model, source: &Source, on_disk: bool) -> TokenStream {
         /// The text of the model file.
         pub const SOURCE: &str = #own;
         const _: &[&str] = &[#(#bases),*];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pg_testing::wrong_models::{Case, FILE, base, findings, groups};
+    use proc_macro2::TokenTree;
+
+    use super::*;
+
+    /// What stands between the braces of a case's only `model! { … }`, as rustc hands it over; `None` where rustc itself
+    /// refuses the text, or there is no such macro.
+    fn input(case: &Case) -> Option<TokenStream> {
+        // proc-macro2 takes it for white space.
+        if case.text.contains('\u{a0}') {
+            return None;
+        }
+        let trees: Vec<TokenTree> = case.text.parse::<TokenStream>().ok()?.into_iter().collect();
+        match &trees[..] {
+            [TokenTree::Ident(name), TokenTree::Punct(_), TokenTree::Group(group)] if name == "model" => {
+                Some(group.stream())
+            }
+            _ => None,
+        }
+    }
+
+    /// The macro and the command find the same, at the same places, in the same words.
+    #[test]
+    fn the_macro_says_what_the_command_says() {
+        let cases = groups().into_iter().flat_map(|(_, cases)| cases);
+        let without_options = cases.filter(|c| c.options.overrides.is_empty() && c.options.profile.is_none());
+        let mut compared = 0;
+        for case in without_options {
+            let Some(input) = input(&case) else { continue };
+            let command = findings(Source::parse(FILE, &case.text, &base), &case.options);
+            let (_, found) = check(Source::from_tokens(FILE, &case.text, input, &base));
+            if !command.has_errors() {
+                // Warnings are the command's alone; the macro has errors of profiles, too.
+                continue;
+            }
+            let first = found.first().unwrap_or_else(|| panic!("the macro accepts {}", case.name));
+            assert_eq!(first.list, command.list, "{}", case.name);
+            for d in first.list.iter().filter(|d| d.span_in(FILE) == Some(&d.span)) {
+                let said = message(d, FILE);
+                let rendered = command.render(d);
+                let labels = d.labels.iter().map(|(_, label)| label);
+                for part in labels.chain([&d.message]).chain(&d.help) {
+                    assert!(said.contains(part) && rendered.contains(part), "{}: {part}", case.name);
+                }
+            }
+            compared += 1;
+        }
+        assert!(compared >= 120, "only {compared} were compared");
     }
 }

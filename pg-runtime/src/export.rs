@@ -5,7 +5,7 @@ use std::path::Path;
 
 use pg_ir::lang::budget::Storage;
 use pg_ir::lang::model::{Model, Param};
-use pg_ir::lang::{Diagnostics, Options, Source, elaborate};
+use pg_ir::lang::{Diagnostics, Options, Override, Source, elaborate};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -112,7 +112,7 @@ impl Provenance {
         let texts = self.source.texts();
         let settings = Settings {
             profile: self.options.profile.clone(),
-            overrides: self.options.overrides.clone(),
+            overrides: self.options.overrides.iter().map(|o| (o.name.clone(), o.value.clone())).collect(),
             sources: texts.iter().skip(1).map(|t| (t.file.to_string(), t.text.to_string())).collect(),
             file: texts[0].file.to_string(),
             seed: self.seed,
@@ -210,7 +210,10 @@ fn model_of(manifest: &Manifest) -> Result<Model, ExportError> {
         settings.sources.get(name).cloned().ok_or_else(|| format!("the artifact does not hold `{name}`"))
     };
     let source = Source::parse(&settings.file, &manifest.text, &base).map_err(ExportError::Model)?;
-    let options = Options { overrides: settings.overrides, profile: settings.profile };
+    let options = Options {
+        overrides: settings.overrides.into_iter().map(Override::from).collect(),
+        profile: settings.profile,
+    };
     let model = elaborate(&source, &options).map_err(ExportError::Model)?;
     // The library's text is not in the artifact, but the scores are of it.
     if manifest.hashes.get(LIBRARY) != Some(&library_hash(&model)) {

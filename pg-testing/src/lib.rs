@@ -11,3 +11,4 @@ pub mod oracle;
 pub mod plans;
 pub mod programs;
 pub mod runs;
+pub mod wrong_models;

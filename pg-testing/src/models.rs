@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Options, Source, elaborate};
+use pg_ir::lang::{Options, Override, Source, elaborate};
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
 
@@ -58,6 +58,7 @@ pub(crate) fn source(file: &Path) -> Source {
 
 /// A text's model; its messages name the file.
 pub(crate) fn elaborated(source: &Source, overrides: Vec<(String, String)>) -> Model {
+    let overrides = overrides.into_iter().map(Override::from).collect();
     elaborate(source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Options, Source, elaborate};
+use pg_ir::lang::{Options, Override, Source, elaborate};
 use pg_runtime::session::Session;
 use pg_runtime::weights::Weights;
 use pg_testing::device::chosen;
@@ -63,9 +63,10 @@ impl Case {
     /// int4mlp_12l with this case's constants.
     pub(crate) fn model(&self) -> Model {
         let source = Source::load(model_file("int4mlp_12l.rs")).unwrap_or_else(|e| panic!("{e}"));
-        let mut overrides = constants(&self.json["model"], &MODEL);
-        overrides.extend(constants(&self.json["optim"], &OPTIM));
-        overrides.extend(constants(&self.json["ttt"], &TTT));
+        let mut set = constants(&self.json["model"], &MODEL);
+        set.extend(constants(&self.json["optim"], &OPTIM));
+        set.extend(constants(&self.json["ttt"], &TTT));
+        let overrides = set.into_iter().map(Override::from).collect();
         elaborate(&source, &Options { overrides, profile: None }).unwrap_or_else(|e| panic!("{e}"))
     }
 

@@ -1,9 +1,10 @@
 //! Diagnostics: what is wrong, where, where each part of it came from, and what to write instead.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
 
+use annotate_snippets::Renderer;
+
+use super::render::render;
 use super::span::Span;
 use crate::graph::Loc;
 use crate::lang::model::SourceText;
@@ -97,7 +98,7 @@ impl Diagnostic {
     }
 }
 
-/// Most characters of a message, and of a line of text that is shown with one.
+/// Most characters of a message.
 const MOST_CHARS: usize = 2000;
 
 /// A message without what is too much of it.
@@ -115,7 +116,8 @@ const MOST_COMPARED: (usize, usize) = (64, 4096);
 
 /// The known name closest to `name` by Damerau–Levenshtein distance, if one is close at all.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let bound = 1 + name.len() / 4;
+    // Any two short names are similar.
+    let bound = if name.len() < 3 { 0 } else { 1 + name.len() / 4 };
     let (longest, most) = MOST_COMPARED;
     known
         .into_iter()
@@ -158,76 +160,14 @@ impl Diagnostics {
         first.map_or(String::new(), |d| format!("{}: {}", d.loc(), d.message))
     }
 
-    /// One finding with source excerpts.
+    /// One finding with source excerpts, like rustc's.
     pub fn render(&self, d: &Diagnostic) -> String {
-        let mut out = format!("{}: {}\n", d.severity, d.message);
-        let mut marks: Vec<(&Span, &str, char)> = vec![(&d.span, &d.here, '^')];
-        marks.extend(d.labels.iter().map(|(s, t)| (s, t.as_str(), '-')));
-
-        // Files in order of first mention, each file's lines in order.
-        let mut files: Vec<&Arc<str>> = Vec::new();
-        for (span, ..) in &marks {
-            if !files.contains(&&span.file) {
-                files.push(&span.file);
-            }
-        }
-        let width = marks.iter().map(|(s, ..)| s.start.0.to_string().len()).max().unwrap_or(1);
-        for (i, file) in files.iter().enumerate() {
-            let in_file: Vec<_> = marks.iter().filter(|(s, ..)| s.file == **file).collect();
-            let first = in_file[0].0;
-            let arrow = if i == 0 { "-->" } else { ":::" };
-            let _ = writeln!(out, "{:width$}{arrow} {}", "", first.loc());
-            let source = self.sources.iter().find(|s| s.file == **file);
-            excerpt(&mut out, source.map(|s| &*s.text), &in_file, width);
-        }
-        if let Some(help) = &d.help {
-            let _ = writeln!(out, "{:width$} = help: {help}", "");
-        }
-        out
+        render(d, &self.sources, &Renderer::plain())
     }
-}
 
-/// The lines of one file that carry marks, with the marks beneath them.
-fn excerpt(out: &mut String, text: Option<&str>, marks: &[&(&Span, &str, char)], width: usize) {
-    let mut by_line: BTreeMap<u32, Vec<&(&Span, &str, char)>> = BTreeMap::new();
-    for mark in marks {
-        by_line.entry(mark.0.start.0).or_default().push(mark);
-    }
-    let mut lines = text.unwrap_or_default().lines().zip(1_u32..);
-    let mut last = None;
-    for (number, mut marks) in by_line {
-        let line = lines.find(|(_, n)| *n == number).map(|(line, _)| line);
-        // A line too long to be shown is none.
-        let Some(line) = line.filter(|line| line.len() <= MOST_CHARS) else {
-            // No text to show: the labels still say something.
-            for (span, label, _) in marks {
-                if !label.is_empty() {
-                    let _ = writeln!(out, "{:width$} = {}: {label}", "", span.loc());
-                }
-            }
-            continue;
-        };
-        let gutter = match last {
-            None => "|",
-            Some(l) if l + 1 == number => "",
-            Some(_) => "...",
-        };
-        if !gutter.is_empty() {
-            let pad = if gutter == "|" { width + 1 } else { 0 };
-            let _ = writeln!(out, "{:pad$}{gutter}", "");
-        }
-        let _ = writeln!(out, "{number:>width$} | {line}");
-        marks.sort_by_key(|(s, ..)| std::cmp::Reverse(s.start.1));
-        for (span, label, mark) in marks {
-            let start = (span.start.1 as usize).saturating_sub(1);
-            let end = if span.end.0 == span.start.0 { span.end.1 as usize - 1 } else { line.chars().count() };
-            // Tabs stay tabs, so that the carets stand under their text.
-            let lead: String = line.chars().take(start).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-            let carets = mark.to_string().repeat(end.saturating_sub(start).max(1));
-            let text = format!("{:width$} | {lead}{carets} {label}", "");
-            let _ = writeln!(out, "{}", text.trim_end());
-        }
-        last = Some(number);
+    /// [`Self::render`] with colours, as terminals understand them.
+    pub fn render_styled(&self, d: &Diagnostic) -> String {
+        render(d, &self.sources, &Renderer::styled().hyperlink(false))
     }
 }
 
@@ -254,22 +194,5 @@ mod tests {
         assert_eq!(nearest("rms_nrom", ["rms_norm", "smear_gate"]), Some("rms_norm"));
         assert_eq!(nearest("LAYER", ["LAYERS", "XSA_LAST"]), Some("LAYERS"));
         assert_eq!(nearest("attention", ["xsa", "rope"]), None);
-    }
-
-    #[test]
-    fn excerpts_point_at_their_text() {
-        let file: Arc<str> = "m.rs".into();
-        let text = "one\n  two three\nfour\n";
-        let span = |l, a, b| Span { file: file.clone(), start: (l, a), end: (l, b) };
-        let d = Diagnostic::error(&span(2, 7, 12), "bad")
-            .here("this")
-            .label(&span(1, 1, 4), "from here")
-            .help("do");
-        let all = Diagnostics {
-            list: vec![d],
-            sources: vec![SourceText { file: file.clone(), text: text.into() }],
-        };
-        let want = "error: bad\n --> m.rs:2:7\n  |\n1 | one\n  | --- from here\n2 |   two three\n  |       ^^^^^ this\n  = help: do\n";
-        assert_eq!(all.to_string(), want);
     }
 }

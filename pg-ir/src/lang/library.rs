@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 
 use super::ast::Function;
+use super::lexer::lex;
 use super::span::Span;
-use super::token::lex;
 use super::{ast, parse};
 use crate::lang::model::SourceText;
 

@@ -128,7 +128,7 @@ pub(crate) fn too_deep(what: &str) -> (String, &'static str) {
 mod tests {
     use super::*;
     use crate::lang::elaborate::elaborate_within;
-    use crate::lang::token::lex;
+    use crate::lang::lexer::lex;
     use crate::lang::{Head, Options, Source, Trace, trace};
 
     /// Every model of `models/`, as it stands and in each of its profiles, is far from every bound.

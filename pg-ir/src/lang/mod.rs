@@ -25,23 +25,27 @@
 mod ast;
 pub mod budget;
 mod builtins;
+mod delimiters;
 mod diag;
 mod elaborate;
 mod fmt;
 mod glob;
 mod interp;
 pub mod layout;
-mod lex;
+mod lexer;
 mod library;
 pub(crate) mod limits;
+mod literal;
 pub mod model;
 mod names;
 mod parse;
 mod reference;
+mod render;
 mod settings;
 mod size;
 mod source;
 mod span;
+mod stream;
 mod token;
 mod trace;
 mod value;
@@ -49,7 +53,7 @@ mod value;
 use std::sync::Arc;
 
 pub use diag::{Diagnostic, Diagnostics, Severity, nearest};
-pub use elaborate::{Options, elaborate};
+pub use elaborate::{Options, Override, elaborate};
 pub use fmt::format;
 pub use reference::{
     Reference, SettingReference, Topic, language_document, reference, settings, settings_document, topics,

@@ -7,8 +7,10 @@ use proc_macro2::TokenStream;
 
 use super::ast::*;
 use super::diag::{Diagnostic, Diagnostics};
+use super::lexer;
 use super::parse;
 use super::span::Span;
+use super::stream;
 use super::token::{self, Kind as TokenKind, Token};
 use crate::input::Kind;
 use crate::lang::model::SourceText;
@@ -64,10 +66,8 @@ impl Source {
     ) -> Result<Source, Diagnostics> {
         let file: Arc<str> = file.into();
         let texts = vec![SourceText { file: file.clone(), text: text.into() }];
-        let ast = token::flatten(&file, tokens).map_err(|e| vec![*e]).and_then(|tokens| {
-            let (ast, errors) = parse::model(&file, &tokens);
-            checked(ast, errors)
-        });
+        let tokens = stream::flatten(&file, tokens).map_err(|e| vec![*e]);
+        let ast = tokens.and_then(|tokens| parse_model(&file, &tokens));
         finish(ast, texts, resolve_base)
     }
 
@@ -84,6 +84,16 @@ impl Source {
 
 type Parsed = Result<ModelAst, Vec<Diagnostic>>;
 
+/// Parses what stands between the braces of `model! { … }`. Behind a forgotten quote nothing is what it seems, so nothing
+/// else is said of such a text.
+fn parse_model(file: &Arc<str>, tokens: &[Token]) -> Parsed {
+    if let Some(open) = tokens.iter().find(|token| token.kind == TokenKind::OpenString) {
+        return Err(vec![lexer::open_string(&Span::at(&open.span(file).loc()))]);
+    }
+    let (ast, errors) = parse::model(file, tokens);
+    checked(ast, errors)
+}
+
 fn checked(ast: Option<ModelAst>, errors: Vec<Diagnostic>) -> Parsed {
     match ast {
         Some(ast) if errors.is_empty() => Ok(ast),
@@ -94,14 +104,11 @@ fn checked(ast: Option<ModelAst>, errors: Vec<Diagnostic>) -> Parsed {
 fn parse_text(file: &str, text: &str, texts: &mut Vec<SourceText>) -> Parsed {
     let file: Arc<str> = file.into();
     texts.push(SourceText { file: file.clone(), text: text.into() });
-    let tokens = token::lex(&file, text).map_err(|e| vec![*e])?;
+    let tokens = lexer::lex(&file, text).map_err(|e| vec![*e])?;
     let mut found = find_models(&tokens);
     let help = "a model file is Rust source with one `pg_macros::model! { name { … } }`";
     match (found.next(), found.next()) {
-        (Some((_, inner)), None) => {
-            let (ast, errors) = parse::model(&file, inner);
-            checked(ast, errors)
-        }
+        (Some((_, inner)), None) => parse_model(&file, inner),
         (Some(_), Some((second, _))) => {
             let d = Diagnostic::error(&second.span(&file), "a second `model! { … }` in this file");
             Err(vec![d.help(help)])
@@ -119,7 +126,7 @@ pub(crate) fn parse_alone(file: &str, text: &str, is_library: bool) -> Result<()
     let parsed = if is_library {
         let file: Arc<str> = file.into();
         sources.push(SourceText { file: file.clone(), text: text.into() });
-        token::lex(&file, text).map_err(|e| vec![*e]).and_then(|tokens| {
+        lexer::lex(&file, text).map_err(|e| vec![*e]).and_then(|tokens| {
             let (ast, errors) = parse::library(&file, &tokens);
             checked(ast, errors)
         })

@@ -22,12 +22,6 @@ pub(crate) fn ends(span: proc_macro2::Span) -> [(u32, u32); 2] {
 }
 
 impl Span {
-    /// The location of `span` in `file`.
-    pub(crate) fn new(file: &Arc<str>, span: proc_macro2::Span) -> Self {
-        let [start, end] = ends(span);
-        Span { file: file.clone(), start, end }
-    }
-
     /// The whole of something that has no text of its own, such as a command line argument.
     pub fn whole(file: impl Into<Arc<str>>) -> Self {
         Span { file: file.into(), start: (1, 1), end: (1, 1) }

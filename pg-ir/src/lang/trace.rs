@@ -194,6 +194,9 @@ fn head(
     targets: Value,
 ) -> Option<Ends> {
     let own = |name: &str| model.functions.get(name);
+    for (name, params) in [("forward", &["tokens"][..]), ("loss", &["tokens", "targets"])] {
+        own(name).map_or(Some(()), |f| takes(cx, f, params))?;
+    }
     if let (Head::Loss, Some(loss)) = (request.head, own("loss")) {
         let value = cx.enter_function(loss, Home::Model, vec![tokens, targets]);
         let value = expect(cx, loss, value, "the loss is a float32 scalar", |ty| ty.rank() == 0)?;
@@ -234,6 +237,20 @@ fn head(
     Some(Ends { value, nll: Some(nll), ..ends })
 }
 
+/// An error where an entry function takes more or less than it is given.
+fn takes(cx: &mut Interp<'_>, f: &ast::Function, given: &[&str]) -> Option<()> {
+    let needed = f.params.iter().filter(|p| p.default.is_none()).count();
+    if needed <= given.len() && given.len() <= f.params.len() {
+        return Some(());
+    }
+    let name = &f.name.text;
+    let message = format!("`{name}` takes {} and nothing else", given.join(" and "));
+    cx.report(
+        Diagnostic::error(&f.name.span, message).help(format!("fn {name}({}) {{ … }}", given.join(", "))),
+    );
+    None
+}
+
 /// The tensor that an entry function gives, if it has the right shape.
 fn expect(
     cx: &mut Interp<'_>,
@@ -242,7 +259,12 @@ fn expect(
     what: &str,
     fits: impl Fn(&Type) -> bool,
 ) -> Option<ValueId> {
-    let span = f.body.value.as_ref().map_or(&f.name.span, |e| &e.span);
+    let last = match f.body.stmts.last() {
+        Some(ast::Stmt::Expr(e)) => Some(&e.span),
+        _ => None,
+    };
+    let is_dropped = f.body.value.is_none() && last.is_some();
+    let span = f.body.value.as_ref().map(|e| &e.span).or(last).unwrap_or(&f.name.span);
     let found = match &value {
         Value::Poison => return None,
         Value::Tensor(id) => {
@@ -254,6 +276,7 @@ fn expect(
         }
         other => other.kind().to_string(),
     };
-    cx.report(Diagnostic::error(span, format!("{what}; `{}` gives {found}", f.name.text)));
+    let d = Diagnostic::error(span, format!("{what}; `{}` gives {found}", f.name.text));
+    cx.report(if is_dropped { d.help("the last expression is the value if no `;` follows it") } else { d });
     None
 }

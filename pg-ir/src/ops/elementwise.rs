@@ -16,7 +16,7 @@ fn infer_float(_: &Op, operands: &[&Type]) -> Result<Vec<Type>, RuleError> {
     match (a.dtype, b.dtype) {
         (DType::I32, DType::I32) => Ok(vec![a.clone()]),
         (p, q) if p.is_float() && q.is_float() => Ok(vec![a.with_dtype(DType::F32)]),
-        _ => Err(format!("operands are of different kinds: {a} and {b}; convert one with `cast`")),
+        _ => Err(format!("operands are of different kinds: {a} and {b}; `float(x)` converts one")),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) static GATHER: Record = Record {
         let [table, ids] = arity(operands)?;
         check_float(table)?;
         if ids.dtype != DType::I32 || table.rank() == 0 {
-            return Err(format!("takes a table and int32 ids, found {table} and {ids}"));
+            return Err(format!("`gather` takes a table and int32 ids, found {table} and {ids}"));
         }
         Ok(vec![Type::new(DType::F32, ids.axes.iter().chain(&table.axes[1..]).copied())])
     },

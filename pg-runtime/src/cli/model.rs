@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Diagnostics, Options, Severity, Source, elaborate};
+use pg_ir::lang::{Diagnostics, Options, Override, Severity, Source, elaborate};
 use pg_ir::ty::DType;
 use pg_runtime::session::Session;
 
@@ -23,7 +23,8 @@ pub(crate) struct Variation {
 
 impl Variation {
     pub(crate) fn options(&self) -> Options {
-        Options { overrides: self.overrides.clone(), profile: self.profile.clone() }
+        let overrides = self.overrides.iter().cloned().map(Override::from).collect();
+        Options { overrides, profile: self.profile.clone() }
     }
 }
 

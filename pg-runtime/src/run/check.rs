@@ -47,6 +47,6 @@ pub fn check(options: &RunOptions, observer: &mut Observer<'_>) -> Result<Checke
         text: corpus.report(&session.model, None)?,
         storage: session.storage(),
         has_ttt: session.model.eval.ttt.is_some(),
-        overrides: chosen.overrides,
+        overrides: chosen.overrides.into_iter().map(|o| (o.name, o.value)).collect(),
     })
 }

@@ -1,7 +1,7 @@
 //! A model file under a run's options: which profile it takes, and which settings the command line adds.
 
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Diagnostic, Diagnostics, Options, Severity, Source, elaborate};
+use pg_ir::lang::{Diagnostic, Diagnostics, Options, Override, Severity, Source, elaborate};
 
 use super::{JobOptions, RunError, RunOptions};
 use crate::device::DeviceName;
@@ -17,10 +17,7 @@ const CPU_PROFILE: &str = "quick";
 
 /// The profile that this machine uses for a model where the user names none; `None` takes the file as it
 /// stands.
-pub fn default_profile(
-    source: &Source,
-    overrides: &[(String, String)],
-) -> Result<Option<String>, Diagnostics> {
+pub fn default_profile(source: &Source, overrides: &[Override]) -> Result<Option<String>, Diagnostics> {
     Ok(WithoutProfile::of(source, overrides)?.default_profile())
 }
 
@@ -34,7 +31,7 @@ struct WithoutProfile {
 }
 
 impl WithoutProfile {
-    fn of(source: &Source, overrides: &[(String, String)]) -> Result<WithoutProfile, Diagnostics> {
+    fn of(source: &Source, overrides: &[Override]) -> Result<WithoutProfile, Diagnostics> {
         let model = elaborate(source, &Options { overrides: overrides.to_vec(), profile: None });
         let (params, profiles) = match &model {
             Ok(model) => (model.param_count(), model.profiles.clone()),
@@ -73,18 +70,23 @@ pub(super) fn load(options: &RunOptions, observer: &mut Observer<'_>) -> Result<
         None => Source::load(&job.model),
     };
     let source = source.map_err(RunError::Model)?;
-    let without = WithoutProfile::of(&source, &job.overrides).map_err(RunError::Model)?;
+    let overrides: Vec<Override> = job.overrides.iter().cloned().map(Override::from).collect();
+    let without = WithoutProfile::of(&source, &overrides).map_err(RunError::Model)?;
     let is_cuda = matches!(options.device.name(), DeviceName::Cuda(_));
     let chosen = job.profile.clone();
     let profile = if is_cuda { chosen } else { chosen.or_else(|| without.default_profile()) };
     let WithoutProfile { model: full, params, .. } = without;
-    let mut chosen = Options { overrides: job.overrides.clone(), profile: profile.clone() };
+    let mut chosen = Options { overrides, profile: profile.clone() };
     let as_written = load_model(&source, &chosen)?;
     chosen.overrides.extend(settings(job, &as_written));
     let mut model = load_model(&source, &chosen)?;
     if let Some(flops) = job.flops {
         let steps = steps_within(flops, &model, observer)?;
-        chosen.overrides.push(("train.steps".into(), steps.to_string()));
+        chosen.overrides.push(Override {
+            name: "train.steps".into(),
+            value: steps.to_string(),
+            option: "--budget",
+        });
         model = load_model(&source, &chosen)?;
     }
     if let Err(errors) = &full {
@@ -142,25 +144,27 @@ pub(super) fn profile_words(profile: Option<&str>) -> String {
 
 /// The command line's settings as overrides, so that the artifact records them with all others and its
 /// reader elaborates the model that was trained.
-fn settings(options: &JobOptions, model: &Model) -> Vec<(String, String)> {
+fn settings(options: &JobOptions, model: &Model) -> Vec<Override> {
     let mut overrides = Vec::new();
-    let mut set = |name: &str, value: Option<String>| {
-        overrides.extend(value.map(|v| (name.to_string(), v)));
+    let mut set = |option: &'static str, name: &str, value: Option<String>| {
+        overrides.extend(value.map(|value| Override { name: name.into(), value, option }));
     };
     // A number of steps that the user gives is the whole budget: a profile's wall clock must not bend the
     // schedule.
     if options.steps.is_some() || options.seconds.is_some() || options.flops.is_some() {
-        set("train.steps", Some(options.steps.map_or("none".into(), |n| n.to_string())));
-        set("train.seconds", Some(options.seconds.map_or("none".into(), |s| format!("{s:?}"))));
+        let (steps, seconds) = (options.steps, options.seconds);
+        set("--steps", "train.steps", Some(steps.map_or("none".into(), |n| n.to_string())));
+        set("--seconds", "train.seconds", Some(seconds.map_or("none".into(), |s| format!("{s:?}"))));
     }
-    set("eval.seconds", options.eval_seconds.map(|s| format!("{s:?}")));
+    set("--eval-seconds", "eval.seconds", options.eval_seconds.map(|s| format!("{s:?}")));
     let sequence = options.seq_len.map(|n| n.to_string());
-    set("train.seq_len", sequence.clone());
-    set("eval.seq_len", sequence);
-    set("train.batch_tokens", options.batch_tokens.map(|n| n.to_string()));
+    set("--seq-len", "train.seq_len", sequence.clone());
+    set("--seq-len", "eval.seq_len", sequence);
+    set("--batch-tokens", "train.batch_tokens", options.batch_tokens.map(|n| n.to_string()));
     // A smaller step than the file's micro-batch is one micro-batch.
     let shrunk = options.batch_tokens.map(|n| n.min(model.train.micro_batch_tokens));
-    set("train.micro_batch_tokens", options.micro_batch_tokens.or(shrunk).map(|n| n.to_string()));
-    set("train.seed", options.seed.map(|n| n.to_string()));
+    let by = if options.micro_batch_tokens.is_some() { "--micro-batch-tokens" } else { "--batch-tokens" };
+    set(by, "train.micro_batch_tokens", options.micro_batch_tokens.or(shrunk).map(|n| n.to_string()));
+    set("--seed", "train.seed", options.seed.map(|n| n.to_string()));
     overrides
 }

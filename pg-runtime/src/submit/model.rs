@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use pg_ir::lang::model::Model;
-use pg_ir::lang::{Diagnostics, Options, Source, elaborate};
+use pg_ir::lang::{Diagnostics, Options, Override, Source, elaborate};
 
 use super::SubmitError;
 use crate::run::{FinishedRun, RunRecord};
@@ -33,7 +33,10 @@ impl ModelFiles {
     pub(super) fn of(run: &FinishedRun) -> Result<ModelFiles, SubmitError> {
         let (main, files) = lay_out(&run.record);
         let profile = Some(run.report.profile.clone()).filter(|profile| profile != "none");
-        let options = Options { overrides: run.record.job.overrides.clone(), profile };
+        let options = Options {
+            overrides: run.record.job.overrides.iter().cloned().map(Override::from).collect(),
+            profile,
+        };
         let mut laid_out = ModelFiles { main, files, name: String::new(), doc: String::new(), options };
         let find = |path: &str| {
             let text = laid_out.files.get(&normal(Path::new(path))).cloned();

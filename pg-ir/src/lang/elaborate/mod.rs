@@ -23,11 +23,40 @@ use crate::lang::trace::{self, Head, PhaseProgram, Trace, TraceOutcome};
 use crate::lang::value::Value;
 use crate::lang::{ParsedModel, Source};
 
+/// A value that the command line gives to a constant (`LAYERS`) or to a setting (`train.seed`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Override {
+    /// Of the constant or the setting.
+    pub name: String,
+    /// Its value, as an expression of the language.
+    pub value: String,
+    /// The option that gives it: `--set`, or one such as `--seq-len`, which findings name instead.
+    pub option: &'static str,
+}
+
+impl Override {
+    /// `--set NAME=VALUE`.
+    pub fn set(name: impl Into<String>, value: impl Into<String>) -> Override {
+        Override { name: name.into(), value: value.into(), option: "--set" }
+    }
+
+    /// The option as it is written, up to the value.
+    fn before_value(&self) -> String {
+        if self.option == "--set" { format!("--set {}=", self.name) } else { format!("{} ", self.option) }
+    }
+}
+
+impl From<(String, String)> for Override {
+    fn from((name, value): (String, String)) -> Override {
+        Override::set(name, value)
+    }
+}
+
 /// What the command line adds to a source.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// `--set NAME=VALUE`, in order: constants (`LAYERS`, `6`) and settings (`train.seed`, `7`).
-    pub overrides: Vec<(String, String)>,
+    /// Constants and settings, in order: the last value of a name holds.
+    pub overrides: Vec<Override>,
     /// `--profile NAME`; none takes the file as it stands, and so does `full` where no profile has that name.
     pub profile: Option<String>,
 }
@@ -146,6 +175,7 @@ impl<'m> Elaborator<'m> {
                 let grid = |e: Evaluated<'_>| match e.value {
                     Value::Grid(g) => Some((e.rule.pattern.clone(), g)),
                     Value::None => Some((e.rule.pattern.clone(), None)),
+                    Value::Poison => None,
                     other => self.kind_error(e.rule, "a quantiser such as int(clip = 7), or none", &other),
                 };
                 PhaseProgram { consts, grids: rules.into_iter().filter_map(grid).collect() }

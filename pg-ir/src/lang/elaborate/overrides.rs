@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::{Elaborator, Given, Options};
+use super::{Elaborator, Given, Options, Override};
 use crate::lang::ast::{Const, Expr, ExprKind, Named, Setting};
 use crate::lang::diag::{Diagnostic, nearest};
 use crate::lang::interp::{ConstValue, Interp};
@@ -45,26 +45,38 @@ impl<'m> Elaborator<'m> {
                     let d = Diagnostic::error(&self.model.name.span, format!("there is no profile `{name}`"));
                     self.error(match nearest(name, known.iter().copied()) {
                         Some(best) => d.help(format!("a similar name exists: `{best}`")),
+                        None if known.is_empty() => d.help("this model has none: leave `--profile` out"),
                         None => d.help(format!("this model's profiles: {}", known.join(", "))),
                     });
                 }
             }
         }
-        for (i, (name, text)) in options.overrides.iter().enumerate() {
-            let file: Arc<str> = if i == 0 { "--set".into() } else { format!("--set #{}", i + 1).into() };
-            self.extra.push(SourceText { file: file.clone(), text: format!("{name}={text}").into() });
+        self.arguments(&options.overrides, &mut given, settings);
+        given
+    }
+
+    /// Values from the command line, which is a text with a line for each of them.
+    fn arguments(&mut self, overrides: &[Override], given: &mut Given, settings: &mut Settings) {
+        let file: Arc<str> = "command line".into();
+        let mut lines = String::new();
+        for argument in overrides {
+            let (name, text, before) = (&argument.name, &argument.value, argument.before_value());
+            let line = 1 + lines.matches('\n').count() as u32;
             let width = |s: &str| s.chars().count() as u32;
-            let key = Span { file: file.clone(), start: (1, 1), end: (1, 1 + width(name)) };
-            let start = 2 + width(name);
-            let span = Span { file: file.clone(), start: (1, start), end: (1, start + width(text).max(1)) };
-            let (expr, errors) = parse::expression(&file, text);
+            let start = (line, 1 + width(&before));
+            lines += &format!("{before}{text}\n");
+            let key = match before.strip_suffix('=') {
+                Some(_) => Span { file: file.clone(), start: (line, 7), end: (line, start.1 - 1) },
+                None => Span { file: file.clone(), start: (line, 1), end: (line, start.1 - 1) },
+            };
+            let (expr, errors) = parse::expression(&file, text, start);
             match (expr, errors.into_iter().next()) {
-                (Some(mut expr), _) => {
-                    expr.span = span;
-                    let by = format!("--set {name}={}", shortened(text));
-                    self.give(name, expr, &key, &by, &mut given, settings);
+                (Some(expr), _) => {
+                    let by = format!("{before}{}", shortened(text));
+                    self.give(name, expr, &key, &by, given, settings);
                 }
                 (None, why) => {
+                    let span = Span { file: file.clone(), start, end: (line, start.1 + width(text).max(1)) };
                     let why = why.map(|d| format!(": {}", d.message)).unwrap_or_default();
                     let message = format!("`{}` is not a value{why}", shortened(text));
                     self.error(
@@ -74,7 +86,7 @@ impl<'m> Elaborator<'m> {
                 }
             }
         }
-        given
+        self.extra.push(SourceText { file, text: lines.into() });
     }
 
     pub(super) fn give(
@@ -200,7 +212,13 @@ impl<'m> Elaborator<'m> {
             }
         }
         let (mut consts, errors) = (std::mem::take(&mut cx.consts), std::mem::take(&mut cx.errors));
-        errors.into_iter().for_each(|d| self.error(d));
+        for d in errors {
+            let later = self.model.consts.keys().find(|name| d.message == format!("unknown name `{name}`"));
+            self.error(match later {
+                Some(name) => d.help(format!("constants use those before them: declare `{name}` first")),
+                None => d,
+            });
+        }
         consts.sort_by_cached_key(|name, _| self.model.consts.get_index_of(name));
         consts
     }

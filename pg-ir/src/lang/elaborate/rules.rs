@@ -6,7 +6,7 @@ use super::lints::Fitted;
 use super::{Elaborator, Traces};
 use crate::lang::ast::{Named, Rule};
 use crate::lang::diag::Diagnostic;
-use crate::lang::interp::ConstValue;
+use crate::lang::interp::{ConstValue, Declared};
 use crate::lang::limits::{MAX_ERRORS, Resource};
 use crate::lang::model::{Export, ExportSettings, Init, Param};
 use crate::lang::span::Span;
@@ -15,7 +15,7 @@ use crate::lang::value::{ExportRule, Value};
 use crate::optim::{self, AdamW, Optimiser, Packing};
 use crate::quant::{Grid, ScaleRule};
 
-/// A rule with its value computed.
+/// A rule with its value computed: [`Value::Poison`] if that is wrong and was reported.
 pub(super) struct Evaluated<'r> {
     pub(super) rule: &'r Rule,
     pub(super) value: Value,
@@ -31,17 +31,19 @@ impl<'m> Elaborator<'m> {
             if let Some(guard) = &rule.guard {
                 match cx.expr(guard) {
                     Value::Bool(true) => {}
-                    Value::Bool(false) | Value::Poison => continue,
+                    Value::Bool(false) => continue,
+                    Value::Poison => {
+                        out.push(Evaluated { rule, value: Value::Poison });
+                        continue;
+                    }
                     other => {
-                        cx.error(&guard.span, format!("a condition is a Bool, found {}", other.kind()));
+                        let message = format!("a condition is a Bool, found {}", other.kind());
+                        out.push(Evaluated { rule, value: cx.error(&guard.span, message) });
                         continue;
                     }
                 }
             }
-            let value = cx.expr(&rule.value);
-            if !matches!(value, Value::Poison) {
-                out.push(Evaluated { rule, value });
-            }
+            out.push(Evaluated { rule, value: cx.expr(&rule.value) });
         }
         let errors = std::mem::take(&mut cx.errors);
         errors.into_iter().for_each(|d| self.error(d));
@@ -83,13 +85,12 @@ impl<'m> Elaborator<'m> {
         programs: &[PhaseProgram],
     ) -> IndexMap<String, Param> {
         let mut params: IndexMap<String, Param> = IndexMap::new();
+        let mut changed: Option<(&String, Vec<usize>, &Declared)> = None;
         for run in &traces.runs {
             for (name, p) in &run.params {
                 if let Some(first) = params.get(name) {
-                    if first.shape != p.shape {
-                        let message =
-                            format!("`{name}` is {:?} here and {:?} in another phase", p.shape, first.shape);
-                        self.error(Diagnostic::error(&p.span, message));
+                    if first.shape != p.shape && changed.is_none() {
+                        changed = Some((name, first.shape.clone(), p));
                     }
                     continue;
                 }
@@ -115,6 +116,14 @@ impl<'m> Elaborator<'m> {
                 };
                 params.insert(name.clone(), param);
             }
+        }
+        if let Some((name, before, after)) = changed {
+            let message =
+                format!("a phase changes the shape of `{name}`: {before:?}, then {:?}", after.shape);
+            self.error(
+                Diagnostic::error(&after.span, message)
+                    .help("parameters keep their shapes all through a run"),
+            );
         }
         params
     }
@@ -194,7 +203,7 @@ fn apply(
 ) -> Result<(), Box<Diagnostic>> {
     let error = |message: String| Err(Box::new(Diagnostic::error(&rule.value.span, message)));
     match (block, value) {
-        ("quant", _) => {}
+        (_, Value::Poison) | ("quant", _) => {}
         ("optim", Value::Optimiser(o)) => {
             if o.packing() == Packing::Matrices && p.shape.len() != 2 {
                 return error(format!("{} is for matrices; `{}` has shape {:?}", o.name(), p.name, p.shape));

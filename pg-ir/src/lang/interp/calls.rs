@@ -199,8 +199,8 @@ impl Interp<'_> {
     ) -> Value {
         if args.len() != c.params.len() || args.iter().any(|(n, ..)| n.is_some()) {
             let message = format!(
-                "closure `{name}` takes {} arguments by position, found {}",
-                c.params.len(),
+                "closure `{name}` takes {} by position, found {}",
+                arguments(c.params.len()),
                 args.len()
             );
             return self.error(span, message);
@@ -239,6 +239,10 @@ impl Interp<'_> {
         }
         value
     }
+}
+
+fn arguments(count: usize) -> String {
+    if count == 1 { "1 argument".into() } else { format!("{count} arguments") }
 }
 
 /// Puts arguments in the order of parameters. `params` are names with whether they may be left out.
@@ -280,7 +284,7 @@ fn bind_args(
                 return Err(Box::new(Diagnostic::error(&at, message)));
             }
             None => {
-                let message = format!("`{callee}` takes {} arguments, found more", params.len());
+                let message = format!("`{callee}` takes {}, found more", arguments(params.len()));
                 return Err(Box::new(Diagnostic::error(&at, message).help(format!("it is {}", signature()))));
             }
         }

@@ -109,6 +109,7 @@ impl Interp<'_> {
 
     /// The variable of this name, if it can be assigned.
     pub(super) fn assignable(&mut self, name: &Name) -> Option<&mut Var> {
+        let is_constant = self.consts.contains_key(&name.text);
         let frame = self.frame();
         let found = frame.vars.iter().rposition(|v| v.name == name.text);
         let (message, help) = match found {
@@ -125,10 +126,21 @@ impl Interp<'_> {
                 format!("`{}` is not mutable", name.text),
                 format!("declare it with `let mut {}`", name.text),
             ),
+            None if is_constant => (
+                format!("`{}` is a constant", name.text),
+                "a constant is changed by `--set`, a profile or a phase; a function has variables: `let mut`"
+                    .into(),
+            ),
             None => {
                 let known = frame.vars.iter().map(|v| v.name.clone()).collect::<Vec<_>>();
                 let d = Diagnostic::error(&name.span, format!("unknown variable `{}`", name.text));
-                self.report(d.nearest(&name.text, known.iter().map(|n| &**n)));
+                let d = d.nearest(&name.text, known.iter().map(|n| &**n));
+                let help =
+                    d.help.clone().unwrap_or_else(|| format!("declare it with `let mut {}`", name.text));
+                self.report(d.help(help));
+                // What reads it would only fail for the same reason.
+                let var = Var { name: name.text.clone(), value: Value::Poison, mutable: true };
+                self.frame().vars.push(var);
                 return None;
             }
         };
@@ -320,7 +332,7 @@ impl Interp<'_> {
 
     /// Runs an operation whose graph nodes come from `span`.
     pub(super) fn at<T>(&mut self, span: &Span, run: impl FnOnce(&mut Self) -> T) -> T {
-        let (loc, call, scope) = (span.loc(), self.model_call(span), self.scope.clone());
+        let (loc, call, scope) = (span.loc(), self.model_call(span).map(Span::loc), self.scope.clone());
         if let Some(t) = &mut self.tracer {
             t.builder.set_origin(Origin { loc, call, scope, backward: false });
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 
 pub(crate) use self::scopes::is_path;
-use crate::graph::{Builder, Loc, MAX_NODES, ValueId};
+use crate::graph::{Builder, MAX_NODES, ValueId};
 use crate::lang::ast::*;
 use crate::lang::builtins;
 use crate::lang::diag::Diagnostic;
@@ -175,17 +175,26 @@ impl<'a> Interp<'a> {
         self.frames.last().expect("the top frame stays").home
     }
 
-    /// Records a finding once per place, with the calls that lead there.
+    /// Records a finding once per place, with the calls that lead there. One in the library is about the model's call.
     pub(crate) fn report(&mut self, mut d: Diagnostic) -> Value {
-        if self.halted || self.errors.iter().any(|e| e.span == d.span) {
-            return Value::Poison;
-        }
         for frame in self.frames.iter().rev() {
             let Some(call) = &frame.call else { break };
-            d.labels.push((call.clone(), format!("in this call of `{}`", frame.name)));
-            if !is_library(call) {
+            let this_call = format!("in this call of `{}`", frame.name);
+            let is_outside = !is_library(call);
+            if is_outside && is_library(&d.span) {
+                let inside = std::mem::replace(&mut d.span, call.clone());
+                let here = std::mem::replace(&mut d.here, this_call);
+                let here = if here.is_empty() { "here, in the library".into() } else { here };
+                d.labels.insert(0, (inside, here));
+            } else {
+                d.labels.push((call.clone(), this_call));
+            }
+            if is_outside {
                 break;
             }
+        }
+        if self.halted || self.errors.iter().any(|e| e.span == d.span) {
+            return Value::Poison;
         }
         self.errors.push(d);
         if self.errors.len() >= MAX_ERRORS {
@@ -235,9 +244,9 @@ impl<'a> Interp<'a> {
     }
 
     /// The call in the model's own text that leads to a place in the library.
-    fn model_call(&self, span: &Span) -> Option<Loc> {
+    fn model_call(&self, span: &Span) -> Option<&Span> {
         let calls = || self.frames.iter().rev().map_while(|f| f.call.as_ref());
-        if is_library(span) { calls().find(|c| !is_library(c)).map(Span::loc) } else { None }
+        if is_library(span) { calls().find(|c| !is_library(c)) } else { None }
     }
 
     pub(crate) fn error(&mut self, span: &Span, message: impl Into<String>) -> Value {
@@ -304,12 +313,13 @@ impl<'a> Interp<'a> {
         if let Some(value) = builtins::constant(name) {
             return value;
         }
-        let d = Diagnostic::error(span, format!("unknown name `{name}`")).here("not found");
-        let d = match builtins::find(name) {
-            Some(b) => d.help(format!("`{name}` is a function: {}", b.signature())),
-            None => d.nearest(name, self.known_names().iter().map(|n| &**n)),
-        };
-        self.report(d)
+        self.report(match builtins::find(name) {
+            Some(b) => Diagnostic::error(span, format!("`{name}` is a function, and is not called"))
+                .help(format!("it is {}", b.signature())),
+            None => Diagnostic::error(span, format!("unknown name `{name}`"))
+                .here("not found")
+                .nearest(name, self.known_names().iter().map(|n| &**n)),
+        })
     }
 
     fn known_names(&self) -> Vec<Arc<str>> {

@@ -70,6 +70,7 @@ impl Interp<'_> {
         let full = join(&self.scope, name);
         self.named(&full)?;
         let shared = shared || self.shared;
+        let own = self.model_call(span).unwrap_or(span).clone();
         let Some(t) = &mut self.tracer else {
             return Err("parameters are declared in functions, not here".into());
         };
@@ -82,7 +83,7 @@ impl Interp<'_> {
                 return Ok(Value::Tensor(first.value));
             };
             let mut d = Diagnostic::error(span, clash);
-            if first.span != *span {
+            if first.span != own {
                 d = d.label(&first.span, format!("first declared here, with shape {:?}", first.shape));
             }
             self.report(d.help(
@@ -97,7 +98,7 @@ impl Interp<'_> {
             None => input,
         };
         t.born.insert(input, span.clone());
-        t.params.insert(full, Declared { shape, init, span: span.clone(), input, value });
+        t.params.insert(full, Declared { shape, init, span: own, input, value });
         Ok(Value::Tensor(value))
     }
 }

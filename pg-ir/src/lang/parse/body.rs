@@ -107,7 +107,8 @@ impl Parser<'_> {
 
     fn end_of_statement(&mut self, stmt: Stmt) -> Parsed<Read> {
         if !self.is_end() && !self.take(";") {
-            return self.expected("an operator, `;` or `}`");
+            let is_next_line = self.at > 0 && self.tokens[self.at - 1].end.0 < self.here().start.0;
+            return if is_next_line { self.forgotten(";") } else { self.expected("an operator, `;` or `}`") };
         }
         Ok(Read::Stmt(stmt))
     }

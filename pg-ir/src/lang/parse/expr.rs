@@ -357,7 +357,11 @@ impl Parser<'_> {
         let kind = match self.peek() {
             Some(Kind::Open('(')) => self.called(callee)?,
             Some(Kind::Punct("::")) => {
-                return self.refuse(&callee.span, "paths with `::` have no meaning here", "");
+                return self.refuse(
+                    &callee.span,
+                    "paths with `::` have no meaning here",
+                    "a function is called by its name alone",
+                );
             }
             Some(Kind::Punct("!")) => {
                 return self.no("macros", "strings interpolate by themselves: \"blocks.{i}\"");

@@ -68,19 +68,19 @@ impl Parser<'_> {
     fn docs(&mut self) -> Parsed<(String, Option<Span>)> {
         let mut doc = String::new();
         let mut first = None;
-        while self.is_punct("#") {
-            let start = self.at;
+        while let Some(Kind::Doc(text)) = self.peek() {
             self.at += 1;
-            self.open('[')?;
-            if !self.take("doc") || !self.take("=") {
-                self.at = start;
-                return self.refuse_here("attributes have no meaning here", "");
-            }
-            let text = self.text_literal("the comment's text")?.text;
-            self.close("`]`")?;
-            first.get_or_insert_with(|| self.span_from(start));
-            doc.push_str(text.strip_prefix(' ').unwrap_or(&text));
+            first.get_or_insert_with(|| self.span_from(self.at - 1));
+            doc.push_str(text.strip_prefix(' ').unwrap_or(text));
             doc.push('\n');
+        }
+        if self.is_punct("#") {
+            return match self.tokens.get(self.at + 1).map(|t| &t.kind) {
+                Some(Kind::Open('[')) => {
+                    self.refuse_here("attributes have no meaning here", "comments begin with `//`")
+                }
+                _ => self.refuse_here("`#` has no meaning here", "comments begin with `//`"),
+            };
         }
         Ok((doc.trim_end().to_string(), first))
     }
@@ -99,6 +99,7 @@ impl Parser<'_> {
         let (doc, doc_span) = self.docs()?;
         if self.take("const") {
             let name = self.word("the constant's name")?;
+            self.untyped("a constant is what its value is: `const RATE = 0.1;`")?;
             self.expect("=")?;
             let value = self.expr()?;
             self.expect(";")?;
@@ -132,6 +133,7 @@ impl Parser<'_> {
         let mut params: Named<FnParam> = Named::new();
         while !self.is_end() {
             let name = self.word("a parameter's name")?;
+            self.untyped("a parameter is what it is given: `fn mlp(x, width = 64) { … }`")?;
             let default = if self.take("=") { Some(self.expr()?) } else { None };
             self.unique("parameter", params.get(&name.text).map(|p| &p.name), &name);
             params.insert(name.text.clone(), FnParam { name, default });
@@ -147,12 +149,20 @@ impl Parser<'_> {
             self.error(Diagnostic::error(&name.span, message).help("pass lists"));
         }
         self.close("`)`")?;
+        if self.is_punct("->") {
+            return self.no("types", "a function gives what its last expression is: `fn mlp(x) { … }`");
+        }
         if !self.is(&Kind::Open('{')) {
             return self.expected("the function's body in braces");
         }
         let body = self.body()?;
         let span = start.to(&body.span);
         Ok(Function { name, doc, params: params.into_values().collect(), body, span })
+    }
+
+    /// An error where a type follows a name.
+    fn untyped(&mut self, help: &str) -> Parsed<()> {
+        if self.is_punct(":") { self.no("types", help) } else { Ok(()) }
     }
 
     fn block(&mut self, model: &mut ModelAst) -> Parsed<()> {
@@ -182,13 +192,12 @@ impl Parser<'_> {
             }
             other => {
                 let known = BLOCKS.iter().copied().chain(["phases", "profile", "const", "fn"]);
-                let mut message = format!("unknown item `{}`", shortened(other));
-                if let Some(best) = nearest(other, known) {
-                    message.push_str(&format!("; did you mean `{best}`?"));
-                } else {
-                    message.push_str("; items are const, fn, quant, optim, export, weight_std, train, eval, phases, profile");
-                }
-                self.refuse(&name.span, &message, "")
+                let message = format!("unknown item `{}`", shortened(other));
+                let help = match nearest(other, known.clone()) {
+                    Some(best) => format!("a similar name exists: `{best}`"),
+                    None => format!("items are {}", known.collect::<Vec<_>>().join(", ")),
+                };
+                self.refuse(&name.span, &message, &help)
             }
         }
     }
@@ -196,10 +205,8 @@ impl Parser<'_> {
     fn phase(&mut self) -> Parsed<PhaseAst> {
         let name = self.word("a phase's name")?;
         if !self.take("at") {
-            let found = self.word("`at`")?;
-            let message = format!("expected `at`, found `{}`", shortened(&found.text));
             let help = "a phase looks like `late at fraction(0.5) { MLP_CLIP = 7; }`";
-            return self.refuse(&found.span, &message, help);
+            return self.expected_as("`at`", help);
         }
         let trigger = self.expr()?;
         Ok(PhaseAst { name, trigger, settings: self.settings("")? })
@@ -228,7 +235,13 @@ impl Parser<'_> {
             text.push_str(&self.word("a setting's name")?.text);
         }
         let path = Name { text: text.into(), span: self.span_from(start) };
-        self.expect("=")?;
+        if self.is_punct("=>") {
+            let help = format!("\"{}\" => …", path.text);
+            return self.refuse(&path.span, "a rule's pattern is a string", &help);
+        }
+        if !self.take("=") {
+            return self.expected_as("`=`", "a setting is `name = value;`");
+        }
         let value = self.expr()?;
         self.expect(";")?;
         Ok(Setting { path, value })
@@ -255,7 +268,9 @@ impl Parser<'_> {
                 Err(e) => return self.refuse(&glob.span, &e, ""),
             };
             let guard = if self.take("if") { Some(self.expr()?) } else { None };
-            self.expect("=>")?;
+            if !self.take("=>") {
+                return self.expected_as("`=>`", "a rule is `\"pattern\" => value,`");
+            }
             let value = self.expr()?;
             block.rules.push(Rule { glob, pattern, guard, value });
             if !self.is_end() {

@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use super::ast::*;
 use super::diag::Diagnostic;
+use super::lexer::lex_from;
 use super::limits::{MAX_ERRORS, MAX_NESTING, too_deep};
 use super::span::Span;
-use super::token::{Kind, Token, lex, tree_len};
+use super::token::{Kind, Token, tree_len};
 
 /// A mistake that has been reported: the statement or item at hand has no meaning.
 struct Stop;
@@ -37,9 +38,9 @@ pub(crate) fn library(file: &Arc<str>, tokens: &[Token]) -> (Option<ModelAst>, V
     })
 }
 
-/// Parses one expression, such as the value of `--set NAME=VALUE`.
-pub(crate) fn expression(file: &Arc<str>, text: &str) -> (Option<Expr>, Vec<Diagnostic>) {
-    match lex(file, text) {
+/// Parses one expression, such as the value of `--set NAME=VALUE`, which begins at a line and column.
+pub(crate) fn expression(file: &Arc<str>, text: &str, start: (u32, u32)) -> (Option<Expr>, Vec<Diagnostic>) {
+    match lex_from(file, text, start) {
         Ok(tokens) => run(file, &tokens, |p| p.expr()),
         Err(e) => (None, vec![*e]),
     }
@@ -102,7 +103,24 @@ impl<'t> Parser<'t> {
     }
 
     fn expect(&mut self, op: &str) -> Parsed<()> {
-        if self.take(op) { Ok(()) } else { self.expected(&format!("`{op}`")) }
+        match op {
+            _ if self.take(op) => Ok(()),
+            ";" | "," => self.forgotten(op),
+            _ => self.expected(&format!("`{op}`")),
+        }
+    }
+
+    /// What ends a statement or an entry is missing: behind what it should end, which may be lines before what was found.
+    #[cold]
+    #[inline(never)]
+    fn forgotten<T>(&mut self, op: &str) -> Parsed<T> {
+        let (Some(last), None) = (self.at.checked_sub(1).map(|i| &self.tokens[i]), &self.inside) else {
+            return self.expected(&format!("`{op}`"));
+        };
+        let end = Span { file: self.file.clone(), start: last.end, end: (last.end.0, last.end.1 + 1) };
+        let d = Diagnostic::error(&end, format!("expected `{op}`, found {}", self.found()));
+        self.error(d.here(format!("add `{op}` here")).label(&self.here(), "unexpected"));
+        Err(Stop)
     }
 
     fn open(&mut self, delimiter: char) -> Parsed<()> {
@@ -176,16 +194,29 @@ impl<'t> Parser<'t> {
     }
 
     fn expected<T>(&mut self, what: &str) -> Parsed<T> {
-        let found = match self.peek() {
+        self.expected_as(what, "")
+    }
+
+    /// [`Self::expected`] with what to write instead.
+    fn expected_as<T>(&mut self, what: &str, help: &str) -> Parsed<T> {
+        if let Some(Kind::Odd(why)) = self.peek() {
+            return self.refuse_here(why, "");
+        }
+        self.refuse_here(&format!("expected {what}, found {}", self.found()), help)
+    }
+
+    /// The next token, for a message.
+    fn found(&self) -> String {
+        match self.peek() {
             None => "the end".into(),
             Some(Kind::Word(w)) => format!("`{}`", shortened(w)),
             Some(Kind::Punct(p)) => format!("`{p}`"),
             Some(Kind::Open(c) | Kind::Close(c)) => format!("`{c}`"),
             Some(Kind::Int(_) | Kind::Float(_)) => "a number".into(),
-            Some(Kind::Text(_)) => "a string".into(),
+            Some(Kind::Text(_) | Kind::OpenString) => "a string".into(),
+            Some(Kind::Doc(_)) => "a doc comment".into(),
             Some(Kind::Odd(_)) => "a literal".into(),
-        };
-        self.refuse_here(&format!("expected {what}, found {found}"), "")
+        }
     }
 
     /// Skips to behind what began at token `start`: behind the first `;` (or `,`, if that ends it), behind the first

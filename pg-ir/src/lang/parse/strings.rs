@@ -2,8 +2,8 @@
 
 use super::{Parsed, Parser, shortened};
 use crate::lang::ast::*;
+use crate::lang::lexer::lex;
 use crate::lang::span::Span;
-use crate::lang::token::lex;
 
 impl Parser<'_> {
     /// Splits a string at its `{expression}` parts; `{{` and `}}` are braces.
