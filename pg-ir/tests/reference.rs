@@ -113,6 +113,24 @@ fn every_setting_is_read_and_its_example_says_so() {
     }
 }
 
+/// What no reader would look at is an error.
+#[test]
+fn what_stands_in_the_wrong_block_is_said() {
+    let says = |settings: &str| -> Vec<String> {
+        let error = compile(&with(settings)).err().unwrap_or_else(|| panic!("{settings}"));
+        error.list.into_iter().map(|d| d.message).collect()
+    };
+    assert_eq!(says("eval { tt { } }"), ["`eval` has no group `tt`"]);
+    assert_eq!(says("train { ttt { } }"), ["`train` has no group `ttt`"]);
+    assert_eq!(says("eval { tt { chunk = 5; } }"), ["unknown setting `eval.tt.chunk`"]);
+    assert_eq!(says("train { \"*\" => 3, }"), ["`train` has settings, and no rules"]);
+    assert_eq!(says("optim { lr = 3; }"), ["unknown setting `optim.lr`"]);
+    assert_eq!(
+        says("eval { ttt.chunk = 5; }"),
+        ["`eval.ttt.chunk` is set, but this model has no test-time training"]
+    );
+}
+
 /// An empty model has the defaults that the records give.
 #[test]
 fn defaults_are_what_an_empty_model_gets() {

@@ -37,6 +37,36 @@ pub(crate) fn collect(model: &ModelAst) -> Settings {
     all
 }
 
+/// The one group of settings: it asks for test-time training, even if it is empty.
+const TTT: (&str, &str) = ("eval", "ttt");
+
+/// Whether a model asks for test-time training.
+pub(crate) fn has_ttt(model: &ModelAst) -> bool {
+    let groups = model.blocks.iter().flat_map(|b| b.groups.iter().map(|g| (&*b.name.text, &*g.text)));
+    groups.into_iter().any(|group| group == TTT)
+}
+
+/// Groups that mean nothing, and rules where there are settings: nobody would read them.
+pub(crate) fn misplaced(model: &ModelAst, settings: &Settings) -> Vec<Diagnostic> {
+    let mut all = Vec::new();
+    for block in &model.blocks {
+        let name = &*block.name.text;
+        for group in block.groups.iter().filter(|group| (name, &*group.text) != TTT) {
+            let path = format!("{name}.{}.", group.text);
+            // What stands in it is unknown, too, and that is said.
+            if !settings.keys().any(|key| key.starts_with(&path)) {
+                let d = Diagnostic::error(&group.span, format!("`{name}` has no group `{}`", group.text));
+                all.push(d.help("the one group is eval { ttt { } }: it asks for test-time training"));
+            }
+        }
+        if let Some(rule) = block.rules.first().filter(|_| matches!(name, "train" | "eval")) {
+            let d = Diagnostic::error(&rule.glob.span, format!("`{name}` has settings, and no rules"));
+            all.push(d.help("rules stand in quant, optim, export and weight_std"));
+        }
+    }
+    all
+}
+
 /// Reads settings, each by its record.
 pub(crate) struct Reader<'a, 'b> {
     cx: &'a mut Interp<'b>,

@@ -156,13 +156,13 @@ impl<'m> Elaborator<'m> {
 
         let (train, eval, freeze, export, f16_up_to) = {
             let mut cx = self.interp(&consts[0]);
-            let has_ttt = model.blocks.iter().flat_map(|b| &b.groups).any(|g| &*g.text == "ttt");
             let mut reader = Reader::new(&mut cx, &settings, &model.name.span);
             let train = reader.train();
-            let eval = reader.eval(&train, has_ttt);
+            let eval = reader.eval(&train, settings::has_ttt(model));
             let freeze = reader.ttt_freeze();
             let (export, f16_up_to) = reader.export();
             reader.unknown_keys();
+            settings::misplaced(model, &settings).into_iter().for_each(|d| _ = cx.report(d));
             self.errors.append(&mut cx.errors);
             (train, eval, freeze, export, f16_up_to)
         };
