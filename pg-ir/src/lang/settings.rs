@@ -10,6 +10,7 @@ use self::keys::{Default, Key};
 use super::ast::{Expr, ModelAst, Name};
 use super::diag::{Diagnostic, nearest};
 use super::interp::{Fault, Interp};
+use super::parse::BLOCKS;
 use super::span::Span;
 use super::value::Value;
 use crate::lang::model::{Eval, ExportSettings, Train, Ttt};
@@ -130,8 +131,11 @@ impl<'a, 'b> Reader<'a, 'b> {
             ema_decay: self.get(&keys::EMA_DECAY),
             seed: self.get(&keys::SEED),
         };
-        let micro = (keys::MICRO_BATCH_TOKENS.path, micro_batch_tokens);
         let batch = keys::BATCH_TOKENS.path;
+        // A default is blamed on what it is taken from.
+        let is_written = self.written.contains_key(keys::MICRO_BATCH_TOKENS.path);
+        let micro = if is_written { keys::MICRO_BATCH_TOKENS.path } else { batch };
+        let micro = (micro, micro_batch_tokens);
         self.divides(micro, (batch, batch_tokens), &[]);
         self.divides((keys::SEQ_LEN.path, seq_len), micro, &[batch]);
         train
@@ -203,8 +207,9 @@ impl<'a, 'b> Reader<'a, 'b> {
                 known.iter().copied().filter(|k| k.split('.').next() == Some(block)).collect();
             let d = match nearest(path, known.iter().copied()) {
                 Some(best) => d.help(format!("a similar setting exists: `{best}`")),
-                None if siblings.is_empty() => d.help(format!("`{block}` has rules, and no settings")),
-                None => d.help(format!("settings are {}", siblings.join(", "))),
+                None if !siblings.is_empty() => d.help(format!("settings are {}", siblings.join(", "))),
+                None if BLOCKS.contains(&block) => d.help(format!("`{block}` has rules, and no settings")),
+                None => d.help("settings are those of `train`, `eval` and `export`, as in `train.seed`"),
             };
             self.cx.report(d);
         }

@@ -11,6 +11,7 @@ mod strings;
 
 use std::sync::Arc;
 
+pub(crate) use self::items::BLOCKS;
 use super::ast::*;
 use super::diag::Diagnostic;
 use super::lexer::lex_from;
