@@ -9,15 +9,13 @@ pub(super) fn normalised<'t>(pieces: &[Piece<'t>]) -> Vec<Piece<'t>> {
     join(&mut pieces);
     open_up(&mut pieces);
     let mut last: Option<Kind> = None;
-    for at in 0..pieces.len() {
-        let (is_first, is_closing) = (last == Some(Kind::Open), pieces[at].kind == Kind::Close);
+    for piece in &mut pieces {
+        let (is_first, is_closing) = (last == Some(Kind::Open), piece.kind == Kind::Close);
         // One blank line at most, and none inside of delimiters' ends.
         let most = if is_first || is_closing || last.is_none() { 1 } else { 2 };
-        pieces[at].newlines = pieces[at].newlines.min(most);
-        if last == Some(Kind::Comment { is_line: true }) {
-            pieces[at].newlines = pieces[at].newlines.max(1);
-        }
-        last = Some(pieces[at].kind);
+        let least = usize::from(last == Some(Kind::Comment { is_line: true }));
+        piece.newlines = piece.newlines.clamp(least, most);
+        last = Some(piece.kind);
     }
     pieces
 }
