@@ -214,3 +214,10 @@ fn the_compilers_options_are_those_of_the_server() {
         ]
     );
 }
+
+/// Says in the output of `cargo test` what it leaves out.
+#[test]
+#[ignore = "minutes: `scripts/cuda-tools`, then `cargo test --release --test cuda`"]
+fn every_kernel_for_hopper() {
+    panic!("a test of its own: cargo test --release --test cuda");
+}
