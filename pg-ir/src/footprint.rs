@@ -87,5 +87,5 @@ pub fn matmul_flops(graph: &Graph) -> f64 {
         let node: &crate::graph::Node = node;
         node.op.cost(&graph.operand_types(node), &graph.result_types(node)).flops
     };
-    graph.nodes().filter(|(_, n)| counts(&n.op)).map(|(_, n)| cost(n)).sum()
+    graph.nodes().filter(|(_, n)| counts(&n.op)).map(|(_, n)| cost(n)).fold(0.0, |sum, flops| sum + flops)
 }

@@ -21,7 +21,9 @@ impl Summary {
         if n == 0 {
             return None;
         }
-        let mean = values.iter().sum::<f64>() / n as f64;
+        // Of equal values the mean is one of them and the spread is none, whatever their sum rounds to.
+        let is_one = values.iter().all(|value| *value == values[0]);
+        let mean = if is_one { values[0] } else { values.iter().sum::<f64>() / n as f64 };
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         Some(Summary { n, mean, std: (n > 1).then(|| (squares / (n - 1) as f64).sqrt()) })
     }
@@ -132,6 +134,19 @@ impl TTest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_values_have_no_spread() {
+        for value in [0.1, 0.2, 1.0 / 3.0, 2.2114, 3.9353] {
+            for n in 2..12 {
+                let equal = vec![value; n];
+                let summary = Summary::of(&equal).unwrap();
+                assert_eq!((summary.mean, summary.std, summary.interval95()), (value, Some(0.0), None));
+                assert_eq!(welch(&equal, &[1.5; 3]), Err(NoTest::NoSpread));
+                assert_eq!(one_sample(&equal, 1.5), Err(NoTest::NoSpread));
+            }
+        }
+    }
 
     fn close(ours: f64, theirs: f64) {
         let off = (ours - theirs).abs() / theirs.abs();

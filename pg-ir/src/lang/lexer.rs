@@ -1,6 +1,7 @@
 //! Tokens from text. rustc's own lexer finds them; what no token can be is said here, where it begins rather than where it
 //! was noticed.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ra_ap_rustc_lexer::{DocStyle, FrontmatterAllowed, LiteralKind, TokenKind, strip_shebang, tokenize};
@@ -10,7 +11,7 @@ use super::diag::Diagnostic;
 use super::limits::MAX_SOURCE_BYTES;
 use super::literal::literal_of;
 use super::span::Span;
-use super::token::{INNER_DOC, Kind, Token, Tokens};
+use super::token::{INNER_DOC, Kind, Token, Tokens, lifetime, word};
 
 /// Lexes a text.
 ///
@@ -34,9 +35,12 @@ pub(crate) fn lex_from(
             format!("a model's text has at most {MAX_SOURCE_BYTES} bytes, and {file} has {}", text.len());
         return Err(Box::new(Diagnostic::error(&Span::whole(file.clone()), message)));
     }
+    // As rustc reads a file; no column moves.
+    let text: Cow<'_, str> =
+        if text.contains("\r\n") { text.replace("\r\n", "\n").into() } else { text.into() };
     let mut lexer =
         Lexer { file, delimiters: Delimiters::default(), open_string: None, out: Tokens::new(file) };
-    lexer.all(text, start)?;
+    lexer.all(&text, start)?;
     Ok(lexer.out.finish())
 }
 
@@ -94,22 +98,17 @@ impl Lexer<'_> {
                 }
                 Some(DocStyle::Inner) => Kind::Odd(INNER_DOC.into()),
                 Some(DocStyle::Outer) => {
-                    let inside = written[3..].trim_end_matches('\r');
-                    Kind::Doc(
-                        inside
-                            .strip_suffix("*/")
-                            .filter(|_| written.starts_with("/*"))
-                            .unwrap_or(inside)
-                            .into(),
-                    )
+                    let is_block = written.starts_with("/*");
+                    let end = if is_block { written.len() - 2 } else { written.len() };
+                    Kind::Doc(written[3..end].into())
                 }
             },
             TokenKind::Literal { kind, suffix_start } => {
                 self.literal(written, kind, suffix_start, start, end)?
             }
-            TokenKind::Ident | TokenKind::RawIdent | TokenKind::UnknownPrefix => Kind::Word(written.into()),
+            TokenKind::Ident | TokenKind::RawIdent | TokenKind::UnknownPrefix => word(written),
             TokenKind::Lifetime { .. } | TokenKind::RawLifetime | TokenKind::UnknownPrefixLifetime => {
-                Kind::Odd(format!("`{written}` has no meaning here: strings have double quotes").into())
+                lifetime(written)
             }
             TokenKind::OpenParen | TokenKind::OpenBrace | TokenKind::OpenBracket => {
                 let delimiter = if written == "(" {
@@ -317,13 +316,20 @@ mod tests {
     /// The macro and the command read the same: what rustc's lexer hands over is what ours finds, places included.
     #[test]
     fn a_text_and_a_stream_have_the_same_tokens() {
-        let text = "/// Doc.\n//! inner\nfn f(x, y = -1.5e3) { x[0]..=y => \"a\\nb\" r#\"c\"# 0x1f 'a' 1u8 }\n#[doc = \"d\"] é";
+        let text = "/// Doc.\n//! inner\nfn f(x, y = -1.5e3) { x[0]..=y => \"a\\nb\" r#\"c\"# 0x1f 'a' 1u8 'b }\n#[doc = \"d\"] é";
         let file: Arc<str> = "m.rs".into();
         let stream = flatten(&file, text.parse().unwrap()).unwrap();
         for (ours, rustc) in lex(&file, text).unwrap().iter().zip(&stream) {
             assert_eq!(ours, rustc);
         }
         assert_eq!(lex(&file, text).unwrap().len(), stream.len());
+    }
+
+    #[test]
+    fn lines_end_in_either_way_and_words_are_composed() {
+        let text = "/// a\n/** b\nc */ \"d\\\n  e\" r\"f\ng\" h";
+        assert_eq!(kinds(text), kinds(&text.replace('\n', "\r\n")));
+        assert_eq!(kinds("a\u{308}"), kinds("\u{e4}"));
     }
 
     #[test]

@@ -22,7 +22,7 @@ const UNKNOWN: &str = "literals are integers, floats, booleans and strings in do
 /// [`literal`], where the lexer has seen of what kind it is and at which byte its suffix starts.
 pub(super) fn literal_of(written: &str, kind: LiteralKind, suffix_start: usize) -> Kind {
     let is_string = matches!(kind, LiteralKind::Str { .. });
-    if is_string && written.replace("\\\r\n", "").replace("\\\n", "").contains('\n') {
+    if is_string && written.replace("\\\n", "").contains('\n') {
         return Kind::OpenString;
     }
     value(written, kind, suffix_start).unwrap_or_else(|why| Kind::Odd(why.into()))

@@ -7,7 +7,7 @@ use proc_macro2::{Delimiter, Group, Spacing, TokenStream, TokenTree};
 use super::diag::Diagnostic;
 use super::literal::literal;
 use super::span::ends;
-use super::token::{Kind, Token, Tokens};
+use super::token::{Kind, Token, Tokens, lifetime, word};
 
 /// The tokens of a stream, groups opened up.
 ///
@@ -17,12 +17,17 @@ pub(crate) fn flatten(file: &Arc<str>, tokens: TokenStream) -> Result<Vec<Token>
     let mut out = Tokens::new(file);
     // Streams being walked, each with the closing token of its group.
     let mut open = vec![(tokens.into_iter(), None)];
+    // The quote of a lifetime, whose name follows.
+    let mut quote: Option<(u32, u32)> = None;
     while let Some((stream, _)) = open.last_mut() {
         match stream.next() {
             None => {
                 if let Some((_, Some((kind, place)))) = open.pop() {
                     out.push(kind, place)?;
                 }
+            }
+            Some(TokenTree::Punct(punct)) if punct.as_char() == '\'' => {
+                quote = Some(ends(punct.span())[0]);
             }
             Some(TokenTree::Punct(punct)) => {
                 out.punct(punct.as_char(), ends(punct.span()), punct.spacing() == Spacing::Alone);
@@ -38,7 +43,11 @@ pub(crate) fn flatten(file: &Arc<str>, tokens: TokenStream) -> Result<Vec<Token>
                 open.push((group.stream().into_iter(), (!is_plain).then_some(last)));
             }
             Some(TokenTree::Ident(ident)) => {
-                out.push(Kind::Word(ident.to_string().into()), ends(ident.span()))?
+                let (written, [start, end]) = (ident.to_string(), ends(ident.span()));
+                match quote.take() {
+                    Some(quote) => out.push(lifetime(&format!("'{written}")), [quote, end])?,
+                    None => out.push(word(&written), [start, end])?,
+                }
             }
             Some(TokenTree::Literal(found)) => out.push(literal(&found.to_string()), ends(found.span()))?,
         }

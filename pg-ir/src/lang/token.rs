@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use super::diag::Diagnostic;
 use super::limits::{MAX_NESTING, MAX_TOKENS, too_deep};
 use super::span::Span;
@@ -157,6 +159,16 @@ fn doc_attribute(tokens: &[Token]) -> Option<(Kind, usize)> {
     let Kind::Text(text) = &text.kind else { return None };
     let kind = if inner.is_some() { Kind::Odd(INNER_DOC.into()) } else { Kind::Doc(text.clone()) };
     is_doc.then_some((kind, 6 + usize::from(inner.is_some())))
+}
+
+/// A word, as rustc sees it: two that look the same are the same.
+pub(crate) fn word(written: &str) -> Kind {
+    Kind::Word(if written.is_ascii() { written.into() } else { written.nfc().collect::<String>().into() })
+}
+
+/// What is said of a lifetime, which is mostly a string in single quotes.
+pub(crate) fn lifetime(written: &str) -> Kind {
+    Kind::Odd(format!("`{written}` has no meaning here: strings have double quotes").into())
 }
 
 /// What is wrong with a comment that documents what it stands in.

@@ -34,7 +34,7 @@ struct Report {
 }
 
 /// The model that those begin as that derive from none.
-const FIRST: &str = include_str!("../../../models/tiny.rs");
+const FIRST: &str = include_str!("../../sample/tiny.rs");
 /// Its name.
 const FIRST_NAME: &str = "tiny";
 
@@ -113,6 +113,13 @@ fn text(name: &str, base: &str, model: &Model) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_model_is_that_of_the_repository() {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny.rs");
+        let text = std::fs::read_to_string(models).unwrap();
+        assert_eq!(FIRST, text, "copy models/tiny.rs to pg-runtime/sample/tiny.rs");
+    }
 
     #[test]
     fn a_whole_model_has_the_new_name() {

@@ -74,7 +74,8 @@ impl Reference {
     /// All of them, briefly.
     fn list(&self) -> String {
         let count = self.ops.len();
-        let mut out = format!("The {count} primitive ops. Everything else is written in the DSL.\n");
+        let mut out =
+            format!("The {count} primitive ops. Everything else is written in the model language.\n");
         for op in &self.ops {
             // Two lines an op: the mathematics of some is longer than a terminal is wide.
             let _ = write!(out, "\n{}: {}\n    {}\n", op.name, op.signature, op.maths);

@@ -37,6 +37,9 @@ pub enum EvalError {
         /// Windows that there are.
         total: u64,
     },
+    /// It was asked to stop.
+    #[error("asked to stop: there is no score")]
+    Interrupted,
     /// A score is not one of a distribution.
     #[error(
         "the loss of target {target} is {value}: the weights do not give a distribution; lower the learning rates, or \

@@ -142,16 +142,17 @@ impl Companion for Keeper<'_> {
         session: &mut Session,
         state: &mut State,
         observer: &mut Observer<'_>,
-    ) -> Result<(), TrainError> {
+    ) -> Result<ControlFlow<()>, TrainError> {
         // A journal that goes on behind this place has what there was to say of it.
-        if (self.written as u64) > position.step {
-            return Ok(());
+        let Some(live) = self.live.as_mut().filter(|_| (self.written as u64) <= position.step) else {
+            return Ok(ControlFlow::Continue(()));
+        };
+        let scored = live.score(position.step, session, state, observer)?;
+        match scored {
+            ControlFlow::Continue(score) => score.map_or(Ok(()), |score| self.write_down(&score))?,
+            ControlFlow::Break(()) => self.keep_now(position, state)?,
         }
-        let Some(live) = self.live.as_mut() else { return Ok(()) };
-        match live.score(position.step, session, state, observer)? {
-            Some(score) => self.write_down(&score),
-            None => Ok(()),
-        }
+        Ok(scored.map_continue(|_| ()))
     }
 
     fn after_step(

@@ -1,6 +1,7 @@
 //! Scores of the weights while they are trained (`--val-every`): plain, of all the text that the run scores. Nothing of the
 //! training depends on them, and the time that they take is not the training's.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::Scorer;
@@ -38,16 +39,17 @@ impl<'a> Live<'a> {
         of(&self.scores, steps)
     }
 
-    /// Scores the weights, if it is time for that and they have not been scored.
+    /// Scores the weights, if it is time for that and they have not been scored. A break is a stop that was asked for: there is
+    /// no score yet.
     pub(super) fn score(
         &mut self,
         steps: u64,
         session: &mut Session,
         state: &mut State,
         observer: &mut Observer<'_>,
-    ) -> Result<Option<LiveScore>, TrainError> {
+    ) -> Result<ControlFlow<(), Option<LiveScore>>, TrainError> {
         if steps == 0 || !steps.is_multiple_of(self.every) || self.after(steps).is_some() {
-            return Ok(None);
+            return Ok(ControlFlow::Continue(None));
         }
         let began = Instant::now();
         // The stage under way is the training.
@@ -57,10 +59,11 @@ impl<'a> Live<'a> {
         let bpb = match bpb {
             Ok(bpb) => bpb,
             Err(EvalError::Session(error)) => return Err(error.into()),
+            Err(EvalError::Interrupted) => return Ok(ControlFlow::Break(())),
             // Weights without a score now may have one at the end.
             Err(error) => {
                 observer(Event::Warning(format!("no score after step {steps}: {error}")));
-                return Ok(None);
+                return Ok(ControlFlow::Continue(None));
             }
         };
         if let Some(recorded) = of(&self.expected, steps).filter(|recorded| recorded.bpb != bpb) {
@@ -70,7 +73,7 @@ impl<'a> Live<'a> {
         let score = LiveScore { after_steps: steps, bpb, ms: seconds * 1e3 };
         self.scores.push(score);
         observer(Event::Scored(score));
-        Ok(Some(score))
+        Ok(ControlFlow::Continue(Some(score)))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A locked file, until it is dropped or the process ends.
 pub(crate) struct Lock {
@@ -28,6 +29,8 @@ impl Lock {
     /// # Errors
     /// Of the file system.
     pub(crate) fn take(path: &Path) -> io::Result<Result<Lock, Owner>> {
+        // Whoever looks for an owner has the lock for a moment, too.
+        let patience = Instant::now() + Duration::from_millis(100);
         loop {
             let file = open(path)?;
             match file.try_lock() {
@@ -35,6 +38,9 @@ impl Lock {
                 Ok(()) if is_still(&file, path) => return Lock::of(path, file).map(Ok),
                 Ok(()) => {}
                 Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 Err(TryLockError::WouldBlock) => return Ok(Err(Owner::read(file))),
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::Corpus;
+use super::{Corpus, Interrupt};
 use crate::data::Score;
 use crate::eval::{
     EvalError, TttOutcome, Windows, score_and_adapt, ttt_programs, window_nll, window_programs,
@@ -29,12 +29,23 @@ pub struct Scorer<'a> {
     corpus: &'a Corpus,
     sliding: Windows,
     limit: Option<Limit>,
+    interrupt: Interrupt,
 }
 
 impl<'a> Scorer<'a> {
     /// Windows of the model's evaluation length, or of the whole text where that is shorter.
     pub fn new(corpus: &'a Corpus, session: &Session) -> Scorer<'a> {
-        Scorer { corpus, sliding: Windows::sliding(&session.model, corpus.targets()), limit: None }
+        Scorer {
+            corpus,
+            sliding: Windows::sliding(&session.model, corpus.targets()),
+            limit: None,
+            interrupt: Interrupt::default(),
+        }
+    }
+
+    /// A score ends with [`EvalError::Interrupted`] when a stop is asked for.
+    pub(super) fn until(self, interrupt: Interrupt) -> Scorer<'a> {
+        Scorer { interrupt, ..self }
     }
 
     /// All scores from now on together take at most so many seconds; what would take longer ends with
@@ -127,7 +138,13 @@ impl<'a> Scorer<'a> {
     /// Begins a score of so many windows, unless the time is over.
     fn begin(&self, stage: &str, total: u64, observer: &mut Observer<'_>) -> Result<Pace, EvalError> {
         observer(Event::Begin { stage: stage.into(), total });
-        let mut pace = Pace { limit: self.limit, began: Instant::now(), total, warned: false };
+        let mut pace = Pace {
+            limit: self.limit,
+            interrupt: self.interrupt.clone(),
+            began: Instant::now(),
+            total,
+            warned: false,
+        };
         pace.progress(0, observer)?;
         Ok(pace)
     }
@@ -158,6 +175,7 @@ impl Limit {
 /// How fast a score comes on.
 struct Pace {
     limit: Option<Limit>,
+    interrupt: Interrupt,
     began: Instant,
     total: u64,
     warned: bool,
@@ -170,6 +188,9 @@ impl Pace {
     /// Says how far the score is; warns once where the time will not be enough for it, and ends it when the time is over.
     fn progress(&mut self, done: u64, observer: &mut Observer<'_>) -> Result<(), EvalError> {
         observer(Event::Progress(done));
+        if self.interrupt.is_requested() {
+            return Err(EvalError::Interrupted);
+        }
         let (Some(limit), true) = (self.limit, done < self.total) else { return Ok(()) };
         let left = limit.left();
         if left <= 0.0 {

@@ -76,10 +76,10 @@ pub(super) fn train(
     job.ledger.enter("initial weights");
     let replayed = job.record.replays.as_deref().map(replayed).transpose()?;
     let (replayed, expected) = replayed.map_or((None, Vec::new()), |j| (Some(j.steps), j.scores));
-    let live =
-        job.record.job.val_every.map(|every| {
-            Live::new(every, Scorer::new(&job.corpus, session), journal.scores.clone(), expected)
-        });
+    let live = job.record.job.val_every.map(|every| {
+        let scorer = Scorer::new(&job.corpus, session).until(options.interrupt.clone());
+        Live::new(every, scorer, journal.scores.clone(), expected)
+    });
     let mut keeper = Keeper::new(&job.folder, &journal, replayed, options, (meta, job.started), live)?;
     let mut loader = Loader::new(job.corpus.train.clone());
     options.interrupt.set_training(true);

@@ -17,14 +17,14 @@ pub trait Companion {
     /// it takes is no training time.
     ///
     /// # Errors
-    /// What keeps training from going on.
+    /// What keeps training from going on; a break stops it here.
     fn between_steps(
         &mut self,
         position: &Position,
         session: &mut Session,
         state: &mut State,
         observer: &mut Observer<'_>,
-    ) -> Result<(), TrainError>;
+    ) -> Result<ControlFlow<()>, TrainError>;
     /// Hears of a step, and of what it leaves.
     ///
     /// # Errors
@@ -54,8 +54,8 @@ impl Companion for () {
         _: &mut Session,
         _: &mut State,
         _: &mut Observer<'_>,
-    ) -> Result<(), TrainError> {
-        Ok(())
+    ) -> Result<ControlFlow<()>, TrainError> {
+        Ok(ControlFlow::Continue(()))
     }
 
     fn after_step(

@@ -201,7 +201,10 @@ pub fn train(
     let mut clock = Instant::now();
     loop {
         let before = Instant::now();
-        companion.between_steps(&position, session, state, observer)?;
+        if companion.between_steps(&position, session, state, observer)?.is_break() {
+            done.is_stopped = true;
+            break;
+        }
         clock += before.elapsed();
         let recorded = companion.recorded(position.step);
         let elapsed = recorded.map_or(position.elapsed, |step| step.elapsed_s);

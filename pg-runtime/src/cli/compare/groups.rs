@@ -62,6 +62,18 @@ impl Report {
     pub(super) fn new(paths: Vec<Vec<PathBuf>>) -> anyhow::Result<Report> {
         let groups = paths.into_iter().enumerate().map(|(index, paths)| Group::open(letter(index), paths));
         let groups = groups.collect::<anyhow::Result<Vec<Group>>>()?;
+        for (index, group) in groups.iter().enumerate() {
+            for (other, run) in groups[..index].iter().flat_map(|g| g.runs.iter().map(move |run| (g, run))) {
+                if let Some(twice) = group.runs.iter().find(|own| same_folder(own, run)) {
+                    bail!(
+                        "{} is in group {} and in group {}",
+                        twice.folder.display(),
+                        other.name,
+                        group.name
+                    );
+                }
+            }
+        }
         let all = || groups.iter().flat_map(|group| &group.runs);
         let Some(first) = all().next() else { bail!("no finished run is to be compared") };
         let of_first = conditions(first);
@@ -140,7 +152,8 @@ impl Group {
         Ok(Group { name, runs })
     }
 
-    fn report(&self) -> GroupReport {
+    /// What its runs differ in besides their seeds, and seeds that are there twice: then they are no sample.
+    fn mixed(&self) -> Vec<String> {
         let mut mixed = Vec::new();
         for (index, run) in self.runs.iter().enumerate() {
             let shown = run.folder.display();
@@ -154,11 +167,15 @@ impl Group {
                 ));
             }
         }
+        mixed
+    }
+
+    fn report(&self) -> GroupReport {
         GroupReport {
             name: self.name.clone(),
             runs: self.runs.iter().map(|run| run.folder.clone()).collect(),
             seeds: self.runs.iter().map(|run| run.report.seed).collect(),
-            mixed,
+            mixed: self.mixed(),
         }
     }
 
@@ -183,16 +200,20 @@ fn same_folder(a: &FinishedRun, b: &FinishedRun) -> bool {
 /// A score of every group, and its test against the first one where scores can be compared.
 fn of_groups(groups: &[Group], score: usize, is_comparable: bool) -> Vec<GroupScore> {
     let first = groups.first().map_or_else(Vec::new, |group| group.values(score));
+    let is_mixed: Vec<bool> = groups.iter().map(|group| !group.mixed().is_empty()).collect();
     let of_group = |(index, group): (usize, &Group)| {
         let values = group.values(score);
         let summary = Summary::of(&values);
-        let test = (index > 0 && is_comparable).then(|| welch(&values, &first));
+        let test = (index > 0 && is_comparable).then(|| match is_mixed[0] || is_mixed[index] {
+            true => Err("a group is not of one configuration: no p-value".to_string()),
+            false => welch(&values, &first).map_err(|why| why.to_string()),
+        });
         GroupScore {
             group: group.name.clone(),
-            interval95: summary.and_then(|summary| summary.interval95()),
+            interval95: summary.filter(|_| !is_mixed[index]).and_then(|summary| summary.interval95()),
             summary,
-            against_first: test.and_then(Result::ok),
-            no_test: test.and_then(|test| test.err().map(|why| why.to_string())),
+            against_first: test.as_ref().and_then(|test| test.as_ref().ok().copied()),
+            no_test: test.and_then(Result::err),
         }
     };
     groups.iter().enumerate().map(of_group).collect()
