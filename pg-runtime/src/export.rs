@@ -188,9 +188,12 @@ pub fn read(path: &Path) -> Result<Loaded, ExportError> {
         return mismatch(format!("it holds {have} tensors, the model scores with {want} parameters"));
     }
     for (name, have) in opened.shapes() {
-        let Some(param) = model.params.get(name).filter(|param| param.in_artifact) else {
-            return mismatch(format!("the model scores with no parameter `{name}`"));
+        let Some(param) = model.params.get(name) else {
+            return mismatch(format!("the model has no parameter `{name}`"));
         };
+        if !param.in_artifact {
+            return mismatch(format!("it holds `{name}`, which no score of the model depends on"));
+        }
         if param.shape != have {
             let want = &param.shape;
             return mismatch(format!("`{name}` is {have:?} in the file and {want:?} in the model"));
