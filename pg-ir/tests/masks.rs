@@ -221,10 +221,10 @@ fn what_is_zero_only_for_some_numbers_is_no_mask() {
 }
 
 #[test]
-fn the_attention_of_readme_is_the_op() {
-    let readme = include_str!("../../README.md");
-    let example =
-        readme.split("```pg\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+fn the_attention_of_the_reference_is_the_op() {
+    let chapter = include_str!("../reference/causality.md");
+    let example = chapter.split("\nfn attend").nth(1).and_then(|rest| rest.split("\n\nfn attn").next());
+    let example = format!("fn attend{}", example.expect("an example"));
     let by_hand = text(&format!("{example}\n    fn mix(q, k, v) {{ attend(q, k, v) }}"));
     proved(&by_hand);
     same(&by_hand, &text("    fn mix(q, k, v) { causal_attention(q, k, v, 0.5) }"));
