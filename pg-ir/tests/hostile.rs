@@ -93,6 +93,19 @@ fn values_have_budgets() {
     refused("nodes", &nodes(MAX_NODES), "more than 200000 nodes");
 }
 
+/// What a phase gives is evaluated once for each of its settings, and every step of that is counted.
+#[test]
+fn given_values_have_the_budget_of_all() {
+    let text = |constants: usize, lets: usize| {
+        let declared: String = (0..constants).map(|i| format!("const C{i} = 1;")).collect();
+        let given: String = (0..constants).map(|i| format!("C{i} = f();")).collect();
+        let body = "let v = 1 + 1;".repeat(lets);
+        model("", &format!("{declared} fn f() {{ {body} 1 }} phases {{ p at step(5) {{ {given} }} }}"))
+    };
+    accepted("few", &text(20, 100));
+    refused("many", &text(400, 4000), "more than 10000000 steps");
+}
+
 /// The text form of a graph has bounds.
 #[test]
 fn graphs_in_text_have_bounds() {

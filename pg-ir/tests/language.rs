@@ -149,6 +149,17 @@ fn given_values_name_any_constant() {
     let itself = "`GAIN` is given a value that needs `GAIN` itself";
     assert_eq!(messages(&text("phases { a at step(5) { GAIN = 2.0 * GAIN; } }")), [itself]);
     assert_eq!(messages(&text("phases { a at step(5) { GAIN = LATER; LATER = SUM; } }")), [itself]);
+    // What is only mentioned is not needed: a local of that name, a branch that is not taken.
+    let mentions = |items: &str| format!("model! {{ m from \"base.rs\" {{ const SMALL = true; {items} }} }}");
+    let local = "fn f(n) { let DIM = n; 2 * DIM } profile p { DIM = f(4); }";
+    assert_eq!(good(build_with(&mentions(local), &[], Some("p"))).consts["DIM"], "8");
+    let branch = "fn f(n) { if SMALL { n } else { DIM / 2 } } profile p { DIM = f(4); }";
+    assert_eq!(good(build_with(&mentions(branch), &[], Some("p"))).consts["DIM"], "4");
+    // More names than findings are kept.
+    let names: Vec<String> = (0..40).map(|i| format!("const Z{i} = {i};")).collect();
+    let sum: Vec<String> = (0..40).map(|i| format!("Z{i}")).collect();
+    let many = format!("profile p {{ DIM = 4 + 0 * ({}); }} {}", sum.join(" + "), names.concat());
+    assert_eq!(good(build_with(&mentions(&many), &[], Some("p"))).consts["DIM"], "4");
     // Kinds are still those of the declared values.
     let wrong = messages(&text("phases { a at step(5) { SUM = \"x\"; GAIN = SUM; } }"));
     assert_eq!(wrong, ["`SUM` is Float 2.0 by default, found Str x"]);

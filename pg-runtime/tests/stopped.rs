@@ -232,17 +232,24 @@ fn a_run_on_time_is_done_again_at_the_times_it_had() {
 #[test]
 fn a_torn_checkpoint_is_passed_over() {
     let dir = Dir::new();
-    succeeds(dir.train("whole", &["--steps", "30"]));
-    let mut child = dir.train("run", &["--steps", "30"]).spawn().unwrap();
+    succeeds(dir.train("whole", &["--steps", "120"]));
+    let mut child = dir.train("run", &["--steps", "120"]).spawn().unwrap();
     wait_for(&dir.path("run/.unfinished/metrics.jsonl"), 20, &mut child);
+    let checkpoints = || -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir.path("run/.unfinished")).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|e| e == "checkpoint")).collect()
+    };
+    // A thread writes them, which may be slower than the steps.
+    while checkpoints().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended without a checkpoint");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut checkpoints: Vec<PathBuf> = (std::fs::read_dir(dir.path("run/.unfinished")).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "checkpoint"))
-        .collect();
+    let mut checkpoints = checkpoints();
     checkpoints.sort();
-    let newest = checkpoints.last().expect("20 steps have two");
+    let newest = checkpoints.last().unwrap();
     let bytes = std::fs::read(newest).unwrap();
     std::fs::write(newest, &bytes[..bytes.len() / 2]).unwrap();
     let output = dir.piped(&["run", "--resume", "run"]).output().unwrap();

@@ -83,7 +83,7 @@ pub(crate) fn through_functions(model: &ModelAst, mentioned: &mut Names) {
     let mut at = 0;
     while let Some(name) = mentioned.get_index(at) {
         if let Some(f) = model.functions.get(name) {
-            in_function(&f.clone(), mentioned);
+            in_function(f, mentioned);
         }
         at += 1;
     }

@@ -156,8 +156,15 @@ fn settings(options: &JobOptions, model: &Model) -> Vec<Override> {
     // schedule.
     if options.steps.is_some() || options.seconds.is_some() || options.flops.is_some() {
         let (steps, seconds) = (options.steps, options.seconds);
-        set("--steps", "train.steps", Some(steps.map_or("none".into(), |n| n.to_string())));
-        set("--seconds", "train.seconds", Some(seconds.map_or("none".into(), |s| format!("{s:?}"))));
+        // One budget ends the other, too.
+        let steps_by = match (steps, seconds) {
+            (Some(_), _) => "--steps",
+            (None, Some(_)) => "--seconds",
+            (None, None) => "--budget",
+        };
+        let seconds_by = if seconds.is_some() { "--seconds" } else { steps_by };
+        set(steps_by, "train.steps", Some(steps.map_or("none".into(), |n| n.to_string())));
+        set(seconds_by, "train.seconds", Some(seconds.map_or("none".into(), |s| format!("{s:?}"))));
     }
     set("--eval-seconds", "eval.seconds", options.eval_seconds.map(|s| format!("{s:?}")));
     let sequence = options.seq_len.map(|n| n.to_string());

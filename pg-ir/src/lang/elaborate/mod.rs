@@ -18,7 +18,6 @@ use crate::lang::library::Library;
 use crate::lang::limits::{Budget, MAX_ERRORS, MAX_RULES};
 use crate::lang::model::{Model, SourceText};
 use crate::lang::settings::{self, Reader};
-use crate::lang::span::Span;
 use crate::lang::trace::{self, Head, PhaseProgram, Trace, TraceOutcome};
 use crate::lang::value::Value;
 use crate::lang::{ParsedModel, Source};
@@ -94,6 +93,7 @@ type Given = IndexMap<Arc<str>, (Expr, String)>;
 
 /// What one run of every phase's functions gave.
 struct Traces {
+    /// Two of each phase; then, where scoring has a length of its own, one at that length.
     runs: Vec<TraceOutcome>,
     /// Width of the logits.
     vocab: Option<usize>,
@@ -245,11 +245,6 @@ impl<'m> Elaborator<'m> {
                 }
                 // The graphs of all phases together may be large, and nobody needs them.
                 let graph = std::mem::take(&mut run.builder).finish();
-                for declared in run.params.values_mut() {
-                    // What the library declares is said of where the model asks for it.
-                    let call = graph.producer(declared.input).origin.call.as_ref();
-                    call.iter().for_each(|call| declared.span = Span::at(call));
-                }
                 if let Some(ends) = &run.value {
                     let reached = lints::reached_from(&graph, ends.value, &run.params);
                     if head == Head::Logits {

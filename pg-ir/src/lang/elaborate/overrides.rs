@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::{Elaborator, Given, Options, Override};
 use crate::lang::ast::{Const, Expr, ExprKind, Named, Setting};
@@ -10,7 +10,6 @@ use crate::lang::diag::{Diagnostic, nearest};
 use crate::lang::interp::{ConstValue, Interp};
 use crate::lang::limits::Resource;
 use crate::lang::model::{ExportSettings, Phase, SourceText, Train, Trigger};
-use crate::lang::names::{self, Names};
 use crate::lang::parse::{self, shortened};
 use crate::lang::settings::{Reader, Settings, Written};
 use crate::lang::span::Span;
@@ -189,26 +188,28 @@ impl<'m> Elaborator<'m> {
             let mut open: IndexMap<&str, &Const> = IndexMap::from([(&*c.name.text, c)]);
             while let Some((_, &c)) = open.last() {
                 let name = &c.name.text;
-                let is_done = cx.consts.contains_key(name);
-                match if is_done { None } else { self.needed(c, given, &cx, &open) } {
-                    _ if self.budget.exceeded().is_some() => break,
-                    Some(needed) if open.contains_key(&*needed.name.text) => {
+                if cx.consts.contains_key(name) || self.budget.exceeded().is_some() {
+                    open.pop();
+                    continue;
+                }
+                let findings = cx.errors.len();
+                let by = given.get(name).zip(defaults.get(name).map(|c| &c.value));
+                let (value, unknown) = cx.naming(|cx| constant(cx, &self.model.consts, c, by));
+                let value = match self.needed(c, by.is_some(), &cx, &unknown) {
+                    None => value,
+                    Some(needed) => {
+                        cx.forget_from(findings);
+                        if !open.contains_key(&*needed.name.text) {
+                            open.insert(&needed.name.text, needed);
+                            continue;
+                        }
                         let message =
                             format!("`{}` is given a value that needs `{0}` itself", needed.name.text);
-                        let at = given.get(name).map_or(&c.value.span, |(value, _)| &value.span);
-                        let (value, span) = (cx.error(at, message), c.name.span.clone());
-                        cx.consts.insert(name.clone(), ConstValue { value, span, set_by: None });
+                        let at = by.map_or(&c.value.span, |((value, _), _)| &value.span);
+                        ConstValue { value: cx.error(at, message), span: c.name.span.clone(), set_by: None }
                     }
-                    Some(needed) => _ = open.insert(&needed.name.text, needed),
-                    None => {
-                        if !is_done {
-                            let given = given.get(name).zip(defaults.get(name).map(|c| &c.value));
-                            let value = constant(&mut cx, c, given);
-                            cx.consts.insert(name.clone(), value);
-                        }
-                        open.pop();
-                    }
-                }
+                };
+                cx.consts.insert(name.clone(), value);
             }
         }
         let (mut consts, errors) = (std::mem::take(&mut cx.consts), std::mem::take(&mut cx.errors));
@@ -227,32 +228,24 @@ impl<'m> Elaborator<'m> {
     fn defaults(&self) -> Named<ConstValue> {
         let mut cx = self.interp(&Named::new());
         for c in self.model.consts.values() {
-            let value = constant(&mut cx, c, None);
+            let value = constant(&mut cx, &self.model.consts, c, None);
             cx.consts.insert(c.name.text.clone(), value);
         }
         cx.consts
     }
 
-    /// A constant that has to be evaluated before `c`: one that the value names and that is not there.
+    /// A constant to be evaluated before `c`, for whose value names were missing. What is given may name any constant, a
+    /// declaration those before it.
     fn needed(
         &self,
         c: &Const,
-        given: &Given,
+        is_given: bool,
         cx: &Interp<'_>,
-        open: &IndexMap<&str, &Const>,
+        unknown: &IndexSet<Arc<str>>,
     ) -> Option<&'m Const> {
         let all = &self.model.consts;
-        let (value, end) = match given.get(&c.name.text) {
-            Some((value, _)) => (value, all.len()),
-            // In order of declaration, those before it are there.
-            None if open.len() == 1 => return None,
-            None => (&c.value, all.get_index_of(&c.name.text)?),
-        };
-        let mut named = Names::new();
-        names::in_expr(value, &mut named);
-        names::through_functions(self.model, &mut named);
-        self.budget.charge(Resource::Steps, named.len());
-        let missing = named.iter().filter(|name| !cx.consts.contains_key(*name));
+        let end = if is_given { all.len() } else { all.get_index_of(&c.name.text)? };
+        let missing = unknown.iter().filter(|name| !cx.consts.contains_key(*name));
         let mut known = missing.filter_map(|name| all.get_full(name));
         known.find(|(i, ..)| *i < end).map(|(.., needed)| needed)
     }
@@ -284,12 +277,17 @@ impl<'m> Elaborator<'m> {
 }
 
 /// A constant's value: as declared, or as it is given in the place of a default.
-fn constant(cx: &mut Interp<'_>, c: &Const, given: Option<(&(Expr, String), &Value)>) -> ConstValue {
+fn constant(
+    cx: &mut Interp<'_>,
+    declared: &Named<Const>,
+    c: &Const,
+    given: Option<(&(Expr, String), &Value)>,
+) -> ConstValue {
     let span = c.name.span.to(&c.value.span);
     let Some(((expr, by), default)) = given else {
         return ConstValue { value: cx.expr(&c.value), span, set_by: None };
     };
-    let value = override_value(cx, default, expr).unwrap_or_else(|found| {
+    let value = override_value(cx, declared, default, expr).unwrap_or_else(|found| {
         let message = format!("`{}` is {} by default, found {}", c.name.text, kind(default), kind(&found));
         let d = Diagnostic::error(&expr.span, message);
         cx.report(d.label(&span, format!("its default is {default}")))
@@ -298,9 +296,14 @@ fn constant(cx: &mut Interp<'_>, c: &Const, given: Option<(&(Expr, String), &Val
 }
 
 /// The value of an override, checked against the default. A bare word will do for a Str.
-fn override_value(cx: &mut Interp<'_>, default: &Value, expr: &Expr) -> Result<Value, Value> {
+fn override_value(
+    cx: &mut Interp<'_>,
+    declared: &Named<Const>,
+    default: &Value,
+    expr: &Expr,
+) -> Result<Value, Value> {
     if let (Value::Text(_), ExprKind::Name(word)) = (default, &expr.kind)
-        && !cx.consts.contains_key(word)
+        && !declared.contains_key(word)
     {
         return Ok(Value::text(word.clone()));
     }

@@ -85,12 +85,13 @@ impl<'m> Elaborator<'m> {
         programs: &[PhaseProgram],
     ) -> IndexMap<String, Param> {
         let mut params: IndexMap<String, Param> = IndexMap::new();
-        let mut changed: Option<(&String, Vec<usize>, &Declared)> = None;
-        for run in &traces.runs {
+        let mut changed: Option<(&String, Vec<usize>, &Declared, bool)> = None;
+        for (index, run) in traces.runs.iter().enumerate() {
             for (name, p) in &run.params {
                 if let Some(first) = params.get(name) {
                     if first.shape != p.shape && changed.is_none() {
-                        changed = Some((name, first.shape.clone(), p));
+                        let is_by_length = index >= 2 * programs.len();
+                        changed = Some((name, first.shape.clone(), p, is_by_length));
                     }
                     continue;
                 }
@@ -117,9 +118,15 @@ impl<'m> Elaborator<'m> {
                 params.insert(name.clone(), param);
             }
         }
-        if let Some((name, before, after)) = changed {
-            let message =
-                format!("a phase changes the shape of `{name}`: {before:?}, then {:?}", after.shape);
+        if let Some((name, before, after, is_by_length)) = changed {
+            let after_shape = &after.shape;
+            let message = match is_by_length {
+                false => format!("a phase changes the shape of `{name}`: {before:?}, then {after_shape:?}"),
+                true => format!(
+                    "the shape of `{name}` depends on the length of a sequence: {before:?} in training (train.seq_len), \
+                     {after_shape:?} in scoring (eval.seq_len)"
+                ),
+            };
             self.error(
                 Diagnostic::error(&after.span, message)
                     .help("parameters keep their shapes all through a run"),

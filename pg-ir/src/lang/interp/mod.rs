@@ -109,6 +109,8 @@ pub(crate) struct Interp<'a> {
     pub(crate) consts: Named<ConstValue>,
     pub(crate) tracer: Option<Tracer<'a>>,
     pub(crate) errors: Vec<Diagnostic>,
+    /// Names that were looked for and not found.
+    unknown: IndexSet<Arc<str>>,
     /// Library functions called so far.
     pub(crate) used: IndexSet<Arc<str>>,
     frames: Vec<Frame>,
@@ -141,6 +143,7 @@ impl<'a> Interp<'a> {
             consts,
             tracer: None,
             errors: Vec::new(),
+            unknown: IndexSet::new(),
             used: IndexSet::new(),
             frames: vec![top],
             scope: "".into(),
@@ -164,6 +167,19 @@ impl<'a> Interp<'a> {
     /// Whether there is nothing more to find.
     pub(crate) fn halted(&self) -> bool {
         self.halted
+    }
+
+    /// What something evaluates to, with the names that were missing for it.
+    pub(crate) fn naming<T>(&mut self, evaluate: impl FnOnce(&mut Self) -> T) -> (T, IndexSet<Arc<str>>) {
+        self.unknown.clear();
+        let value = evaluate(self);
+        (value, std::mem::take(&mut self.unknown))
+    }
+
+    /// Takes back all findings but the first ones: what they are about will be evaluated again.
+    pub(crate) fn forget_from(&mut self, first: usize) {
+        self.errors.truncate(first);
+        self.halted = self.budget.exceeded().is_some();
     }
 
     /// Leaves the function being run, whose result stands for something reported.
@@ -313,6 +329,7 @@ impl<'a> Interp<'a> {
         if let Some(value) = builtins::constant(name) {
             return value;
         }
+        self.unknown.insert(name.clone());
         self.report(match builtins::find(name) {
             Some(b) => Diagnostic::error(span, format!("`{name}` is a function, and is not called"))
                 .help(format!("it is {}", b.signature())),
