@@ -137,3 +137,16 @@ fn line_ends_and_depth() {
     assert_eq!(format("m.pg", &out).unwrap(), out);
     assert_eq!(out.replace(char::is_whitespace, ""), deep.replace(char::is_whitespace, ""));
 }
+
+/// Every group of a line is looked at once for each depth at which groups are within each other, not once for each other group.
+#[test]
+fn a_line_of_very_many_groups_is_broken_in_one_go() {
+    let terms = 20_000;
+    let sum = vec!["f(x)"; terms].join(" + ");
+    let text =
+        format!("model! {{\n    m {{\n        fn g(x) {{\n            {sum}\n        }}\n    }}\n}}\n");
+    let out = format("m.rs", &text).unwrap();
+    assert_eq!(out.matches("f(").count(), terms);
+    assert!(out.lines().all(|line| line.len() <= 120));
+    assert_eq!(format("m.rs", &out).unwrap(), out);
+}

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 
 use self::rules::Evaluated;
-use crate::lang::ast::{Expr, ModelAst, Named};
+use crate::lang::ast::{Expr, ModelAst, Name, Named};
 use crate::lang::diag::{Diagnostic, Diagnostics};
 use crate::lang::glob::Glob;
 use crate::lang::interp::{ConstValue, Interp};
 use crate::lang::library::Library;
 use crate::lang::limits::{Budget, MAX_ERRORS, MAX_RULES};
-use crate::lang::model::{Model, SourceText};
-use crate::lang::settings::{self, Reader};
+use crate::lang::model::{Model, Param, SourceText};
+use crate::lang::settings::{self, Reader, Settings};
 use crate::lang::trace::{self, Head, PhaseProgram, Trace, TraceOutcome};
 use crate::lang::value::Value;
 use crate::lang::{ParsedModel, Source};
@@ -132,27 +132,7 @@ impl<'m> Elaborator<'m> {
         let mut settings = settings::collect(model);
         let given = self.given(options, &mut settings);
 
-        // Constants of each phase; a phase keeps what the phases before it changed.
-        let mut switched: Given = given.clone();
-        let mut consts = vec![self.constants(&switched)];
-        for phase in model.phases.values() {
-            let by = format!("phase {}", phase.name.text);
-            let mut before = self.fixed(&switched, &settings);
-            for setting in &phase.settings {
-                if self.budget.exceeded().is_some() {
-                    return None;
-                }
-                self.switch(setting, &by, &mut switched);
-                before = self.keeps_what_is_fixed(setting, &settings, before, &switched);
-            }
-            consts.push(self.constants(&switched));
-            if self.budget.exceeded().is_some() {
-                return None;
-            }
-        }
-        if !self.errors.is_empty() || self.budget.exceeded().is_some() {
-            return None;
-        }
+        let consts = self.constants_of_phases(given, &settings)?;
 
         let (train, eval, freeze, export, f16_up_to) = {
             let mut cx = self.interp(&consts[0]);
@@ -168,35 +148,15 @@ impl<'m> Elaborator<'m> {
         };
         let phases = self.phases(&consts);
 
-        let programs: Vec<PhaseProgram> = consts
-            .into_iter()
-            .map(|consts| {
-                let rules = self.rules("quant", &consts);
-                let grid = |e: Evaluated<'_>| match e.value {
-                    Value::Grid(g) => Some((e.rule.pattern.clone(), g)),
-                    Value::None => Some((e.rule.pattern.clone(), None)),
-                    Value::Poison => None,
-                    other => self.kind_error(e.rule, "a quantiser such as int(clip = 7), or none", &other),
-                };
-                PhaseProgram { consts, grids: rules.into_iter().filter_map(grid).collect() }
-            })
-            .collect();
+        let programs: Vec<PhaseProgram> =
+            consts.into_iter().map(|consts| self.with_quantisers(consts)).collect();
 
         let traces = self.traces(&programs, [train.seq_len, eval.seq_len])?;
         let traced = traces.runs.iter().all(|r| r.value.is_some());
         let mut params = self.parameters(&traces, &programs);
         let Traces { runs, vocab, reached, .. } = traces;
         self.apply_rules(&mut params, programs.last()?, &export, f16_up_to, traced);
-        for frozen in &freeze {
-            match Glob::new(&frozen.text) {
-                Ok(glob) => {
-                    let hits = params.values_mut().filter(|p| glob.matches(&p.name));
-                    let hits = hits.map(|p| p.ttt_frozen = true).count();
-                    self.matched(&frozen.text, &frozen.span, hits, &params, traced);
-                }
-                Err(e) => self.error(Diagnostic::error(&frozen.span, e)),
-            }
-        }
+        self.freeze(&freeze, &mut params, traced);
         let start = &programs.first()?.consts;
         self.unreached(&runs, &reached);
         self.left_out(&runs, &reached, &params);
@@ -227,6 +187,54 @@ impl<'m> Elaborator<'m> {
                 texts: source.texts.clone(),
             }),
         })
+    }
+
+    /// The constants of each phase, which keeps what the phases before it changed.
+    fn constants_of_phases(&mut self, given: Given, settings: &Settings) -> Option<Vec<Named<ConstValue>>> {
+        let mut switched = given;
+        let mut consts = vec![self.constants(&switched)];
+        for phase in self.model.phases.values() {
+            let by = format!("phase {}", phase.name.text);
+            let mut before = self.fixed(&switched, settings);
+            for setting in &phase.settings {
+                if self.budget.exceeded().is_some() {
+                    return None;
+                }
+                self.switch(setting, &by, &mut switched);
+                before = self.keeps_what_is_fixed(setting, settings, before, &switched);
+            }
+            consts.push(self.constants(&switched));
+            if self.budget.exceeded().is_some() {
+                return None;
+            }
+        }
+        (self.errors.is_empty() && self.budget.exceeded().is_none()).then_some(consts)
+    }
+
+    /// A phase's constants with the quantisers that its rules give.
+    fn with_quantisers(&mut self, consts: Named<ConstValue>) -> PhaseProgram {
+        let rules = self.rules("quant", &consts);
+        let grid = |e: Evaluated<'_>| match e.value {
+            Value::Grid(g) => Some((e.rule.pattern.clone(), g)),
+            Value::None => Some((e.rule.pattern.clone(), None)),
+            Value::Poison => None,
+            other => self.kind_error(e.rule, "a quantiser such as int(clip = 7), or none", &other),
+        };
+        PhaseProgram { grids: rules.into_iter().filter_map(grid).collect(), consts }
+    }
+
+    /// Marks what test-time training leaves alone.
+    fn freeze(&mut self, patterns: &[Name], params: &mut IndexMap<String, Param>, traced: bool) {
+        for frozen in patterns {
+            match Glob::new(&frozen.text) {
+                Ok(glob) => {
+                    let hits = params.values_mut().filter(|p| glob.matches(&p.name));
+                    let hits = hits.map(|p| p.ttt_frozen = true).count();
+                    self.matched(&frozen.text, &frozen.span, hits, params, traced);
+                }
+                Err(e) => self.error(Diagnostic::error(&frozen.span, e)),
+            }
+        }
     }
 
     /// Runs every phase's functions once, at the length of training.

@@ -72,8 +72,36 @@ fn open_up(pieces: &mut [Piece<'_>]) {
     }
 }
 
-/// Breaks the delimited group that a line, from `first` to before `end`, can best do without; whether there was one.
-pub(super) fn shorten(pieces: &mut [Piece<'_>], first: usize, end: usize) -> bool {
+/// Breaks the delimited groups that a line, from `first` to before `end`, can best do without, from the last one on, until
+/// what is left of it up to a piece is short enough; whether any was broken.
+pub(super) fn shorten(
+    pieces: &mut [Piece<'_>],
+    first: usize,
+    end: usize,
+    is_short: impl Fn(usize) -> bool,
+) -> bool {
+    let mut groups = groups(pieces, first, end);
+    let mut end = end;
+    let mut is_broken = false;
+    while !is_short(end)
+        && let Some(last) = groups.pop()
+    {
+        let mut chosen = vec![last];
+        if pieces[last.0].text == "{" {
+            // Both sides of a choice, not one of them. What stands between them will have lines of its own.
+            let is_block = |(open, _): &(usize, usize)| pieces[*open].text == "{";
+            let block = groups.iter().position(is_block).unwrap_or(groups.len());
+            chosen.extend(groups.drain(block..).filter(is_block));
+        }
+        end = 1 + chosen.iter().map(|(open, _)| *open).min().unwrap_or(first);
+        chosen.into_iter().for_each(|(open, close)| break_group(pieces, open, close));
+        is_broken = true;
+    }
+    is_broken
+}
+
+/// The outermost delimited groups with something in them, by their delimiters.
+fn groups(pieces: &[Piece<'_>], first: usize, end: usize) -> Vec<(usize, usize)> {
     let mut groups = Vec::new();
     let mut at = first;
     while at < end {
@@ -86,26 +114,22 @@ pub(super) fn shorten(pieces: &mut [Piece<'_>], first: usize, end: usize) -> boo
         }
         at += 1;
     }
-    let Some(&(open, close)) = groups.last() else { return false };
-    let chosen: Vec<(usize, usize)> = match pieces[open].text {
-        // Both sides of a choice, not one of them.
-        "{" => groups.into_iter().filter(|(open, _)| pieces[*open].text == "{").collect(),
-        _ => vec![(open, close)],
-    };
-    for (open, close) in chosen {
-        pieces[open + 1].newlines = 1;
-        pieces[close].newlines = 1;
-        let mut at = open + 1;
-        while at < close {
-            if pieces[at].kind == Kind::Open {
-                at = pieces[at].pair;
-            }
-            let is_end = pieces[at].is(";") || (pieces[at].is(",") && pieces[at].role != Role::Parameter);
-            if is_end && at + 1 < close && !pieces[at + 1].is_comment() {
-                pieces[at + 1].newlines = 1;
-            }
-            at += 1;
+    groups
+}
+
+/// Puts what is between delimiters, and each of its statements or arguments, on lines of their own.
+fn break_group(pieces: &mut [Piece<'_>], open: usize, close: usize) {
+    pieces[open + 1].newlines = 1;
+    pieces[close].newlines = 1;
+    let mut at = open + 1;
+    while at < close {
+        if pieces[at].kind == Kind::Open {
+            at = pieces[at].pair;
         }
+        let is_end = pieces[at].is(";") || (pieces[at].is(",") && pieces[at].role != Role::Parameter);
+        if is_end && at + 1 < close && !pieces[at + 1].is_comment() {
+            pieces[at + 1].newlines = 1;
+        }
+        at += 1;
     }
-    true
 }

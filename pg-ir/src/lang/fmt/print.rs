@@ -24,9 +24,9 @@ pub(super) fn lines(pieces: &mut [Piece<'_>], margin: &str, newline: &str, colum
         let mut has_changed = false;
         for line in &lines {
             let before = if line.first == 0 { columns } else { margin.chars().count() + line.indent };
-            if before + width(&pieces[line.first..line.end]) > MAX_WIDTH {
-                has_changed |= shorten(pieces, line.first, line.end);
-            }
+            let widths = widths(&pieces[line.first..line.end]);
+            let is_short = |end: usize| before + widths[end - line.first] <= MAX_WIDTH;
+            has_changed |= shorten(pieces, line.first, line.end, is_short);
         }
         if !has_changed {
             return written(pieces, &lines, margin, newline);
@@ -55,15 +55,18 @@ fn written(pieces: &[Piece<'_>], lines: &[Line], margin: &str, newline: &str) ->
     out
 }
 
-/// Columns of a line, without a comment at its end. Of a text over several lines the first counts.
-fn width(parts: &[Piece<'_>]) -> usize {
-    let code = match parts {
-        [code @ .., last] if last.is_comment() && !code.is_empty() => code,
-        all => all,
-    };
-    let text = |piece: &Piece<'_>| piece.text.lines().next().unwrap_or_default().chars().count();
-    let gaps: usize = code.windows(2).map(|pair| gap(&pair[0], &pair[1]).len()).sum();
-    gaps + code.iter().map(text).sum::<usize>()
+/// Columns of a line's first pieces, for each number of them. A comment at its end has none; of a text over several lines the
+/// first counts.
+fn widths(parts: &[Piece<'_>]) -> Vec<usize> {
+    let mut widths = vec![0];
+    for (i, piece) in parts.iter().enumerate() {
+        let before = widths[i];
+        let is_aside = piece.is_comment() && i > 0 && i + 1 == parts.len();
+        let text = piece.text.lines().next().unwrap_or_default().chars().count();
+        let gap = if i > 0 { gap(&parts[i - 1], piece).len() } else { 0 };
+        widths.push(if is_aside { before } else { before + gap + text });
+    }
+    widths
 }
 
 /// The lines. What stands between delimiters is indented from the line that opens them, and what continues a statement

@@ -262,7 +262,6 @@ impl Parser<'_> {
             Some(Kind::Text(text)) => self.interpolated(text),
             Some(Kind::Int(v)) => self.leaf(ExprKind::Int(*v)),
             Some(Kind::Float(v)) => self.leaf(ExprKind::Float(*v)),
-            Some(Kind::Odd(message)) => self.refuse_here(message, ""),
             Some(Kind::Punct("&" | "&&" | "*")) => self.no("references", "values are copied"),
             Some(Kind::Punct(".." | "..=")) => self.closed_range(),
             _ => self.expected("an expression"),
