@@ -56,7 +56,6 @@ pub fn origin(source: &Source, options: &Options, name: &str) -> Origin {
 }
 
 /// Every setting of the `train`, `eval` and `export` blocks by its full name, with its value as a model file writes it.
-/// `export.f16_up_to` and `eval.ttt.freeze` are not among them: elaboration has applied them to the parameters.
 pub fn settings(model: &Model) -> IndexMap<String, String> {
     // Every field has its line: a new one does not compile until it has.
     let Train {
@@ -94,17 +93,19 @@ pub fn settings(model: &Model) -> IndexMap<String, String> {
     add("eval.max_targets", optional(max_targets.as_ref()));
     add("eval.seconds", optional(seconds.as_ref()));
     add("eval.separate_documents", separate_documents.to_string());
-    if let Some(Ttt { chunk, lr, momentum, epochs, batch_seqs, grad_clip }) = ttt {
+    if let Some(Ttt { chunk, lr, momentum, epochs, batch_seqs, grad_clip, freeze }) = ttt {
         add("eval.ttt.chunk", chunk.to_string());
         add("eval.ttt.lr", format!("{lr:?}"));
         add("eval.ttt.momentum", format!("{momentum:?}"));
         add("eval.ttt.epochs", epochs.to_string());
         add("eval.ttt.batch_seqs", batch_seqs.to_string());
         add("eval.ttt.grad_clip", format!("{grad_clip:?}"));
+        add("eval.ttt.freeze", format!("{freeze:?}"));
     }
-    let ExportSettings { cap_bytes, rule } = &model.export;
+    let ExportSettings { cap_bytes, rule, f16_up_to } = &model.export;
     add("export.cap_bytes", cap_bytes.to_string());
     add("export.rule", rule.to_string());
+    add("export.f16_up_to", f16_up_to.to_string());
     all
 }
 

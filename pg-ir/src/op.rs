@@ -131,10 +131,10 @@ pub enum Op {
     /// Zeros before and after an axis.
     #[allow(missing_docs, reason = "the sentence above names the fields")]
     Pad { axis: usize, before: usize, after: usize },
-    /// result[i] = operand[i − by] along an axis, zero where that is outside.
+    /// `result[i] = operand[i − by]` along an axis, zero where that is outside.
     #[allow(missing_docs, reason = "the sentence above names the fields")]
     Shift { axis: usize, by: i64 },
-    /// Static permutation (or selection) of the last axis: result[.., j] = operand[.., perm[j]].
+    /// Static permutation (or selection) of the last axis: `result[.., j] = operand[.., perm[j]]`.
     Permute(Arc<[u32]>),
     /// Sum of products over the contracted axes: batch axes, then free lhs axes, then free rhs axes.
     Dot(DotDims),

@@ -139,7 +139,7 @@ pub fn write(
     write_for(path, model, weights, provenance, None)
 }
 
-/// As [`write`], with the hash of the tokenizer that the model's tokens are of.
+/// As `write()`, with the hash of the tokenizer that the model's tokens are of.
 pub fn write_for(
     path: &Path,
     model: &Model,

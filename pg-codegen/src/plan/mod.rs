@@ -113,8 +113,8 @@ pub enum Kernel {
     Attention(AttentionShape),
     /// Arguments: q, k, v, o, lse, do, then dq, dk, dv (written).
     AttentionGrad(AttentionShape),
-    /// out[id] = Σ rows with that id, in order of position; rows without any are zero.
-    /// Arguments: ids [count], values [count, width], out [rows, width] (written).
+    /// `out[id]` = Σ rows with that id, in order of position; rows without any are zero.
+    /// Arguments: ids `[count]`, values `[count, width]`, out `[rows, width]` (written).
     ScatterAdd {
         /// Rows of the result.
         rows: usize,

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-/// offset + Σ strides[i] · index[i] over the axes of a region's domain, columns last.
+/// `offset + Σ strides[i] · index[i]` over the axes of a region's domain, columns last.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Affine {
     /// Value at index 0.

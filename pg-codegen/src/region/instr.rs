@@ -54,7 +54,7 @@ pub enum Instr {
     Cast(DType, Reg),
     /// Combines the columns of each row into one element, in a fixed order.
     RowReduce(Reduction, Reg),
-    /// result[j] = operand[perm[j]] within each row. `perm.len()` is the number of columns.
+    /// `result[j] = operand[perm[j]]` within each row. `perm.len()` is the number of columns.
     Permute(Arc<[u32]>, Reg),
     /// The row rounded to the grid with its own scale; the row is the whole row of the parameter.
     FakeQuant(Grid, Reg),

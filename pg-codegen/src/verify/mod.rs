@@ -1,6 +1,6 @@
 //! The plan verifier: a plan is checked against the graph that it was made of, before anything runs it, in every
 //! build. It trusts nothing that made the plan: scheduling only says which value each argument holds
-//! ([`Roles`](crate::plan::witness::Roles)), and each file here holds that claim, and the plan, to one family of rules.
+//! ([`Roles`]), and each file here holds that claim, and the plan, to one family of rules.
 //!
 //! | file | what it checks |
 //! |---|---|

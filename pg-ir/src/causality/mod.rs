@@ -2,7 +2,7 @@
 //! what one row scores another may hold as context.
 //!
 //! It is an abstract interpretation of the graph. What is found of a value covers each of its elements by at least one
-//! [`Piece`]: at the indices of the piece's zone the element may be a number that the piece allows, which then depends
+//! piece: at the indices of the piece's zone the element may be a number that the piece allows, which then depends
 //! on no tokens but those that the piece reads. A zone bounds differences of indices ([`zone`]); reads are zones over
 //! the element's indices and the sequence and position of the token. So a read "no later than axis 1" and a mask
 //! `j <= i` are the same kind of fact, and meet by intersection. An axis that is summed over is projected away: what

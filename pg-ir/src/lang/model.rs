@@ -179,15 +179,19 @@ pub struct Ttt {
     pub batch_seqs: usize,
     /// Bound on the global gradient norm.
     pub grad_clip: f64,
+    /// Patterns of parameters that it leaves alone, as they are written.
+    pub freeze: Vec<Arc<str>>,
 }
 
-/// The `export` block, apart from what it says of single parameters.
+/// The `export` block, apart from its rules.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ExportSettings {
     /// The most that artifact and code may weigh, in bytes.
     pub cap_bytes: u64,
     /// Scale rule of grids that do not name one.
     pub rule: ScaleRule,
+    /// Elements of the largest parameter that is stored in float16 where no rule says how.
+    pub f16_up_to: usize,
 }
 
 /// A file that took part in elaboration.

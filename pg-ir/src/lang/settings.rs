@@ -157,6 +157,7 @@ impl<'a, 'b> Reader<'a, 'b> {
             epochs: self.get(&keys::TTT_EPOCHS),
             batch_seqs: self.get(&keys::TTT_BATCH_SEQS),
             grad_clip: self.get(&keys::TTT_GRAD_CLIP),
+            freeze: self.get(&keys::TTT_FREEZE),
         };
         let stray = self.written.iter().filter(|(path, _)| !has_ttt && path.starts_with("eval.ttt."));
         for (path, written) in stray {
@@ -177,18 +178,19 @@ impl<'a, 'b> Reader<'a, 'b> {
         }
     }
 
-    /// Patterns of parameters that TTT leaves alone.
-    pub(crate) fn ttt_freeze(&mut self) -> Vec<Name> {
-        let Some(written) = self.written.get(keys::TTT_FREEZE.path) else { return Vec::new() };
+    /// Patterns of parameters that TTT leaves alone, where they are written.
+    pub(crate) fn ttt_freeze(&self, eval: &Eval) -> Vec<Name> {
+        let (Some(ttt), Some(written)) = (&eval.ttt, self.written.get(keys::TTT_FREEZE.path)) else {
+            return Vec::new();
+        };
         let span = &written.value.span;
-        let globs = self.get(&keys::TTT_FREEZE);
-        globs.into_iter().map(|text| Name { text, span: span.clone() }).collect()
+        ttt.freeze.iter().map(|text| Name { text: text.clone(), span: span.clone() }).collect()
     }
 
-    /// The `export` block apart from its rules, and the size up to which tensors stay float16.
-    pub(crate) fn export(&mut self) -> (ExportSettings, usize) {
+    /// The `export` block apart from its rules.
+    pub(crate) fn export(&mut self) -> ExportSettings {
         let (cap_bytes, rule) = (self.get(&keys::CAP_BYTES), self.get(&keys::EXPORT_RULE));
-        (ExportSettings { cap_bytes, rule }, self.get(&keys::F16_UP_TO) as usize)
+        ExportSettings { cap_bytes, rule, f16_up_to: self.get(&keys::F16_UP_TO) as usize }
     }
 
     /// Reports keys that have no record.

@@ -60,7 +60,7 @@ pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError
 /// Reads a checkpoint.
 ///
 /// # Errors
-/// [`CheckpointError::Io`], or [`CheckpointError::Format`] for anything but the bytes that [`write`] wrote.
+/// [`CheckpointError::Io`], or [`CheckpointError::Format`] for anything but the bytes that `write()` wrote.
 pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let opened = input::open(path);
     let (file, length) = opened.map_err(|error| CheckpointError::Io { path: path.to_owned(), error })?;

@@ -282,38 +282,4 @@ mod tests {
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
     }
-
-    /// The commands of the documents, as a shell would split them.
-    fn documented_commands() -> Vec<(String, Vec<String>)> {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<_> = docs.filter(|path| path.extension().is_some_and(|e| e == "md")).collect();
-        files.push(root.join("README.md"));
-        let mut commands = Vec::new();
-        for file in files {
-            let text = std::fs::read_to_string(&file).unwrap().replace("\\\n", " ");
-            for block in text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()) {
-                for line in block.lines() {
-                    let line = line.split(" #").next().unwrap_or_default().replace('…', "");
-                    let line = line.trim().replace("cargo run --release --", "pg");
-                    if line.starts_with("pg ") {
-                        commands.push((format!("{}: {line}", file.display()), shlex::split(&line).unwrap()));
-                    }
-                }
-            }
-        }
-        commands
-    }
-
-    /// What README and the other documents tell people to type is what the command takes.
-    #[test]
-    fn documented_commands_are_understood() {
-        let commands = documented_commands();
-        assert!(commands.len() > 40, "only {} were found", commands.len());
-        for (place, words) in commands {
-            if let Err(error) = Cli::try_parse_from(words) {
-                panic!("{place}\n{error}");
-            }
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! the interpreter on the graph that no pass has touched: every output, every gradient. So a fault of a pass, of a kernel
 //! or of a device stops a run before step 0, whatever model it is. [`programs`] says which programs and shapes,
 //! [`inputs`] on what, [`noise`] what is right, [`compare`] how far off it may be, [`check`] judges, [`coverage`] says
-//! what the small programs do not stand for, [`blame`] which launch went wrong.
+//! what the small programs do not stand for, [`mod@blame`] which launch went wrong.
 //!
 //! It must never change what a run computes, nor let one begin on programs that differ.
 

@@ -134,17 +134,17 @@ impl<'m> Elaborator<'m> {
 
         let consts = self.constants_of_phases(given, &settings)?;
 
-        let (train, eval, freeze, export, f16_up_to) = {
+        let (train, eval, freeze, export) = {
             let mut cx = self.interp(&consts[0]);
             let mut reader = Reader::new(&mut cx, &settings, &model.name.span);
             let train = reader.train();
             let eval = reader.eval(&train, settings::has_ttt(model));
-            let freeze = reader.ttt_freeze();
-            let (export, f16_up_to) = reader.export();
+            let freeze = reader.ttt_freeze(&eval);
+            let export = reader.export();
             reader.unknown_keys();
             settings::misplaced(model, &settings).into_iter().for_each(|d| _ = cx.report(d));
             self.errors.append(&mut cx.errors);
-            (train, eval, freeze, export, f16_up_to)
+            (train, eval, freeze, export)
         };
         let phases = self.phases(&consts);
 
@@ -155,7 +155,7 @@ impl<'m> Elaborator<'m> {
         let traced = traces.runs.iter().all(|r| r.value.is_some());
         let mut params = self.parameters(&traces, &programs);
         let Traces { runs, vocab, reached, .. } = traces;
-        self.apply_rules(&mut params, programs.last()?, &export, f16_up_to, traced);
+        self.apply_rules(&mut params, programs.last()?, &export, traced);
         self.freeze(&freeze, &mut params, traced);
         let start = &programs.first()?.consts;
         self.unreached(&runs, &reached);

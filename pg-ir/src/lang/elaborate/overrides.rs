@@ -22,7 +22,7 @@ pub(super) struct Fixed {
     optimisers: Vec<(Span, Option<Optimiser>)>,
     exports: Vec<(Span, Option<ExportRule>)>,
     train: Train,
-    export: (ExportSettings, usize),
+    export: ExportSettings,
 }
 
 impl<'m> Elaborator<'m> {

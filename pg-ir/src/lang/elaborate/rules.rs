@@ -148,13 +148,12 @@ impl<'m> Elaborator<'m> {
         params: &mut IndexMap<String, Param>,
         last: &PhaseProgram,
         settings: &ExportSettings,
-        f16_up_to: usize,
         traced: bool,
     ) {
         for p in params.values_mut() {
             p.export = match p.grid {
                 Some(grid) => Export::TrainingGrid(grid),
-                None if p.len() <= f16_up_to => Export::F16,
+                None if p.len() <= settings.f16_up_to => Export::F16,
                 None => Export::QuantileRows(Grid { clip: 127, rule: settings.rule }),
             };
         }
