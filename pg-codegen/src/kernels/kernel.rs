@@ -20,7 +20,7 @@ pub const CUBECL: &str = "0.10.0";
 
 /// Version of the generator; part of every kernel's hash. It stands for all that a source depends on beside the
 /// kernel's description: constants and code of this crate. A test holds it to the sources that it makes.
-pub const GENERATOR: u32 = 4;
+pub const GENERATOR: u32 = 5;
 
 /// A buffer of a kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -132,13 +132,24 @@ fn attention_of_odd_sizes() {
 
 #[test]
 fn sums_by_id_of_odd_sizes() {
-    for (rows, width, count) in [(1, 1, 1), (5, 3, 17), (10, 8, 300)] {
+    // Then: ids whose stretches are in many pieces; rows beyond one table of counts, in several segments; stretches that
+    // begin and end with a piece, half of the rows without any.
+    let sizes = [
+        (1, 1, 1, 1),
+        (5, 3, 17, 5),
+        (10, 8, 300, 10),
+        (3, 4, 2600, 3),
+        (2100, 1, 2100, 2100),
+        (8, 4, 512, 4),
+    ];
+    for (rows, width, count, ids) in sizes {
         let kernel = Kernel::ScatterAdd { rows, width, count };
         let plan =
             single(kernel, &[(DType::I32, count), (DType::F32, count * width), (DType::F32, rows * width)]);
         let mut env = inputs(&plan, &[1], 5);
         let mut rng = Rng::new(6);
-        env.insert(slot(0), (0..count).map(|_| rng.below(rows) as f64).collect());
+        let id = |i: usize| if count == 512 { i % ids } else { rng.below(ids) };
+        env.insert(slot(0), (0..count).map(id).map(|id| id as f64).collect());
         check(&plan, &env, &CUDA, 1e-5, &format!("{rows}×{width} of {count}"));
     }
 }

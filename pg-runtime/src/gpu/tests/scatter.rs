@@ -7,7 +7,9 @@ use super::{Arg, close, device, noise, run};
 #[test]
 fn rows_are_summed_by_id() {
     let Some(device) = device() else { return };
-    for (rows, width, count) in [(1, 1, 1), (5, 3, 17), (64, 8, 300), (7, 12, 1000), (1000, 4, 5)] {
+    for (rows, width, count) in
+        [(1, 1, 1), (5, 3, 17), (64, 8, 300), (7, 12, 1000), (1000, 4, 5), (3, 4, 5000), (3000, 2, 2100)]
+    {
         // Some rows often, some never.
         let ids: Vec<i32> = (0..count as i32).map(|i| (i * i * 31 + i) % rows as i32).collect();
         let values = noise(count * width, 1);
