@@ -6,18 +6,24 @@
 //! Nothing here starts a driver or a device, and nothing here changes a kernel's source.
 
 mod batch;
+mod bound;
 mod bundle;
 mod compile;
 mod nvrtc;
 mod occupancy;
+mod pipes;
 mod sass;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod walk;
 
 pub use self::batch::{BuildError, Builds, Built, distinct};
+pub use self::bound::{Binds, IssueBound, Loop, Predicted};
 pub use self::bundle::{Bundle, BundleError, Entry, Manifest, Recipe};
 pub use self::compile::{Compiled, Resources, server_options};
 pub use self::occupancy::{Limit, Occupancy};
+pub use self::pipes::{Cycles, Pipe};
 pub use self::sass::{Instruction, Sass};
 pub use self::tools::{Part, Tools, ToolsError};
+pub use self::walk::{Shape, Walk, WalkError};

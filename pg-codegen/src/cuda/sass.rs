@@ -42,12 +42,17 @@ impl Sass {
         if !output.status.success() {
             return Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()));
         }
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let instructions: Vec<Instruction> = text.lines().filter_map(instruction).collect();
-        if instructions.is_empty() {
+        let sass = Sass::parse(String::from_utf8_lossy(&output.stdout).into_owned());
+        if sass.instructions.is_empty() {
             return Err(failed("it printed no instruction".into()));
         }
-        Ok(Sass { text, instructions })
+        Ok(sass)
+    }
+
+    /// What the disassembler printed.
+    pub(super) fn parse(text: String) -> Sass {
+        let instructions = text.lines().filter_map(instruction).collect();
+        Sass { text, instructions }
     }
 
     /// How many instructions have a name that begins so.
@@ -70,7 +75,7 @@ impl Sass {
     }
 
     /// The labels, with the address of the instruction after each.
-    fn labels(&self) -> Vec<(String, u32)> {
+    pub(super) fn labels(&self) -> Vec<(String, u32)> {
         let mut pending: Vec<String> = Vec::new();
         let mut all = Vec::new();
         for line in self.text.lines() {

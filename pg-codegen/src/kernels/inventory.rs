@@ -5,8 +5,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::generate::Generations;
+use super::generate::{Generation, Generations, element_bytes};
 use super::kernel::Generated;
+use super::stage::StageArg;
 use crate::machine::Machine;
 use crate::machine::roofline::{Bound, Prediction, predict};
 use crate::plan::Plan;
@@ -19,17 +20,31 @@ pub struct Entry {
     /// Launches of the plan that it is a part of, each as often as it is launched for it.
     pub launches: Vec<usize>,
     /// Buffers of the first of them, by position among [`Entry::launches`]' arguments, or a workspace.
-    pub args: Vec<super::StageArg>,
+    pub args: Vec<StageArg>,
     /// Thread blocks along each axis.
     pub grid: [u32; 3],
     /// Floating point operations of all launches.
     pub flops: f64,
     /// Bytes that all launches read and write.
     pub bytes: f64,
-    /// Predicted seconds of all launches.
+    /// Seconds that all launches take at the machine's peak rates.
     pub seconds: f64,
+    /// Those of them that being launched takes, beside all work.
+    pub launch_seconds: f64,
     /// What most of that time is spent waiting for.
     pub bound: Bound,
+}
+
+/// Bytes of the plan's buffers that a launch passes over that has no part of the plan's own bytes.
+fn unshared_bytes(plan: &Plan, Generation { launch, stage }: &Generation) -> f64 {
+    let bytes = |arg: &StageArg| match *arg {
+        StageArg::Arg(a) => {
+            let buffer = &plan.buffers[plan.launches[*launch].args[a].0 as usize];
+            (buffer.len * element_bytes(buffer.dtype)) as f64
+        }
+        StageArg::Workspace(_) => 0.0,
+    };
+    if stage.share == 0.0 { stage.args.iter().map(bytes).sum() } else { 0.0 }
 }
 
 /// Every kernel of a plan, in order of its first launch, on a machine.
@@ -49,6 +64,7 @@ pub fn inventory(plan: &Plan, generations: &Generations, machine: &Machine) -> V
                 flops: 0.0,
                 bytes: 0.0,
                 seconds: 0.0,
+                launch_seconds: 0.0,
                 bound: Bound::Launch,
             });
             entries.len() - 1
@@ -57,13 +73,15 @@ pub fn inventory(plan: &Plan, generations: &Generations, machine: &Machine) -> V
         let one = predict(plan, launch, machine);
         let one = Prediction {
             compute: one.compute * stage.share,
-            memory: one.memory * stage.share,
+            memory: (one.memory * stage.share)
+                .max(unshared_bytes(plan, generation) / machine.rates.bandwidth),
             launch: one.launch,
         };
         entry.launches.push(generation.launch);
         entry.flops += launch.flops * stage.share;
         entry.bytes += launch.bytes * stage.share;
         entry.seconds += one.seconds();
+        entry.launch_seconds += one.launch;
         sum.compute += one.compute;
         sum.memory += one.memory;
         sum.launch += one.launch;

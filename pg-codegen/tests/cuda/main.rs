@@ -19,6 +19,7 @@ mod matrix;
 mod models;
 mod offline;
 mod planted;
+mod predicted;
 mod random_models;
 mod segments;
 mod step;

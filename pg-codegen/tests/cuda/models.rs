@@ -1,9 +1,8 @@
 //! The programs of the models in `models/`, and the generated kernels that they become.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use pg_codegen::kernels::{Generated, Generations, LaunchError, extents, generate};
+use pg_codegen::kernels::{Entry, Generations, LaunchError, extents, generate, inventory};
 use pg_codegen::machine::{H100, Machine};
 use pg_codegen::plan::Plan;
 use pg_codegen::{Options, compile_for};
@@ -57,8 +56,8 @@ pub(crate) fn for_each_program(
     }
 }
 
-/// What a test hears of a kernel: itself, and where it is first used.
-pub(crate) type Used = (Arc<Generated>, String);
+/// What a test hears of a kernel: itself with its launches in the first plan that uses it, and where that is.
+pub(crate) type Used = (Entry, String);
 
 /// Every distinct generated kernel of every model, and the launches that could not be generated.
 pub(crate) fn distinct_kernels(tokens: usize, target: &Machine) -> (Vec<Used>, Vec<String>) {
@@ -70,10 +69,10 @@ pub(crate) fn distinct_kernels(tokens: usize, target: &Machine) -> (Vec<Used>, V
             format!("{name} {}: {}", plan.program, note.split(" — ").next().unwrap_or_default())
         };
         match made {
-            Ok(made) => made.launches.into_iter().for_each(|g| {
+            Ok(made) => inventory(plan, &made, target).into_iter().for_each(|entry| {
                 // Models come before ideas, so a kernel's first use is a model's if it has one there.
-                let hash = g.stage.kernel.hash();
-                all.entry(hash).or_insert_with(|| (g.stage.kernel, place(g.launch)));
+                let place = place(entry.launches[0]);
+                all.entry(entry.kernel.hash()).or_insert((entry, place));
             }),
             Err(e) => failures.push(format!("{}: {}", place(e.launch), e.error)),
         }

@@ -1,15 +1,15 @@
-//! Every kernel of every model compiles for Hopper at full size, without spills or stack, and fits a
-//! multiprocessor.
+//! Every kernel of every model compiles for Hopper at full size, without spills or stack, fits a multiprocessor, and
+//! issues no more instructions than its work explains.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pg_codegen::cuda::{Resources, Tools};
-use pg_codegen::kernels::{Generated, emit_cuda};
+use pg_codegen::kernels::{Entry, emit_cuda};
 use pg_codegen::machine::H100;
 
-use crate::models;
+use crate::{models, predicted};
 
 /// Tokens of a micro-batch at full size: an eighth of a step of 786,432.
 pub(crate) const FULL: usize = 98_304;
@@ -29,7 +29,8 @@ pub(crate) fn tools() -> Option<Tools> {
 }
 
 /// What is wrong with a kernel, if anything.
-fn fault(tools: &Tools, kernel: &Generated) -> Result<Resources, String> {
+fn fault(tools: &Tools, entry: &Entry, place: &str) -> Result<Resources, String> {
+    let kernel = &entry.kernel;
     let source = emit_cuda(kernel).map_err(|e| e.to_string())?;
     let compiled = tools.compile(&source).map_err(|e| format!("{e}\n{source}"))?;
     let r = compiled.resources;
@@ -39,6 +40,7 @@ fn fault(tools: &Tools, kernel: &Generated) -> Result<Resources, String> {
     if r.occupancy(kernel.threads(), kernel.shared_bytes()).blocks == 0 {
         return Err(format!("it does not fit a multiprocessor: {r:?}, {} bytes", kernel.shared_bytes()));
     }
+    predicted::fault(entry, place, &compiled)?;
     Ok(r)
 }
 
@@ -53,9 +55,10 @@ fn every_kernel_of_every_model_compiles_for_hopper_without_spills() {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some((kernel, place)) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((entry, place)) = kernels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let kernel = &entry.kernel;
                     let family = kernel.name().rsplit_once('_').map_or("", |(family, _)| family);
-                    match fault(&tools, kernel) {
+                    match fault(&tools, entry, place) {
                         Ok(r) => {
                             let mut all = registers.lock().unwrap();
                             let most = all.entry(family.into()).or_default();

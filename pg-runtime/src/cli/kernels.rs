@@ -43,7 +43,7 @@ pub(crate) struct KernelsArgs {
     #[arg(long, value_name = "N", value_parser = super::run::count)]
     line: Option<usize>,
     /// Write, for each kernel, what it computes (.txt), its source (.cu or .wgsl) and, where it is compiled, its PTX
-    /// (.ptx), instructions (.sass) and the assembler's report (.ptxas.txt) into a folder.
+    /// (.ptx), instructions (.sass), loops (.loops.txt) and the assembler's report (.ptxas.txt) into a folder.
     #[arg(long, value_name = "DIR")]
     dump: Option<PathBuf>,
     /// Compare two such folders.
@@ -75,7 +75,7 @@ pub(crate) fn kernels(args: KernelsArgs, ui: &Ui) -> anyhow::Result<()> {
     let all = args.all || args.line.is_some();
     if !args.no_compile {
         // A table shows the most expensive kernels: nobody should wait for the others.
-        let wanted = report.kernels(all || ui.is_json() || args.dump.is_some());
+        let wanted = report.shown(all || ui.is_json() || args.dump.is_some());
         report.compiled = Compiled::of(&machine, &wanted, ui)?;
     }
     if let Some(folder) = &args.dump {

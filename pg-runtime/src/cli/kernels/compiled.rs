@@ -1,18 +1,20 @@
 //! What kernels became: compiled where CUDA's tools are, and said not to have been looked at where they are not.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use pg_codegen::cuda::{Builds, Built, Occupancy, Resources, Tools};
-use pg_codegen::kernels::Generated;
+use anyhow::Context;
+use pg_codegen::cuda::{Builds, Built, IssueBound, Occupancy, Predicted, Resources, Shape, Tools};
+use pg_codegen::kernels::{Entry, Generated};
 use pg_codegen::machine::Machine;
+use rayon::prelude::*;
 
 use super::super::machine::build_all;
 use super::super::ui::Ui;
 
 /// Kernels' binaries, or why there are none.
 pub(super) enum Compiled {
-    /// By the hash of their contents.
-    Yes { builds: Builds, compiler: (i32, i32) },
+    /// By the hash of their contents, with how long their instructions take.
+    Yes { builds: Builds, bounds: HashMap<[u64; 4], IssueBound>, compiler: (i32, i32) },
     /// The reason, as the end of a sentence.
     No(String),
 }
@@ -23,16 +25,37 @@ pub(super) struct Uses {
     pub(super) occupancy: Occupancy,
 }
 
+/// Walks the compiled kernels, each once.
+fn bounds(
+    entries: &[&Entry],
+    builds: &Builds,
+    machine: &Machine,
+) -> anyhow::Result<HashMap<[u64; 4], IssueBound>> {
+    let distinct: HashMap<[u64; 4], &Entry> = entries.iter().map(|e| (e.kernel.hash(), *e)).collect();
+    let one = |(hash, entry): (&[u64; 4], &&Entry)| -> anyhow::Result<_> {
+        let compiled = &builds[hash].compiled;
+        let threads = entry.kernel.threads();
+        let occupancy = compiled.resources.occupancy(threads, entry.kernel.shared_bytes());
+        let shape = Shape { grid: entry.grid, threads };
+        let bound = compiled.sass()?.issue_bound(shape, &occupancy, machine);
+        Ok((*hash, bound.with_context(|| format!("kernel {}", entry.kernel.name()))?))
+    };
+    distinct.par_iter().map(one).collect()
+}
+
 impl Compiled {
     /// Compiles kernels for a machine with Hopper's instructions, if CUDA's tools are here.
-    pub(super) fn of(machine: &Machine, kernels: &[Arc<Generated>], ui: &Ui) -> anyhow::Result<Compiled> {
+    pub(super) fn of(machine: &Machine, entries: &[&Entry], ui: &Ui) -> anyhow::Result<Compiled> {
         if !machine.has_tensor_cores() {
             return Ok(Compiled::No("its driver compiles the kernels".into()));
         }
         match Tools::find() {
             Err(missing) => Ok(Compiled::No(missing.to_string())),
             Ok(tools) => {
-                Ok(Compiled::Yes { builds: build_all(&tools, kernels, ui)?, compiler: tools.version() })
+                let kernels: Vec<_> = entries.iter().map(|e| e.kernel.clone()).collect();
+                let builds = build_all(&tools, &kernels, ui)?;
+                let bounds = bounds(entries, &builds, machine)?;
+                Ok(Compiled::Yes { builds, bounds, compiler: tools.version() })
             }
         }
     }
@@ -50,6 +73,17 @@ impl Compiled {
         Some(Uses { resources, occupancy })
     }
 
+    /// How long a kernel's instructions take.
+    pub(super) fn bound(&self, kernel: &Generated) -> Option<&IssueBound> {
+        let Compiled::Yes { bounds, .. } = self else { return None };
+        bounds.get(&kernel.hash())
+    }
+
+    /// What a kernel's launches are predicted to take.
+    pub(super) fn predicted(&self, entry: &Entry) -> Predicted {
+        Predicted::new(entry, self.bound(&entry.kernel))
+    }
+
     /// The compiler, in words.
     pub(super) fn compiler(&self) -> Option<String> {
         let Compiled::Yes { compiler: (major, minor), .. } = self else { return None };
@@ -60,12 +94,13 @@ impl Compiled {
     pub(super) fn legend(&self) -> String {
         match (self, self.compiler()) {
             (Compiled::No(why), _) => format!(
-                "Times are predicted from peaks, none is measured. Registers, spills, stack and occupancy were not \
-                 looked at: {why}."
+                "Times are those of peak rates, which no kernel reaches; none is measured. Instructions, registers, \
+                 spills, stack and occupancy were not looked at: {why}."
             ),
             (_, compiler) => format!(
-                "Times are predicted from peaks, none is measured. Registers, spills, stack (bytes a thread) and blocks \
-                 that a multiprocessor holds are of the binary that {} makes.",
+                "Times are predicted, none is measured: the longer of what a kernel's instructions keep a unit of the \
+                 multiprocessors busy and of the roofline; the bound says which. Instructions, registers, spills, stack \
+                 (bytes a thread) and blocks that a multiprocessor holds are of the binary that {} makes.",
                 compiler.unwrap_or_default()
             ),
         }

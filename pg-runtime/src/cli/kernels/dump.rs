@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use pg_codegen::cuda::Built;
+use pg_codegen::cuda::{Built, Loop, Pipe, Sass, Shape};
 use pg_codegen::kernels::{Entry, emit_in, formatted, listing};
 use pg_codegen::machine::Language;
 use pg_runtime::artifact::write_atomically;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::super::format::table;
 use super::report::{ProgramReport, Report};
 
 /// Name of the index in a folder of kernels.
@@ -67,7 +68,10 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
         write(&format!("{name}.{}", language.extension()), &formatted(&text, &source))?;
         if let Some(Built { compiled, .. }) = built {
             write(&format!("{name}.ptx"), &compiled.ptx)?;
-            write(&format!("{name}.sass"), &compiled.sass()?.text)?;
+            let sass = compiled.sass()?;
+            write(&format!("{name}.sass"), &sass.text)?;
+            let shape = Shape { grid: users[0].1.grid, threads: kernel.threads() };
+            write(&format!("{name}.loops.txt"), &loops(&sass, shape)?)?;
             write(&format!("{name}.ptxas.txt"), &compiled.log)?;
         }
         Ok(())
@@ -75,6 +79,30 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
     users.par_iter().try_for_each(write_one)?;
     write(INDEX, &serde_json::to_string_pretty(&index)?)?;
     Ok(users.len())
+}
+
+/// The loops of a kernel as a table, the one with the most instructions issued first.
+fn loops(sass: &Sass, shape: Shape) -> anyhow::Result<String> {
+    let walk = sass.walk(shape)?;
+    let mut loops = sass.walked_loops(&walk);
+    loops.sort_by(|a, b| b.share.total_cmp(&a.share));
+    let mut headings = vec!["from", "to", "trips", "of the issued"];
+    let pipes: Vec<String> = Pipe::ALL.iter().map(|pipe| format!("{pipe} cycles")).collect();
+    headings.extend(pipes.iter().map(|p| &**p));
+    let row = |l: &Loop| {
+        let address = |at: usize| format!("{:04x}", sass.instructions[at].address);
+        let mut row = vec![address(*l.range.start()), address(*l.range.end())];
+        row.extend([format!("{:.1}", l.trips), format!("{:.1} %", 100.0 * l.share)]);
+        row.extend(Pipe::ALL.iter().map(|&pipe| format!("{:.2}", l.cycles.of(pipe))));
+        row
+    };
+    let right: Vec<usize> = (2..headings.len()).collect();
+    let rows = loops.iter().map(row).collect();
+    Ok(format!(
+        "Loops, without those inside them: addresses, trips of a warp, and what one trip of one warp keeps each unit of a\n\
+         multiprocessor busy.\n\n{}\n",
+        table(&headings, &right, rows)
+    ))
 }
 
 fn what(program: &ProgramReport, entry: &Entry) -> String {

@@ -1,12 +1,11 @@
 //! The kernels of a model's programs as one table.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use pg_codegen::Options;
 use pg_codegen::cuda::Occupancy;
-use pg_codegen::kernels::{Entry, Generated, inventory};
+use pg_codegen::kernels::{Entry, inventory};
 use pg_codegen::machine::Machine;
 use pg_codegen::plan::Plan;
 use pg_codegen::report::provenance::Provenance;
@@ -64,6 +63,12 @@ struct Kernel {
     flops: f64,
     bytes: f64,
     roofline_us: f64,
+    /// What its instructions take; `null` where the kernel was not compiled, like the two that follow.
+    issue_us: Option<f64>,
+    executed_flops: Option<f64>,
+    /// Branches that depend on data: their outcome is assumed.
+    assumed_branches: Option<usize>,
+    predicted_us: f64,
     bound: String,
 }
 
@@ -75,6 +80,8 @@ struct Totals {
     bytes: f64,
     unfused_bytes: f64,
     roofline_ms: f64,
+    /// `null` where a kernel was not compiled.
+    predicted_ms: Option<f64>,
     peak_bytes: usize,
 }
 
@@ -138,12 +145,12 @@ impl Report {
     /// The JSON object. Its names are a public interface.
     pub(super) fn public(&self) -> Value {
         let rows = self.rows().into_iter();
-        let kernels: Vec<Kernel> = rows.map(|(p, e)| p.kernel(e, self.compiled.uses(&e.kernel))).collect();
+        let kernels: Vec<Kernel> = rows.map(|(p, e)| p.kernel(e, &self.compiled)).collect();
         let mut programs = Map::new();
         if self.programs.iter().filter(|p| p.in_step > 0).count() > 1 {
             programs.insert("train".into(), json!(self.step()));
         }
-        programs.extend(self.programs.iter().map(|p| (p.name.clone(), json!(p.totals()))));
+        programs.extend(self.programs.iter().map(|p| (p.name.clone(), json!(p.totals(&self.compiled)))));
         json!({
             "target": self.target.name,
             "compiler": self.compiled.compiler(),
@@ -154,16 +161,18 @@ impl Report {
     }
 
     /// The kernels that a table shows, or all of them.
-    pub(super) fn kernels(&self, all: bool) -> Vec<Arc<Generated>> {
+    pub(super) fn shown(&self, all: bool) -> Vec<&Entry> {
         let shown = if all { usize::MAX } else { SHOWN };
-        self.rows().into_iter().take(shown).map(|(_, e)| e.kernel.clone()).collect()
+        self.rows().into_iter().take(shown).map(|(_, e)| e).collect()
     }
 
     /// Programs and kernels, those of the optimiser step first, the most expensive first.
     fn rows(&self) -> Vec<(&ProgramReport, &Entry)> {
         let mut all: Vec<(&ProgramReport, &Entry)> =
             self.programs.iter().flat_map(|p| p.entries.iter().map(move |e| (p, e))).collect();
-        let weight = |(p, e): &(&ProgramReport, &Entry)| (p.in_step > 0, p.in_step.max(1) as f64 * e.seconds);
+        let weight = |(p, e): &(&ProgramReport, &Entry)| {
+            (p.in_step > 0, p.in_step.max(1) as f64 * self.compiled.predicted(e).seconds)
+        };
         all.sort_by(|a, b| {
             let (a, b) = (weight(a), weight(b));
             b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
@@ -172,15 +181,16 @@ impl Report {
     }
 
     fn step(&self) -> Totals {
-        let mut sum = Totals::default();
+        let mut sum = Totals { predicted_ms: Some(0.0), ..Totals::default() };
         for p in &self.programs {
-            let (t, times) = (p.totals(), p.in_step);
+            let (t, times) = (p.totals(&self.compiled), p.in_step);
             sum.launches += t.launches * times;
             sum.flops += t.flops * times as f64;
             sum.bytes += t.bytes * times as f64;
             sum.unfused_bytes += t.unfused_bytes * times as f64;
             sum.roofline_ms += t.roofline_ms * times as f64;
             if times > 0 {
+                sum.predicted_ms = sum.predicted_ms.zip(t.predicted_ms).map(|(a, b)| a + b * times as f64);
                 sum.peak_bytes = sum.peak_bytes.max(t.peak_bytes);
             }
         }
@@ -216,9 +226,7 @@ impl Report {
             "stack",
             "blocks an SM",
         ];
-        let line = |(p, e): &(&ProgramReport, &Entry)| {
-            p.row(e, step.roofline_ms, self.compiled.uses(&e.kernel).as_ref())
-        };
+        let line = |(p, e): &(&ProgramReport, &Entry)| p.row(e, &step, &self.compiled);
         let right = [2, 5, 6, 7, 8, 9, 11, 12, 13, 14];
         out += &table_without(&headings, &right, &LEAST, rows.iter().take(shown).map(line).collect());
         if shown < rows.len() {
@@ -238,14 +246,16 @@ impl Report {
                 format!("{:.2}", t.bytes / 1e9),
                 format!("{:.2}", t.unfused_bytes / 1e9),
                 format!("{:.2}", t.roofline_ms),
+                t.predicted_ms.map_or("–".into(), |ms| format!("{ms:.2}")),
             ]
         };
-        let headings = ["program", "launches", "GFLOP", "GB", "GB unfused", "time, ms"];
-        let mut rows: Vec<Vec<String>> = self.programs.iter().map(|p| row(&p.name, &p.totals())).collect();
+        let headings = ["program", "launches", "GFLOP", "GB", "GB unfused", "roofline, ms", "predicted, ms"];
+        let mut rows: Vec<Vec<String>> =
+            self.programs.iter().map(|p| row(&p.name, &p.totals(&self.compiled))).collect();
         if self.programs.iter().filter(|p| p.in_step > 0).count() > 1 {
             rows.push(row("an optimiser step", step));
         }
-        table(&headings, &[1, 2, 3, 4, 5], rows)
+        table(&headings, &[1, 2, 3, 4, 5, 6], rows)
     }
 }
 
@@ -262,7 +272,10 @@ impl ProgramReport {
         }
     }
 
-    fn kernel(&self, entry: &Entry, uses: Option<Uses>) -> Kernel {
+    fn kernel(&self, entry: &Entry, compiled: &Compiled) -> Kernel {
+        let uses = compiled.uses(&entry.kernel);
+        let issue = compiled.bound(&entry.kernel);
+        let predicted = compiled.predicted(entry);
         let count = entry.launches.len();
         let of_one = |total: f64| total / count as f64;
         let launch = &self.plan.launches[entry.launches[0]];
@@ -281,12 +294,21 @@ impl ProgramReport {
             flops: of_one(entry.flops),
             bytes: of_one(entry.bytes),
             roofline_us: of_one(entry.seconds) * 1e6,
-            bound: entry.bound.to_string(),
+            issue_us: issue.map(|i| i.seconds * 1e6),
+            executed_flops: issue.map(|i| i.executed_flops),
+            assumed_branches: issue.map(|i| i.assumed_branches),
+            predicted_us: of_one(predicted.seconds) * 1e6,
+            bound: predicted.binds.to_string(),
         }
     }
 
-    fn row(&self, entry: &Entry, step_ms: f64, uses: Option<&Uses>) -> Vec<String> {
-        let share = 100.0 * self.in_step as f64 * entry.seconds * 1e3 / step_ms;
+    fn row(&self, entry: &Entry, step: &Totals, compiled: &Compiled) -> Vec<String> {
+        let uses = compiled.uses(&entry.kernel);
+        let uses = uses.as_ref();
+        let predicted = compiled.predicted(entry);
+        // Of a step whose kernels are not all compiled, the others' peaks are what there is.
+        let step_ms = step.predicted_ms.unwrap_or(step.roofline_ms);
+        let share = 100.0 * self.in_step as f64 * predicted.seconds * 1e3 / step_ms;
         let [x, y, z] = entry.grid;
         let grid = if y * z == 1 { x.to_string() } else { format!("{x} × {y} × {z}") };
         let resource = |of: fn(&Uses) -> u32| uses.map_or("–".into(), |u| of(u).to_string());
@@ -301,8 +323,8 @@ impl ProgramReport {
             entry.kernel.shared_bytes().to_string(),
             format!("{:.3}", entry.flops / 1e9),
             format!("{:.3}", entry.bytes / 1e9),
-            format!("{:.1} µs", entry.seconds * 1e6),
-            entry.bound.to_string(),
+            format!("{:.1} µs", predicted.seconds * 1e6),
+            predicted.binds.to_string(),
             if self.in_step > 0 { format!("{share:.2} %") } else { "–".into() },
             resource(|u| u.resources.registers),
             resource(|u| u.resources.spill_bytes),
@@ -311,7 +333,8 @@ impl ProgramReport {
         ]
     }
 
-    fn totals(&self) -> Totals {
+    fn totals(&self, compiled: &Compiled) -> Totals {
+        let predicted = |e: &Entry| compiled.bound(&e.kernel).map(|_| compiled.predicted(e).seconds * 1e3);
         let sum = |f: fn(&Entry) -> f64| self.entries.iter().map(f).sum::<f64>() + 0.0;
         Totals {
             launches: self.entries.iter().map(|e| e.launches.len()).sum(),
@@ -319,6 +342,7 @@ impl ProgramReport {
             bytes: sum(|e| e.bytes),
             unfused_bytes: self.unfused_bytes,
             roofline_ms: sum(|e| e.seconds) * 1e3,
+            predicted_ms: self.entries.iter().map(predicted).sum(),
             peak_bytes: self.plan.arena_bytes,
         }
     }
@@ -327,7 +351,8 @@ impl ProgramReport {
 /// How the figures of the JSON object came about: nothing in it is measured.
 fn basis() -> Value {
     let counted = ["flops", "bytes", "unfused_bytes", "launches", "count", "peak_bytes", "shared_bytes"];
-    let predicted = ["roofline_us", "roofline_ms", "bound"];
-    let compiled = ["registers", "spill_bytes", "stack_bytes", "occupancy"];
+    let predicted = ["roofline_us", "roofline_ms", "issue_us", "predicted_us", "predicted_ms", "bound"];
+    let compiled =
+        ["executed_flops", "assumed_branches", "registers", "spill_bytes", "stack_bytes", "occupancy"];
     json!({ "counted": counted, "predicted": predicted, "compiled": compiled })
 }
