@@ -123,6 +123,7 @@ mod tests {
     }
 
     #[cfg(unix)]
+    #[cfg(unix)]
     #[test]
     fn what_cubecl_should_not_read_is_refused() {
         let root = tempfile::tempdir().unwrap();

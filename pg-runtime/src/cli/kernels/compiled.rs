@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use pg_codegen::cuda::{Builds, Built, IssueBound, Occupancy, Predicted, Resources, Shape, Tools};
+use pg_codegen::cuda::{Builds, Built, IssueBound, Occupancy, Predicted, Resources, Sass, Shape, Tools};
 use pg_codegen::kernels::{Entry, Generated};
 use pg_codegen::machine::Machine;
 use rayon::prelude::*;
@@ -13,8 +13,8 @@ use super::super::ui::Ui;
 
 /// Kernels' binaries, or why there are none.
 pub(super) enum Compiled {
-    /// By the hash of their contents, with how long their instructions take.
-    Yes { builds: Builds, bounds: HashMap<[u64; 4], IssueBound>, compiler: (i32, i32) },
+    /// By the hash of their contents, with their instructions.
+    Yes { builds: Builds, instructions: HashMap<[u64; 4], Instructions>, compiler: (i32, i32) },
     /// The reason, as the end of a sentence.
     No(String),
 }
@@ -25,20 +25,28 @@ pub(super) struct Uses {
     pub(super) occupancy: Occupancy,
 }
 
-/// Walks the compiled kernels, each once.
-fn bounds(
+/// A kernel's instructions, and what they come to.
+pub(super) struct Instructions {
+    pub(super) sass: Sass,
+    pub(super) bound: IssueBound,
+}
+
+/// Disassembles and walks the compiled kernels, each once.
+fn instructions(
     entries: &[&Entry],
     builds: &Builds,
     machine: &Machine,
-) -> anyhow::Result<HashMap<[u64; 4], IssueBound>> {
+) -> anyhow::Result<HashMap<[u64; 4], Instructions>> {
     let distinct: HashMap<[u64; 4], &Entry> = entries.iter().map(|e| (e.kernel.hash(), *e)).collect();
     let one = |(hash, entry): (&[u64; 4], &&Entry)| -> anyhow::Result<_> {
         let compiled = &builds[hash].compiled;
         let threads = entry.kernel.threads();
         let occupancy = compiled.resources.occupancy(threads, entry.kernel.shared_bytes());
         let shape = Shape { grid: entry.grid, threads };
-        let bound = compiled.sass()?.issue_bound(shape, &occupancy, machine);
-        Ok((*hash, bound.with_context(|| format!("kernel {}", entry.kernel.name()))?))
+        let sass = compiled.sass()?;
+        let bound = sass.issue_bound(shape, &occupancy, machine);
+        let bound = bound.with_context(|| format!("kernel {}", entry.kernel.name()))?;
+        Ok((*hash, Instructions { sass, bound }))
     };
     distinct.par_iter().map(one).collect()
 }
@@ -54,8 +62,8 @@ impl Compiled {
             Ok(tools) => {
                 let kernels: Vec<_> = entries.iter().map(|e| e.kernel.clone()).collect();
                 let builds = build_all(&tools, &kernels, ui)?;
-                let bounds = bounds(entries, &builds, machine)?;
-                Ok(Compiled::Yes { builds, bounds, compiler: tools.version() })
+                let instructions = instructions(entries, &builds, machine)?;
+                Ok(Compiled::Yes { builds, instructions, compiler: tools.version() })
             }
         }
     }
@@ -73,10 +81,15 @@ impl Compiled {
         Some(Uses { resources, occupancy })
     }
 
+    /// A kernel's instructions.
+    pub(super) fn instructions(&self, kernel: &Generated) -> Option<&Instructions> {
+        let Compiled::Yes { instructions, .. } = self else { return None };
+        instructions.get(&kernel.hash())
+    }
+
     /// How long a kernel's instructions take.
     pub(super) fn bound(&self, kernel: &Generated) -> Option<&IssueBound> {
-        let Compiled::Yes { bounds, .. } = self else { return None };
-        bounds.get(&kernel.hash())
+        self.instructions(kernel).map(|i| &i.bound)
     }
 
     /// What a kernel's launches are predicted to take.

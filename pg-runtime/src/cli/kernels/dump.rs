@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::super::format::table;
+use super::compiled::Instructions;
 use super::report::{ProgramReport, Report};
 
 /// Name of the index in a folder of kernels.
@@ -56,7 +57,6 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
         let path = folder.join(name);
         write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
     };
-    // A disassembler runs for each.
     let write_one = |(name, users): (&&str, &Vec<(&ProgramReport, &Entry)>)| -> anyhow::Result<()> {
         let plans: Vec<_> = users.iter().map(|(p, e)| (&p.plan, *e)).collect();
         let text = listing(&plans);
@@ -68,11 +68,12 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
         write(&format!("{name}.{}", language.extension()), &formatted(&text, &source))?;
         if let Some(Built { compiled, .. }) = built {
             write(&format!("{name}.ptx"), &compiled.ptx)?;
-            let sass = compiled.sass()?;
+            write(&format!("{name}.ptxas.txt"), &compiled.log)?;
+        }
+        if let Some(Instructions { sass, .. }) = report.compiled.instructions(kernel) {
             write(&format!("{name}.sass"), &sass.text)?;
             let shape = Shape { grid: users[0].1.grid, threads: kernel.threads() };
-            write(&format!("{name}.loops.txt"), &loops(&sass, shape)?)?;
-            write(&format!("{name}.ptxas.txt"), &compiled.log)?;
+            write(&format!("{name}.loops.txt"), &loops(sass, shape)?)?;
         }
         Ok(())
     };
