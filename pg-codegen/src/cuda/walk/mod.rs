@@ -36,7 +36,7 @@ pub struct Walk {
     pub executed: Vec<f64>,
     /// Of each branch, how often it was taken.
     pub taken: Vec<f64>,
-    /// Branches that depend on data, as positions.
+    /// Branches that depend on data, and calls, whose routines are not walked: as positions.
     pub assumed: Vec<usize>,
 }
 
@@ -70,6 +70,8 @@ struct Decoded {
 enum Flow {
     Next,
     Exit,
+    /// Comes back, after something that is not walked.
+    Call,
     Branch {
         to: usize,
         /// Whether what a branch forward skips calls a routine for rare operands.
@@ -173,6 +175,7 @@ fn walk_warp(code: &[Decoded], place: Place) -> Result<Walk, WalkError> {
             Flow::Next if holds == Some(true) => integer::execute(i, &mut state),
             Flow::Next if holds.is_none() => integer::clobber(i, &mut state),
             Flow::Exit if holds == Some(true) => break,
+            Flow::Call if holds != Some(false) => _ = assumed.insert(at, true),
             Flow::Branch { to, skips_call } => {
                 // `@P0 BRA !P1, …` needs both.
                 let also = i.operands.first().filter(|o| matches!(o, Operand::Predicate { .. }));
@@ -197,7 +200,7 @@ fn walk_warp(code: &[Decoded], place: Place) -> Result<Walk, WalkError> {
                 }
             }
             Flow::Lost if holds != Some(false) => return Err(WalkError::Jump(i.mnemonic.clone())),
-            Flow::Next | Flow::Exit | Flow::Lost => {}
+            Flow::Next | Flow::Exit | Flow::Call | Flow::Lost => {}
         }
         at = next;
     }
@@ -227,6 +230,7 @@ fn decode(sass: &Sass) -> Vec<Decoded> {
         };
         let flow = match &*mnemonic {
             "EXIT" => Flow::Exit,
+            "CALL" => Flow::Call,
             "BRA" => target().map_or(Flow::Lost, |to| Flow::Branch {
                 to,
                 skips_call: calls.iter().any(|&call| (at..to).contains(&call)),
