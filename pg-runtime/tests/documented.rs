@@ -2,11 +2,11 @@
 //! name. What is changed is below, and nothing else: shapes and steps are small, and what needs a GPU or CUDA's tools is
 //! refused with its remedy.
 
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use pg_runtime::data::{sample, shard_bytes};
 use pg_testing::commands::{Scratch, wait_for};
+use pg_testing::files::{fenced, model_file, root};
 
 /// Documents, in the order in which a newcomer reads them: a later one uses the runs of an earlier one.
 const DOCUMENTS: [&str; 5] =
@@ -79,15 +79,10 @@ fn every_document_with_commands_is_listed() {
     }
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
 /// Lines of a document's shell blocks, without their comments.
 fn commands(document: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(root().join(document)).unwrap().replace("\\\n", " ");
-    let blocks = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let lines = blocks.flat_map(str::lines).map(|line| line.split(" #").next().unwrap_or_default().trim());
+    let text = fenced(document, "sh").concat().replace("\\\n", " ");
+    let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
     lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
@@ -96,7 +91,7 @@ impl Folder {
         let scratch = Scratch::new(env!("CARGO_BIN_EXE_pg"));
         std::fs::create_dir(scratch.path("models")).unwrap();
         for model in ["int4mlp_12l.rs", "tiny.rs"] {
-            std::fs::copy(root().join("models").join(model), scratch.path("models").join(model)).unwrap();
+            std::fs::copy(model_file(model), scratch.path("models").join(model)).unwrap();
         }
         // The challenge's files, by name; pg's own text lies in them.
         let data = scratch.path("data/datasets/fineweb10B_sp1024");
@@ -122,14 +117,9 @@ impl Folder {
             folder.succeeds("preparation", &line, &format!("{LAYERS} {NARROW} {SMALL} --steps 2"));
         };
         if line.starts_with("pg check models/my_idea.rs") {
-            let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-            let idea = readme
-                .split("```rust,ignore\n")
-                .skip(1)
-                .find(|block| block.contains("my_idea from"))
-                .unwrap();
-            std::fs::write(self.scratch.path("models/my_idea.rs"), idea.split("```").next().unwrap())
-                .unwrap();
+            let examples = fenced("README.md", "rust,ignore");
+            let idea = examples.iter().find(|block| block.contains("my_idea from")).unwrap();
+            std::fs::write(self.scratch.path("models/my_idea.rs"), idea).unwrap();
         } else if line.starts_with("pg compare runs/a-1") {
             for (out, seed) in [("a-1", 1), ("a-2", 2), ("b-1", 3), ("b-2", 4)] {
                 train(self, &format!("runs/{out}"), &format!("--no-validate --seed {seed}"));

@@ -1,18 +1,9 @@
 //! README's examples are real: each is checked, and the new idea trains.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-/// Model files in README, in order.
-fn examples() -> Vec<String> {
-    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let blocks = text.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next());
-    blocks.map(str::to_owned).collect()
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use pg_testing::files::{fenced, model_file};
 
 #[track_caller]
 fn pg(folder: &Path, args: &[&str]) {
@@ -26,8 +17,8 @@ fn pg(folder: &Path, args: &[&str]) {
 fn the_examples_check_and_the_idea_trains() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    std::fs::copy(root().join("models/int4mlp_12l.rs"), at("int4mlp_12l.rs")).unwrap();
-    let examples = examples();
+    std::fs::copy(model_file("int4mlp_12l.rs"), at("int4mlp_12l.rs")).unwrap();
+    let examples = fenced("README.md", "rust,ignore");
     assert_eq!(examples.len(), 2);
     for (text, file) in examples.iter().zip(["first.rs", "my_idea.rs"]) {
         std::fs::write(at(file), text).unwrap();

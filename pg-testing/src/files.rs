@@ -10,6 +10,15 @@ pub fn root() -> PathBuf {
     if package.join("models").exists() { package } else { package.join("..") }
 }
 
+/// The blocks of a document that are fenced with this info string, in order.
+pub fn fenced(document: &str, info: &str) -> Vec<String> {
+    let path = root().join(document);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let fence = format!("```{info}\n");
+    let blocks = text.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.map(str::to_owned).collect()
+}
+
 /// A model file by name.
 pub fn model_file(name: &str) -> PathBuf {
     root().join("models").join(name)

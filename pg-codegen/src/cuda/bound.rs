@@ -6,8 +6,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
+use super::compile::Compiled;
 use super::occupancy::Occupancy;
 use super::pipes::{Cycles, Pipe, TENSOR_FLOPS, flops};
 use super::sass::Sass;
@@ -20,14 +19,12 @@ use crate::machine::roofline::Bound;
 const QUARTERS: u32 = 4;
 
 /// What the instructions of a launch come to.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct IssueBound {
     /// Seconds.
     pub seconds: f64,
     /// The unit that takes them.
     pub pipe: Pipe,
-    /// Of the multiprocessor with the most thread blocks.
-    pub cycles: Cycles,
     /// Floating-point operations that are executed, useful or not.
     pub executed_flops: f64,
     /// Branches whose outcome depends on data, which were taken both ways in turn.
@@ -92,41 +89,59 @@ pub struct Loop {
     pub share: f64,
 }
 
-impl Sass {
-    /// The bound of a launch on a machine.
+/// A kernel's instructions as a launch issues them.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Walked {
+    /// The instructions.
+    pub sass: Sass,
+    /// How often each is issued.
+    pub walk: Walk,
+    /// What they come to.
+    pub bound: IssueBound,
+}
+
+impl Compiled {
+    /// Disassembles a kernel and walks its launch on a machine.
     ///
     /// # Errors
-    /// If the kernel cannot be walked.
-    pub fn issue_bound(
-        &self,
-        shape: Shape,
-        occupancy: &Occupancy,
-        machine: &Machine,
-    ) -> Result<IssueBound, WalkError> {
-        let walk = self.walk(shape)?;
+    /// If the disassembler does not run, or the kernel cannot be walked.
+    pub fn walked(&self, entry: &Entry, machine: &Machine) -> Result<Walked, WalkError> {
+        let threads = entry.kernel.threads();
+        let sass = self.sass()?;
+        let walk = sass.walk(Shape { grid: entry.grid, threads })?;
+        let occupancy = self.resources.occupancy(threads, entry.kernel.shared_bytes());
+        let bound = IssueBound::new(&sass, &walk, entry.grid, &occupancy, machine);
+        Ok(Walked { sass, walk, bound })
+    }
+}
+
+impl IssueBound {
+    fn new(sass: &Sass, walk: &Walk, grid: [u32; 3], occupancy: &Occupancy, machine: &Machine) -> IssueBound {
         let mut of_block = Cycles::default();
         let mut executed_flops = 0.0;
-        for ((i, &issued), &executed) in self.instructions.iter().zip(&walk.issued).zip(&walk.executed) {
+        for ((i, &issued), &executed) in sass.instructions.iter().zip(&walk.issued).zip(&walk.executed) {
             of_block.add(i, issued, executed);
             executed_flops += flops(&i.name) * executed;
         }
-        let blocks: f64 = shape.grid.iter().map(|&n| f64::from(n)).product();
+        let blocks: f64 = grid.iter().map(|&n| f64::from(n)).product();
         // A warp stays on its quarter.
         let idle = f64::from(QUARTERS) / f64::from(occupancy.warps.clamp(1, QUARTERS));
         let cycles = of_block.times((blocks / f64::from(machine.processors)).ceil() * idle);
         let (pipe, longest) = cycles.longest();
-        Ok(IssueBound {
+        IssueBound {
             seconds: longest / clock(machine),
             pipe,
-            cycles,
             executed_flops: executed_flops * blocks,
             assumed_branches: walk.assumed.len(),
-        })
+        }
     }
+}
 
-    /// The loops of a walked launch, as they stand in the kernel.
-    pub fn walked_loops(&self, walk: &Walk) -> Vec<Loop> {
-        let loops = self.loops();
+impl Walked {
+    /// The loops, as they stand in the kernel.
+    pub fn loops(&self) -> Vec<Loop> {
+        let Walked { sass, walk, .. } = self;
+        let loops = sass.loops();
         let total: f64 = walk.issued.iter().sum();
         let is_inside = |inner: &std::ops::RangeInclusive<usize>, outer: &std::ops::RangeInclusive<usize>| {
             inner != outer && outer.contains(inner.start()) && outer.contains(inner.end())
@@ -140,7 +155,7 @@ impl Sass {
             let mut issued = 0.0;
             for at in range.clone().filter(own) {
                 issued += walk.issued[at];
-                cycles.add(&self.instructions[at], walk.issued[at], walk.executed[at]);
+                cycles.add(&sass.instructions[at], walk.issued[at], walk.executed[at]);
             }
             let trips = if entered > 0.0 { head / entered } else { 0.0 };
             Loop {

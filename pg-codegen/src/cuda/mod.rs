@@ -19,11 +19,11 @@ mod tools;
 mod walk;
 
 pub use self::batch::{BuildError, Builds, Built, distinct};
-pub use self::bound::{Binds, IssueBound, Loop, Predicted};
+pub use self::bound::{Binds, IssueBound, Loop, Predicted, Walked};
 pub use self::bundle::{Bundle, BundleError, Entry, Manifest, Recipe};
 pub use self::compile::{Compiled, Resources, server_options};
 pub use self::occupancy::{Limit, Occupancy};
 pub use self::pipes::{Cycles, Pipe};
 pub use self::sass::{Instruction, Sass};
 pub use self::tools::{Part, Tools, ToolsError};
-pub use self::walk::{Shape, Walk, WalkError};
+pub use self::walk::{Walk, WalkError};

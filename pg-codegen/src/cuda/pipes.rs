@@ -5,13 +5,10 @@
 
 use std::fmt;
 
-use serde::Serialize;
-
 use super::sass::Instruction;
 
 /// A unit, as profilers name it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Pipe {
     /// Four schedulers, each of which issues an instruction a cycle.
     Issue,
@@ -59,7 +56,7 @@ const MMA_SYNC: f64 = 0.62;
 const WARP: f64 = 32.0;
 
 /// Cycles of a multiprocessor, by unit.
-#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Cycles {
     /// By position in [`Pipe::ALL`].
     by_pipe: [f64; Pipe::ALL.len()],

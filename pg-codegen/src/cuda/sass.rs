@@ -1,6 +1,7 @@
 //! A kernel's instructions, as the disassembler prints them, for assertions about what a kernel became.
 //! It counts and finds; it judges nothing.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,19 +64,24 @@ impl Sass {
     /// The loops: from where a branch goes back to, to the branch, as positions in `instructions`. The
     /// branch that ends every kernel, to itself, is none.
     pub fn loops(&self) -> Vec<std::ops::RangeInclusive<usize>> {
-        let position = |address: u32| self.instructions.iter().position(|i| i.address == address);
-        let labels = self.labels();
-        let back = self.instructions.iter().enumerate().filter(|(_, i)| i.name.starts_with("BRA"));
-        back.filter_map(|(at, i)| {
-            let label = i.text.split(['(', ')']).nth(1)?;
-            let target = labels.iter().find(|(name, _)| name == label)?.1;
-            (target < i.address).then(|| position(target).map(|start| start..=at))?
-        })
-        .collect()
+        let branches = self.targets().into_iter().enumerate();
+        branches.filter_map(|(at, to)| to.filter(|&to| to < at).map(|to| to..=at)).collect()
+    }
+
+    /// Of each instruction, where it branches to, as a position.
+    pub(super) fn targets(&self) -> Vec<Option<usize>> {
+        let at: HashMap<u32, usize> =
+            self.instructions.iter().enumerate().map(|(n, i)| (i.address, n)).collect();
+        let labels: HashMap<String, u32> = self.labels().into_iter().collect();
+        let target = |i: &Instruction| {
+            let label = i.text.split(['(', ')']).nth(1).filter(|_| i.name.starts_with("BRA"))?;
+            at.get(labels.get(label)?).copied()
+        };
+        self.instructions.iter().map(target).collect()
     }
 
     /// The labels, with the address of the instruction after each.
-    pub(super) fn labels(&self) -> Vec<(String, u32)> {
+    fn labels(&self) -> Vec<(String, u32)> {
         let mut pending: Vec<String> = Vec::new();
         let mut all = Vec::new();
         for line in self.text.lines() {

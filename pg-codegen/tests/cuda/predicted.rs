@@ -1,7 +1,7 @@
 //! What the instructions of a compiled kernel say against what its plan says of it: every warp can be followed, products
 //! multiply what the plan counts, and nothing takes several times its roofline without a reason that stands here.
 
-use pg_codegen::cuda::{Compiled, Shape};
+use pg_codegen::cuda::Compiled;
 use pg_codegen::kernels::Entry;
 use pg_codegen::machine::H100;
 
@@ -30,13 +30,9 @@ const DATA: &[&str] = &["segment_sum", "segment_fixup"];
 
 /// What is wrong with a kernel's instructions, if anything.
 pub(crate) fn fault(entry: &Entry, place: &str, compiled: &Compiled) -> Result<(), String> {
-    let kernel = &entry.kernel;
-    let family = kernel.name().rsplit_once('_').map_or("", |(family, _)| family);
+    let family = entry.kernel.name().rsplit_once('_').map_or("", |(family, _)| family);
     let launches = entry.launches.len() as f64;
-    let sass = compiled.sass().map_err(|e| e.to_string())?;
-    let shape = Shape { grid: entry.grid, threads: kernel.threads() };
-    let occupancy = compiled.resources.occupancy(kernel.threads(), kernel.shared_bytes());
-    let bound = sass.issue_bound(shape, &occupancy, &H100).map_err(|e| e.to_string())?;
+    let bound = compiled.walked(entry, &H100).map_err(|e| e.to_string())?.bound;
     if bound.assumed_branches > 0 && !DATA.contains(&family) {
         return Err(format!("{} branches depend on data", bound.assumed_branches));
     }

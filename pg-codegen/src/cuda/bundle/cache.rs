@@ -123,7 +123,6 @@ mod tests {
     }
 
     #[cfg(unix)]
-    #[cfg(unix)]
     #[test]
     fn what_cubecl_should_not_read_is_refused() {
         let root = tempfile::tempdir().unwrap();

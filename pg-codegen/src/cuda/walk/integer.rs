@@ -30,15 +30,11 @@ pub(super) fn clobber(i: &Decoded, state: &mut State) {
 
 /// Executes an instruction that is known; `None` if it is not, or wrote nothing.
 fn known(i: &Decoded, state: &mut State) -> Option<()> {
-    let (written, sources) = i.operands.split_at(i.writes);
-    let has = |modifier: &str| i.modifiers.iter().any(|m| m == modifier);
+    let (written, sources) = (i.written(), i.sources());
+    let has = |modifier: &str| i.has(modifier);
     let word = |n: usize| sources.get(n).and_then(|&o| state.word(o));
     let is_signed = !has("U32");
-    // Predicates among the sources, in order.
-    let predicate = |n: usize| {
-        let mut predicates = sources.iter().filter(|o| matches!(o, Operand::Predicate { .. }));
-        predicates.nth(n).map_or(Some(true), |&o| state.predicate(o))
-    };
+    let predicate = |n: usize| i.predicate(n).map_or(Some(true), |o| state.predicate(o));
     let register = *written.iter().find(|o| matches!(o, Operand::Register { .. })).unwrap_or(&Operand::Other);
     let flags: Vec<Operand> =
         written.iter().copied().filter(|o| matches!(o, Operand::Predicate { .. })).collect();
@@ -47,8 +43,7 @@ fn known(i: &Decoded, state: &mut State) -> Option<()> {
         "LDC" | "ULDC" if i.width == 1 => word(0)?,
         "CS2R" => {
             let value = word(0);
-            state.set(register, 0, value);
-            (1..i.width).for_each(|after| state.set(register, after, value));
+            (0..i.width).for_each(|after| state.set(register, after, value));
             return Some(());
         }
         "IMAD" | "UIMAD" if has("WIDE") || has("HI") => {
@@ -74,7 +69,8 @@ fn known(i: &Decoded, state: &mut State) -> Option<()> {
         "VIADD" => word(0)?.wrapping_add(word(1)?),
         "IADD3" | "UIADD3" => {
             let carry = if has("X") {
-                u64::from(predicate(0)?) + u64::from(second_carry(sources, state)?)
+                u64::from(predicate(0)?)
+                    + u64::from(i.predicate(1).map_or(Some(false), |o| state.predicate(o))?)
             } else {
                 0
             };
@@ -149,7 +145,7 @@ fn known(i: &Decoded, state: &mut State) -> Option<()> {
             return Some(());
         }
         "ISETP" | "UISETP" => {
-            let found = compare(i, sources, state);
+            let found = compare(i, state);
             let other = predicate(0);
             let join = |a: Option<bool>| match () {
                 () if has("OR") => three_valued(a, other, true),
@@ -173,11 +169,6 @@ fn three_valued(a: Option<bool>, b: Option<bool>, absorbing: bool) -> Option<boo
         (Some(_), Some(_)) => Some(!absorbing),
         _ => None,
     }
-}
-
-fn second_carry(sources: &[Operand], state: &State) -> Option<bool> {
-    let mut predicates = sources.iter().filter(|o| matches!(o, Operand::Predicate { .. }));
-    predicates.nth(1).map_or(Some(false), |&o| state.predicate(o))
 }
 
 /// A term of a sum with its carry: −x is its complement and one.
@@ -217,21 +208,19 @@ fn partial_lut(operands: [Word; 3], table: u32) -> Word {
 
 /// `a << s` plus b; of a pair the upper half.
 fn lea(i: &Decoded, state: &mut State) -> Option<()> {
-    let (written, sources) = i.operands.split_at(i.writes);
-    let has = |modifier: &str| i.modifiers.iter().any(|m| m == modifier);
+    let sources = i.sources();
     let word = |n: usize| sources.get(n).and_then(|&o| state.word(o));
-    let (shifted, carry) = match (has("HI"), has("SX32")) {
+    let (shifted, carry) = match (i.has("HI"), i.has("SX32")) {
         (true, true) => ((i64::from(word(0)? as i32) << (word(2)? & 31)) as u64 >> 32, 0),
         (true, false) => {
             let wide = u64::from(word(2)?) << 32 | u64::from(word(0)?);
-            let last = sources.iter().rev().find(|o| matches!(o, Operand::Predicate { .. }));
-            let carry = if has("X") { u64::from(state.predicate(*last?)?) } else { 0 };
+            let carry = if i.has("X") { u64::from(state.predicate(i.predicate(0)?)?) } else { 0 };
             (wide << (word(3)? & 63) >> 32, carry)
         }
         (false, _) => (u64::from(word(0)? << (word(2)? & 31)), 0),
     };
     let total = (shifted & 0xffff_ffff) + addend(sources, 1, state)? + carry;
-    for &to in written {
+    for &to in i.written() {
         state.set(to, 0, Some(total as u32));
         state.set_predicate(to, Some(total >> 32 > 0));
     }
@@ -239,7 +228,7 @@ fn lea(i: &Decoded, state: &mut State) -> Option<()> {
 }
 
 fn shift(i: &Decoded, low: u32, by: u32, high: u32) -> u32 {
-    let has = |modifier: &str| i.modifiers.iter().any(|m| m == modifier);
+    let has = |modifier: &str| i.has(modifier);
     let wide = u64::from(high) << 32 | u64::from(low);
     let most = if has("U64") || has("S64") { 63 } else { 32 };
     let by = if has("W") { by & 31 } else { by.min(most) };
@@ -270,13 +259,13 @@ fn permute(a: u32, selector: u32, b: u32) -> u32 {
 }
 
 /// The comparison of `ISETP`, before it is joined with another predicate.
-fn compare(i: &Decoded, sources: &[Operand], state: &State) -> Option<bool> {
-    let has = |modifier: &str| i.modifiers.iter().any(|m| m == modifier);
-    let (a, b) = (state.word(*sources.first()?)?, state.word(*sources.get(1)?)?);
-    let order = if has("U32") { a.cmp(&b) } else { (a as i32).cmp(&(b as i32)) };
+fn compare(i: &Decoded, state: &State) -> Option<bool> {
+    let word = |n: usize| i.sources().get(n).and_then(|&o| state.word(o));
+    let (a, b) = (word(0)?, word(1)?);
+    let order = if i.has("U32") { a.cmp(&b) } else { (a as i32).cmp(&(b as i32)) };
     // Upper halves that are equal leave it to the lower ones.
-    if has("EX") && order.is_eq() {
-        return state.predicate(*sources.iter().filter(|o| matches!(o, Operand::Predicate { .. })).nth(1)?);
+    if i.has("EX") && order.is_eq() {
+        return state.predicate(i.predicate(1)?);
     }
     Some(match &*i.modifiers[0] {
         "EQ" => order.is_eq(),

@@ -9,22 +9,23 @@ mod integer;
 mod operand;
 mod state;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use self::operand::{Operand, operands};
 use self::state::{Place, State};
 use super::sass::{Instruction, Sass};
+use super::tools::ToolsError;
 
 /// More instructions of one warp than any kernel has.
 const MOST_STEPS: u64 = 200_000_000;
 
 /// A launch to walk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shape {
+pub(super) struct Shape {
     /// Thread blocks along each axis.
-    pub grid: [u32; 3],
+    pub(super) grid: [u32; 3],
     /// Threads of a block.
-    pub threads: u32,
+    pub(super) threads: u32,
 }
 
 /// What the warps of a launch issue.
@@ -44,6 +45,9 @@ pub struct Walk {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalkError {
+    /// Its instructions could not be had.
+    #[error(transparent)]
+    Disassembly(#[from] ToolsError),
     /// A branch to nowhere, or through a register.
     #[error("`{0}` goes where nobody can follow")]
     Jump(String),
@@ -84,6 +88,19 @@ impl Decoded {
     fn written(&self) -> &[Operand] {
         &self.operands[..self.writes]
     }
+
+    fn sources(&self) -> &[Operand] {
+        &self.operands[self.writes..]
+    }
+
+    /// One of the predicates among the sources.
+    fn predicate(&self, n: usize) -> Option<Operand> {
+        self.sources().iter().copied().filter(|o| matches!(o, Operand::Predicate { .. })).nth(n)
+    }
+
+    fn has(&self, modifier: &str) -> bool {
+        self.modifiers.iter().any(|m| m == modifier)
+    }
 }
 
 impl Sass {
@@ -91,7 +108,7 @@ impl Sass {
     ///
     /// # Errors
     /// If a warp goes where the walk cannot follow, or does not end.
-    pub fn walk(&self, shape: Shape) -> Result<Walk, WalkError> {
+    pub(super) fn walk(&self, shape: Shape) -> Result<Walk, WalkError> {
         let code = decode(self);
         let blocks = shape.grid.iter().map(|&n| u64::from(n)).product::<u64>().max(1);
         let mut all = Walk::empty(code.len());
@@ -211,9 +228,7 @@ fn walk_warp(code: &[Decoded], place: Place) -> Result<Walk, WalkError> {
 }
 
 fn decode(sass: &Sass) -> Vec<Decoded> {
-    let positions: HashMap<u32, usize> =
-        sass.instructions.iter().enumerate().map(|(n, i)| (i.address, n)).collect();
-    let labels: HashMap<String, u32> = sass.labels().into_iter().collect();
+    let targets = sass.targets();
     let calls: Vec<usize> =
         (0..sass.instructions.len()).filter(|&n| sass.instructions[n].name.starts_with("CALL")).collect();
     let one = |(at, i): (usize, &Instruction)| {
@@ -224,14 +239,10 @@ fn decode(sass: &Sass) -> Vec<Decoded> {
             i.text.strip_prefix('@').and_then(|rest| rest.split_whitespace().next()).map(Operand::parse);
         let arguments = i.text.split_once(&*i.name).map_or("", |(_, rest)| rest);
         let operands = operands(arguments);
-        let target = || {
-            let label = arguments.split(['(', ')']).nth(1)?;
-            positions.get(labels.get(label)?).copied()
-        };
         let flow = match &*mnemonic {
             "EXIT" => Flow::Exit,
             "CALL" => Flow::Call,
-            "BRA" => target().map_or(Flow::Lost, |to| Flow::Branch {
+            "BRA" => targets[at].map_or(Flow::Lost, |to| Flow::Branch {
                 to,
                 skips_call: calls.iter().any(|&call| (at..to).contains(&call)),
             }),

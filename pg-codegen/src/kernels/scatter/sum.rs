@@ -182,32 +182,28 @@ impl Body for SegmentSum {
 
     fn define(&self, scope: &mut Scope, buffers: &[ManagedVariable], _: &[ArgSpec]) {
         scope.register_size::<Width>(self.vector);
-        let buffer = |i: usize| buffers[i].clone();
-        let ints = (buffer(0).into(), buffer(1).into(), buffer(2).into());
-        let (values, partial, out) = (buffer(3), buffer(4).into(), buffer(5).into());
         if self.bf16 {
-            segment_sum::expand::<bf16, Width>(
-                scope,
-                ints.0,
-                ints.1,
-                ints.2,
-                values.into(),
-                partial,
-                out,
-                *self,
-            );
+            self.expand::<bf16>(scope, buffers);
         } else {
-            segment_sum::expand::<f32, Width>(
-                scope,
-                ints.0,
-                ints.1,
-                ints.2,
-                values.into(),
-                partial,
-                out,
-                *self,
-            );
+            self.expand::<f32>(scope, buffers);
         }
+    }
+}
+
+impl SegmentSum {
+    /// Emits it for values of a type.
+    fn expand<E: Numeric>(self, scope: &mut Scope, buffers: &[ManagedVariable]) {
+        let [sorted, order, starts, values, partial, out] = [0, 1, 2, 3, 4, 5].map(|i| buffers[i].clone());
+        segment_sum::expand::<E, Width>(
+            scope,
+            sorted.into(),
+            order.into(),
+            starts.into(),
+            values.into(),
+            partial.into(),
+            out.into(),
+            self,
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::Context;
-use pg_codegen::cuda::{Builds, Built, IssueBound, Occupancy, Predicted, Resources, Sass, Shape, Tools};
+use pg_codegen::cuda::{Builds, Built, IssueBound, Occupancy, Predicted, Resources, Tools, Walked};
 use pg_codegen::kernels::{Entry, Generated};
 use pg_codegen::machine::Machine;
 use rayon::prelude::*;
@@ -14,7 +14,7 @@ use super::super::ui::Ui;
 /// Kernels' binaries, or why there are none.
 pub(super) enum Compiled {
     /// By the hash of their contents, with their instructions.
-    Yes { builds: Builds, instructions: HashMap<[u64; 4], Instructions>, compiler: (i32, i32) },
+    Yes { builds: Builds, walked: HashMap<[u64; 4], Walked>, compiler: (i32, i32) },
     /// The reason, as the end of a sentence.
     No(String),
 }
@@ -25,28 +25,16 @@ pub(super) struct Uses {
     pub(super) occupancy: Occupancy,
 }
 
-/// A kernel's instructions, and what they come to.
-pub(super) struct Instructions {
-    pub(super) sass: Sass,
-    pub(super) bound: IssueBound,
-}
-
 /// Disassembles and walks the compiled kernels, each once.
-fn instructions(
+fn walked(
     entries: &[&Entry],
     builds: &Builds,
     machine: &Machine,
-) -> anyhow::Result<HashMap<[u64; 4], Instructions>> {
+) -> anyhow::Result<HashMap<[u64; 4], Walked>> {
     let distinct: HashMap<[u64; 4], &Entry> = entries.iter().map(|e| (e.kernel.hash(), *e)).collect();
     let one = |(hash, entry): (&[u64; 4], &&Entry)| -> anyhow::Result<_> {
-        let compiled = &builds[hash].compiled;
-        let threads = entry.kernel.threads();
-        let occupancy = compiled.resources.occupancy(threads, entry.kernel.shared_bytes());
-        let shape = Shape { grid: entry.grid, threads };
-        let sass = compiled.sass()?;
-        let bound = sass.issue_bound(shape, &occupancy, machine);
-        let bound = bound.with_context(|| format!("kernel {}", entry.kernel.name()))?;
-        Ok((*hash, Instructions { sass, bound }))
+        let walked = builds[hash].compiled.walked(entry, machine);
+        Ok((*hash, walked.with_context(|| format!("kernel {}", entry.kernel.name()))?))
     };
     distinct.par_iter().map(one).collect()
 }
@@ -62,8 +50,8 @@ impl Compiled {
             Ok(tools) => {
                 let kernels: Vec<_> = entries.iter().map(|e| e.kernel.clone()).collect();
                 let builds = build_all(&tools, &kernels, ui)?;
-                let instructions = instructions(entries, &builds, machine)?;
-                Ok(Compiled::Yes { builds, instructions, compiler: tools.version() })
+                let walked = walked(entries, &builds, machine)?;
+                Ok(Compiled::Yes { builds, walked, compiler: tools.version() })
             }
         }
     }
@@ -82,14 +70,14 @@ impl Compiled {
     }
 
     /// A kernel's instructions.
-    pub(super) fn instructions(&self, kernel: &Generated) -> Option<&Instructions> {
-        let Compiled::Yes { instructions, .. } = self else { return None };
-        instructions.get(&kernel.hash())
+    pub(super) fn walked(&self, kernel: &Generated) -> Option<&Walked> {
+        let Compiled::Yes { walked, .. } = self else { return None };
+        walked.get(&kernel.hash())
     }
 
     /// How long a kernel's instructions take.
     pub(super) fn bound(&self, kernel: &Generated) -> Option<&IssueBound> {
-        self.instructions(kernel).map(|i| &i.bound)
+        self.walked(kernel).map(|w| &w.bound)
     }
 
     /// What a kernel's launches are predicted to take.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use pg_codegen::cuda::{Built, Loop, Pipe, Sass, Shape};
+use pg_codegen::cuda::{Built, Loop, Pipe, Walked};
 use pg_codegen::kernels::{Entry, emit_in, formatted, listing};
 use pg_codegen::machine::Language;
 use pg_runtime::artifact::write_atomically;
@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::super::format::table;
-use super::compiled::Instructions;
 use super::report::{ProgramReport, Report};
 
 /// Name of the index in a folder of kernels.
@@ -70,10 +69,9 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
             write(&format!("{name}.ptx"), &compiled.ptx)?;
             write(&format!("{name}.ptxas.txt"), &compiled.log)?;
         }
-        if let Some(Instructions { sass, .. }) = report.compiled.instructions(kernel) {
-            write(&format!("{name}.sass"), &sass.text)?;
-            let shape = Shape { grid: users[0].1.grid, threads: kernel.threads() };
-            write(&format!("{name}.loops.txt"), &loops(sass, shape)?)?;
+        if let Some(walked) = report.compiled.walked(kernel) {
+            write(&format!("{name}.sass"), &walked.sass.text)?;
+            write(&format!("{name}.loops.txt"), &loops(walked))?;
         }
         Ok(())
     };
@@ -83,15 +81,14 @@ pub(super) fn dump(report: &Report, language: Language, folder: &Path) -> anyhow
 }
 
 /// The loops of a kernel as a table, the one with the most instructions issued first.
-fn loops(sass: &Sass, shape: Shape) -> anyhow::Result<String> {
-    let walk = sass.walk(shape)?;
-    let mut loops = sass.walked_loops(&walk);
+fn loops(walked: &Walked) -> String {
+    let mut loops = walked.loops();
     loops.sort_by(|a, b| b.share.total_cmp(&a.share));
     let mut headings = vec!["from", "to", "trips", "of the issued"];
     let pipes: Vec<String> = Pipe::ALL.iter().map(|pipe| format!("{pipe} cycles")).collect();
     headings.extend(pipes.iter().map(|p| &**p));
     let row = |l: &Loop| {
-        let address = |at: usize| format!("{:04x}", sass.instructions[at].address);
+        let address = |at: usize| format!("{:04x}", walked.sass.instructions[at].address);
         let mut row = vec![address(*l.range.start()), address(*l.range.end())];
         row.extend([format!("{:.1}", l.trips), format!("{:.1} %", 100.0 * l.share)]);
         row.extend(Pipe::ALL.iter().map(|&pipe| format!("{:.2}", l.cycles.of(pipe))));
@@ -99,11 +96,11 @@ fn loops(sass: &Sass, shape: Shape) -> anyhow::Result<String> {
     };
     let right: Vec<usize> = (2..headings.len()).collect();
     let rows = loops.iter().map(row).collect();
-    Ok(format!(
+    format!(
         "Loops, without those inside them: addresses, trips of a warp, and what one trip of one warp keeps each unit of a\n\
          multiprocessor busy.\n\n{}\n",
         table(&headings, &right, rows)
-    ))
+    )
 }
 
 fn what(program: &ProgramReport, entry: &Entry) -> String {

@@ -226,7 +226,11 @@ impl Report {
             "stack",
             "blocks an SM",
         ];
-        let line = |(p, e): &(&ProgramReport, &Entry)| p.row(e, &step, &self.compiled);
+        // Every kernel as its own row predicts it: those that are not compiled, by the roofline.
+        let weight =
+            |(p, e): &(&ProgramReport, &Entry)| p.in_step as f64 * self.compiled.predicted(e).seconds;
+        let step_seconds: f64 = rows.iter().map(weight).sum();
+        let line = |(p, e): &(&ProgramReport, &Entry)| p.row(e, step_seconds, &self.compiled);
         let right = [2, 5, 6, 7, 8, 9, 11, 12, 13, 14];
         out += &table_without(&headings, &right, &LEAST, rows.iter().take(shown).map(line).collect());
         if shown < rows.len() {
@@ -302,13 +306,11 @@ impl ProgramReport {
         }
     }
 
-    fn row(&self, entry: &Entry, step: &Totals, compiled: &Compiled) -> Vec<String> {
+    fn row(&self, entry: &Entry, step_seconds: f64, compiled: &Compiled) -> Vec<String> {
         let uses = compiled.uses(&entry.kernel);
         let uses = uses.as_ref();
         let predicted = compiled.predicted(entry);
-        // Of a step whose kernels are not all compiled, the others' peaks are what there is.
-        let step_ms = step.predicted_ms.unwrap_or(step.roofline_ms);
-        let share = 100.0 * self.in_step as f64 * predicted.seconds * 1e3 / step_ms;
+        let share = 100.0 * self.in_step as f64 * predicted.seconds / step_seconds;
         let [x, y, z] = entry.grid;
         let grid = if y * z == 1 { x.to_string() } else { format!("{x} × {y} × {z}") };
         let resource = |of: fn(&Uses) -> u32| uses.map_or("–".into(), |u| of(u).to_string());
